@@ -1,0 +1,74 @@
+"""How every entry point starts and ends: flags parsed, errors put in words, exit codes."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from vit_jax import config as config_lib
+from vit_jax.errors import UserError, nearest
+
+
+def define_config(help_text: str = 'A recipe: configs/NAME.py, or configs/NAME.py:ARG.'):
+  """The --config flag: --config=FILE.py[:ARG], and --config.KEY=VALUE for any key of it."""
+  return config_flags.DEFINE_config_file('config', None, help_text)
+
+
+def recipe_name() -> str:
+  """The stem of the recipe's file: configs/vit_b16.py -> vit_b16."""
+  file = config_flags.get_config_filename(flags.FLAGS['config'])
+  return file.partition(':')[0].rpartition('/')[2].removesuffix('.py')
+
+
+def run(main: Callable[..., int | None], positional: bool = False) -> None:
+  """Parses the flags, calls `main` and exits with its code; a UserError is printed and exits with 1.
+
+  Args:
+    main: called without arguments, or with the list of those that are not flags where `positional` is set.
+    positional: whether there may be arguments that are not flags.
+  """
+
+  def guarded(argv):
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.ERROR)  # libraries' chatter: --verbosity=0 brings it back
+    if positional:
+      return main(argv[1:])
+    if len(argv) > 1:
+      raise UserError(f'{argv[1]!r}: unexpected argument; flags start with --')
+    return main()
+
+  try:
+    app.run(guarded, flags_parser=_parse)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(1)
+
+
+def _parse(argv):
+  overrides = [a.lstrip('-')[len('config.'):] for a in argv if a.lstrip('-').startswith('config.')]
+  recipes = [a.partition('=')[2] for a in argv if a.lstrip('-').startswith('config=')]
+  if recipes:
+    recipe = config_lib.load_recipe(recipes[-1])  # config_flags hides what goes wrong in a recipe
+    for override in overrides:
+      _check_key(recipe, override.partition('=')[0])
+  try:
+    return flags.FLAGS(argv)
+  except flags.UnrecognizedFlagError as error:
+    if error.flagname.startswith('config.'):
+      raise UserError(f'--{error.flagname}: give the recipe first, as --config=configs/quickstart.py') from error
+    raise UserError(f'--{error.flagname}: no such flag{nearest(error.flagname, flags.FLAGS)}') from error
+  except flags.IllegalFlagValueError as error:
+    raise UserError(str(error).removeprefix('flag ')) from error
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    raise UserError(str(error)) from error
+
+
+def _check_key(recipe, key):
+  """Walks `model.width` down the recipe; raises a UserError that names the nearest key."""
+  node, path = recipe, 'config'
+  for part in key.split('.'):
+    if not hasattr(node, 'keys') or part not in node:
+      known = node.keys() if hasattr(node, 'keys') else ()
+      raise UserError(f'--config.{key}: {path} has no key {part!r}{nearest(part, known) if known else ""}')
+    node, path = node[part], f'{path}.{part}'

@@ -1,0 +1,153 @@
+"""What is done to a whole batch inside the jitted step: crops after padding, flips, scaling, erasing, mixing.
+
+All random values are drawn as arrays of leading size B from one key. JAX's threefry makes such an array the same
+however the batch is sharded, so what happens to a row depends on (key, global row) alone. Call these on the global
+batch.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from vit_jax.data.config import Augment
+
+
+def normalize(images_BHWC: jax.Array, mean: float = 0.5, std: float = 0.5) -> jax.Array:
+  """uint8 0..255 to float32 (x / 255 - mean) / std: by default from -1 to 1, for any channels and data set."""
+  return (images_BHWC.astype(jnp.float32) / 255 - mean) / std
+
+
+@dataclasses.dataclass(frozen=True)
+class PadCrop:
+  """Adds black pixels on all sides and cuts a random window of the old size (Lee et al. 2015, He et al. 2015)."""
+
+  padding: int = 4
+
+  def __call__(self, key: jax.Array, images_BHWC: jax.Array) -> jax.Array:
+    B, H, W, C = images_BHWC.shape
+    pad = self.padding
+    corners_B2 = jax.random.randint(key, (B, 2), 0, 2 * pad + 1)
+    padded = jnp.pad(images_BHWC, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    cut = lambda image, corner: jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), (H, W, C))
+    return jax.vmap(cut)(padded, corners_B2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flip:
+  """Left-right, with probability 1/2."""
+
+  def __call__(self, key: jax.Array, images_BHWC: jax.Array) -> jax.Array:
+    flip_B = jax.random.bernoulli(key, 0.5, images_BHWC.shape[:1])
+    return jnp.where(flip_B[:, None, None, None], images_BHWC[:, :, ::-1], images_BHWC)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomErasing:
+  """With a probability, a box becomes noise (Zhong et al. 2017): area U(0.02, 1/3), aspect 0.3 to 3.3, log-uniform.
+
+  Works on normalised pictures and fills with N(0, 1), as timm's "pixel" mode, which DeiT used.
+  """
+
+  probability: float
+
+  def __call__(self, key: jax.Array, images_BHWC: jax.Array) -> jax.Array:
+    B, H, W, C = images_BHWC.shape
+    k_on, k_area, k_aspect, k_place, k_noise = jax.random.split(key, 5)
+    on_B = jax.random.bernoulli(k_on, self.probability, (B,))
+    area_B = jax.random.uniform(k_area, (B,), minval=0.02, maxval=1 / 3)
+    aspect_B = jnp.exp(jax.random.uniform(k_aspect, (B,), minval=math.log(0.3), maxval=math.log(1 / 0.3)))
+    pixels_B = area_B * (H * W)
+    height_B = jnp.minimum(jnp.sqrt(pixels_B * aspect_B), H)
+    width_B = jnp.minimum(jnp.sqrt(pixels_B / aspect_B), W)
+    place_B2 = jax.random.uniform(k_place, (B, 2))
+    top_B, left_B = place_B2[:, 0] * (H - height_B), place_B2[:, 1] * (W - width_B)
+    box_BHW1 = _box(H, W, top_B, top_B + height_B, left_B, left_B + width_B)
+    noise = jax.random.normal(k_noise, (B, H, W, C))
+    return jnp.where(box_BHW1 & on_B[:, None, None, None], noise, images_BHWC)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mix:
+  """Mixup (Zhang et al. 2017) or CutMix (Yun et al. 2019) with the next row of the batch; with both on, half each.
+
+  Partners are the next row and not the mirrored one: on many devices this moves one row across each border instead of
+  the whole batch. Each row draws its own lambda (the papers: one per batch): the mean over the batch is the same and
+  its noise smaller, and a row depends on its own number only. A row whose partner has weight 0 stays as it is.
+  """
+
+  mixup: float = 0.0
+  cutmix: float = 0.0
+
+  def __call__(self, key: jax.Array, images_BHWC: jax.Array, targets_BC: jax.Array,
+               weights_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    B, H, W, _ = images_BHWC.shape
+    k_mixup, k_cutmix, k_which = jax.random.split(key, 3)
+    if self.mixup:
+      lam_B = jax.random.beta(k_mixup, self.mixup, self.mixup, (B,))
+      keep_BHW1 = jnp.broadcast_to(lam_B[:, None, None, None], (B, H, W, 1))
+    if self.cutmix:
+      cut_BHW1, cut_lam_B = _cutmix(k_cutmix, self.cutmix, B, H, W)
+      if self.mixup:
+        which_B = jax.random.bernoulli(k_which, 0.5, (B,))
+        keep_BHW1 = jnp.where(which_B[:, None, None, None], keep_BHW1, cut_BHW1)
+        lam_B = jnp.where(which_B, lam_B, cut_lam_B)
+      else:
+        keep_BHW1, lam_B = cut_BHW1, cut_lam_B
+    real_B = jnp.roll(weights_B, -1) > 0
+    keep_BHW1 = jnp.where(real_B[:, None, None, None], keep_BHW1, 1.0)
+    lam_B = jnp.where(real_B, lam_B, 1.0)
+    mix = lambda x, keep: x * keep + jnp.roll(x, -1, axis=0) * (1 - keep)
+    return mix(images_BHWC, keep_BHW1), mix(targets_BC, lam_B[:, None])
+
+
+def _cutmix(key, alpha, B, H, W):
+  """(0 in the box that the partner fills and 1 around it [B,H,W,1], the share of pixels kept [B])."""
+  k_lam, k_centre = jax.random.split(key)
+  side_B = jnp.sqrt(1 - jax.random.beta(k_lam, alpha, alpha, (B,)))
+  centre_B2 = jax.random.uniform(k_centre, (B, 2))
+  half_H, half_W = side_B * (H / 2), side_B * (W / 2)
+  box_BHW1 = _box(H, W, centre_B2[:, 0] * H - half_H, centre_B2[:, 0] * H + half_H,
+                  centre_B2[:, 1] * W - half_W, centre_B2[:, 1] * W + half_W)
+  keep_BHW1 = 1 - box_BHW1.astype(jnp.float32)
+  return keep_BHW1, keep_BHW1.mean((1, 2, 3))  # lambda is what the box, cut off at the border, leaves
+
+
+def _box(H, W, top_B, bottom_B, left_B, right_B):
+  """bool [B,H,W,1]: the pixels whose centre lies in each row's box."""
+  y_1H = (jnp.arange(H, dtype=jnp.float32) + 0.5)[None]
+  x_1W = (jnp.arange(W, dtype=jnp.float32) + 0.5)[None]
+  in_y_BH = (y_1H >= top_B[:, None]) & (y_1H < bottom_B[:, None])
+  in_x_BW = (x_1W >= left_B[:, None]) & (x_1W < right_B[:, None])
+  return (in_y_BH[:, :, None] & in_x_BW[:, None, :])[..., None]
+
+
+def augment(config: Augment) -> Callable[..., tuple[jax.Array, jax.Array]]:
+  """What training does to a global batch.
+
+  Returns:
+    fn(key, images_BHWC, targets_BC, weights_B=None) -> (images_BHWC, targets_BC): images uint8 -> float32, normalised;
+    targets float32 (one-hot, or soft); rows with weight 0 do not reach others. None: all rows count.
+  """
+  pad_crop = PadCrop(config.crop_padding) if config.crop == 'pad' else None
+  flip = Flip() if config.flip else None
+  erase = RandomErasing(config.random_erasing) if config.random_erasing else None
+  mix = Mix(config.mixup, config.cutmix) if config.mixup or config.cutmix else None
+
+  def apply(key, images_BHWC, targets_BC, weights_B=None):
+    k_crop, k_flip, k_erase, k_mix = (jax.random.fold_in(key, i) for i in range(4))  # fixed: options do not interact
+    if pad_crop:
+      images_BHWC = pad_crop(k_crop, images_BHWC)
+    if flip:
+      images_BHWC = flip(k_flip, images_BHWC)
+    images_BHWC = normalize(images_BHWC)
+    if erase:
+      images_BHWC = erase(k_erase, images_BHWC)
+    if mix:
+      weights_B = jnp.ones(images_BHWC.shape[:1]) if weights_B is None else weights_B
+      images_BHWC, targets_BC = mix(k_mix, images_BHWC, targets_BC, weights_B)
+    return images_BHWC, targets_BC
+
+  return apply

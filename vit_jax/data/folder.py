@@ -1,0 +1,125 @@
+"""Your own pictures: one folder per class."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+
+import numpy as np
+
+from vit_jax.data import pictures
+from vit_jax.errors import UserError, nearest
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
+_SPLITS = ('train', 'val', 'test')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FolderSource:
+  """Picture files and their labels int32 [N]. All are read as RGB."""
+
+  name: str
+  class_names: tuple[str, ...]
+  paths: tuple[str, ...]
+  labels: np.ndarray
+  channels = 3
+  images = None
+
+  @functools.cached_property
+  def image_size(self):
+    """(height, width) that all readable pictures share, or None; reads headers up to the first that differs."""
+    first = None
+    for i in range(len(self)):
+      try:
+        size = pictures.size(self.read(i))
+      except pictures.BadPicture:
+        continue
+      if first not in (None, size):
+        return None
+      first = size
+    return first
+
+  def __len__(self):
+    return len(self.paths)
+
+  def read(self, i):
+    try:
+      return pathlib.Path(self.paths[i]).read_bytes()
+    except OSError as error:
+      raise pictures.BadPicture(error.strerror or str(error)) from error
+
+  def where(self, i):
+    return self.paths[i]
+
+
+def open_folder(root: pathlib.Path) -> dict[str, FolderSource]:
+  """Splits of ROOT/{train,val,test}/CLASS/*.jpg or, in one piece, of ROOT/CLASS/*.jpg.
+
+  Hidden files and folders are left out; pictures may lie in folders below the class's.
+
+  Raises:
+    UserError: no folder, no classes, a class without a picture that opens, a class that train does not have.
+  """
+  if not root.is_dir():
+    near = nearest(root.name, _subfolders(root.parent)) if root.parent.is_dir() else ''
+    raise UserError(f'folder:{root}: no such folder{near}')
+  subfolders = _subfolders(root)
+  if 'train' not in subfolders:
+    if subfolders and set(subfolders) <= set(_SPLITS):
+      raise UserError(f'{root}: has {", ".join(subfolders)} but no train')
+    return {'train': _open_split(root, root.name, None)}
+  sources = {'train': _open_split(root / 'train', root.name, None)}
+  for split in _SPLITS[1:]:
+    if split in subfolders:
+      sources[split] = _open_split(root / split, root.name, sources['train'].class_names)
+  return sources
+
+
+def _open_split(folder, name, class_names):
+  found = _subfolders(folder)
+  if not found:
+    loose = sum(1 for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    raise UserError(f'{folder}: ' + (f'{loose} pictures but no class folders; sort them into {folder}/CLASS/'
+                                     if loose else f'empty; put pictures into {folder}/CLASS/'))
+  if class_names is None and len(found) < 2:
+    raise UserError(f'{folder}: one class, {found[0]!r}; a classifier needs two or more class folders')
+  class_names = class_names or tuple(found)
+  paths, labels = [], []
+  for class_name in found:
+    if class_name not in class_names:
+      raise UserError(f'{folder / class_name}: train has no such class{nearest(class_name, class_names)}')
+    files = _files(folder / class_name)
+    _check_class(folder / class_name, files)
+    paths += files
+    labels += [class_names.index(class_name)] * len(files)
+  return FolderSource(name, class_names, tuple(paths), np.asarray(labels, np.int32))
+
+
+def _check_class(folder, files):
+  """A class with nothing to learn from ends the run; a bad picture among good ones is met when it is read."""
+  if not files:
+    raise UserError(f'{folder}: no pictures ({" ".join(SUFFIXES)})')
+  for path in files:
+    try:
+      pictures.size(pathlib.Path(path).read_bytes())
+      return
+    except (pictures.BadPicture, OSError):
+      continue
+  raise UserError(f'{folder}: none of its {len(files)} pictures can be read')
+
+
+def _subfolders(folder):
+  return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not _hidden(e.name))
+
+
+def _files(folder):
+  """The picture files below a folder, sorted by path."""
+  found = []
+  for parent, folders, files in os.walk(folder, followlinks=True):
+    folders[:] = [name for name in folders if not _hidden(name)]
+    found += [os.path.join(parent, f) for f in files if f.lower().endswith(SUFFIXES) and not _hidden(f)]
+  return sorted(found)
+
+
+def _hidden(name):
+  return name.startswith('.') or name == '__MACOSX'

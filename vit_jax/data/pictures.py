@@ -1,0 +1,113 @@
+"""From what a source stores to pixels: any mode to grey or RGB, upright, and only as much decoding as is needed."""
+
+import io
+import math
+
+import numpy as np
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the upright picture
+
+_ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+
+
+class BadPicture(Exception):
+  """A picture that cannot be read."""
+
+
+def size(record: bytes | np.ndarray) -> tuple[int, int]:
+  """(height, width) of the upright picture, from its header alone."""
+  if isinstance(record, np.ndarray):
+    return record.shape[:2]
+  return _upright_size(_open(record))
+
+
+def decode(record: bytes | np.ndarray, channels: int, box: Box | None = None,
+           out_size: tuple[int, int] | None = None) -> np.ndarray:
+  """Pixels of a picture, or of a box of it resized.
+
+  EXIF rotation is applied; transparency is laid on white; 16-bit grey is cut to its upper 8 bits. A JPEG is decoded
+  at 1/2, 1/4 or 1/8 where the box still has twice the pixels that are wanted: cheaper, and hardly visible.
+
+  Args:
+    record: an encoded picture, or uint8 [H,W,C].
+    channels: 1 (luma, ITU-R 601) or 3.
+    box: what is kept; None for all.
+    out_size: (height, width) of the result; None for the box's own, where `box` is None too.
+
+  Returns:
+    uint8 [H,W,C].
+
+  Raises:
+    BadPicture: damaged, truncated or not a picture.
+  """
+  try:
+    image = _from_array(record) if isinstance(record, np.ndarray) else _open(record)
+    height, width = _upright_size(image)
+    box = box or (0, 0, width, height)
+    out_size = out_size or (height, width)
+    _shrink_while_decoding(image, box, out_size)
+    image = _in_mode(_upright(image), 'L' if channels == 1 else 'RGB')
+    scale_x, scale_y = image.width / width, image.height / height
+    box = (box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y)
+    if box != (0, 0, out_size[1], out_size[0]) or image.size != out_size[::-1]:
+      image = image.resize(out_size[::-1], resample=2, box=box)  # 2: bilinear, over all source pixels when shrinking
+    pixels = np.asarray(image)
+  except BadPicture:
+    raise
+  except Exception as error:  # Pillow's decoders raise nearly anything on damaged input
+    raise BadPicture(str(error) or type(error).__name__) from error
+  return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _open(data):
+  from PIL import Image
+  try:
+    return Image.open(io.BytesIO(data))
+  except Exception as error:
+    raise BadPicture('not a picture that Pillow can open') from error
+
+
+def _from_array(array):
+  from PIL import Image
+  return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+
+
+def _orientation(image):
+  try:
+    return image.getexif().get(_ORIENTATION, 1)
+  except Exception:  # damaged EXIF is no reason to lose a good picture
+    return 1
+
+
+def _upright_size(image):
+  width, height = image.size
+  return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+
+
+def _shrink_while_decoding(image, box, out_size):
+  if image.format != 'JPEG':
+    return
+  height, width = _upright_size(image)
+  wanted = (math.ceil(2 * width * out_size[1] / (box[2] - box[0])),
+            math.ceil(2 * height * out_size[0] / (box[3] - box[1])))
+  image.draft(None, wanted[::-1] if _orientation(image) in _SIDEWAYS else wanted)
+
+
+def _upright(image):
+  from PIL import ImageOps
+  return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+
+
+def _in_mode(image, mode):
+  from PIL import Image
+  if image.mode == mode and 'transparency' not in image.info:
+    return image
+  if image.mode.startswith('I'):  # 16 bits, in 16 or 32
+    image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+  elif image.mode == 'F':
+    raise BadPicture('floating-point pixels have no fixed range; save as 8 or 16 bits')
+  elif 'transparency' in image.info or image.mode in ('LA', 'PA', 'La', 'RGBA', 'RGBa'):
+    image = image.convert('RGBA')
+    image = Image.alpha_composite(Image.new('RGBA', image.size, (255, 255, 255, 255)), image).convert('RGB')
+  return image.convert(mode)

@@ -1,0 +1,165 @@
+"""The data of a run: sources, splits, order and transforms put together.
+
+  data = open_data(config.data)
+  batches = data.train_batches(seed=0, first_step=0, num_steps=1000)
+  for batch in batches: ...    # dict(image uint8 [b,H,W,C], label int32 [b], weight float32 [b])
+  batches.close()
+
+Resuming needs nothing but `first_step`; a process of many passes `rows`, its contiguous rows of the global batch.
+"""
+
+import math
+
+import numpy as np
+
+from vit_jax.data import sources as sources_lib
+from vit_jax.data import splits, transforms
+from vit_jax.data.batches import ChunkReader, MemoryBatches, RecordBatches
+from vit_jax.data.config import DataConfig, check
+from vit_jax.data.order import EvalOrder, TrainOrder
+from vit_jax.errors import UserError
+
+SPLITS = ('train', 'val', 'test')
+_IN_MEMORY_BYTES = 2**31  # of pictures at their final size
+
+
+class Data:
+  """See `open_data`.
+
+  Attributes:
+    config: the DataConfig.
+    name: the data set's name, as in logs.
+    class_names: one per class.
+    num_classes: how many.
+    image_shape: (H, W, C) of the batches.
+    unique_examples: size of the training subset.
+  """
+
+  def __init__(self, config: DataConfig, parts: dict[str, splits.Part], image_shape: tuple[int, int, int]):
+    source = parts['train'].source
+    self.config, self.image_shape = config, image_shape
+    self.name, self.class_names = source.name, source.class_names
+    self.num_classes = len(source.class_names)
+    self.unique_examples = len(parts['train'].examples)
+    self._parts, self._arrays = parts, {}
+
+  def size(self, split: str) -> int:
+    """Number of examples in 'train' (the subset), 'val' or 'test'."""
+    return len(self._part(split).examples)
+
+  def labels(self, split: str) -> np.ndarray:
+    """int32 [n], in the order in which `eval_batches` gives them."""
+    return self._part(split).labels
+
+  def arrays(self, split: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """(images uint8 [n,H,W,C], labels int32 [n]) of a split that can be kept in memory, or None.
+
+    It can where its source is in memory and nothing random is done on the host. Positions of `TrainOrder` index it.
+    """
+    return self._arrays_after(split, self._transforms(split))
+
+  def train_batches(self, seed: int, first_step: int, num_steps: int, rows: slice | None = None,
+                    workers: int = 0) -> MemoryBatches | RecordBatches:
+    """Batches first_step, first_step + 1, ... of training; a pure function of (seed, step).
+
+    Args:
+      seed: fixes the order and the host's random transforms.
+      first_step: 0, or where to go on.
+      num_steps: how many batches to give.
+      rows: this process's rows of the global batch; None for all.
+      workers: processes that read and decode; 0 for threads of this one.
+
+    Returns:
+      A closable iterator; `take_errors()` gives the bad records met since it was last called.
+
+    Raises:
+      UserError: from the iterator, at a record that cannot be read, with on_error='stop'.
+    """
+    order = TrainOrder(self.unique_examples, self.config.batch_size, seed)
+    return self._batches('train', order, range(first_step, first_step + num_steps), rows, seed, workers)
+
+  def eval_batches(self, split: str, batch_size: int | None = None, rows: slice | None = None,
+                   workers: int = 0) -> MemoryBatches | RecordBatches:
+    """All of a split, each example once, in a fixed order; the last batch is padded with weight 0.
+
+    Every process gets the same number of batches. 'train' is given as training sees it, in which random cropping,
+    RandAugment and colour jitter, where they are on, are replaced by the framing of evaluation.
+    """
+    order = EvalOrder(self.size(split), batch_size or self.config.batch_size)
+    return self._batches(split, order, range(order.num_steps), rows, 0, workers, evaluate=True)
+
+  def _part(self, split):
+    if split not in self._parts:
+      raise UserError(f'split {split!r}; one of {", ".join(SPLITS)}')
+    return self._parts[split]
+
+  def _transforms(self, split, evaluate=False):
+    make = transforms.train_transforms if split == 'train' and not evaluate else transforms.eval_transforms
+    return make(self.config.augment, self.image_shape[:2], self.image_shape[2])
+
+  def _arrays_after(self, split, steps):
+    if (split, steps) not in self._arrays:
+      self._arrays[split, steps] = self._load(self._part(split), steps)
+    return self._arrays[split, steps]
+
+  def _load(self, part, steps):
+    source = part.source
+    too_big = len(part.examples) * math.prod(self.image_shape) > _IN_MEMORY_BYTES
+    if too_big or any(step.random for step in steps) or source.images is None:
+      return None
+    if source.images.shape[1:] == self.image_shape and getattr(steps[0], 'ratio', 1.0) == 1.0:
+      whole = len(part.examples) == len(source)
+      images = source.images if whole else source.images[part.examples]
+    else:
+      images = np.stack([steps[0](source.images[i], None) for i in part.examples]
+                        or [np.zeros(self.image_shape, np.uint8)])[:len(part.examples)]
+    return images, part.labels
+
+  def _batches(self, split, order, steps, rows, seed, workers, evaluate=False):
+    rows = slice(*(rows or slice(None)).indices(order.batch_size)[:2])
+    if rows.stop <= rows.start:
+      raise UserError(f'rows {rows.start} to {rows.stop} of a batch of {order.batch_size}: none')
+    host = self._transforms(split, evaluate)
+    arrays = self._arrays_after(split, host)
+    if arrays is not None:
+      return MemoryBatches(*arrays, order, steps, rows)
+    reader = ChunkReader(self._part(split), order, host, self.image_shape, seed, steps.start, rows)
+    return RecordBatches(reader, len(steps), workers, self.config.on_error)
+
+
+def open_data(config: DataConfig) -> Data:
+  """Opens a run's data: everything that can be wrong with it is found here, before anything is compiled.
+
+  Raises:
+    UserError: an option out of range, data that is missing or malformed, classes or sizes that do not fit.
+  """
+  check(config)
+  sources = sources_lib.open_sources(config)
+  train = sources['train']
+  classes = len(train.class_names)
+  if config.num_classes not in (None, classes):
+    raise UserError(f'data.num_classes: {config.num_classes}, but {train.name} has {classes} classes')
+  image_size = config.image_size or _own_size(config, sources)
+  channels = config.channels or train.channels
+  parts = splits.assign(sources, config.val_examples, config.unique_examples)
+  if not len(parts['train'].examples):
+    raise UserError(f'{train.name}: no example is left for training after {len(parts["test"].examples):,} for test')
+  return Data(config, parts, (*image_size, channels))
+
+
+def image_shape_and_classes(config: DataConfig) -> tuple[tuple[int, int, int], int]:
+  """((H, W, C), number of classes), without opening the source where the config has all of image_size, channels and
+  num_classes: planning a run must not need its data."""
+  check(config)
+  if config.image_size and config.channels and config.num_classes:
+    return (*config.image_size, config.channels), config.num_classes
+  data = open_data(config)
+  return data.image_shape, data.num_classes
+
+
+def _own_size(config, sources):
+  sizes = {source.image_size for source in sources.values()}
+  if len(sizes) == 1 and None not in sizes:
+    return sizes.pop()
+  raise UserError(f'data.image_size: not set, and the pictures of {config.source} are not all of one size; '
+                  'set it, for example to 224')

@@ -1,0 +1,108 @@
+"""RandAugment (Cubuk et al. 2019): a few operations out of fourteen, all at one magnitude.
+
+The list is the paper's figure 2, the ranges AutoAugment's (Cubuk et al. 2018, table 6), with one change that is
+common since: every operation grows stronger with the magnitude. (In the original, brightness and its kin are the
+identity at magnitude 5, and posterize and solarize grow weaker.)
+"""
+
+import dataclasses
+
+import numpy as np
+
+_GREY = 128  # what geometric operations move in
+
+
+@dataclasses.dataclass(frozen=True)
+class RandAugment:
+  """Applies `layers` operations, drawn with replacement, at `magnitude` 0 (nothing) to 10."""
+
+  layers: int = 2
+  magnitude: float = 10.0
+  random = True
+
+  def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """uint8 [H,W,C] -> the same, C 1 or 3."""
+    from PIL import Image
+    grey = image.shape[2] == 1
+    picture = Image.fromarray(image[..., 0] if grey else image)
+    for name in rng.choice(NAMES, size=self.layers):
+      sign = 1 if rng.integers(2) else -1
+      picture = OPERATIONS[str(name)](picture, self.magnitude / 10, sign)
+    pixels = np.asarray(picture)
+    return pixels[..., None] if grey else pixels
+
+
+def _affine(picture, a, b, c, d, e, f):
+  """Output (x, y) shows input (ax + by + c, dx + ey + f)."""
+  from PIL import Image
+  fill = _GREY if picture.mode == 'L' else (_GREY,) * 3
+  return picture.transform(picture.size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR,
+                           fillcolor=fill)
+
+
+def _rotate(picture, m, sign):
+  from PIL import Image
+  fill = _GREY if picture.mode == 'L' else (_GREY,) * 3
+  return picture.rotate(sign * 30 * m, Image.Resampling.BILINEAR, fillcolor=fill)
+
+
+def _shear_x(picture, m, sign):
+  return _affine(picture, 1, sign * 0.3 * m, 0, 0, 1, 0)
+
+
+def _shear_y(picture, m, sign):
+  return _affine(picture, 1, 0, 0, sign * 0.3 * m, 1, 0)
+
+
+def _translate_x(picture, m, sign):
+  return _affine(picture, 1, 0, sign * 0.45 * m * picture.width, 0, 1, 0)
+
+
+def _translate_y(picture, m, sign):
+  return _affine(picture, 1, 0, 0, 0, 1, sign * 0.45 * m * picture.height)
+
+
+def _auto_contrast(picture, m, sign):
+  from PIL import ImageOps
+  return ImageOps.autocontrast(picture)
+
+
+def _equalize(picture, m, sign):
+  from PIL import ImageOps
+  return ImageOps.equalize(picture)
+
+
+def _posterize(picture, m, sign):
+  from PIL import ImageOps
+  return ImageOps.posterize(picture, 8 - round(4 * m))
+
+
+def _solarize(picture, m, sign):
+  from PIL import ImageOps
+  return ImageOps.solarize(picture, 256 - round(256 * m))
+
+
+def _enhance(kind):
+  def apply(picture, m, sign):
+    from PIL import ImageEnhance
+    return getattr(ImageEnhance, kind)(picture).enhance(1 + sign * 0.9 * m)
+  return apply
+
+
+OPERATIONS = {
+  'identity': lambda picture, m, sign: picture,
+  'auto_contrast': _auto_contrast,
+  'equalize': _equalize,
+  'rotate': _rotate,
+  'solarize': _solarize,
+  'color': _enhance('Color'),
+  'posterize': _posterize,
+  'contrast': _enhance('Contrast'),
+  'brightness': _enhance('Brightness'),
+  'sharpness': _enhance('Sharpness'),
+  'shear_x': _shear_x,
+  'shear_y': _shear_y,
+  'translate_x': _translate_x,
+  'translate_y': _translate_y,
+}
+NAMES = tuple(OPERATIONS)

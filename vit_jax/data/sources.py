@@ -1,0 +1,173 @@
+"""Sources: random access to one split of a data set each, behind one interface; and the ones that need no files."""
+
+import dataclasses
+import functools
+import gzip
+import importlib.util
+import os
+import pathlib
+from typing import Protocol
+
+import numpy as np
+
+from vit_jax.data.config import DataConfig
+from vit_jax.errors import UserError, nearest
+
+KNOWN = ('digits', 'fashion_mnist', 'idx:DIR', 'folder:DIR', 'tfds:NAME', 'random')
+DEBIAN_FASHION_MNIST = '/usr/share/datasets/fashion-mnist'
+FASHION_CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
+                   'Ankle boot')
+
+
+class Source(Protocol):
+  """One split of a data set.
+
+  Attributes:
+    name: the data set's name, as in logs.
+    class_names: one per class.
+    channels: 1 or 3, the source's own (`random`: any).
+    image_size: (height, width) if all pictures share it, else None.
+    labels: int32 [N].
+    images: uint8 [N,H,W,C] where the pictures fit in memory, else None.
+  """
+
+  name: str
+  class_names: tuple[str, ...]
+  channels: int
+  image_size: tuple[int, int] | None
+  labels: np.ndarray
+  images: np.ndarray | None
+
+  def __len__(self) -> int:
+    ...
+
+  def read(self, i: int) -> bytes | np.ndarray:
+    """Picture i: the encoded file as it is stored, or uint8 [H,W,C]."""
+
+  def where(self, i: int) -> str:
+    """Names picture i in messages: its path, or the split and record number."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySource:
+  """A split that is in memory: `images` uint8 [N,H,W,C], `labels` int32 [N]."""
+
+  name: str
+  class_names: tuple[str, ...]
+  images: np.ndarray
+  labels: np.ndarray
+
+  @property
+  def channels(self):
+    return self.images.shape[3]
+
+  @property
+  def image_size(self):
+    return self.images.shape[1:3]
+
+  def __len__(self):
+    return len(self.images)
+
+  def read(self, i):
+    return self.images[i]
+
+  def where(self, i):
+    return f'{self.name}, picture {i}'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RandomSource:
+  """Noise of any shape, made when it is read: measures input and training without data. Labels go round."""
+
+  name: str
+  class_names: tuple[str, ...]
+  size: int
+  image_size: tuple[int, int]
+  channels: int
+  stream: int  # tells splits apart
+  images = None
+
+  @functools.cached_property
+  def labels(self):
+    return (np.arange(self.size) % len(self.class_names)).astype(np.int32)
+
+  def __len__(self):
+    return self.size
+
+  def read(self, i):
+    shape = (*self.image_size, self.channels)
+    values = int(np.prod(shape))
+    words = np.random.Philox(key=[int(i), self.stream]).random_raw(-(-values // 8))
+    return words.astype('<u8').view(np.uint8)[:values].reshape(shape)
+
+  def where(self, i):
+    return f'{self.name}, picture {i}'
+
+
+def open_sources(config: DataConfig) -> dict[str, Source]:
+  """The splits that `config.source` has: 'train', and 'val' and 'test' where they exist.
+
+  Raises:
+    UserError: an unknown source, or data that is missing or malformed.
+  """
+  kind, _, rest = config.source.partition(':')
+  data_dir = os.path.expanduser(config.data_dir) if config.data_dir else None
+  if kind == 'digits' and not rest:
+    return {'train': _digits()}
+  if kind == 'fashion_mnist' and not rest:
+    return _fashion_mnist(data_dir)
+  if kind == 'random':
+    return _random(config, rest)
+  if kind == 'tfds' and rest:
+    from vit_jax.data import tfds_source
+    return tfds_source.open_tfds(rest.replace(':', '/', 1), data_dir)
+  if kind in ('idx', 'folder'):
+    folder = pathlib.Path(data_dir or '', os.path.expanduser(rest))
+    if not rest and not data_dir:
+      raise UserError(f'data.source: {config.source!r} names no folder; write {kind}:DIR')
+    if kind == 'idx':
+      from vit_jax.data import idx
+      return idx.open_idx(folder, name=folder.name)
+    from vit_jax.data import folder as folder_lib
+    return folder_lib.open_folder(folder)
+  near = nearest(config.source, KNOWN)
+  raise UserError(f'data.source: no source {config.source!r}{near} (for a TFDS data set write tfds:{kind})')
+
+
+def _digits():
+  """Scikit-learn's 1,797 pictures of 8x8, grey levels 0..16 scaled to 0..255.
+
+  Read from the file that scikit-learn ships: importing scikit-learn itself takes seconds, and a run starts often.
+  """
+  package = pathlib.Path(importlib.util.find_spec('sklearn').origin).parent
+  with gzip.open(package / 'datasets' / 'data' / 'digits.csv.gz', 'rt') as file:
+    table = np.loadtxt(file, delimiter=',', dtype=np.int32)
+  images = np.round(table[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+  return ArraySource('digits', tuple('0123456789'), images, table[:, 64])
+
+
+def _random(config, size):
+  if size and not size.replace('_', '').isdigit() or size and not int(size):
+    raise UserError(f'data.source: {config.source!r}; write random, or random:N for N training pictures')
+  train = int(size) if size else 1_281_167  # as ImageNet
+  classes = tuple(str(c) for c in range(config.num_classes or 1000))
+  shape = (config.image_size or (224, 224), config.channels or 3)
+  return {
+    'train': RandomSource('random', classes, train, *shape, stream=0),
+    'test': RandomSource('random', classes, min(50_000, max(1, train // 10)), *shape, stream=1),
+  }
+
+
+def _fashion_mnist(data_dir):
+  """The IDX files in `data_dir` or of Debian's package, else TFDS's copy, whichever is there."""
+  from vit_jax.data import idx, tfds_source
+  for folder in filter(None, (data_dir, DEBIAN_FASHION_MNIST)):
+    if idx.is_idx_folder(folder):
+      return idx.open_idx(pathlib.Path(folder), 'fashion_mnist', FASHION_CLASSES)
+  try:
+    return tfds_source.open_tfds('fashion_mnist', data_dir)
+  except tfds_source.NotPrepared as error:
+    raise UserError(
+        f'fashion_mnist: neither the IDX files in {data_dir or DEBIAN_FASHION_MNIST} nor a prepared TFDS copy. '
+        'Install them with `apt install dataset-fashion-mnist`, or prepare the copy with '
+        f'`{tfds_source.prepare_command("fashion_mnist", data_dir)}`') from error

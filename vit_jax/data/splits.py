@@ -1,0 +1,112 @@
+"""Which examples of a source are train, val and test: class-balanced, and the same for every run.
+
+Rules:
+- A source's only held-out part is `test`, whatever its name (ImageNet's public labels end with `validation`; a folder
+  may have train/ and val/ alone). Where it has two, they are `val` and `test`.
+- Without a held-out part, a fifth of the source becomes `test`.
+- Without a val of its own, val is cut from train, before subsets are taken.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from vit_jax.data.order import raw_permutation
+from vit_jax.data.sources import Source
+from vit_jax.errors import UserError
+
+TEST_FRACTION = 0.2  # of a source that comes in one piece
+VAL_FRACTION = 0.1
+VAL_MAX = 10_000
+
+# One constant seed: subsets must be equal across the models, seeds and machines of a law.
+_SEED = 0
+_TEST, _VAL, _SUBSET = 0x54, 0x56, 0x53
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+  """Some examples of a source: `examples` int64 [n], ascending indices into it."""
+
+  source: Source
+  examples: np.ndarray
+
+  @property
+  def labels(self) -> np.ndarray:
+    """int32 [n]."""
+    return self.source.labels[self.examples]
+
+
+def balanced_order(labels: np.ndarray, stream: int) -> np.ndarray:
+  """An order of all examples, int64 [N], in which every prefix is class-balanced.
+
+  Each class is shuffled by a fixed permutation and spread evenly over (0, 1); the order is that of these places. So a
+  prefix of n examples holds n N_c / N of class c to within two, and prefixes are nested by construction.
+
+  Args:
+    labels: int [N].
+    stream: separates the uses of the one seed.
+  """
+  shuffled = raw_permutation(len(labels), _SEED, stream)
+  by_class = shuffled[np.argsort(labels[shuffled], kind='stable')]
+  counts = np.bincount(labels)
+  starts = np.cumsum(counts) - counts
+  sorted_labels = labels[by_class]
+  rank = np.arange(len(labels)) - starts[sorted_labels]
+  place = (rank + 0.5) / counts[sorted_labels]
+  tie = np.empty(len(labels), np.int64)  # equal places, as in equal classes: at random, not class 0 first
+  tie[shuffled] = np.arange(len(labels))
+  return by_class[np.lexsort((tie[by_class], place))]
+
+
+def assign(sources: dict[str, Source], val_examples: int | None, unique_examples: int | None) -> dict[str, Part]:
+  """Parts 'train', 'val' and 'test' of a source's own splits.
+
+  Args:
+    sources: 'train', and where the source has them 'val' and 'test'.
+    val_examples: None for the default, 0 for no val.
+    unique_examples: size of the training subset; None or 0 for all that is left.
+
+  Raises:
+    UserError: more examples wanted than there are.
+  """
+  sources = dict(sources)
+  if 'test' not in sources and 'val' in sources:
+    sources['test'] = sources.pop('val')
+  train = _whole(sources['train'])
+  if 'test' in sources:
+    test = _whole(sources['test'])
+  else:
+    test, train = _cut(train, math.ceil(TEST_FRACTION * len(train.examples)), _TEST)
+
+  if 'val' in sources:
+    val = _whole(sources['val'])
+    if val_examples is not None:
+      val = _cut(val, _checked('val_examples', val_examples, len(val.examples), 'the val split'), _VAL)[0]
+  else:
+    n = len(train.examples)
+    wanted = min(round(VAL_FRACTION * n), VAL_MAX) if val_examples is None else val_examples
+    val, train = _cut(train, _checked('val_examples', wanted, n - 1, 'train, less one to learn from'), _VAL)
+
+  wanted = _checked('unique_examples', unique_examples or 0, len(train.examples),
+                    f'train after {len(val.examples):,} for val')
+  if wanted:
+    train = _cut(train, wanted, _SUBSET)[0]
+  return {'train': train, 'val': val, 'test': test}
+
+
+def _whole(source):
+  return Part(source, np.arange(len(source)))
+
+
+def _cut(part, n, stream):
+  """(a class-balanced part of n examples, the rest)."""
+  order = balanced_order(part.labels, stream)
+  return tuple(Part(part.source, np.sort(part.examples[piece])) for piece in (order[:n], order[n:]))
+
+
+def _checked(key, wanted, available, of_what):
+  if wanted > available:
+    raise UserError(f'data.{key}: {wanted:,}, but there are {available:,} ({of_what})')
+  return wanted

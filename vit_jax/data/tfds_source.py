@@ -1,0 +1,209 @@
+"""TensorFlow Datasets that were prepared as array_record, read without TensorFlow; pictures are decoded by Pillow."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from vit_jax.data import pictures
+from vit_jax.errors import UserError, nearest
+
+_IN_MEMORY_BYTES = 2**30
+_READ_AT_ONCE = 1024
+
+# The held-out splits that TFDS knows, under our names.
+_SPLITS = {'train': 'train', 'validation': 'val', 'val': 'val', 'dev': 'val', 'test': 'test'}
+
+
+class NotPrepared(UserError):
+  """A data set that is not on this machine yet."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TfdsSource:
+  """One split. `records` gives raw serialised examples; `features` parses the picture and the label out of them."""
+
+  name: str
+  class_names: tuple[str, ...]
+  channels: int
+  image_size: tuple[int, int] | None
+  split: str
+  records: Any
+  features: Any
+  image_key: str
+  label_key: str
+  folder: str  # of the prepared data
+
+  @functools.cached_property
+  def labels(self):
+    """int32 [N]; the first time all records are read, then a small .npy file."""
+    return self._cached('labels', lambda: self._scan(lambda example: example[self.label_key]).astype(np.int32))
+
+  @functools.cached_property
+  def images(self):
+    """uint8 [N,H,W,C] of a small set with pictures of one size, decoded once into a .npy file; else None."""
+    if self.image_size is None or len(self) * np.prod(self.image_size) * self.channels > _IN_MEMORY_BYTES:
+      return None
+    try:
+      return self._cached('images', lambda: self._scan(
+        lambda example: pictures.decode(example[self.image_key], self.channels)))
+    except pictures.BadPicture:
+      return None  # read one by one, where on_error rules
+
+  def __len__(self):
+    return len(self.records)
+
+  def read(self, i):
+    try:
+      return self._example(self.records[int(i)])[self.image_key]
+    except Exception as error:  # a damaged record surfaces as any of absl's status codes
+      raise pictures.BadPicture(str(error)) from error
+
+  def where(self, i):
+    return f'{self.name}, {self.split} record {i}'
+
+  def __getstate__(self):
+    return {key: value for key, value in self.__dict__.items() if key != 'images'}  # workers read records
+
+  def _example(self, raw):
+    import tensorflow_datasets as tfds
+    return self.features.deserialize_example_np(raw, decoders={self.image_key: tfds.decode.SkipDecoding()})
+
+  def _scan(self, pick: Callable[[dict], Any]) -> np.ndarray:
+    out = None
+    for start in range(0, len(self), _READ_AT_ONCE):
+      rows = range(start, min(start + _READ_AT_ONCE, len(self)))
+      try:
+        values = np.stack([pick(self._example(raw)) for raw in self.records.__getitems__(list(rows))])
+      except pictures.BadPicture:
+        raise
+      except Exception as error:
+        raise UserError(f'{self.name}, {self.split} records {rows[0]} to {rows[-1]}: {error}; the data in '
+                        f'{self.folder} is damaged: prepare it again') from error
+      if out is None:
+        out = np.empty((len(self), *values.shape[1:]), values.dtype)
+      out[rows.start:rows.stop] = values
+    return out
+
+  def _cached(self, what, make):
+    return _npy_cache(pathlib.Path(self.folder), f'{what}-{self.split}-{len(self)}', make)
+
+
+def open_tfds(name: str, data_dir: str | None) -> dict[str, TfdsSource]:
+  """Splits 'train', and where they are there with labels 'val' and 'test', of `NAME[/CONFIG]`.
+
+  Raises:
+    NotPrepared: with the command that prepares it.
+    UserError: an unknown name, another file format, or not pictures with one class each.
+  """
+  builder = find_builder(name, data_dir)
+  if not builder.info.splits:
+    raise NotPrepared(_how_to_prepare(builder, name, data_dir))
+  info, features = builder.info, builder.info.features
+  if info.file_format is None or info.file_format.value != 'array_record':
+    raise UserError(f'tfds:{name}: prepared in {builder.data_dir} as {info.file_format.value}; only array_record can '
+                    f'be read without TensorFlow. Remove that folder and run `{prepare_command(name, data_dir)}`')
+  image_key, label_key = _keys(name, info)
+  import tensorflow_datasets as tfds
+  height, width, channels = features[image_key].shape
+  common = {
+    'name': name,
+    'class_names': tuple(features[label_key].names),
+    'channels': 1 if channels == 1 else 3,
+    'image_size': (height, width) if height and width else None,
+    'features': tfds.features.FeaturesDict({key: features[key] for key in (image_key, label_key)}),
+    'image_key': image_key, 'label_key': label_key, 'folder': str(builder.data_dir),
+  }
+  raw = tfds.decode.DeserializeMethod.RAW_BYTES
+  sources = {}
+  for split in info.splits:
+    if split in _SPLITS and info.splits[split].num_examples:
+      records = builder.as_data_source(split=split, deserialize_method=raw)
+      source = TfdsSource(split=split, records=records, **common)
+      if source._example(records[0])[label_key] >= 0:  # -1: held back, as in imagenet2012's test
+        sources[_SPLITS[split]] = source
+  if 'train' not in sources:
+    raise UserError(f'tfds:{name}: has {", ".join(info.splits)}, but no train split with labels')
+  return sources
+
+
+def find_builder(name: str, data_dir: str | None):
+  """TFDS's builder of `NAME[/CONFIG]`; a UserError names the nearest where there is none."""
+  import tensorflow_datasets as tfds
+  try:
+    return tfds.builder(name, data_dir=data_dir)
+  except tfds.core.DatasetNotFoundError as error:
+    raise UserError(f'tfds:{name}: TFDS has no such data set{_near(name, tfds.list_builders())}') from error
+  except (ValueError, RuntimeError, OSError) as error:
+    raise UserError(f'tfds:{name}: {str(error).splitlines()[0]}') from error
+
+
+def _near(name, known):
+  near = nearest(name.partition('/')[0], known)
+  return near if 'did you mean' in near else f' in {os.environ.get("TFDS_DATA_DIR", "its catalogue")}'
+
+
+def prepare_command(name: str, data_dir: str | None) -> str:
+  """The one command that downloads and prepares a data set."""
+  place = f' --data_dir={shlex.quote(str(data_dir))}' if data_dir else ''
+  return f'python -m vit_jax.data.prepare --name={name}{place}'
+
+
+def manual_steps(builder, data_dir: str | None) -> str:
+  """What to download by hand and where to put it, or ''."""
+  if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    return ''
+  folder = pathlib.Path(data_dir or os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets'), 'downloads', 'manual')
+  what = ' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+  return f'Its files cannot be downloaded for you. Put them into {folder}: {what}'
+
+
+def _how_to_prepare(builder, name, data_dir):
+  steps = manual_steps(builder, data_dir)
+  return f'tfds:{name}: not prepared in {builder.data_dir}. ' + (
+    f'{steps} Then run ' if steps else 'Run ') + f'`{prepare_command(name, data_dir)}`'
+
+
+def _keys(name, info):
+  """The names of the picture and the label among the features."""
+  import tensorflow_datasets as tfds
+  found = []
+  for kind in (tfds.features.Image, tfds.features.ClassLabel):
+    keys = [key for key, feature in info.features.items() if isinstance(feature, kind)]
+    supervised = [key for key in info.supervised_keys or () if key in keys]
+    if not keys:
+      raise UserError(f'tfds:{name}: no {kind.__name__} among its features {sorted(info.features)}; '
+                      'needed: pictures with one class each')
+    found.append((supervised or keys)[0])
+  return found
+
+
+def _npy_cache(folder, name, make):
+  """An array kept as .npy beside the data, or in the user's cache where that folder cannot be written."""
+  cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'vit_jax'
+  places = [folder / f'vit_jax-{name}.npy',
+            cache / f'{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}-{name}.npy']
+  prepared = max((path.stat().st_mtime for path in folder.glob('*.json')), default=0.0)
+  for path in places:
+    if path.is_file() and path.stat().st_mtime >= prepared:  # older: the data was prepared anew
+      return np.load(path)
+  logging.info('Reading %s of %s once', name, folder)
+  array = make()
+  for path in places:
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      part = path.with_name(f'{path.name}.{os.getpid()}.part')
+      with open(part, 'wb') as file:
+        np.save(file, array)
+      os.replace(part, path)
+      break
+    except OSError:
+      continue
+  return array

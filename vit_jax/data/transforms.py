@@ -1,0 +1,122 @@
+"""What is done to one picture on the host: decoding, framing and colour, uint8 [H,W,C] in the end.
+
+Each is a frozen dataclass, called with a picture and a generator that belongs to (seed, step, global row). Cropping
+after padding, flips, erasing, Mixup and CutMix are done to whole batches on the device: see device.py.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from vit_jax.data import pictures
+from vit_jax.data.config import Augment, eval_crop
+from vit_jax.data.randaugment import RandAugment
+
+_HOST = 0x4854
+
+
+def generator(seed: int, step: int, row: int) -> np.random.Generator:
+  """The generator of one row of one global batch, whoever reads it."""
+  return np.random.Generator(np.random.Philox(key=[seed % 2**64, _HOST], counter=[0, 0, row, step]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Decode:
+  """The whole picture at its own size."""
+
+  channels: int
+  random = False
+
+  def __call__(self, record: bytes | np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+    return pictures.decode(record, self.channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizeCenterCrop:
+  """The centre of the picture, its shape kept: `ratio` of the largest box of the wanted proportions.
+
+  A ratio of 0.875 is the usual "resize to 256, crop 224".
+  """
+
+  size: tuple[int, int]  # (height, width)
+  channels: int
+  ratio: float = 1.0
+  random = False
+
+  def __call__(self, record: bytes | np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+    height, width = pictures.size(record)
+    scale = self.ratio * min(height / self.size[0], width / self.size[1])
+    box_height, box_width = self.size[0] * scale, self.size[1] * scale
+    top, left = (height - box_height) / 2, (width - box_width) / 2
+    box = (max(left, 0), max(top, 0), min(left + box_width, width), min(top + box_height, height))
+    return pictures.decode(record, self.channels, box, self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class InceptionCrop:
+  """A random box, resized (Szegedy et al. 2015, section 6): area U(min_area, 1), aspect 3/4 to 4/3, log-uniform.
+
+  After ten boxes that do not fit: the largest centred one whose aspect is allowed. The box is drawn from the header's
+  size and the picture decoded for it alone.
+  """
+
+  size: tuple[int, int]
+  channels: int
+  min_area: float = 0.08
+  random = True
+
+  def __call__(self, record: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return pictures.decode(record, self.channels, self.box(*pictures.size(record), rng), self.size)
+
+  def box(self, height: int, width: int, rng: np.random.Generator) -> pictures.Box:
+    """A random (left, top, right, bottom) in a picture of height x width pixels."""
+    for _ in range(10):
+      area = rng.uniform(self.min_area, 1) * height * width
+      aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+      w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+      if 0 < w <= width and 0 < h <= height:
+        left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+        return left, top, left + w, top + h
+    w, h = min(width, height * 4 / 3), min(height, width * 4 / 3)
+    return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class ColorJitter:
+  """Brightness, contrast and saturation, each times U(1 - strength, 1 + strength), in random order.
+
+  As in Howard 2013 ("Some improvements on deep convolutional neural network based image classification").
+  """
+
+  strength: float
+  random = True
+
+  def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    from PIL import Image, ImageEnhance
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    grey = image.shape[2] == 1
+    picture = Image.fromarray(image[..., 0] if grey else image)
+    for which, factor in zip(rng.permutation(3), rng.uniform(1 - self.strength, 1 + self.strength, 3)):
+      if not (grey and enhancers[which] is ImageEnhance.Color):
+        picture = enhancers[which](picture).enhance(float(factor))
+    pixels = np.asarray(picture)
+    return pixels[..., None] if grey else pixels
+
+
+def eval_transforms(augment: Augment, size: tuple[int, int], channels: int) -> tuple:
+  """For val and test: (ResizeCenterCrop,)."""
+  return (ResizeCenterCrop(size, channels, eval_crop(augment)),)
+
+
+def train_transforms(augment: Augment, size: tuple[int, int], channels: int) -> tuple:
+  """For training: the framing, then the colour operations that are on."""
+  if augment.crop == 'inception':
+    steps = [InceptionCrop(size, channels, augment.crop_min_area)]
+  else:
+    steps = [ResizeCenterCrop(size, channels)]
+  if augment.randaugment_layers:
+    steps.append(RandAugment(augment.randaugment_layers, augment.randaugment_magnitude))
+  if augment.color_jitter:
+    steps.append(ColorJitter(augment.color_jitter))
+  return tuple(steps)

@@ -1,0 +1,18 @@
+"""The one exception that a person can put right."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+  """Bad input: the message says what was wrong, the value it had, and what would be right.
+
+  Entry points print it without a traceback and exit with 1.
+  """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """`; did you mean 'width'?` for a misspelt name, else the list of what is known."""
+  known = sorted(known)
+  close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+  return f"; did you mean '{close[0]}'?" if close else f'; known: {", ".join(known)}'

@@ -1,0 +1,30 @@
+"""Dropout and stochastic depth, keyed by example.
+
+Keys come one an example, made from (seed, step, global row): the noise of an example does not depend on how the batch
+is split over devices, processes or micro-batches.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def fold(keys_B: jax.Array | None, data) -> jax.Array | None:
+  """Folds `data` (a layer or site number) into each example's key; None (no noise) stays None."""
+  return None if keys_B is None else jax.vmap(lambda key: jax.random.fold_in(key, data))(keys_B)
+
+
+def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
+  """Zeroes elements of x [B, ...] with probability `rate`, scaling the rest (Srivastava et al. 2014)."""
+  if keys_B is None or rate == 0:
+    return x
+  keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys_B)
+  return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
+
+
+def drop_path(x: jax.Array, rate: jax.Array | float, keys_B: jax.Array | None) -> jax.Array:
+  """Zeroes the whole residual branch x [B, ...] of an example with probability `rate` (Huang et al. 2016)."""
+  if keys_B is None:
+    return x
+  keep = jax.vmap(lambda key: jax.random.uniform(key))(keys_B) >= jnp.asarray(rate, jnp.float32)
+  scale_B = keep / (1 - jnp.asarray(rate, jnp.float32))
+  return x * scale_B.astype(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1))

@@ -1,0 +1,67 @@
+"""A stack of equal blocks: parameters stacked on a leading `layers` axis, run as a scan or unrolled."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+from flax import nnx
+
+# Modules are built on abstract shapes and placed by `parallel`: Flax must not place them on the way.
+nnx.use_eager_sharding(False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+  """How a stack is run; never what it computes."""
+  scan: bool = True  # one compiled block for all layers; False unrolls (slower to compile, may run faster)
+  remat: Literal['none', 'dots', 'full'] = 'none'  # recompute in the backward pass: nothing, all but matmuls, all
+
+
+_POLICIES = {
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    'full': jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Stack(nnx.Module):
+  """`depth` blocks of one shape. The parameters on disk are the same whether scanned or unrolled."""
+
+  def __init__(self, make_block: Callable[[nnx.Rngs], nnx.Module], depth: int, *, rngs: nnx.Rngs):
+    @jax.vmap
+    @nnx.transform_metadata(in_axes=0, out_axes=0, partition='layers')  # or the axis names shift by one
+    def init_layers(rngs):
+      return make_block(rngs)
+
+    self.blocks = init_layers(rngs.split(depth))
+    self.depth = depth
+
+  def __call__(self, x: jax.Array, layer_inputs: Any, call: Callable, execution: Execution) -> tuple[jax.Array, Any]:
+    """Runs the blocks.
+
+    Args:
+      x: the residual stream.
+      layer_inputs: a tree of arrays with a leading [L] axis, one slice a block.
+      call: (block, x, layer_input) -> (x, outputs).
+      execution: scan or unroll, and what to recompute.
+
+    Returns:
+      x after the last block, and the blocks' outputs stacked on a leading [L] axis.
+    """
+    graphdef, stacked = nnx.split(self.blocks)
+
+    def step(x, layer):
+      params, inputs = layer
+      return call(nnx.merge(graphdef, params), x, inputs)
+
+    if execution.remat != 'none':
+      # Inside a scan nothing can merge the recomputation with the forward pass, so the barrier is not needed.
+      step = jax.checkpoint(step, prevent_cse=not execution.scan, policy=_POLICIES[execution.remat])
+    layers = (stacked, layer_inputs)
+    if execution.scan:
+      return jax.lax.scan(step, x, layers)
+    outputs = []
+    for i in range(self.depth):
+      x, out = step(x, jax.tree.map(lambda a: a[i], layers))
+      outputs.append(out)
+    return x, jax.tree.map(lambda *a: jax.numpy.stack(a), *outputs)

@@ -1,0 +1,38 @@
+"""Trains one config: python -m vit_jax.main --config=configs/quickstart.py [--config.KEY=VALUE] [--workdir=DIR]
+
+The same command on the same folder goes on where it was stopped. Exit codes: 0 done, 1 an error that the message
+explains.
+"""
+
+from absl import flags
+
+from vit_jax import cli
+
+_CONFIG = cli.define_config()
+_WORKDIR = flags.DEFINE_string('workdir', None, 'The run folder, local or a bucket path; default runs/NAME-HASH.')
+_PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps to WORKDIR/profile, for XProf.')
+
+
+def main() -> int:
+  if _CONFIG.value is None:
+    raise cli.UserError('--config is missing, as in --config=configs/quickstart.py')
+  # After the flags: a misspelt one is answered before JAX is imported.
+  from vit_jax.config import config_hash
+  from vit_jax.training import config as run_config
+  from vit_jax.training import folder, loop
+  from vit_jax.training import run as run_lib
+  from vit_jax.training.display import Display
+
+  config = run_config.cast(_CONFIG.value)
+  workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{config_hash(config)}'
+  run = run_lib.prepare(config)
+  results, display = folder.finished_results(run, workdir), Display()
+  display.header(run, cli.recipe_name(), workdir)
+  if results is None:
+    results = loop.train(run, workdir, display, _PROFILE.value)
+  display.summary(results, workdir)
+  return 0
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -1,0 +1,90 @@
+"""The model families, and a model as pure functions of plain trees.
+
+A family is a module with a `Config` dataclass and a class that is built as
+`Model(config, image_shape, num_classes, rngs=, execution=)` and called as
+`model(images_BHWC, keys_B, capture) -> (logits_BC, intermediates)`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx, traverse_util
+
+from vit_jax.errors import UserError, nearest
+from vit_jax.layers.stack import Execution
+from vit_jax.models import vit
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """What the rest of the program needs of a model family."""
+  config: type  # its frozen config dataclass
+  model: Callable[..., nnx.Module]
+
+
+FAMILIES = {
+    'vit': Family(vit.Config, vit.ViT),
+}
+
+
+def family(name: str) -> Family:
+  """The family of that name; UserError with the nearest where there is none."""
+  if name not in FAMILIES:
+    raise UserError(f'family={name!r}: no such model family{nearest(name, FAMILIES)}')
+  return FAMILIES[name]
+
+
+class PureModel:
+  """A Flax module as pure functions: parameters and statistics are nested plain dicts of arrays.
+
+  NNX stops here: everything that is jitted, sharded, saved or packed is a plain tree.
+  """
+
+  def __init__(self, name: str, config: Any, image_shape: tuple[int, int, int], num_classes: int,
+               execution: Execution = Execution()):
+    """Raises UserError for shapes that the family refuses. No memory is used: shapes only."""
+    self._build = lambda rngs: family(name).model(config, image_shape, num_classes, rngs=rngs, execution=execution)
+    module = nnx.eval_shape(lambda: self._build(nnx.Rngs(0)))
+    self.graphdef, self._params, self._stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+    self.image_shape, self.num_classes = image_shape, num_classes
+
+  def init(self, key: jax.Array) -> tuple[dict, dict]:
+    """(params, stats) drawn from a PRNG key."""
+    _, params, stats = nnx.split(self._build(nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat)
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+  def apply(self, params: dict, stats: dict, images_BHWC: jax.Array, keys_B: jax.Array | None = None,
+            capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict, dict]:
+    """(logits [B, C], intermediates, updated stats); see the family's __call__."""
+    module = nnx.merge(self.graphdef, _filled(self._params, params), _filled(self._stats, stats))
+    logits_BC, intermediates = module(images_BHWC, keys_B, capture)
+    return logits_BC, intermediates, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+  def param_shapes(self) -> dict:
+    """ShapeDtypeStructs of the parameters, as a nested plain dict."""
+    return nnx.to_pure_dict(self._params)
+
+  def stats_shapes(self) -> dict:
+    """ShapeDtypeStructs of the statistics; an empty dict for families without."""
+    return nnx.to_pure_dict(self._stats)
+
+  def param_axes(self) -> dict:
+    """The logical axis names of each parameter: the same nested dict with tuples of names."""
+    return _metadata(self._params, 'out_sharding')
+
+  def param_roles(self) -> dict:
+    """'input', 'hidden' or 'output' of each parameter: the same nested dict."""
+    return _metadata(self._params, 'role')
+
+
+def _filled(state, values):
+  state = jax.tree.map(lambda x: x, state)
+  nnx.replace_by_pure_dict(state, values)
+  return state
+
+
+def _metadata(state, name):
+  flat = {path: variable.get_metadata(name) for path, variable in nnx.to_flat_state(state)}
+  return traverse_util.unflatten_dict(flat)

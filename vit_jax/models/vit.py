@@ -1,0 +1,182 @@
+"""Vision Transformer (Dosovitskiy et al. 2021), with the options of the codebases that followed it."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from vit_jax.errors import UserError, nearest
+from vit_jax.layers import noise, pos_embed
+from vit_jax.layers.attention import AttentionPool, SelfAttention
+from vit_jax.layers.dense import Dense, LayerNorm, parameter, zeros
+from vit_jax.layers.mlp import Mlp
+from vit_jax.layers.patch_embed import PatchEmbed
+from vit_jax.layers.stack import Execution, Stack
+
+# Width, depth, MLP and heads: Dosovitskiy et al. 2021, table 1 (B, L, H); Touvron et al. 2021, table 1 (Ti, S);
+# Zhai et al. 2022, table 2 (g, G); Alabdulmohsin et al. 2023 (So400m).
+SIZES = {
+    'Ti': dict(width=192, depth=12, mlp_dim=768, num_heads=3),
+    'S': dict(width=384, depth=12, mlp_dim=1536, num_heads=6),
+    'B': dict(width=768, depth=12, mlp_dim=3072, num_heads=12),
+    'L': dict(width=1024, depth=24, mlp_dim=4096, num_heads=16),
+    'H': dict(width=1280, depth=32, mlp_dim=5120, num_heads=16),
+    'g': dict(width=1408, depth=40, mlp_dim=6144, num_heads=16),
+    'G': dict(width=1664, depth=48, mlp_dim=8192, num_heads=16),
+    'So400m': dict(width=1152, depth=27, mlp_dim=4304, num_heads=16),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """A ViT's shape; `size('B/16')` gives the published ones."""
+  patch_size: int = 16
+  width: int = 192
+  depth: int = 12
+  mlp_dim: int = 768
+  num_heads: int = 3
+  pool: Literal['cls', 'gap', 'map'] = 'cls'  # CLS token, mean over patches, or attention pooling
+  pos_embed: Literal['learned', 'sincos2d', 'rope2d', 'none'] = 'learned'
+  qkv_bias: bool = True
+  layer_scale: float | None = None  # initial scale of the residual branches (Touvron et al. 2021b); None: no scales
+  dropout: float = 0.0  # after the embedding, in the MLP and on both residual branches
+  drop_path: float = 0.0  # stochastic depth of the last block; rises linearly from 0 at the first
+  gelu: Literal['exact', 'tanh'] = 'exact'
+  dtype: Literal['float32', 'bfloat16'] = 'float32'  # of matmuls; parameters, norms and softmax stay float32
+
+
+def size(name: str) -> dict:
+  """The fields of a published shape: size('B/16') -> dict(width=768, ..., patch_size=16)."""
+  variant, slash, patch = name.partition('/')
+  if variant not in SIZES or not patch.isdigit():
+    raise UserError(f'ViT size {name!r}: want SIZE/PATCH, such as B/16{nearest(variant, SIZES)}')
+  return dict(SIZES[variant], patch_size=int(patch))
+
+
+def check(config: Config, image_shape: tuple[int, int, int]) -> None:
+  """Raises UserError where the shape cannot be built; before anything is compiled."""
+  height, width, _ = image_shape
+  patch = config.patch_size
+  for name in ('patch_size', 'width', 'depth', 'mlp_dim', 'num_heads'):
+    if getattr(config, name) < 1:
+      raise UserError(f'model.{name}={getattr(config, name)}: must be at least 1')
+  for name in ('dropout', 'drop_path'):
+    if not 0 <= getattr(config, name) < 1:
+      raise UserError(f'model.{name}={getattr(config, name)}: must be in [0, 1)')
+  if height % patch or width % patch:
+    near = [f'({-(-height // patch) * patch}, {-(-width // patch) * patch})']
+    if height >= patch and width >= patch:
+      near.insert(0, f'({height // patch * patch}, {width // patch * patch})')
+    raise UserError(f'model.patch_size={patch} does not divide the image of {height}x{width}: '
+                    f'set data.image_size to {" or ".join(near)}, or another patch size')
+  if config.width % config.num_heads:
+    raise UserError(f'model.num_heads={config.num_heads} does not divide model.width={config.width}')
+  if config.pos_embed == 'sincos2d' and config.width % 4:
+    raise UserError(f'model.width={config.width}: pos_embed=sincos2d needs a multiple of 4')
+  if config.pos_embed == 'rope2d' and (config.width // config.num_heads) % 4:
+    raise UserError(f'model.width / model.num_heads = {config.width // config.num_heads}: '
+                    'pos_embed=rope2d needs a multiple of 4 per head')
+
+
+class EncoderBlock(nnx.Module):
+  """Pre-LN: x + attention(norm(x)), then x + MLP(norm(x)) (Dosovitskiy et al. 2021, eqs. 2 and 3)."""
+
+  def __init__(self, config: Config, *, rngs: nnx.Rngs):
+    dtype = jnp.dtype(config.dtype)
+    self.norm1 = LayerNorm(config.width, rngs=rngs, dtype=dtype)
+    self.attention = SelfAttention(config.width, config.num_heads, rngs=rngs, qkv_bias=config.qkv_bias, dtype=dtype)
+    self.norm2 = LayerNorm(config.width, rngs=rngs, dtype=dtype)
+    self.mlp = Mlp(config.width, config.mlp_dim, rngs=rngs, dropout=config.dropout, gelu=config.gelu, dtype=dtype)
+    scale = lambda: parameter(jnp.full(config.width, config.layer_scale), ('embed',))
+    self.scale1, self.scale2 = (None, None) if config.layer_scale is None else (scale(), scale())
+    self.dropout = config.dropout
+
+  def __call__(self, x_BTD, drop_path, keys_B, rope_angles):
+    """Returns ([B, T, D], attention weights [B, H, T, T])."""
+    y_BTD, weights_BHTT = self.attention(self.norm1(x_BTD), rope_angles)
+    x_BTD = x_BTD + self._branch(y_BTD, self.scale1, drop_path, noise.fold(keys_B, 0))
+    y_BTD = self.mlp(self.norm2(x_BTD), noise.fold(keys_B, 1))
+    x_BTD = x_BTD + self._branch(y_BTD, self.scale2, drop_path, noise.fold(keys_B, 2))
+    return x_BTD, weights_BHTT
+
+  def _branch(self, y_BTD, scale, drop_path, keys_B):
+    if scale is not None:
+      y_BTD = y_BTD * scale[...].astype(y_BTD.dtype)[None, None, :]
+    y_BTD = noise.dropout(y_BTD, self.dropout, noise.fold(keys_B, 0))
+    return y_BTD if drop_path is None else noise.drop_path(y_BTD, drop_path, noise.fold(keys_B, 1))
+
+
+class ViT(nnx.Module):
+  """Patches -> tokens (+ position, + CLS) -> pre-LN encoder -> pooled features -> logits."""
+
+  def __init__(self, config: Config, image_shape: tuple[int, int, int], num_classes: int, *, rngs: nnx.Rngs,
+               execution: Execution = Execution()):
+    """Raises UserError for shapes that cannot be built (see `check`)."""
+    check(config, image_shape)
+    height, width, channels = image_shape
+    self.config, self.execution = config, execution
+    self.grid = (height // config.patch_size, width // config.patch_size)
+    dtype = jnp.dtype(config.dtype)
+    self.patch_embed = PatchEmbed(config.patch_size, channels, config.width, rngs=rngs, dtype=dtype)
+    tokens = self.grid[0] * self.grid[1]
+    # Deviation 1/sqrt(D), as big_vision's `learn`. CLS is a learned vector already and gets no second one.
+    position = jax.random.normal(rngs.params(), (tokens, config.width)) / config.width**0.5
+    self.pos_embed = parameter(position, (None, 'embed'), 'input') if config.pos_embed == 'learned' else None
+    self.cls = parameter(jnp.zeros(config.width), ('embed',), 'input') if config.pool == 'cls' else None
+    self.encoder = Stack(lambda rngs: EncoderBlock(config, rngs=rngs), config.depth, rngs=rngs)
+    self.norm = LayerNorm(config.width, rngs=rngs, dtype=dtype)
+    self.attention_pool = AttentionPool(
+        config.width, config.mlp_dim, config.num_heads, rngs=rngs, dtype=dtype,
+        gelu=config.gelu) if config.pool == 'map' else None
+    self.head = Dense((config.width,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output',
+                      kernel_init=zeros)
+
+  def __call__(self, images_BHWC: jax.Array, keys_B: jax.Array | None = None,
+               capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Logits, and what was asked for on the way.
+
+    Args:
+      images_BHWC: float32, normalised.
+      keys_B: one PRNG key an example: dropout and stochastic depth act. None: they do not (evaluation).
+      capture: names of intermediates to return: 'features' [L, B, T, D] after each block, 'attention'
+        [L, B, H, T, T] weights. Nothing is computed or kept for names that are not asked for.
+
+    Returns:
+      Logits [B, C] in float32, and a dict: 'pre_logits' [B, D] and what `capture` names.
+    """
+    c = self.config
+    x_BTD = self._embed(images_BHWC)
+    x_BTD = noise.dropout(x_BTD, c.dropout, noise.fold(keys_B, c.depth))
+    rope_angles = pos_embed.rope2d_angles(self.grid, c.width // c.num_heads) if c.pos_embed == 'rope2d' else None
+
+    def call(block, x_BTD, layer):
+      x_BTD, weights = block(x_BTD, layer.get('drop_path'), noise.fold(keys_B, layer['index']), rope_angles)
+      every = {'features': x_BTD, 'attention': weights}
+      return x_BTD, {name: every[name] for name in capture}
+
+    layers = {'index': np.arange(c.depth)}
+    if c.drop_path:
+      layers['drop_path'] = np.linspace(0, c.drop_path, c.depth, dtype=np.float32)
+    x_BTD, captured = self.encoder(x_BTD, layers, call, self.execution)
+    x_BD = self._pool(self.norm(x_BTD))
+    return self.head(x_BD.astype(jnp.float32)), {'pre_logits': x_BD, **captured}
+
+  def _embed(self, images_BHWC):
+    x_BTD = self.patch_embed(images_BHWC)
+    position = self.pos_embed[...] if self.pos_embed is not None else None
+    if self.config.pos_embed == 'sincos2d':
+      position = jnp.asarray(pos_embed.sincos2d(self.grid, self.config.width))
+    if position is not None:
+      x_BTD = x_BTD + position.astype(x_BTD.dtype)[None]
+    if self.cls is not None:
+      cls_B1D = jnp.broadcast_to(self.cls[...].astype(x_BTD.dtype), (x_BTD.shape[0], 1, x_BTD.shape[2]))
+      x_BTD = jnp.concatenate([cls_B1D, x_BTD], axis=1)
+    return x_BTD
+
+  def _pool(self, x_BTD):
+    if self.config.pool == 'map':
+      return self.attention_pool(x_BTD)
+    return x_BTD[:, 0] if self.config.pool == 'cls' else x_BTD.mean(axis=1)

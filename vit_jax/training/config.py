@@ -1,0 +1,58 @@
+"""The config of a run: every room's dataclass in one. The defaults are theirs; recipes change values only."""
+
+import dataclasses
+import functools
+from typing import Any
+
+from vit_jax import config as config_lib
+from vit_jax import models
+from vit_jax.data.config import DataConfig
+from vit_jax.layers.stack import Execution
+from vit_jax.parallel.mesh import MeshConfig
+from vit_jax.training.evaluate import EvaluateConfig
+from vit_jax.training.losses import LossConfig
+from vit_jax.training.optimizer import OptimizerConfig
+from vit_jax.training.schedule import LengthConfig, ScheduleConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemConfig:
+  """How a run is carried out: nothing here changes what it computes, and none of it is part of its identity."""
+  mesh: MeshConfig = MeshConfig()
+  execution: Execution = Execution()
+  microbatches: int = 1  # gradients are accumulated over this many slices of the batch
+  workers: int = 0  # processes that decode pictures; 0: threads only
+  log_every: int | None = None  # steps between training rows in metrics.jsonl; None: 50 rows a run
+  save_every: int | None = None  # steps between checkpoints; None: at every evaluation
+  keep_last: int = 2  # checkpoints, beside the best one
+  profile_steps: int = 5  # steps in a --profile trace
+  compilation_cache: bool = True  # keep compiled programs in the user's cache folder
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """One training run. `model` is the family's own config (see `run_config_class`)."""
+  family: str = dataclasses.field(default='vit', metadata={'identity': True})
+  seed: int = 0  # of initial parameters, data order, augmentation and dropout
+  model: Any = None
+  data: DataConfig = DataConfig()
+  loss: LossConfig = LossConfig()
+  optimizer: OptimizerConfig = OptimizerConfig()
+  schedule: ScheduleConfig = ScheduleConfig()
+  train: LengthConfig = LengthConfig()
+  evaluate: EvaluateConfig = EvaluateConfig()
+  system: SystemConfig = SystemConfig()
+
+
+@functools.cache
+def run_config_class(family: str) -> type[RunConfig]:
+  """RunConfig with the family's config as the type and default of `model`."""
+  model = models.family(family).config
+  identity = dataclasses.field(default=family, metadata={'identity': True})
+  return dataclasses.make_dataclass('RunConfig', [('family', str, identity), ('model', model, model())],
+                                    bases=(RunConfig,), frozen=True)
+
+
+def cast(config) -> RunConfig:
+  """A recipe's ConfigDict as a RunConfig; UserError for what does not fit."""
+  return config_lib.cast(run_config_class(config.get('family', 'vit')), config)

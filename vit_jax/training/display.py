@@ -1,0 +1,121 @@
+"""What a person sees of a run: a header, progress, and a summary that names the next commands."""
+
+import os
+import time
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from vit_jax.cost import hardware
+from vit_jax.training import run as run_lib
+from vit_jax.training.run import Run
+
+
+class Display:
+  """Prints to a terminal (a live bar) or to a plain stream (a line per training row)."""
+
+  def __init__(self, console: Console | None = None):
+    self.console = console or Console(highlight=False)
+    self._bar = self._task = None
+    self._since, self._last_step, self._shown = 0.0, 0, ''
+
+  def header(self, run: Run, name: str, workdir: os.PathLike) -> None:
+    """What will be trained, before anything is compiled."""
+    c, d, (height, width, channels) = run.config, run.data, run.data.image_shape
+    device = jax.devices()[0]
+    end = run.position(run.steps)
+    mesh = ' x '.join(f'{axis} {size}' for axis, size in run.mesh.shape.items() if size > 1) or 'one device'
+    rows = {
+        'recipe': f'{name} ({c.family})',
+        'model': f'{run.params:,} parameters ({run.params_non_embedding:,} without embeddings and head), '
+                 f'{_giga(run.flops_per_example_forward)} GFLOPs an image',
+        'data': f'{d.name}, {d.unique_examples:,} training images ({d.size("val"):,} val, {d.size("test"):,} test), '
+                f'{d.num_classes} classes, {height}x{width}x{channels}',
+        'length': f'{run.steps:,} steps of {c.data.batch_size} images = {end["epochs"]:.1f} epochs, '
+                  f'{end["flops"]:.2e} FLOPs',
+        'devices': f'{jax.device_count()} x {device.device_kind} ({mesh})',
+        'folder': os.fspath(workdir),
+        'estimate': f'{duration(run_lib.estimate_seconds(run))} (a rough guess; the bar knows better)'}
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style='bold', no_wrap=True)
+    table.add_column(overflow='fold')
+    for key, value in rows.items():
+      table.add_row(key, value)
+    self.console.print(table)
+
+  def note(self, text: str) -> None:
+    """One line, above the bar."""
+    self.console.print(text, markup=False, soft_wrap=True)
+
+  def start(self, step: int, steps: int) -> None:
+    """Starts the bar, and the clock that images/s are measured by."""
+    self._since, self._last_step = time.perf_counter(), step
+    if self.console.is_terminal:
+      columns = (TextColumn('{task.completed}/{task.total} steps'), BarColumn(), TextColumn('{task.description}'),
+                 TimeRemainingColumn())
+      self._bar = Progress(*columns, console=self.console, transient=True)
+      self._task = self._bar.add_task('', total=steps, completed=step)
+      self._bar.start()
+
+  def step(self, step: int, loss: float) -> None:
+    """After each step."""
+    if self._bar:
+      self._bar.update(self._task, completed=step, description=f'loss {loss:.4f}{self._shown}')
+
+  def row(self, row: dict[str, Any], run: Run) -> float:
+    """After each training row; returns images/s since the last one, evaluation and saving left out."""
+    now = time.perf_counter()
+    speed = (row['step'] - self._last_step) * run.config.data.batch_size / max(now - self._since, 1e-9)
+    self._since, self._last_step = now, row['step']
+    self._shown = f', accuracy {row["accuracy"]:.1%}, {speed:,.0f} images/s'
+    if chip := hardware.chip(jax.devices()[0].device_kind):
+      mfu = speed * run.flops_per_example_train / chip.peak_flops / jax.device_count()
+      self._shown += f', MFU {mfu:.1%}'
+    if not self._bar:
+      left = (run.steps - row['step']) * run.config.data.batch_size / speed
+      self.note(f'step {row["step"]}/{run.steps}, loss {row["loss"]:.4f}{self._shown}, {duration(left)} left')
+    return speed
+
+  def evaluated(self, row: dict[str, Any]) -> None:
+    """After each evaluation."""
+    self.note(f'step {row["step"]}, {row["split"]} loss {row["loss"]:.4f}, accuracy {row["accuracy"]:.2%}')
+
+  def pause(self, seconds: float) -> None:
+    """Takes time that went into an evaluation or a save out of images/s."""
+    self._since += seconds
+
+  def stop(self) -> None:
+    """Takes the bar away."""
+    if self._bar:
+      self._bar.stop()
+      self._bar = None
+
+  def summary(self, results: dict[str, Any], workdir: os.PathLike) -> None:
+    """The results, where they lie, and what to do next."""
+    test, val, steps = results['test'], results['val'], f'{results["steps"]:,} steps'
+    if results['step'] != results['steps']:
+      steps = f'{results["step"]:,} steps (the best of {steps} by validation)'
+    self.note(f'\ntest accuracy {test["accuracy"]:.2%}, loss {test["loss"]:.4f} '
+              f'({results["test_examples"]:,} images, {steps})')
+    if val:
+      self.note(f'val  accuracy {val["accuracy"]:.2%}, loss {val["loss"]:.4f}')
+    self.note(f'\nrun folder   {os.fspath(workdir)} (metrics.jsonl, events.jsonl, checkpoints/)\n'
+              f'see curves   uvx tensorboard --logdir={os.fspath(workdir)}\n'
+              'train more   another recipe of configs/, or any key: --config.train.epochs=100')
+
+
+def duration(seconds: float) -> str:
+  """75 -> '1 min 15 s'."""
+  seconds = max(round(seconds), 1)
+  if seconds < 60:
+    return f'{seconds} s'
+  if seconds < 5400:
+    return f'{seconds // 60} min {seconds % 60:02d} s'
+  return f'{seconds / 3600:.1f} h' if seconds < 48 * 3600 else f'{seconds / 86400:.1f} days'
+
+
+def _giga(flops: float) -> str:
+  return f'{flops / 1e9:.3g}'

@@ -1,0 +1,31 @@
+"""Losses of single-label classification, one value an example."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+  name: Literal['softmax', 'sigmoid'] = 'softmax'
+  label_smoothing: float = 0.0  # share of the target spread evenly over the classes (Szegedy et al. 2016)
+
+
+def targets(labels_B: jax.Array, num_classes: int, label_smoothing: float) -> jax.Array:
+  """One-hot targets [B, C], float32, smoothed: they sum to 1."""
+  one_hot_BC = jax.nn.one_hot(labels_B, num_classes, dtype=jnp.float32)
+  return one_hot_BC * (1 - label_smoothing) + label_smoothing / num_classes
+
+
+def per_example(name: str, logits_BC: jax.Array, targets_BC: jax.Array) -> jax.Array:
+  """Loss of each example [B], in float32.
+
+  'softmax' is cross-entropy; 'sigmoid' is the sum over classes of binary cross-entropies (Beyer et al. 2020).
+  """
+  logits_BC = logits_BC.astype(jnp.float32)
+  if name == 'sigmoid':
+    return jnp.sum(optax.sigmoid_binary_cross_entropy(logits_BC, targets_BC), axis=-1)
+  return optax.softmax_cross_entropy(logits_BC, targets_BC)

@@ -1,0 +1,137 @@
+"""A run before its first step: everything that can be decided, checked and told without compiling."""
+
+import dataclasses
+import functools
+import math
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from vit_jax import config as config_lib
+from vit_jax.cost import flops, hardware
+from vit_jax.data import pipeline
+from vit_jax.errors import UserError
+from vit_jax.models import PureModel
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import optimizer, schedule, state
+from vit_jax.training.config import RunConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A checked run: its config, data, model, mesh and length."""
+  config: RunConfig
+  data: Any  # pipeline.Data
+  model: PureModel
+  mesh: Mesh
+  steps: int
+  params: int
+  params_non_embedding: int
+  flops_per_example_forward: int
+  flops_per_example_train: int
+
+  @property
+  def eval_every(self) -> int:
+    return self.config.evaluate.every or max(1, math.ceil(self.steps / 10))
+
+  @property
+  def log_every(self) -> int:
+    return self.config.system.log_every or max(1, math.ceil(self.steps / 50))
+
+  @functools.cached_property
+  def batch_sharding(self):
+    return mesh_lib.sharding(self.mesh, 'batch')
+
+  def place(self, batch: dict) -> dict:
+    """A process's rows of a batch as global arrays, split over the mesh."""
+    arrays = {name: batch[name] for name in ('image', 'label', 'weight')}
+    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(self.batch_sharding, a), arrays)
+
+  def eval_batches(self, split: str) -> Iterator[dict]:
+    """The split's batches on the devices; empty batches where `val` was switched off."""
+    batch_size = self.config.evaluate.batch_size or self.config.data.batch_size
+    for batch in self.data.eval_batches(split, batch_size):
+      yield self.place(batch)
+
+  def position(self, step: int) -> dict[str, Any]:
+    """Where a run stands after `step` steps: the fields that every row of metrics.jsonl begins with."""
+    examples = step * self.config.data.batch_size
+    return {'step': step, 'examples': examples, 'unique_examples': self.data.unique_examples,
+            'epochs': examples / self.data.unique_examples, 'flops': examples * self.flops_per_example_train}
+
+  def record(self) -> dict[str, Any]:
+    """The fields of run.json that are known before the run starts."""
+    device = jax.devices()[0]
+    return {
+        'config': config_lib.plain(self.config), 'config_hash': config_lib.config_hash(self.config), 'lineage': None,
+        'params': self.params, 'params_non_embedding': self.params_non_embedding,
+        'flops_per_example_forward': self.flops_per_example_forward,
+        'flops_per_example_train': self.flops_per_example_train, 'steps': self.steps,
+        'data': {'name': self.data.name, 'split': {s: self.data.size(s) for s in ('train', 'val', 'test')},
+                 'unique_examples': self.data.unique_examples, 'classes': list(self.data.class_names)},
+        'devices': {'kind': device.device_kind, 'platform': device.platform, 'count': jax.device_count(),
+                    'processes': jax.process_count()},
+        'mesh': dict(self.mesh.shape), 'versions': _versions(), 'git': _git()}
+
+
+def prepare(config: RunConfig) -> Run:
+  """Checks a run and opens its data.
+
+  Raises:
+    UserError: anything in the config that cannot be done with this data on these devices.
+  """
+  mesh = mesh_lib.make_mesh(config.system.mesh)
+  _check_batches(config, mesh)
+  optimizer.check(config.optimizer)
+  data = pipeline.open_data(config.data)
+  model = PureModel(config.family, config.model, data.image_shape, data.num_classes, config.system.execution)
+  state.shardings(model, config.optimizer, mesh)  # refuses what the mesh does not divide
+  stats = model.stats_shapes()
+  forward, train = flops.per_example(model, stats)
+  params, params_non_embedding = flops.params(model)
+  steps = schedule.num_steps(config.train, config.data.batch_size, data.unique_examples, train)
+  schedule.check(config.schedule, steps)
+  return Run(config, data, model, mesh, steps, params, params_non_embedding, forward, train)
+
+
+def estimate_seconds(run: Run) -> float:
+  """A rough guess of the training time: the devices' speed at the share of it that such runs reach."""
+  share = 0.35  # of peak (chips in the table) or of a large matmul (others)
+  per_second = share * hardware.matmul_speed(jax.devices()[0]) * jax.device_count()
+  return run.position(run.steps)['flops'] / per_second
+
+
+def _check_batches(config, mesh):
+  shards, micro = mesh_lib.batch_shards(mesh), config.system.microbatches
+  if micro < 1:
+    raise UserError(f'system.microbatches={micro}: must be at least 1')
+  sizes = {'data.batch_size': (config.data.batch_size, shards * micro)}
+  if config.evaluate.batch_size:
+    sizes['evaluate.batch_size'] = (config.evaluate.batch_size, shards)
+  for name, (size, parts) in sizes.items():
+    if size < 1 or size % parts:
+      below, above = size // parts * parts, (max(size, 0) // parts + 1) * parts
+      near = f'{below} or {above}' if below > 0 else f'{above}'
+      raise UserError(f'{name}={size}: must be a multiple of {parts} ({shards} batch shards of the mesh'
+                      f'{f" x {micro} micro-batches" if parts != shards else ""}), such as {near}')
+
+
+def _versions():
+  from importlib import metadata
+  names = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'grain')
+  return {name: metadata.version(name) for name in names}
+
+
+def _git():
+  """The commit of the code that runs, with `+` where files differ from it; None outside a checkout."""
+  git = lambda *words: subprocess.run(['git', '-C', Path(__file__).parent, *words], capture_output=True, text=True)
+  try:
+    commit = git('rev-parse', 'HEAD').stdout.strip()
+    changed = git('status', '--porcelain', '--untracked-files=no').stdout.strip()
+  except OSError:  # no git on this machine
+    return None
+  return commit + ('+' if changed else '') if commit else None

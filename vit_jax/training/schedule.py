@@ -1,0 +1,77 @@
+"""How long a run is, and the learning rate's course over it."""
+
+import dataclasses
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from vit_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class LengthConfig:
+  """The length of a run: exactly one of these (0 counts as not given)."""
+  steps: int | None = None
+  epochs: float | None = None  # over the training subset
+  examples: int | None = None
+  flops: float | None = None  # training FLOPs (`cost.flops`)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+  """The learning rate as a multiple of its peak: linear warm-up from 0, then one of these courses."""
+  name: Literal['cosine', 'linear', 'rsqrt', 'wsd', 'constant'] = 'cosine'
+  warmup_steps: int = 0
+  cooldown_fraction: float = 0.3  # of all steps, linear to 0 at the end: rsqrt and wsd
+  timescale: float = 10_000.0  # rsqrt falls as 1 / sqrt(1 + t / timescale) after warm-up (Zhai et al. 2022)
+
+
+def num_steps(length: LengthConfig, batch_size: int, num_examples: int, flops_per_example: float) -> int:
+  """The run's steps, rounded up to whole batches.
+
+  Raises:
+    UserError: none or several lengths, or one that is not positive.
+  """
+  given = {key: value for key, value in dataclasses.asdict(length).items() if value}
+  if len(given) != 1:
+    shown = ', '.join(f'{key}={value}' for key, value in given.items()) or 'none'
+    clear = f'; switch others off, as in --config.train.{next(iter(given))}=0' if given else ''
+    raise UserError(f'train: give exactly one of steps, epochs, examples, flops (given: {shown}){clear}')
+  (key, value), = given.items()
+  if value < 0:
+    raise UserError(f'train.{key}={value}: must be positive')
+  examples = {'steps': batch_size, 'epochs': num_examples, 'examples': 1, 'flops': 1 / flops_per_example}[key] * value
+  return math.ceil(round(examples / batch_size, 6))  # rounded first: 0.1 epochs of 1280 are 1 batch of 128, not 2
+
+
+def check(config: ScheduleConfig, steps: int) -> None:
+  """Raises UserError where warm-up and cooldown do not fit into the run."""
+  if not 0 <= config.warmup_steps < steps:
+    raise UserError(f'schedule.warmup_steps={config.warmup_steps}: must be at least 0 and below the {steps} steps of '
+                    'the run')
+  if not 0 <= config.cooldown_fraction <= 1:
+    raise UserError(f'schedule.cooldown_fraction={config.cooldown_fraction}: must be in [0, 1]')
+
+
+def multiplier(config: ScheduleConfig, steps: int, step: jax.Array) -> jax.Array:
+  """The learning rate at `step` (0-based) as a multiple of its peak, float32.
+
+  'wsd' is warm-up, stable, decay (Zhai et al. 2022; Haegele et al. 2024): the stable part does not depend on `steps`.
+  """
+  t = jnp.asarray(step, jnp.float32)
+  warmup = jnp.minimum(1.0, (t + 1) / max(config.warmup_steps, 1)) if config.warmup_steps else jnp.ones_like(t)
+  after = jnp.maximum(t - config.warmup_steps, 0)
+  progress = jnp.minimum(after / max(steps - config.warmup_steps, 1), 1)
+  if config.name == 'cosine':
+    return warmup * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+  if config.name == 'linear':
+    return warmup * (1 - progress)
+  if config.name == 'constant':
+    return warmup
+  cooldown = math.ceil(config.cooldown_fraction * steps)
+  decay = jnp.minimum(1.0, (steps - t) / cooldown) if cooldown else jnp.ones_like(t)
+  if config.name == 'rsqrt':
+    return warmup * decay / jnp.sqrt(1 + after / config.timescale)
+  return warmup * decay

@@ -1,0 +1,81 @@
+"""The state of a run on the devices, and the plain tree of it that goes to disk."""
+
+from typing import Any, NamedTuple
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from vit_jax.models import PureModel
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import optimizer
+from vit_jax.training.optimizer import OptimizerConfig
+
+METRICS = ('loss', 'correct', 'weight', 'grad_norm', 'steps')
+
+
+class TrainState(NamedTuple):
+  """Everything that a step reads and writes."""
+  params: dict
+  stats: dict  # batch norm's running statistics; empty for families without
+  optimizer: Any  # optax's state
+  ema: dict  # moving average of params; empty where it is off
+  step: jax.Array  # int32: finished steps
+  key_data: jax.Array  # of the PRNG key that the seed gave
+  hparams: dict  # learning_rate, weight_decay (float32), seed (uint32): traced, so that no value recompiles
+  metrics: dict  # float32 sums since the last training row
+
+
+def hparams(config: OptimizerConfig, seed: int) -> dict:
+  """The traced values of a run."""
+  return {'learning_rate': jnp.float32(config.learning_rate), 'weight_decay': jnp.float32(config.weight_decay),
+          'seed': jnp.uint32(seed)}
+
+
+def init(model: PureModel, config: OptimizerConfig, hparams: dict) -> TrainState:
+  """The state before the first step; pure, so that it can be jitted onto a mesh or packed over hparams."""
+  key = jax.random.key(hparams['seed'])
+  params, stats = model.init(jax.random.fold_in(key, 0))
+  return TrainState(
+      params=params, stats=stats, optimizer=optimizer.transformation(config).init(params),
+      ema=jax.tree.map(jnp.copy, params) if config.ema_decay else {}, step=jnp.int32(0),
+      key_data=jax.random.key_data(jax.random.fold_in(key, 1)), hparams=hparams, metrics=zero_metrics())
+
+
+def zero_metrics() -> dict:
+  return {name: jnp.float32(0) for name in METRICS}
+
+
+def shardings(model: PureModel, config: OptimizerConfig, mesh: Mesh) -> TrainState:
+  """Where each array of the state lies: the optimizer's moments and the EMA lie with their parameters.
+
+  Raises:
+    UserError: an axis of the mesh that does not divide a parameter's dimension.
+  """
+  whole = mesh_lib.sharding(mesh)
+  shapes = jax.eval_shape(lambda: init(model, config, hparams(config, 0)))
+  params = mesh_lib.param_shardings(mesh, shapes.params, model.param_axes())
+  everywhere = lambda tree: jax.tree.map(lambda _: whole, tree)
+  moments = optax.tree_map_params(optimizer.transformation(config), lambda _, s: s, shapes.optimizer, params,
+                                  transform_non_params=lambda _: whole)
+  return TrainState(params=params, stats=everywhere(shapes.stats), optimizer=moments,
+                    ema=params if config.ema_decay else {}, step=whole, key_data=whole,
+                    hparams=everywhere(shapes.hparams), metrics=everywhere(shapes.metrics))
+
+
+def create(model: PureModel, config: OptimizerConfig, seed: int, mesh: Mesh) -> TrainState:
+  """The initial state, made where it belongs: no device ever holds all of a split parameter."""
+  place = shardings(model, config, mesh)
+  return jax.jit(lambda h: init(model, config, h), out_shardings=place)(hparams(config, seed))
+
+
+def to_plain(state: TrainState) -> dict:
+  """Nested dicts of arrays, without optax's classes: what a checkpoint holds."""
+  return state._asdict() | {'optimizer': flax.serialization.to_state_dict(state.optimizer)}
+
+
+def from_plain(like: TrainState, tree: dict) -> TrainState:
+  """The inverse of `to_plain`; `like` gives the optimizer state's classes."""
+  return TrainState(**tree | {'optimizer': flax.serialization.from_state_dict(like.optimizer, tree['optimizer'])})

@@ -1,0 +1,75 @@
+"""One training step: augment, forward, loss, gradients, update. A pure function of (state, batch)."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vit_jax.models import PureModel
+from vit_jax.training import losses, optimizer, schedule
+from vit_jax.training.config import RunConfig
+from vit_jax.training.state import TrainState
+
+
+def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Callable) -> Callable:
+  """Returns `(state, batch) -> (state, loss)`, to be jitted.
+
+  Args:
+    model: the model as pure functions.
+    config: the run.
+    steps: the run's length, for the schedule.
+    augment: (key, images uint8 [B, H, W, C], targets [B, C], weights [B]) -> (images float32, targets).
+
+  The batch is a dict of image [B, H, W, C] uint8, label [B] int32 and weight [B] float32; rows of weight 0 do not
+  count. All randomness is a function of (seed, step, global row), whatever the sharding and the micro-batches.
+  """
+  opt = config.optimizer
+
+  def loss_of(params, stats, images, targets_BC, weight_B, keys_B):
+    logits_BC, _, stats = model.apply(params, stats, images, keys_B)
+    loss_B = losses.per_example(config.loss.name, logits_BC, targets_BC)
+    correct_B = jnp.argmax(logits_BC, axis=-1) == jnp.argmax(targets_BC, axis=-1)
+    return jnp.sum(loss_B * weight_B), (stats, jnp.sum(correct_B * weight_B))
+
+  def train_step(state: TrainState, batch: dict) -> tuple[TrainState, jax.Array]:
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
+    targets_BC = losses.targets(batch['label'], model.num_classes, config.loss.label_smoothing)
+    images, targets_BC = augment(jax.random.fold_in(key, 0), batch['image'], targets_BC, batch['weight'])
+    row_key = jax.random.fold_in(key, 1)
+    keys_B = jax.vmap(lambda row: jax.random.fold_in(row_key, row))(jnp.arange(len(images)))
+    inputs = (images, targets_BC, batch['weight'], keys_B)
+    (loss, (stats, correct)), grads = _accumulate(loss_of, state, inputs, config.system.microbatches)
+
+    weight = jnp.maximum(jnp.sum(batch['weight']), 1e-9)
+    grads = jax.tree.map(lambda g: g / weight, grads)
+    scale = schedule.multiplier(config.schedule, steps, state.step)
+    params, opt_state = optimizer.step(opt, grads, state.optimizer, state.params,
+                                       scale * state.hparams['learning_rate'], state.hparams['weight_decay'])
+    ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
+    new = {'loss': loss, 'correct': correct, 'weight': weight, 'grad_norm': optax.global_norm(grads),
+           'steps': jnp.float32(1)}
+    metrics = jax.tree.map(jnp.add, state.metrics, new)
+    return state._replace(params=params, stats=stats, optimizer=opt_state, ema=ema, step=state.step + 1,
+                          metrics=metrics), loss / weight
+
+  return train_step
+
+
+def _accumulate(loss_of, state, inputs, microbatches):
+  """((loss sum, (stats, correct sum)), gradient sum) over equal slices of the batch, one after another."""
+  value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+  if microbatches == 1:
+    return value_and_grad(state.params, state.stats, *inputs)
+
+  # Rows are dealt out like cards: each slice then lies on all devices, as the whole batch does.
+  deal = lambda x: jnp.moveaxis(x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:]), 1, 0)
+
+  def slice_step(carry, inputs):
+    (loss, (stats, correct)), grads = carry
+    (more_loss, (stats, more_correct)), more = value_and_grad(state.params, stats, *inputs)
+    return ((loss + more_loss, (stats, correct + more_correct)), jax.tree.map(jnp.add, grads, more)), None
+
+  zero = jnp.float32(0)
+  start = ((zero, (state.stats, zero)), jax.tree.map(jnp.zeros_like, state.params))
+  return jax.lax.scan(slice_step, start, jax.tree.map(deal, inputs))[0]
