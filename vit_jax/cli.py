@@ -70,5 +70,5 @@ def _check_key(recipe, key):
   for part in key.split('.'):
     if not hasattr(node, 'keys') or part not in node:
       known = node.keys() if hasattr(node, 'keys') else ()
-      raise UserError(f'--config.{key}: {path} has no key {part!r}{nearest(part, known) if known else ""}')
+      raise UserError(f'--config.{key}: {path} has no key {part!r}{nearest(part, known)}')
     node, path = node[part], f'{path}.{part}'

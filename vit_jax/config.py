@@ -35,8 +35,11 @@ def defaults(family: str = 'vit') -> ml_collections.ConfigDict:
 
 
 def to_config_dict(cls: type) -> ml_collections.ConfigDict:
-  """A dataclass's defaults as a ConfigDict; fields that default to None become typed placeholders."""
-  config, hints = ml_collections.ConfigDict(), typing.get_type_hints(cls)
+  """A dataclass's defaults as a locked ConfigDict; fields that default to None become typed placeholders.
+
+  It takes any value, so that image_size = 224 is fine for a pair; `cast` is what checks types.
+  """
+  config, hints = ml_collections.ConfigDict(type_safe=False), typing.get_type_hints(cls)
   for field in dataclasses.fields(cls):
     kind = _strip_optional(hints[field.name])[0]
     if dataclasses.is_dataclass(kind):
@@ -45,7 +48,7 @@ def to_config_dict(cls: type) -> ml_collections.ConfigDict:
       config[field.name] = placeholder(typing.get_origin(kind) or kind)
     else:
       config[field.name] = default
-  return config
+  return config.lock()
 
 
 def cast(cls: type[T], config: Any, path: str = 'config') -> T:
@@ -111,14 +114,17 @@ def plain(config: Any) -> dict:
 
 
 def changed(config: Any) -> dict:
-  """The fields of a config dataclass that are not at their default, nested, as plain JSON values."""
+  """The fields of a config dataclass that are not at their default, nested, as plain JSON values.
+
+  A field with the metadata `identity` counts though it is at its default.
+  """
   out = {}
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
     if dataclasses.is_dataclass(value):
       if inner := changed(value):
         out[field.name] = inner
-    elif value != _default(field):
+    elif value != _default(field) or field.metadata.get('identity'):
       out[field.name] = value
   return json.loads(json.dumps(out))
 

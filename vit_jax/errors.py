@@ -12,7 +12,8 @@ class UserError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-  """`; did you mean 'width'?` for a misspelt name, else the list of what is known."""
+  """`; did you mean 'width'?` for a misspelt name, else what is known (the first dozen names)."""
   known = sorted(known)
-  close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-  return f"; did you mean '{close[0]}'?" if close else f'; known: {", ".join(known)}'
+  if close := difflib.get_close_matches(name, known, n=1, cutoff=0.6):
+    return f"; did you mean '{close[0]}'?"
+  return f'; known: {", ".join(known[:12])}{", ..." if len(known) > 12 else ""}' if known else ''

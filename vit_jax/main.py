@@ -7,6 +7,7 @@ explains.
 from absl import flags
 
 from vit_jax import cli
+from vit_jax.errors import UserError
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run folder, local or a bucket path; default runs/NAME-HASH.')
@@ -15,7 +16,7 @@ _PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps to 
 
 def main() -> int:
   if _CONFIG.value is None:
-    raise cli.UserError('--config is missing, as in --config=configs/quickstart.py')
+    raise UserError('--config is missing, as in --config=configs/quickstart.py')
   # After the flags: a misspelt one is answered before JAX is imported.
   from vit_jax.config import config_hash
   from vit_jax.training import config as run_config

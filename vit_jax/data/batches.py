@@ -107,7 +107,7 @@ class RecordBatches:
     import grain  # not needed, and not paid for, where pictures are in memory
     self._chunks_per_batch, self._on_error, self._errors = reader.chunks, on_error, []
     self._left = num_steps
-    threads = max(1, min(16, len(os.sched_getaffinity(0)))) if workers == 0 else 2
+    threads = 2 if workers else min(16, _cores())
     ahead = max(threads, -(-_BATCHES_AHEAD * reader.chunks // max(1, workers)))
     dataset = grain.MapDataset.range(num_steps * reader.chunks).map(reader)
     dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
@@ -132,7 +132,10 @@ class RecordBatches:
           self.close()
           raise UserError(f'cannot read {error}; take it out, or set data.on_error to "skip"')
         self._errors.append(error)
-    return {key: np.concatenate([chunk[key] for chunk in chunks]) for key in ('image', 'label', 'weight')}
+    batch = {key: np.concatenate([chunk[key] for chunk in chunks]) for key in ('image', 'label', 'weight')}
+    for chunk in chunks:  # grain holds on to the last ones, and their shared memory with them
+      chunk.clear()
+    return batch
 
   def take_errors(self) -> list[str]:
     """The records of the batches given out since the last call that could not be read, each named with its reason."""
@@ -145,3 +148,8 @@ class RecordBatches:
     if self._chunks is not None:
       self._chunks.close()
       self._chunks = None
+
+
+def _cores():
+  """The cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

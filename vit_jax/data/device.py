@@ -1,4 +1,4 @@
-"""What is done to a whole batch inside the jitted step: crops after padding, flips, scaling, erasing, mixing.
+"""What is done to a whole batch inside the jitted step: crops after padding, flips, erasing, scaling, mixing.
 
 All random values are drawn as arrays of leading size B from one key. JAX's threefry makes such an array the same
 however the batch is sharded, so what happens to a row depends on (key, global row) alone. Call these on the global
@@ -6,11 +6,12 @@ batch.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.special
 
 from vit_jax.data.config import Augment
 
@@ -48,24 +49,22 @@ class Flip:
 class RandomErasing:
   """With a probability, a box becomes noise (Zhong et al. 2017): area U(0.02, 1/3), aspect 0.3 to 3.3, log-uniform.
 
-  Works on normalised pictures and fills with N(0, 1), as timm's "pixel" mode, which DeiT used.
+  uint8 in and out; each value in the box is uniform in 0..255, the paper's best choice (RE-R). One noise picture a
+  step serves all rows, each XORed with a byte of its own: drawing all of it anew would cost more than a small step.
   """
 
   probability: float
 
   def __call__(self, key: jax.Array, images_BHWC: jax.Array) -> jax.Array:
     B, H, W, C = images_BHWC.shape
-    k_on, k_area, k_aspect, k_place, k_noise = jax.random.split(key, 5)
+    k_on, k_size, k_place, k_noise, k_byte = jax.random.split(key, 5)
     on_B = jax.random.bernoulli(k_on, self.probability, (B,))
-    area_B = jax.random.uniform(k_area, (B,), minval=0.02, maxval=1 / 3)
-    aspect_B = jnp.exp(jax.random.uniform(k_aspect, (B,), minval=math.log(0.3), maxval=math.log(1 / 0.3)))
-    pixels_B = area_B * (H * W)
-    height_B = jnp.minimum(jnp.sqrt(pixels_B * aspect_B), H)
-    width_B = jnp.minimum(jnp.sqrt(pixels_B / aspect_B), W)
+    size_B2 = _draw(k_size, _erased_sizes(H, W), B)
+    height_B, width_B = size_B2[:, 0], size_B2[:, 1]
     place_B2 = jax.random.uniform(k_place, (B, 2))
     top_B, left_B = place_B2[:, 0] * (H - height_B), place_B2[:, 1] * (W - width_B)
     box_BHW1 = _box(H, W, top_B, top_B + height_B, left_B, left_B + width_B)
-    noise = jax.random.normal(k_noise, (B, H, W, C))
+    noise = jax.random.bits(k_noise, (1, H, W, C), jnp.uint8) ^ jax.random.bits(k_byte, (B, 1, 1, 1), jnp.uint8)
     return jnp.where(box_BHW1 & on_B[:, None, None, None], noise, images_BHWC)
 
 
@@ -86,7 +85,7 @@ class Mix:
     B, H, W, _ = images_BHWC.shape
     k_mixup, k_cutmix, k_which = jax.random.split(key, 3)
     if self.mixup:
-      lam_B = jax.random.beta(k_mixup, self.mixup, self.mixup, (B,))
+      lam_B = _draw(k_mixup, _beta_quantiles(self.mixup), B)
       keep_BHW1 = jnp.broadcast_to(lam_B[:, None, None, None], (B, H, W, 1))
     if self.cutmix:
       cut_BHW1, cut_lam_B = _cutmix(k_cutmix, self.cutmix, B, H, W)
@@ -103,10 +102,31 @@ class Mix:
     return mix(images_BHWC, keep_BHW1), mix(targets_BC, lam_B[:, None])
 
 
+def _draw(key, table_K, B):
+  """B rows of a table of equally likely values: how awkward distributions are drawn here.
+
+  jax.random.beta, for one, draws by rejection: slow to compile, and its loop runs as long as its unluckiest row.
+  """
+  return jnp.asarray(table_K)[jax.random.randint(key, (B,), 0, len(table_K))]
+
+
+def _beta_quantiles(alpha):
+  """4,096 equally likely values of Beta(alpha, alpha), float32."""
+  return scipy.special.betaincinv(alpha, alpha, (np.arange(4096) + 0.5) / 4096).astype(np.float32)
+
+
+def _erased_sizes(H, W):
+  """4,096 equally likely (height, width) in pixels, float32 [4096,2]: 64 areas by 64 aspects."""
+  part = (np.arange(64) + 0.5) / 64
+  area, aspect = np.meshgrid((0.02 + (1 / 3 - 0.02) * part) * H * W, 0.3 ** (1 - 2 * part))
+  return np.stack([np.sqrt(area * aspect).clip(max=H), np.sqrt(area / aspect).clip(max=W)], -1).reshape(-1, 2).astype(
+    np.float32)
+
+
 def _cutmix(key, alpha, B, H, W):
   """(0 in the box that the partner fills and 1 around it [B,H,W,1], the share of pixels kept [B])."""
-  k_lam, k_centre = jax.random.split(key)
-  side_B = jnp.sqrt(1 - jax.random.beta(k_lam, alpha, alpha, (B,)))
+  k_side, k_centre = jax.random.split(key)
+  side_B = _draw(k_side, np.sqrt(1 - _beta_quantiles(alpha)), B)
   centre_B2 = jax.random.uniform(k_centre, (B, 2))
   half_H, half_W = side_B * (H / 2), side_B * (W / 2)
   box_BHW1 = _box(H, W, centre_B2[:, 0] * H - half_H, centre_B2[:, 0] * H + half_H,
@@ -142,9 +162,9 @@ def augment(config: Augment) -> Callable[..., tuple[jax.Array, jax.Array]]:
       images_BHWC = pad_crop(k_crop, images_BHWC)
     if flip:
       images_BHWC = flip(k_flip, images_BHWC)
-    images_BHWC = normalize(images_BHWC)
     if erase:
       images_BHWC = erase(k_erase, images_BHWC)
+    images_BHWC = normalize(images_BHWC)
     if mix:
       weights_B = jnp.ones(images_BHWC.shape[:1]) if weights_B is None else weights_B
       images_BHWC, targets_BC = mix(k_mix, images_BHWC, targets_BC, weights_B)

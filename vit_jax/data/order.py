@@ -14,7 +14,8 @@ _SHUFFLE = 0x5348  # keeps these streams apart from other users of the same seed
 
 def raw_permutation(n: int, key: int, stream: int, counter: int = 0) -> np.ndarray:
   """A permutation of range(n), int64 [n], fixed by (key, stream, counter)."""
-  raw = np.random.Philox(key=[key % 2**64, stream], counter=[0, 0, counter, 0]).random_raw(n)
+  words = np.array([key % 2**64, stream], np.uint64)  # a plain list would go through float64 and lose bits
+  raw = np.random.Philox(key=words, counter=[0, 0, counter, 0]).random_raw(n)
   return np.argsort(raw, kind='stable')
 
 

@@ -44,7 +44,11 @@ class TfdsSource:
   @functools.cached_property
   def labels(self):
     """int32 [N]; the first time all records are read, then a small .npy file."""
-    return self._cached('labels', lambda: self._scan(lambda example: example[self.label_key]).astype(np.int32))
+    try:
+      return self._cached('labels', lambda: self._scan(lambda example: example[self.label_key]).astype(np.int32))
+    except pictures.BadPicture as error:  # a record without its label has no place in any split
+      raise UserError(f'{self.name}, {self.split}: {error}; the data in {self.folder} is damaged: remove it and '
+                      'prepare it again') from error
 
   @functools.cached_property
   def images(self):
@@ -69,6 +73,13 @@ class TfdsSource:
   def where(self, i):
     return f'{self.name}, {self.split} record {i}'
 
+  def has_labels(self) -> bool:
+    """Whether they are public: where they are held back, as in imagenet2012's test, all are -1."""
+    try:
+      return self._example(self.records[0])[self.label_key] >= 0
+    except Exception:  # a damaged first record: reading the labels will say so
+      return True
+
   def __getstate__(self):
     return {key: value for key, value in self.__dict__.items() if key != 'images'}  # workers read records
 
@@ -82,11 +93,8 @@ class TfdsSource:
       rows = range(start, min(start + _READ_AT_ONCE, len(self)))
       try:
         values = np.stack([pick(self._example(raw)) for raw in self.records.__getitems__(list(rows))])
-      except pictures.BadPicture:
-        raise
       except Exception as error:
-        raise UserError(f'{self.name}, {self.split} records {rows[0]} to {rows[-1]}: {error}; the data in '
-                        f'{self.folder} is damaged: prepare it again') from error
+        raise pictures.BadPicture(f'records {rows[0]} to {rows[-1]}: {error}') from error
       if out is None:
         out = np.empty((len(self), *values.shape[1:]), values.dtype)
       out[rows.start:rows.stop] = values
@@ -127,7 +135,7 @@ def open_tfds(name: str, data_dir: str | None) -> dict[str, TfdsSource]:
     if split in _SPLITS and info.splits[split].num_examples:
       records = builder.as_data_source(split=split, deserialize_method=raw)
       source = TfdsSource(split=split, records=records, **common)
-      if source._example(records[0])[label_key] >= 0:  # -1: held back, as in imagenet2012's test
+      if source.has_labels():
         sources[_SPLITS[split]] = source
   if 'train' not in sources:
     raise UserError(f'tfds:{name}: has {", ".join(info.splits)}, but no train split with labels')
@@ -140,14 +148,20 @@ def find_builder(name: str, data_dir: str | None):
   try:
     return tfds.builder(name, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError as error:
-    raise UserError(f'tfds:{name}: TFDS has no such data set{_near(name, tfds.list_builders())}') from error
+    known = tfds.list_builders(with_community_datasets=False)  # the community's list is on the network
+    raise UserError(f'tfds:{name}: TFDS has no such data set{_did_you_mean(name.partition("/")[0], known)}') from error
   except (ValueError, RuntimeError, OSError) as error:
+    if 'BuilderConfig' in str(error):
+      base, _, config = name.partition('/')
+      configs = [c.name for c in tfds.builder_cls(base).BUILDER_CONFIGS]
+      raise UserError(f'tfds:{base}: no config {config!r}{nearest(config, configs)}') from error
     raise UserError(f'tfds:{name}: {str(error).splitlines()[0]}') from error
 
 
-def _near(name, known):
-  near = nearest(name.partition('/')[0], known)
-  return near if 'did you mean' in near else f' in {os.environ.get("TFDS_DATA_DIR", "its catalogue")}'
+def _did_you_mean(name, known):
+  """`nearest`, without the list of more than a thousand names where none is near."""
+  near = nearest(name, known)
+  return near if 'did you mean' in near else '; see https://www.tensorflow.org/datasets/catalog'
 
 
 def prepare_command(name: str, data_dir: str | None) -> str:

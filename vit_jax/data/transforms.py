@@ -18,7 +18,8 @@ _HOST = 0x4854
 
 def generator(seed: int, step: int, row: int) -> np.random.Generator:
   """The generator of one row of one global batch, whoever reads it."""
-  return np.random.Generator(np.random.Philox(key=[seed % 2**64, _HOST], counter=[0, 0, row, step]))
+  key = np.array([seed % 2**64, _HOST], np.uint64)  # a plain list would go through float64 and lose bits
+  return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, row, step]))
 
 
 @dataclasses.dataclass(frozen=True)

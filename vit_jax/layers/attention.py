@@ -8,33 +8,36 @@ import numpy as np
 from flax import nnx
 
 from vit_jax.layers import pos_embed
-from vit_jax.layers.dense import Dense, LayerNorm, parameter, xavier_uniform
+from vit_jax.layers.dense import Dense, parameter, xavier_uniform
 from vit_jax.layers.mlp import Mlp
+from vit_jax.layers.norm import LayerNorm
 
 
 def attend(q_BTHK, k_BSHK, v_BSHK):
   """Softmax attention (Vaswani et al. 2017, eq. 1): ([B, T, H, K], weights [B, H, T, S]); softmax in float32.
 
-  Weights that nobody uses are not kept by the compiler.
+  Heads are moved to the front first, so that both products are plain batched matmuls. Weights that nobody uses are
+  not kept by the compiler.
   """
   scale = jnp.asarray(1 / math.sqrt(q_BTHK.shape[-1]), q_BTHK.dtype)
-  logits_BHTS = jnp.einsum('bthk,bshk->bhts', q_BTHK * scale, k_BSHK, preferred_element_type=jnp.float32)
+  q_BHTK, k_BHSK, v_BHSK = (jnp.swapaxes(x, 1, 2) for x in (q_BTHK * scale, k_BSHK, v_BSHK))
+  logits_BHTS = jnp.einsum('bhtk,bhsk->bhts', q_BHTK, k_BHSK, preferred_element_type=jnp.float32)
   weights_BHTS = jax.nn.softmax(logits_BHTS, axis=-1).astype(v_BSHK.dtype)
-  return jnp.einsum('bhts,bshk->bthk', weights_BHTS, v_BSHK), weights_BHTS
+  return jnp.swapaxes(jnp.einsum('bhts,bhsk->bhtk', weights_BHTS, v_BHSK), 1, 2), weights_BHTS
 
 
 class SelfAttention(nnx.Module):
-  """Queries, keys and values from one fused kernel [D, 3, H, K], attention, and the output projection."""
+  """Queries, keys and values from one fused kernel [D, H, 3, K], attention, and the output projection."""
 
   def __init__(self, width: int, num_heads: int, *, rngs: nnx.Rngs, qkv_bias: bool = True, dtype=jnp.float32):
     head_dim = width // num_heads
-    self.qkv = Dense((width,), (3, num_heads, head_dim), ('embed', None, 'heads', None), rngs=rngs,
+    self.qkv = Dense((width,), (num_heads, 3, head_dim), ('embed', 'heads', None, None), rngs=rngs,
                      fan_out=width, use_bias=qkv_bias, dtype=dtype)
     self.out = Dense((num_heads, head_dim), (width,), ('heads', None, 'embed'), rngs=rngs, dtype=dtype)
 
   def __call__(self, x_BTD: jax.Array, rope_angles: np.ndarray | None = None) -> tuple[jax.Array, jax.Array]:
     """[B, T, D] -> [B, T, D] and the attention weights [B, H, T, T]; queries and keys turned where angles are given."""
-    q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(self.qkv(x_BTD), 2, 0)
+    q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(self.qkv(x_BTD), 3, 0)
     if rope_angles is not None:
       q_BTHK, k_BTHK = (pos_embed.rotate(t, rope_angles) for t in (q_BTHK, k_BTHK))
     y_BTHK, weights_BHTS = attend(q_BTHK, k_BTHK, v_BTHK)
@@ -48,15 +51,15 @@ class AttentionPool(nnx.Module):
     head_dim = width // num_heads
     self.probe = parameter(xavier_uniform(rngs.params(), (1, width), 1, width), (None, 'embed'), 'input')
     self.query = Dense((width,), (num_heads, head_dim), ('embed', 'heads', None), rngs=rngs, dtype=dtype)
-    self.key_value = Dense((width,), (2, num_heads, head_dim), ('embed', None, 'heads', None), rngs=rngs,
+    self.key_value = Dense((width,), (num_heads, 2, head_dim), ('embed', 'heads', None, None), rngs=rngs,
                            fan_out=width, dtype=dtype)
     self.out = Dense((num_heads, head_dim), (width,), ('heads', None, 'embed'), rngs=rngs, dtype=dtype)
-    self.norm = LayerNorm(width, rngs=rngs, dtype=dtype)
+    self.norm = LayerNorm(width, dtype=dtype)
     self.mlp = Mlp(width, mlp_dim, rngs=rngs, dtype=dtype, gelu=gelu)
 
   def __call__(self, x_BTD: jax.Array) -> jax.Array:
     """[B, T, D] -> [B, D]."""
     probe_B1D = jnp.broadcast_to(self.probe[...][None], (x_BTD.shape[0], 1, x_BTD.shape[2]))
-    k_BTHK, v_BTHK = jnp.moveaxis(self.key_value(x_BTD), 2, 0)
+    k_BTHK, v_BTHK = jnp.moveaxis(self.key_value(x_BTD), 3, 0)
     x_B1D = self.out(attend(self.query(probe_B1D), k_BTHK, v_BTHK)[0])
     return (x_B1D + self.mlp(self.norm(x_B1D)))[:, 0]

@@ -25,6 +25,6 @@ def drop_path(x: jax.Array, rate: jax.Array | float, keys_B: jax.Array | None) -
   """Zeroes the whole residual branch x [B, ...] of an example with probability `rate` (Huang et al. 2016)."""
   if keys_B is None:
     return x
-  keep = jax.vmap(lambda key: jax.random.uniform(key))(keys_B) >= jnp.asarray(rate, jnp.float32)
-  scale_B = keep / (1 - jnp.asarray(rate, jnp.float32))
+  rate = jnp.asarray(rate, jnp.float32)
+  scale_B = jnp.where(jax.vmap(jax.random.uniform)(keys_B) >= rate, 1 / (1 - rate), 0.0)
   return x * scale_B.astype(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1))

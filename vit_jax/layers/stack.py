@@ -1,10 +1,12 @@
 """A stack of equal blocks: parameters stacked on a leading `layers` axis, run as a scan or unrolled."""
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 # Modules are built on abstract shapes and placed by `parallel`: Flax must not place them on the way.
@@ -62,6 +64,6 @@ class Stack(nnx.Module):
       return jax.lax.scan(step, x, layers)
     outputs = []
     for i in range(self.depth):
-      x, out = step(x, jax.tree.map(lambda a: a[i], layers))
+      x, out = step(x, jax.tree.map(operator.itemgetter(i), layers))
       outputs.append(out)
-    return x, jax.tree.map(lambda *a: jax.numpy.stack(a), *outputs)
+    return x, jax.tree.map(lambda *slices: jnp.stack(slices), *outputs)

@@ -11,8 +11,9 @@ from flax import nnx
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers import noise, pos_embed
 from vit_jax.layers.attention import AttentionPool, SelfAttention
-from vit_jax.layers.dense import Dense, LayerNorm, parameter, zeros
+from vit_jax.layers.dense import Dense, parameter, zeros
 from vit_jax.layers.mlp import Mlp
+from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.patch_embed import PatchEmbed
 from vit_jax.layers.stack import Execution, Stack
 
@@ -86,9 +87,9 @@ class EncoderBlock(nnx.Module):
 
   def __init__(self, config: Config, *, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
-    self.norm1 = LayerNorm(config.width, rngs=rngs, dtype=dtype)
+    self.norm1 = LayerNorm(config.width, dtype=dtype)
     self.attention = SelfAttention(config.width, config.num_heads, rngs=rngs, qkv_bias=config.qkv_bias, dtype=dtype)
-    self.norm2 = LayerNorm(config.width, rngs=rngs, dtype=dtype)
+    self.norm2 = LayerNorm(config.width, dtype=dtype)
     self.mlp = Mlp(config.width, config.mlp_dim, rngs=rngs, dropout=config.dropout, gelu=config.gelu, dtype=dtype)
     scale = lambda: parameter(jnp.full(config.width, config.layer_scale), ('embed',))
     self.scale1, self.scale2 = (None, None) if config.layer_scale is None else (scale(), scale())
@@ -127,7 +128,7 @@ class ViT(nnx.Module):
     self.pos_embed = parameter(position, (None, 'embed'), 'input') if config.pos_embed == 'learned' else None
     self.cls = parameter(jnp.zeros(config.width), ('embed',), 'input') if config.pool == 'cls' else None
     self.encoder = Stack(lambda rngs: EncoderBlock(config, rngs=rngs), config.depth, rngs=rngs)
-    self.norm = LayerNorm(config.width, rngs=rngs, dtype=dtype)
+    self.norm = LayerNorm(config.width, dtype=dtype)
     self.attention_pool = AttentionPool(
         config.width, config.mlp_dim, config.num_heads, rngs=rngs, dtype=dtype,
         gelu=config.gelu) if config.pool == 'map' else None

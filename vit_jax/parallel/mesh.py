@@ -5,6 +5,7 @@ Parameters carry logical axis names; one table maps them to the mesh's axes. Cha
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -30,22 +31,23 @@ class MeshConfig:
   tensor: int = 1  # heads and MLP columns split
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-  """A mesh over all devices.
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """A mesh over the devices given, or all.
 
   Raises:
     UserError: sizes that are not positive, or whose product is not the number of devices.
   """
-  sizes, devices = [getattr(config, axis) for axis in AXES], jax.device_count()
+  devices = devices or jax.devices()
+  sizes, count = [getattr(config, axis) for axis in AXES], len(devices)
   shown = ', '.join(f'{axis}={size}' for axis, size in zip(AXES, sizes))
   if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
     raise UserError(f'system.mesh ({shown}): sizes are at least 1, and one of them may be -1 (what is left)')
   if -1 in sizes:
-    sizes[sizes.index(-1)] = max(devices // -math.prod(sizes), 1)
-  if math.prod(sizes) != devices:
-    raise UserError(f'system.mesh ({shown}): its sizes must multiply to the {devices} '
+    sizes[sizes.index(-1)] = max(count // -math.prod(sizes), 1)
+  if math.prod(sizes) != count:
+    raise UserError(f'system.mesh ({shown}): its sizes must multiply to the {count} '
                     f'{jax.default_backend()} device(s) that are here, not {math.prod(sizes)}')
-  return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+  return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def batch_shards(mesh: Mesh) -> int:

@@ -25,8 +25,6 @@ class SystemConfig:
   log_every: int | None = None  # steps between training rows in metrics.jsonl; None: 50 rows a run
   save_every: int | None = None  # steps between checkpoints; None: at every evaluation
   keep_last: int = 2  # checkpoints, beside the best one
-  profile_steps: int = 5  # steps in a --profile trace
-  compilation_cache: bool = True  # keep compiled programs in the user's cache folder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,7 @@ def make_eval_step(model: PureModel, normalize: Callable) -> Callable:
     correct_B = jnp.argmax(logits_BC, axis=-1) == batch['label']
     weight_B = batch['weight']
     # Not `loss * weight`: a padding row's loss may be anything, and 0 * nan is nan.
-    return {'loss': jnp.sum(jnp.where(weight_B > 0, loss_B, 0.0)), 'correct': jnp.sum(correct_B * weight_B),
+    return {'loss': jnp.sum(loss_B, where=weight_B > 0), 'correct': jnp.sum(weight_B, where=correct_B),
             'weight': jnp.sum(weight_B)}
 
   return eval_step

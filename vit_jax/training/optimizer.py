@@ -61,7 +61,8 @@ def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, lea
   add_decay = lambda tree: jax.tree.map(lambda t, p, m: t + weight_decay * p if m else t, tree, params, mask)
   if config.name == 'sgd':
     grads = add_decay(grads)
-  direction, opt_state = transformation(config).update(grads, opt_state, params)
+  with jax.numpy_dtype_promotion('standard'):  # optax's Adam raises a float to its integer count
+    direction, opt_state = transformation(config).update(grads, opt_state, params)
   if config.name == 'adamw':
     direction = add_decay(direction)
   return jax.tree.map(lambda p, d: p - learning_rate * d, params, direction), opt_state

@@ -107,14 +107,15 @@ def estimate_seconds(run: Run) -> float:
 
 def _check_batches(config, mesh):
   shards, micro = mesh_lib.batch_shards(mesh), config.system.microbatches
-  if micro < 1:
-    raise UserError(f'system.microbatches={micro}: must be at least 1')
+  for name, value in (('system.microbatches', micro), ('data.batch_size', config.data.batch_size)):
+    if value < 1:
+      raise UserError(f'{name}={value}: must be at least 1')
   sizes = {'data.batch_size': (config.data.batch_size, shards * micro)}
   if config.evaluate.batch_size:
     sizes['evaluate.batch_size'] = (config.evaluate.batch_size, shards)
   for name, (size, parts) in sizes.items():
-    if size < 1 or size % parts:
-      below, above = size // parts * parts, (max(size, 0) // parts + 1) * parts
+    if size % parts:
+      below, above = size // parts * parts, (size // parts + 1) * parts
       near = f'{below} or {above}' if below > 0 else f'{above}'
       raise UserError(f'{name}={size}: must be a multiple of {parts} ({shards} batch shards of the mesh'
                       f'{f" x {micro} micro-batches" if parts != shards else ""}), such as {near}')

@@ -37,7 +37,7 @@ def num_steps(length: LengthConfig, batch_size: int, num_examples: int, flops_pe
   given = {key: value for key, value in dataclasses.asdict(length).items() if value}
   if len(given) != 1:
     shown = ', '.join(f'{key}={value}' for key, value in given.items()) or 'none'
-    clear = f'; switch others off, as in --config.train.{next(iter(given))}=0' if given else ''
+    clear = f'; switch one off with --config.train.{list(given)[-1]}=0' if given else ''
     raise UserError(f'train: give exactly one of steps, epochs, examples, flops (given: {shown}){clear}')
   (key, value), = given.items()
   if value < 0:

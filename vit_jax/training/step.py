@@ -30,7 +30,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
     logits_BC, _, stats = model.apply(params, stats, images, keys_B)
     loss_B = losses.per_example(config.loss.name, logits_BC, targets_BC)
     correct_B = jnp.argmax(logits_BC, axis=-1) == jnp.argmax(targets_BC, axis=-1)
-    return jnp.sum(loss_B * weight_B), (stats, jnp.sum(correct_B * weight_B))
+    return jnp.sum(loss_B * weight_B), (stats, jnp.sum(weight_B, where=correct_B))
 
   def train_step(state: TrainState, batch: dict) -> tuple[TrainState, jax.Array]:
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)

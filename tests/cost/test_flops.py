@@ -1,0 +1,87 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vit_jax.cost import flops
+from vit_jax.layers.stack import Execution
+from vit_jax.models import PureModel, vit
+
+# Zhai et al. 2022, table 2, and So400m: millions of parameters without the head, GFLOPs at 224x224.
+# So400m has attention pooling; the others' figures are those of a CLS token.
+PUBLISHED = {
+    'Ti/16': (5.5, 2.5, 'cls'), 'S/16': (22, 9.2, 'cls'), 'B/16': (86, 35.1, 'cls'), 'L/16': (303, 122.9, 'cls'),
+    'g/14': (1011, 533.1, 'cls'), 'G/14': (1843, 965.3, 'cls'), 'So400m/14': (428, 221, 'map'),
+}
+
+
+def _model(name, pool='cls', image=224, execution=Execution()):
+  return PureModel('vit', vit.Config(**vit.size(name), pool=pool), (image, image, 3), 1000, execution)
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_published_sizes(name):
+  params, gflops, pool = PUBLISHED[name]
+  model = _model(name, pool)
+  head = model.param_shapes()['head']['kernel'].size + 1000
+  digits = 0.5 / 22 if params == 22 else 0.01  # 22 is printed with two digits
+  assert (flops.params(model)[0] - head) / 1e6 == pytest.approx(params, rel=digits)
+  assert flops.per_example(model, {})[0] / 1e9 == pytest.approx(gflops, rel=0.01)
+
+
+@pytest.mark.parametrize('name, pool', [('Ti/16', 'cls'), ('S/32', 'gap')])
+def test_closed_form(name, pool):
+  """Forward FLOPs of a ViT: 2 T (4 D^2 + 2 D F) + 4 T^2 D a layer, the patch embedding and the head."""
+  model, c = _model(name, pool), vit.Config(**vit.size(name))
+  patches = (224 // c.patch_size) ** 2
+  T, D, F = patches + (pool == 'cls'), c.width, c.mlp_dim
+  layer = 2 * T * (4 * D * D + 2 * D * F) + 4 * T * T * D
+  closed = c.depth * layer + 2 * patches * (3 * c.patch_size**2) * D + 2 * D * 1000
+  assert flops.per_example(model, {})[0] == closed
+
+
+def test_training_is_three_forwards_less_the_first_layers_input_gradient():
+  model, c = _model('Ti/16'), vit.Config(**vit.size('Ti/16'))
+  forward, train = flops.per_example(model, {})
+  assert train == 3 * forward - 2 * 196 * (3 * 16 * 16) * c.width
+
+
+def test_scan_and_unrolled_count_the_same_and_remat_counts_more():
+  count = lambda **kwargs: flops.per_example(_model('Ti/16', execution=Execution(**kwargs)), {})
+  assert count(scan=True) == count(scan=False)
+  forward, train = count(remat='full')
+  assert forward == count()[0]
+  assert 1.2 * count()[1] < train < 1.34 * count()[1]
+
+
+def test_matmuls_are_found_wherever_they_stand():
+  a = jnp.ones((4, 8))
+  b = jnp.ones((8, 2))
+  one = 2 * 4 * 8 * 2
+  assert flops.count(jnp.matmul, a, b) == one
+  assert flops.count(jax.jit(lambda a, b: jax.checkpoint(jnp.matmul)(a, b)), a, b) == one
+  assert flops.count(lambda a, b: jax.lax.scan(lambda c, _: (c, a @ b), 0, None, length=5)[1], a, b) == 5 * one
+  assert flops.count(lambda a, b: jax.lax.cond(True, lambda: a @ b, lambda: jnp.zeros((4, 2))), a, b) == one
+  assert flops.count(jax.vmap(jnp.matmul), jnp.ones((3, 4, 8)), jnp.ones((3, 8, 2))) == 3 * one
+
+
+def test_a_while_loop_is_refused():
+  loop = lambda a: jax.lax.while_loop(lambda c: c[0, 0] < 1, lambda c: c @ c, a)
+  with pytest.raises(ValueError, match='while_loop'):
+    flops.count(loop, jnp.ones((4, 4)))
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+def test_convolutions(groups):
+  x, kernel = jnp.ones((2, 10, 10, 8)), jnp.ones((3, 3, 8 // groups, 16))
+  conv = lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), 'VALID', feature_group_count=groups,
+                                                   dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  assert flops.count(conv, x, kernel) == 2 * (2 * 8 * 8 * 16) * (3 * 3 * 8 // groups)
+
+
+def test_non_embedding_leaves_out_embeddings_and_head():
+  model, c = _model('Ti/16'), vit.Config(**vit.size('Ti/16'))
+  D, F = c.width, c.mlp_dim
+  total, inner = flops.params(model)
+  layer = 4 * D * D + 4 * D + 2 * D * F + F + D + 4 * D
+  assert inner == c.depth * layer + 2 * D
+  assert total == inner + (768 + 1) * D + 196 * D + D + (D + 1) * 1000

@@ -1,0 +1,144 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit_jax.data import pictures, transforms
+from vit_jax.data.config import Augment
+from vit_jax.data.randaugment import NAMES, OPERATIONS, RandAugment
+
+
+def ramp(height=48, width=64):
+  """A smooth colour picture: what a JPEG keeps, and what shows where a box came from."""
+  y, x = np.mgrid[:height, :width]
+  return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), (x + y) % 256], -1).astype(np.uint8)
+
+
+def jpeg(pixels, quality=95):
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, 'jpeg', quality=quality)
+  return file.getvalue()
+
+
+def test_inception_boxes_have_the_papers_areas_and_aspects():
+  crop, height, width = transforms.InceptionCrop((8, 8), 3, min_area=0.08), 400, 400
+  boxes = np.array([crop.box(height, width, transforms.generator(0, 0, row)) for row in range(3000)])
+  w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+  assert (boxes >= 0).all() and (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all()
+  area, log_aspect = w * h / (height * width), np.log(w / h)
+  assert area.min() > 0.078 and area.max() <= 1
+  assert 0.74 < np.exp(log_aspect.min()) < 0.77 and 1.3 < np.exp(log_aspect.max()) < 1.36
+  small = area[area < 0.5]  # nearly every small box fits at once, so these are uniform
+  assert abs(np.median(small) - 0.29) < 0.02 and abs(log_aspect.mean()) < 0.02
+  centre = (boxes[:, 0] + w / 2 - width / 2) / np.maximum(width - w, 1)
+  assert abs(centre.mean()) < 0.02 and centre.min() < -0.45 and centre.max() > 0.45
+
+
+def test_inception_crop_of_a_very_long_picture_is_centred_with_an_allowed_aspect():
+  crop = transforms.InceptionCrop((8, 8), 3, min_area=1.0)
+  left, top, right, bottom = crop.box(10, 1000, transforms.generator(0, 0, 0))
+  assert (right - left) / (bottom - top) == pytest.approx(4 / 3) and left + right == 1000 and bottom - top == 10
+
+
+@pytest.mark.parametrize('make', [
+  lambda: transforms.InceptionCrop((24, 24), 3), lambda: transforms.ResizeCenterCrop((24, 24), 3, 0.875)])
+def test_the_same_from_jpeg_bytes_as_from_pixels(make):
+  pixels, crop = ramp(480, 640), make()
+  for row in range(5):
+    from_bytes = crop(jpeg(pixels), transforms.generator(0, 0, row))
+    from_pixels = crop(pixels, transforms.generator(0, 0, row))
+    assert from_bytes.shape == (24, 24, 3) and from_bytes.dtype == np.uint8
+    assert np.abs(from_bytes.astype(int) - from_pixels)[..., :2].mean() < 3
+
+
+def test_jpegs_are_decoded_small_where_that_is_enough(monkeypatch):
+  sizes = []
+  real = pictures._in_mode
+  monkeypatch.setattr(pictures, '_in_mode', lambda image, mode: sizes.append(image.size) or real(image, mode))
+  record = jpeg(ramp(480, 640))
+  whole = transforms.ResizeCenterCrop((48, 64), 3)(record, None)
+  pictures.decode(record, 3, (0, 0, 100, 100), (48, 48))
+  assert sizes == [(160, 120), (640, 480)]
+  assert np.abs(whole.astype(int) - transforms.ResizeCenterCrop((48, 64), 3)(ramp(480, 640), None)).mean() < 4
+
+
+def test_resize_center_crop():
+  pixels = ramp(48, 64)
+  same = transforms.ResizeCenterCrop((48, 64), 3)(pixels, None)
+  np.testing.assert_array_equal(same, pixels)
+  middle = transforms.ResizeCenterCrop((48, 48), 3)(pixels, None)
+  np.testing.assert_array_equal(middle, pixels[:, 8:56])
+  half = transforms.ResizeCenterCrop((24, 24), 3, ratio=0.5)(pixels, None)
+  np.testing.assert_array_equal(half, pixels[12:36, 20:44])
+  assert transforms.ResizeCenterCrop((96, 96), 1)(pixels, None).shape == (96, 96, 1)
+
+
+def test_luma_and_repeated_grey():
+  pixels = ramp()
+  grey = transforms.Decode(1)(pixels, None)
+  np.testing.assert_allclose(grey[..., 0], pixels @ [0.299, 0.587, 0.114], atol=1)
+  np.testing.assert_array_equal(transforms.Decode(3)(grey, None), np.repeat(grey, 3, axis=2))
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('name', NAMES)
+def test_randaugment_operations_grow_with_the_magnitude(name, channels):
+  checks = (np.indices((48, 64)).sum(0) % 2 * 30).astype(np.uint8)  # something to sharpen
+  pixels = transforms.Decode(channels)(ramp() // 2 + 40 + checks[..., None], None)
+  picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+  for sign in (-1, 1):
+    change = []
+    for magnitude in (0, 0.3, 1):
+      out = np.asarray(OPERATIONS[name](picture, magnitude, sign))
+      assert out.dtype == np.uint8 and out.shape[:2] == (48, 64)
+      change.append(np.abs(out.astype(float) - np.asarray(picture)).mean())
+    if name == 'identity' or (name, channels) == ('color', 1):
+      assert change == [0, 0, 0]
+    elif name in ('auto_contrast', 'equalize'):
+      assert min(change) > 5  # they have no magnitude
+    elif name == 'solarize':
+      assert change[0] == 0 and change[2] > 5 and change[1] <= change[2]
+    else:
+      assert change[0] == 0 and 0 < change[1] < change[2]
+
+
+def test_randaugment_is_fixed_by_its_generator_and_draws_every_operation():
+  augment, pixels = RandAugment(2, 9.0), ramp()
+  draws = [augment(pixels, transforms.generator(1, 2, row)) for row in range(60)]
+  np.testing.assert_array_equal(draws[7], augment(pixels, transforms.generator(1, 2, 7)))
+  assert len({draw.tobytes() for draw in draws}) > 50
+  used = []
+  originals = dict(OPERATIONS)
+  try:
+    for name in NAMES:
+      OPERATIONS[name] = lambda p, m, s, name=name: used.append(name) or p
+    for row in range(200):
+      augment(pixels, transforms.generator(0, 0, row))
+  finally:
+    OPERATIONS.update(originals)
+  assert set(used) == set(NAMES) and len(used) == 400
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_color_jitter(channels):
+  pixels = np.full((16, 16, channels), 100, np.uint8)
+  means = [transforms.ColorJitter(0.4)(pixels, transforms.generator(0, 0, row)).mean() for row in range(400)]
+  assert 58 <= min(means) < 66 and 134 < max(means) <= 142 and abs(np.mean(means) - 100) < 4
+  np.testing.assert_array_equal(transforms.ColorJitter(0.0)(ramp(), transforms.generator(0, 0, 0)), ramp())
+
+
+def test_generators_are_separate_for_every_row_step_and_seed():
+  keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 10_000_000, 4095)]
+  keys += [(seed, 0, 0) for seed in (1, -1, 2**63, 2**63 + 1)]
+  draws = {transforms.generator(*key).random(4).tobytes() for key in keys}
+  assert len(draws) == len(keys)
+
+
+def test_train_and_eval_framing():
+  augment = Augment(crop='inception', randaugment_layers=2, color_jitter=0.1)
+  kinds = [type(step).__name__ for step in transforms.train_transforms(augment, (8, 8), 3)]
+  assert kinds == ['InceptionCrop', 'RandAugment', 'ColorJitter']
+  assert transforms.eval_transforms(augment, (8, 8), 3)[0].ratio == 0.875
+  assert transforms.eval_transforms(Augment(), (8, 8), 3)[0].ratio == 1.0
+  assert not any(step.random for step in transforms.train_transforms(Augment(crop='pad', flip=True), (8, 8), 3))

@@ -1,0 +1,66 @@
+"""A room imports only from floors below its own, and the heavy libraries stay out of a run."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+FLOORS = [  # a module imports from lower floors and from its own room
+    {'errors'},
+    {'config', 'records', 'checkpoint', 'parallel', 'cost'},
+    {'layers', 'launch', 'scaling'},
+    {'models', 'data'},
+    {'interop'},
+    {'training'},
+    {'rehearsal', 'sweeps'},
+    {'cli'},
+    {'main', 'plan', 'sweep', 'law', 'predict', 'convert'},
+]
+# Rooms of one floor that may know each other: config is what all share.
+SAME_FLOOR = {('cli', 'config')}
+# Thin programs inside a room: they use how every entry point starts and ends.
+PROGRAMS = {'data/prepare.py'}
+
+
+def _floor(room):
+  return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def _imports(path):
+  """Rooms of vit_jax that a file imports, wherever in the file."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith('vit_jax'):
+      names = [f'{node.module}.{alias.name}' for alias in node.names]
+    for name in names:
+      if name.startswith('vit_jax.'):
+        yield name.split('.')[1]
+
+
+def test_rooms_import_only_from_floors_below():
+  wrong = []
+  for path in (ROOT / 'vit_jax').rglob('*.py'):
+    relative = path.relative_to(ROOT / 'vit_jax')
+    room = relative.parts[0].removesuffix('.py')
+    if room == '__init__' or str(relative) in PROGRAMS:
+      continue
+    for other in set(_imports(path)) - {room}:
+      if _floor(other) >= _floor(room):
+        wrong.append(f'{relative} imports {other}')
+  assert not wrong, wrong
+
+
+def test_every_room_has_a_floor():
+  for path in (ROOT / 'vit_jax').iterdir():
+    name = path.name.removesuffix('.py')
+    if not name.startswith('__'):
+      _floor(name)
+
+
+@pytest.mark.parametrize('module', ['vit_jax.main', 'vit_jax.training.loop', 'vit_jax.data.pipeline'])
+def test_no_tensorflow_and_no_torch(module):
+  code = f'import sys, {module}; print([m for m in ("tensorflow", "torch") if m in sys.modules])'
+  assert subprocess.check_output([sys.executable, '-c', code], text=True, cwd=ROOT).strip() == '[]'

@@ -1,0 +1,209 @@
+"""The command line as a person uses it: real subprocesses on real data."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from vit_jax import checkpoint, records
+
+ROOT = pathlib.Path(__file__).parents[1]
+RECIPE = '''
+from vit_jax import config
+
+def get_config():
+  c = config.defaults('vit')
+  c.model.patch_size, c.model.pool = 4, 'gap'
+  c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 2, 32, 2
+  c.data.augment.crop, c.data.augment.crop_padding, c.data.augment.mixup = 'pad', 1, 0.2
+  c.data.batch_size, c.model.dropout = 32, 0.1
+  c.optimizer.ema_decay = 0.9
+  c.train.steps = 60
+  c.evaluate.every, c.system.log_every, c.system.save_every = 20, 7, 9
+  return c
+'''
+
+
+def _command(recipe, workdir, *flags):
+  return [sys.executable, '-m', 'vit_jax.main', f'--config={recipe}', f'--workdir={workdir}', *flags]
+
+
+def _run(recipe, workdir, *flags):
+  environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
+  return subprocess.run(_command(recipe, workdir, *flags), capture_output=True, text=True, cwd=ROOT, env=environment)
+
+
+@pytest.fixture(name='recipe', scope='module')
+def _recipe(tmp_path_factory):
+  path = tmp_path_factory.mktemp('recipe') / 'tiny.py'
+  path.write_text(RECIPE)
+  return path
+
+
+@pytest.fixture(name='undisturbed', scope='module')
+def _undisturbed(recipe, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('undisturbed') / 'run'
+  return workdir, _run(recipe, workdir)
+
+
+def _state(workdir):
+  """Every array of the final checkpoint, as bytes."""
+  import jax
+  from orbax import checkpoint as ocp
+  step = checkpoint.Checkpoints(workdir).latest()
+  path = workdir / checkpoint.FOLDER / str(step) / 'state'
+  tree = ocp.StandardCheckpointer().restore(path)
+  return {jax.tree_util.keystr(p): np.asarray(a).tobytes() for p, a in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def test_what_a_run_prints_and_leaves(undisturbed):
+  workdir, done = undisturbed
+  assert done.returncode == 0, done.stderr
+  for said in ('parameters', 'GFLOPs an image', 'digits, 1,293 training images (144 val, 360 test)', 'step 60/60',
+               'images/s', 'test accuracy', 'run folder', 'tensorboard'):
+    assert said in done.stdout, said
+  rows, run = records.read_rows(workdir / 'metrics.jsonl'), records.read_run(workdir)
+  assert [r['step'] for r in rows if r['split'] == 'val'] == [20, 40, 60]
+  assert [r['step'] for r in rows if r['split'] == 'train'] == [7, 14, 21, 28, 35, 42, 49, 56, 60]
+  assert [r['step'] for r in rows if r['split'] == 'test'] == [60]
+  last = rows[-1]
+  assert last['examples'] == 60 * 32 and last['unique_examples'] == 1293
+  assert last['flops'] == last['examples'] * run['flops_per_example_train']
+  assert last['epochs'] == pytest.approx(60 * 32 / 1293) and last['error'] == 1 - last['accuracy']
+  assert not any(key in row for row in rows for key in ('time', 'seconds', 'images_per_s'))
+  assert run['status'] == 'finished' and run['data']['classes'] == [str(i) for i in range(10)]
+  assert run['results']['test']['loss'] == last['loss']
+  events = {row['event'] for row in records.read_rows(workdir / 'events.jsonl')}
+  assert {'start', 'compile', 'train', 'evaluate', 'save', 'finished'} <= events
+  assert list((workdir / 'tensorboard').iterdir())
+
+
+def test_the_finished_run_is_not_run_again(recipe, undisturbed):
+  workdir, first = undisturbed
+  before = (workdir / 'metrics.jsonl').stat().st_mtime_ns
+  again = _run(recipe, workdir)
+  assert again.returncode == 0 and before == (workdir / 'metrics.jsonl').stat().st_mtime_ns
+  result = next(line for line in first.stdout.splitlines() if line.startswith('test accuracy'))
+  assert result in again.stdout
+
+
+def test_another_runs_folder_is_refused_with_the_differing_key(recipe, undisturbed):
+  other = _run(recipe, undisturbed[0], '--config.optimizer.learning_rate=0.5')
+  assert other.returncode == 1 and 'optimizer.learning_rate: 0.5, there 0.001' in other.stderr
+  assert 'Traceback' not in other.stderr
+
+
+def test_killed_at_random_moments_it_ends_byte_equal(recipe, undisturbed, tmp_path):
+  workdir, rng, kills = tmp_path / 'run', np.random.default_rng(), 0
+  for _ in range(3):
+    process = subprocess.Popen(_command(recipe, workdir, '--config.system.save_every=9'), cwd=ROOT,
+                               stdout=subprocess.PIPE, text=True)
+    at = int(rng.integers(0, 8))  # the number of training rows to see first
+    for line in process.stdout:
+      at -= line.startswith('step') and 'images/s' in line
+      if at < 0:
+        time.sleep(rng.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        break
+    kills += process.wait() == -signal.SIGKILL
+    process.stdout.close()
+  done = _run(recipe, workdir)
+  assert done.returncode == 0 and kills
+  assert (workdir / 'metrics.jsonl').read_bytes() == (undisturbed[0] / 'metrics.jsonl').read_bytes()
+  ours, theirs = _state(workdir), _state(undisturbed[0])
+  assert ours == theirs and len(ours) > 40
+
+
+def test_early_stopping_tests_the_best_and_says_so(recipe, tmp_path):
+  flags = ('--config.optimizer.learning_rate=0.3', '--config.train.steps=400', '--config.evaluate.every=10',
+           '--config.evaluate.patience=2')
+  done = _run(recipe, tmp_path / 'run', *flags)
+  assert done.returncode == 0, done.stderr
+  rows = records.read_rows(tmp_path / 'run' / 'metrics.jsonl')
+  val = [(row['loss'], row['step']) for row in rows if row['split'] == 'val']
+  assert val[-1][1] < 400 and min(val)[1] == val[-3][1]
+  assert rows[-1]['split'] == 'test' and rows[-1]['step'] == min(val)[1]
+  assert f'{min(val)[1]} steps (the best of {val[-1][1]} steps by validation)' in done.stdout
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run(recipe, tmp_path):
+  done = _run(recipe, tmp_path / 'run', '--config.optimizer.learning_rate=1e30', '--config.schedule.name=constant')
+  assert done.returncode == 1 and 'Traceback' not in done.stderr
+  assert 'the loss is nan at step' in done.stderr and 'learning_rate' in done.stderr
+
+
+def test_profile_writes_a_trace(recipe, tmp_path):
+  assert _run(recipe, tmp_path / 'run', '--profile', '--config.train.steps=20').returncode == 0
+  assert list((tmp_path / 'run' / 'profile').rglob('*.xplane.pb'))
+
+
+@pytest.mark.parametrize('flags, message', [
+    (('--config.model.widht=3',), "config.model has no key 'widht'; did you mean 'width'?"),
+    (('--config.model.width=abc',), "--config.model.width=abc"),
+    (('--config.model.pool=clss',), "'clss', where one of 'cls', 'gap', 'map' is needed"),
+    (('--confg=x',), "--confg: no such flag; did you mean 'config'?"),
+    (('--config.train.epochs=2',), 'give exactly one of steps, epochs, examples, flops (given: steps=60, epochs=2.0)'),
+    (('--config.data.source=digit',), "did you mean 'digits'?"),
+    (('stray',), "'stray': unexpected argument"),
+], ids=lambda v: v[0] if isinstance(v, tuple) else '')
+def test_bad_input_is_answered_before_anything_is_compiled(recipe, tmp_path, flags, message):
+  start = time.perf_counter()
+  done = _run(recipe, tmp_path / 'run', *flags)
+  assert done.returncode == 1 and message in done.stderr and 'Traceback' not in done.stderr, done.stderr
+  assert not (tmp_path / 'run').exists() and time.perf_counter() - start < 60
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(model={'patch_size': 3}), 'patch_size=3 does not divide the image of 8x8'),
+    (dict(data={'batch_size': 30}), r'data\.batch_size=30: must be a multiple of 8 .* such as 24 or 32'),
+    (dict(evaluate={'batch_size': 30}), r'evaluate\.batch_size=30'),
+    (dict(system={'microbatches': 3}), r'multiple of 24 \(8 batch shards of the mesh x 3 micro-batches\)'),
+    (dict(system={'mesh': {'data': 16}}), r'multiply to the 8 cpu device'),
+    (dict(system={'mesh': {'tensor': 3, 'data': 1}}), r'system\.mesh'),
+    (dict(data={'unique_examples': 10**6}), r'unique_examples'),
+    (dict(schedule={'warmup_steps': 99}), r'schedule\.warmup_steps=99'),
+    (dict(optimizer={'beta1': 1.5}), r'optimizer\.beta1=1\.5'),
+    (dict(family='vitt'), r"family='vitt': no such model family; did you mean 'vit'\?"),
+], ids=str)
+def test_what_cannot_be_done_is_refused_by_prepare(tiny_config, change, message):
+  from vit_jax.errors import UserError
+  from vit_jax.training import config as run_config
+  from vit_jax.training import run
+  tiny_config.update(change)
+  with pytest.raises(UserError, match=message):
+    run.prepare(run_config.cast(tiny_config))
+
+
+def test_imagenet_recipe_without_imagenet_says_how_to_get_it(tmp_path):
+  done = _run('configs/vit_b16.py', tmp_path / 'run', f'--config.data.data_dir={tmp_path}')
+  assert done.returncode == 1 and 'Traceback' not in done.stderr
+  assert 'python -m vit_jax.data.prepare --name=imagenet2012' in done.stderr and 'ILSVRC2012_img_train.tar' in done.stderr
+
+
+@pytest.mark.slow
+def test_imagenet_recipe_runs_anywhere_on_fake_images(tmp_path):
+  done = _run('configs/vit_s16.py:runlocal', tmp_path / 'run')
+  assert done.returncode == 0, done.stderr
+  assert 'step 4/4' in done.stdout
+
+
+def test_help_needs_no_more_than_the_flags():
+  start = time.perf_counter()
+  done = subprocess.run([sys.executable, '-m', 'vit_jax.main', '--help'], capture_output=True, text=True, cwd=ROOT)
+  assert '--workdir' in done.stdout and 'Exit codes' in done.stdout and time.perf_counter() - start < 20
+  code = 'import sys, vit_jax.main; print(json.dumps([m for m in ("jax", "flax") if m in sys.modules]))'
+  loaded = subprocess.check_output([sys.executable, '-c', 'import json; ' + code], text=True, cwd=ROOT)
+  assert json.loads(loaded) == []
+
+
+@pytest.mark.slow
+def test_quickstart_reaches_what_it_promises(tmp_path):
+  done = _run('configs/quickstart.py', tmp_path / 'run')
+  assert done.returncode == 0, done.stderr
+  assert records.read_run(tmp_path / 'run')['results']['test']['accuracy'] >= 0.95

@@ -1,0 +1,47 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.data import device
+from vit_jax.training import config as run_config
+from vit_jax.training import evaluate, state
+from vit_jax.training import run as run_lib
+from vit_jax.training.evaluate import EvaluateConfig
+
+
+@pytest.mark.parametrize('batch_size', [8, 64, 360, 1000])
+def test_every_example_counts_once_on_any_batch_size_and_device_count(tiny_config, batch_size):
+  """Against a plain computation over the whole split; 8 devices, and batch sizes that do and do not divide 360."""
+  tiny_config.evaluate.batch_size = batch_size
+  run = run_lib.prepare(run_config.cast(tiny_config))
+  params = state.create(run.model, run.config.optimizer, 0, run.mesh).params
+  params['head']['kernel'] = jax.random.normal(jax.random.key(0), params['head']['kernel'].shape)
+  eval_step = jax.jit(evaluate.make_eval_step(run.model, device.normalize))
+  scores = evaluate.evaluate(eval_step, params, {}, run.eval_batches('test'))
+
+  images, labels = run.data.arrays('test')
+  assert len(images) == run.data.size('test') and len(images) % 7
+  logits = run.model.apply(jax.device_get(params), {}, device.normalize(jnp.asarray(images)))[0]
+  loss = -jax.nn.log_softmax(logits)[np.arange(len(labels)), labels].mean()
+  assert scores['loss'] == pytest.approx(float(loss), rel=1e-5)
+  assert scores['accuracy'] == pytest.approx(float((logits.argmax(-1) == labels).mean()), abs=1e-9)
+  assert scores['accuracy'] + scores['error'] == 1
+
+
+def _rows(*losses):
+  return [{'step': i, 'loss': loss, 'accuracy': 1 - (loss or 0)} for i, loss in enumerate(losses, 1)]
+
+
+def test_patience_counts_evaluations_without_a_better_one():
+  config = EvaluateConfig(patience=2)
+  assert not evaluate.out_of_patience(_rows(3, 2, 2.5), config)
+  assert evaluate.out_of_patience(_rows(3, 2, 2.5, 2), config)
+  assert not evaluate.out_of_patience(_rows(3, 2, 2.5, 1.9), config)
+  assert not evaluate.out_of_patience(_rows(1, 2, 3, 4), EvaluateConfig(patience=0))
+
+
+def test_the_best_row_is_by_the_metric_and_never_one_that_is_not_a_number():
+  assert evaluate.best_row(_rows(3, 1, 2), 'loss')['step'] == 2
+  assert evaluate.best_row(_rows(0.9, 0.1, 0.5), 'accuracy')['step'] == 2
+  assert evaluate.best_row(_rows(None, 2, None), 'loss')['step'] == 2

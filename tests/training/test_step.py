@@ -1,0 +1,129 @@
+"""What a step computes does not depend on how it is carried out."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.data import device
+from vit_jax.parallel.mesh import MeshConfig, make_mesh
+from vit_jax.training import config as run_config
+from vit_jax.training import losses, state
+from vit_jax.training import run as run_lib
+from vit_jax.training.step import make_train_step
+
+MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
+
+
+def _run(config, sizes):
+  """The run on a mesh of the first devices."""
+  run = run_lib.prepare(run_config.cast(config))
+  mesh = make_mesh(MeshConfig(*sizes), jax.devices()[:int(np.prod(sizes))])
+  return dataclasses.replace(run, mesh=mesh)
+
+
+def _randomised(run):
+  """The initial state with every parameter random: a zero head would hide the backbone."""
+  train_state = state.create(run.model, run.config.optimizer, 0, run.mesh)
+  leaves, tree = jax.tree.flatten(train_state.params)
+  keys = jax.random.split(jax.random.key(7), len(leaves))
+  random = [0.2 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves)]
+  params = jax.tree.unflatten(tree, [jax.device_put(r, leaf.sharding) for r, leaf in zip(random, leaves)])
+  return train_state._replace(params=params)
+
+
+def _steps(run, count):
+  """(parameters, losses) after some steps from random parameters, on the host."""
+  step = jax.jit(make_train_step(run.model, run.config, run.steps, device.augment(run.config.data.augment)))
+  train_state, step_losses = _randomised(run), []
+  for batch in run.data.train_batches(0, 0, count):
+    train_state, loss = step(train_state, run.place(batch))
+    step_losses.append(float(loss))
+  return jax.device_get(train_state.params), np.array(step_losses)
+
+
+def _gradients(config, sizes):
+  """Gradients through one step of plain SGD at learning rate 1: the parameters' difference."""
+  config.optimizer.name, config.optimizer.momentum, config.optimizer.learning_rate = 'sgd', 0.0, 1.0
+  config.optimizer.clip_norm, config.schedule.name = 0.0, 'constant'
+  run = _run(config, sizes)
+  after, _ = _steps(run, 1)
+  return jax.tree.map(lambda a, b: a - b, jax.device_get(_randomised(run).params), after)
+
+
+def _assert_equal_gradients(a, b):
+  for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b)):
+    name = jax.tree_util.keystr(path)
+    assert np.abs(x).max() > 1e-6, name
+    np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * max(1, np.abs(x).max()), err_msg=name)
+
+
+@pytest.fixture(name='noisy')
+def _noisy(tiny_config):
+  """Everything random is on: it too must not depend on the mesh or the micro-batches."""
+  tiny_config.model.dropout, tiny_config.model.drop_path = 0.1, 0.1
+  augment = tiny_config.data.augment
+  augment.crop, augment.crop_padding, augment.flip, augment.mixup = 'pad', 1, True, 0.2
+  return tiny_config
+
+
+def test_gradients_do_not_depend_on_mesh_or_microbatches(noisy):
+  alone = _gradients(noisy, (1, 1, 1))
+  for sizes in MESHES:
+    _assert_equal_gradients(alone, _gradients(noisy, sizes))
+  noisy.system.microbatches = 4
+  for sizes in ((1, 1, 1), (2, 2, 2)):
+    _assert_equal_gradients(alone, _gradients(noisy, sizes))
+
+
+def test_parameters_really_lie_apart(tiny_config):
+  run = _run(tiny_config, (2, 2, 2))
+  kernel = state.create(run.model, run.config.optimizer, 0, run.mesh).params['encoder']['blocks']['mlp']['up']['kernel']
+  assert kernel.shape == (2, 16, 32) and kernel.addressable_shards[0].data.shape == (2, 8, 16)
+
+
+def test_first_steps_on_a_mesh_equal_the_single_devices(noisy):
+  alone, together = (_steps(_run(noisy, sizes), 10)[1] for sizes in ((1, 1, 1), (2, 2, 2)))
+  np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-5)
+  assert len(set(alone)) == 10
+
+
+def test_rows_of_weight_zero_do_not_count(tiny_config):
+  run = _run(tiny_config, (1, 1, 1))
+  step = jax.jit(make_train_step(run.model, run.config, run.steps, device.augment(run.config.data.augment)))
+  batch = next(run.data.train_batches(0, 0, 1))
+  batch['weight'][5:9] = 0
+  other = {name: array.copy() for name, array in batch.items()}
+  other['image'][5:9], other['label'][5:9] = 255, 3
+  (_, a), (_, b) = (step(_randomised(run), run.place(x)) for x in (batch, other))
+  assert float(a) == float(b)
+  other['weight'][5:9] = 1
+  assert float(step(_randomised(run), run.place(other))[1]) != float(a)
+
+
+def test_learning_rate_weight_decay_and_seed_do_not_recompile(tiny_config):
+  run = _run(tiny_config, (1, 1, 1))
+  step = jax.jit(make_train_step(run.model, run.config, run.steps, device.augment(run.config.data.augment)))
+  batch, results = run.place(next(run.data.train_batches(0, 0, 1))), set()
+  start = _randomised(run)
+  for changed in ({}, {'learning_rate': jnp.float32(0.5)}, {'weight_decay': jnp.float32(5.0)}):
+    train_state, _ = step(start._replace(hparams=start.hparams | changed), batch)
+    results.add(float(train_state.params['head']['kernel'].sum()))
+  assert len(results) == 3 and step._cache_size() == 1
+
+  make = jax.jit(lambda h: state.init(run.model, run.config.optimizer, h))
+  kernels = {float(make(state.hparams(run.config.optimizer, seed)).params['patch_embed']['proj']['kernel'].sum())
+             for seed in (0, 1, 2)}
+  assert len(kernels) == 3 and make._cache_size() == 1
+
+
+def test_sigmoid_loss_is_the_sum_of_binary_cross_entropies():
+  logits, targets = jnp.array([[0.0, 2.0]]), jnp.array([[0.0, 1.0]])
+  expected = np.log(2) + np.log1p(np.exp(-2.0))
+  assert float(losses.per_example('sigmoid', logits, targets)[0]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_label_smoothing_spreads_a_share():
+  np.testing.assert_allclose(losses.targets(jnp.array([1]), 4, 0.2), [[0.05, 0.85, 0.05, 0.05]], rtol=1e-6)

@@ -1,0 +1,115 @@
+"""Logs to a law: python -m vit_jax.law DIR_OR_TABLE... --form=chinchilla --holdout=largest:3 --out=OUT
+
+Reads run folders (or folders of them) and CSV/JSONL tables, local or in a bucket; prints the law, its intervals and a
+verdict, and writes OUT/law.json, figures (PNG and SVG) and OUT/report.html.
+"""
+
+import json
+import math
+
+from absl import flags
+
+from vit_jax import cli
+from vit_jax.errors import UserError, nearest
+
+_FORM = flags.DEFINE_string('form', 'auto', 'power, power_offset, shifted_power, m4, zhai (of --x); chinchilla, '
+                            'chinchilla_tied (alpha = beta), overtrain, data_constrained (of params and examples); auto.')
+_METRIC = flags.DEFINE_string('metric', 'loss', 'What is predicted: a column, or SPLIT/NAME; runs are read on val.')
+_X = flags.DEFINE_string('x', None, 'The input of forms of one input: examples, params, flops, or any column.')
+_OBJECTIVE = flags.DEFINE_string('objective', 'log_huber', 'log_huber, log_lsq or lsq.')
+_DELTA = flags.DEFINE_float('delta', 1e-3, 'Where the Huber loss turns linear, in units of log loss.')
+_BOOTSTRAP = flags.DEFINE_integer('bootstrap', 1000, 'Refits to resampled runs, for the intervals; 0 for none.', 0)
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the resampling.')
+_HOLDOUT = flags.DEFINE_string('holdout', None, "largest:K, a comparison such as 'flops>=1e21', or column:NAME (rows "
+                               'where it is 0 or "test").')
+_GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column apart.')
+_COLUMNS = flags.DEFINE_list('columns', [], 'OURS=THEIRS,...: foreign names, as params=N,loss=val/loss.')
+_SIGMA = flags.DEFINE_string('sigma', None, 'A column with the standard deviation of (the log of) each value: points are '
+                             'weighted by 1/sigma^2.')
+_BUDGET = flags.DEFINE_list('budget', [], 'FLOPs, one or several: the compute-optimal size, length and loss there.')
+_OUT = flags.DEFINE_string('out', None, 'Folder for law.json, the figures and report.html; default: printed only.')
+
+
+def main(paths: list[str]) -> int:
+  if not paths:
+    raise UserError('nothing to read: python -m vit_jax.law DIR_OR_TABLE... [--form=chinchilla] [--out=OUT]')
+  from rich.console import Console
+
+  from vit_jax.scaling import analysis, estimate, points, report, terminal
+  from vit_jax.scaling.minimize import Objective
+
+  columns, budgets = _columns(_COLUMNS.value), tuple(_positive('budget', text) for text in _BUDGET.value)
+  inputs = () if _FORM.value == 'auto' else estimate.form_class(_FORM.value).inputs
+  x = _x(inputs)
+  loaded = points.load(paths, _METRIC.value, x, columns, _GROUP.value, [name for name in inputs if name != 'x'])
+  settings = analysis.Settings(_FORM.value, Objective(_OBJECTIVE.value, _DELTA.value), _BOOTSTRAP.value, _SEED.value,
+                               _HOLDOUT.value, _SIGMA.value, budgets)
+  groups = {name: _analyse(name, group, settings) for name, group in analysis.split_groups(loaded, _GROUP.value).items()}
+  if budgets and not any(group.law['compute_optimal'] for group in groups.values()):
+    raise UserError('--budget needs a form in params and examples, such as --form=chinchilla')
+  console = Console()
+  for name, group in groups.items():
+    terminal.show(console, name, group)
+  multipliers = analysis.compute_multipliers(groups)
+  for row in multipliers:
+    console.print(row['words'], highlight=False, markup=False)
+  if _OUT.value:
+    written = report.write(_OUT.value, groups, multipliers, _command(paths))
+    console.print(f'written: {written}', highlight=False, markup=False, soft_wrap=True)
+  return 0
+
+
+def _analyse(name, group, settings):
+  from vit_jax.scaling import analysis
+  try:
+    return analysis.analyse(group, settings)
+  except UserError as error:
+    raise UserError(f'--group={_GROUP.value}, {name}: {error}' if name else str(error)) from error
+
+
+def _x(inputs):
+  """The column of x, None for forms in params and examples."""
+  if inputs and 'x' not in inputs:
+    if _X.value:
+      raise UserError(f'--x={_X.value}: --form={_FORM.value} reads {", ".join(inputs)}; leave --x out')
+    return None
+  if inputs and _X.value is None:
+    raise UserError(f'--form={_FORM.value} needs --x: examples, params, flops, or any column')
+  return _X.value
+
+
+def _columns(pairs):
+  from vit_jax.scaling import points
+  out = {}
+  for pair in pairs:
+    ours, equals, theirs = pair.partition('=')
+    known = (*points.AXES, *points.LABELS, _METRIC.value, *([_X.value] if _X.value else []))
+    if not (ours and equals and theirs):
+      raise UserError(f'--columns: {pair!r}, where OURS=THEIRS is needed, as in params=N')
+    if ours not in known:
+      raise UserError(f'--columns={pair}: {ours!r} is none of our columns{nearest(ours, known)}')
+    out[ours] = theirs
+  return out
+
+
+def _positive(flag, text):
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not (value > 0 and math.isfinite(value)):
+    raise UserError(f'--{flag}={text}: a number above 0 is needed, such as 1e18')
+  return value
+
+
+def _command(paths):
+  """The command that makes this law again."""
+  given = [f'--{name}={json.dumps(value) if " " in str(value) else value}' for name, value in (
+      (flag.name, ','.join(flag.value) if isinstance(flag.value, list) else flag.value)
+      for flag in (_FORM, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _HOLDOUT, _GROUP, _COLUMNS, _SIGMA, _BUDGET))
+           if value not in (None, '')]
+  return ' '.join(['python -m vit_jax.law', *paths, *given])
+
+
+if __name__ == '__main__':
+  cli.run(main, positional=True)

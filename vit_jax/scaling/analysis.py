@@ -1,0 +1,210 @@
+"""From points to a law: fit, intervals, hold-out, frontier and what is wrong with it. The numbers of law.json."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from vit_jax.errors import UserError
+from vit_jax.scaling import bootstrap, estimate, frontier, holdout, isoflop, select, verdict
+from vit_jax.scaling.bootstrap import Bootstrap
+from vit_jax.scaling.estimate import Fit
+from vit_jax.scaling.frontier import Cost
+from vit_jax.scaling.minimize import Objective
+from vit_jax.scaling.points import Points, column
+from vit_jax.scaling.rollout import persistence, rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What the user asked for; see `python -m vit_jax.law --help`."""
+  form: str = 'auto'
+  objective: Objective = Objective()
+  replicates: int = 1000
+  seed: int = 0
+  holdout: str | None = None
+  sigma: str | None = None
+  budgets: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+  """One law, and all that the figures and the page show of it.
+
+  points: all of them; fitted, held [n] bool: those the law was fitted to, and those it was tested on (those in neither
+  lie below the cut-off that was chosen); law: the object of law.json.
+  """
+  points: Points
+  fitted: np.ndarray
+  held: np.ndarray
+  settings: Settings
+  fit: Fit
+  boot: Bootstrap | None
+  selection: select.Selection | None
+  cost: Cost
+  valleys: list[isoflop.Valley]
+  rollout: list[dict]
+  seed_noise: dict | None
+  law: dict[str, Any]
+
+
+def analyse(points: Points, settings: Settings) -> Analysis:
+  """Fits one group of points.
+
+  Raises:
+    UserError: see estimate.fit, select.choose and holdout.mask.
+  """
+  held = holdout.mask(points, settings.holdout)
+  weights = _weights(points, settings.sigma)
+  selection, form, fitted = None, settings.form, ~held
+  if form == 'auto':
+    train = points.take(~held)
+    selection = select.choose(train, select.candidate_forms(train), settings.objective, weights[~held])
+    form, fitted = selection.best.form, ~held & (points.size[1] >= selection.best.cutoff)
+  used = points.take(fitted)
+  fit = estimate.fit(form, used.columns, used.y, settings.objective, weights[fitted])
+  boot = bootstrap.run(fit, used.clusters, settings.replicates, settings.seed)
+  cost = _cost(used)
+  valleys = _valleys(used, settings.seed)
+  rolled = rollout(points, form, settings.objective)
+  noise = seed_noise(used)
+  law = _law(points, fitted, held, settings, fit, boot, cost, valleys)
+  law['warnings'] = verdict.warnings(fit, boot, law, used, cost, settings, noise)
+  law['selection'] = selection and {'chosen': selection.words(), 'candidates': [
+      dataclasses.asdict(c) for c in selection.candidates]}
+  law['seed_noise'], law['not_identified'], law['verdict'] = noise, verdict.not_identified(law), verdict.verdict(law)
+  return Analysis(points, fitted, held, settings, fit, boot, selection, cost, valleys, rolled, noise, law)
+
+
+def compute_multipliers(groups: dict[str, Analysis]) -> list[dict]:
+  """How much compute each group needs to reach what an earlier one reaches: rows {a, b, loss, multiplier, ci95}.
+
+  The loss is the lower end that both groups' fitted points reach. Empty for forms of one input that is not FLOPs.
+  """
+  out, names = [], list(groups)
+  for i, a in enumerate(names):
+    for b in names[i + 1:]:
+      sides = groups[a], groups[b]
+      in_flops = all(g.fit.form.inputs == ('x',) and g.points.x_name == 'flops' for g in sides)
+      in_sizes = all(g.fit.form.inputs != ('x',) for g in sides)
+      if in_flops or in_sizes:
+        loss = max(float(g.points.y[g.fitted].min()) for g in sides)
+        flops = np.concatenate([_flops(g.points.take(g.fitted), g.cost) for g in sides])
+        row = frontier.multiplier(*((g.fit, g.boot, g.cost) for g in sides), loss, (flops.min(), flops.max()))
+        out.append({'a': a, 'b': b, **row, 'words': verdict.multiplier_words(a, b, row)})
+  return out
+
+
+def split_groups(points: Points, name: str | None) -> dict[str, Points]:
+  """The points of each value of a column, in order of the values; one group '' without a column."""
+  if name is None:
+    return {'': points}
+  values = np.array([str(v) for v in column(points, name)])
+  return {value: points.take(values == value) for value in sorted(set(values.tolist()))}
+
+
+def seed_noise(points: Points) -> dict | None:
+  """The spread of runs that differ in their seed alone: {sets, runs, std_log}; None where there are none."""
+  if not all('seed' in row for row in points.rows):
+    return None
+  sets: dict[str, list[float]] = {}
+  for i, row in enumerate(points.rows):
+    config = {k: v for k, v in (row.get('_config') or {}).items() if k not in ('seed', 'system')}
+    key = json.dumps([config, [float(v[i]) for v in points.columns.values()]], sort_keys=True)
+    sets.setdefault(key, []).append(float(np.log(points.y[i])))
+  several = [np.array(v) for v in sets.values() if len(v) > 1]
+  if not several:
+    return None
+  freedom = sum(len(v) - 1 for v in several)
+  std = float(np.sqrt(sum(((v - v.mean()) ** 2).sum() for v in several) / freedom))
+  return {'sets': len(several), 'runs': int(sum(map(len, several))), 'std_log': std}
+
+
+def _weights(points, sigma):
+  """1/sigma^2, scaled to a mean of 1."""
+  if sigma is None:
+    return np.ones(len(points))
+  try:
+    values = np.array(column(points, sigma), float)
+  except ValueError as error:
+    raise UserError(f'--sigma={sigma}: not all numbers') from error
+  if not np.all(np.isfinite(values) & (values > 0)):
+    raise UserError(f'--sigma={sigma}: a standard deviation must be above 0')
+  return values ** -2 / np.mean(values ** -2)
+
+
+def _cost(points):
+  columns = points.columns
+  if 'params' not in columns or 'examples' not in columns:
+    return Cost(assumed=True)
+  return frontier.cost_law(columns['params'], columns['examples'], columns.get('flops'))
+
+
+def _flops(points, cost):
+  c = points.columns
+  return c['flops'] if 'flops' in c else c['x'] if points.x_name == 'flops' else cost.k * c['params'] * c['examples']
+
+
+def _valleys(points, seed):
+  columns = points.columns
+  if not {'params', 'examples', 'flops'} <= columns.keys():
+    return []
+  return isoflop.valleys(columns['params'], columns['examples'], columns['flops'], points.y, seed)
+
+
+def _law(points, fitted, held, settings, fit, boot, cost, valleys):
+  pairs = isoflop.optimal_pairs(valleys)
+  budgets = np.array(settings.budgets) if settings.budgets else _budgets(points.take(fitted), cost)
+  optimal = frontier.compute_optimal(fit, boot, budgets, cost)
+  return {
+      'form': fit.form.name, 'metric': points.metric, 'x': points.x_name, 'n': int(fitted.sum()),
+      'coefficients': fit.coefficients,
+      'objective': {'name': fit.objective.name, **({'delta': fit.objective.delta} if fit.objective.name == 'log_huber'
+                                                   else {}), 'value': fit.value},
+      'ci95': boot.interval() if boot else None,
+      'bootstrap': {'n': settings.replicates if boot else 0, 'seed': settings.seed, 'failed': boot.failed if boot else 0,
+                    'clusters': boot.clusters if boot else int(len(np.unique(points.take(fitted).clusters)))},
+      'holdout': _holdout(points, fitted, held, fit, boot) if held.any() else None,
+      'compute_optimal': optimal and {'cost': cost.words(), 'exponents': frontier.frontier_exponents(fit, boot, cost),
+                                      'rows': optimal},
+      'isoflop': [{'flops': v.flops, 'params': v.optimum, 'params_ci95': v.interval, 'examples': v.examples_optimum,
+                   'loss': v.optimum_loss, 'inside': v.inside, 'note': v.note} for v in valleys],
+      'isoflop_exponent': pairs and {'value': pairs.exponent, 'stderr': pairs.stderr},
+      'diagnostics': {'gradient': fit.gradient, 'starts': fit.starts, 'starts_ended_here': fit.ended_here,
+                      'second_optimum': fit.second, 'at_bound': list(fit.at_bound),
+                      'exponents': list(fit.form.exponents), 'condition': fit.condition,
+                      'sigma': fit.sigma, 'formula': fit.form.formula, 'source': fit.form.source},
+      'dropped': [{'what': what, 'why': why} for what, why in points.dropped],
+      'notes': list(points.notes)}
+
+
+def _budgets(points, cost):
+  """Powers of ten from the points' lowest budget to a hundred times the highest, at most eight."""
+  if not ('flops' in points.columns or {'params', 'examples'} <= points.columns.keys()):
+    return np.empty(0)
+  flops = _flops(points, cost)
+  powers = np.arange(np.floor(np.log10(flops.min())), np.ceil(np.log10(flops.max())) + 3)
+  return 10.0 ** powers[-8:]
+
+
+def _holdout(points, fitted, held, fit, boot):
+  test, (name, size) = points.take(held), points.size
+  predicted = fit.predict(test.columns)
+  last, largest = persistence(size[fitted], points.y[fitted]), float(size[fitted].max())
+  law, new = boot.bands(test.columns) if boot else (None, None)
+  rows = []
+  for i in range(len(test)):
+    row = {'run': test.runs[i], 'size': float(size[held][i]), 'factor': float(size[held][i] / largest),
+           'measured': float(test.y[i]), 'predicted': float(predicted[i]), 'persistence': last}
+    if boot:
+      row |= {'ci95': law[:, i].tolist(), 'ci95_run': new[:, i].tolist(),
+              'inside': bool(new[0, i] <= test.y[i] <= new[1, i])}
+    rows.append(row)
+  log_error, log_last = np.log(predicted / test.y), np.log(last / test.y)
+  return {'n': len(rows), 'size': name, 'rmsle': _rms(log_error), 'rmse': _rms(predicted - test.y),
+          'rmsle_persistence': _rms(log_last), 'rows': rows}
+
+
+def _rms(values):
+  return float(np.sqrt(np.mean(np.square(values))))

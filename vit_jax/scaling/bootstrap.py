@@ -1,0 +1,109 @@
+"""Intervals by refitting to resampled runs: percentiles of coefficients, of predictions and of anything derived.
+
+Clusters are resampled, not rows: a trunk's branches share most of their training, and checkpoints of one run nearly
+all of it, so a cluster is drawn or left out whole (Efron and Tibshirani 1993, chapter 8; for scaling laws Besiroglu et
+al. 2024, arXiv 2404.10102, who resample runs).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from vit_jax.scaling.estimate import GRADIENT_LIMIT, Fit
+from vit_jax.scaling.forms import Columns
+from vit_jax.scaling.minimize import minimize
+
+LEVEL = 0.95
+FEWEST_CLUSTERS = 3  # below it no interval is given
+_CHUNK = 2_000_000  # numbers in a block of refits: bounds the memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Bootstrap:
+  """R refits.
+
+  theta [R, p]; coefficients [R, k] as the source writes them; noise [n'] the fit's residuals, scaled for the degrees
+  of freedom that the fit took; failed: refits left out because no minimum was reached; clusters: how many were drawn.
+  """
+  fit: Fit
+  theta: np.ndarray
+  coefficients: np.ndarray
+  noise: np.ndarray
+  failed: int
+  clusters: int
+  seed: int
+
+  def interval(self) -> dict[str, list[float]]:
+    """95% interval of each coefficient."""
+    return {name: percentile(self.coefficients[:, i]) for i, name in enumerate(self.fit.form.names)}
+
+  def predictions(self, columns: Columns) -> np.ndarray:
+    """The form's values under each refit, [R, m]."""
+    with np.errstate(all='ignore'):
+      return self.fit.predict(columns, self.theta)
+
+  def bands(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
+    """Two 95% bands at m places, each [2, m]: of the law's value, and of a new run (law and run-to-run noise)."""
+    values = self.predictions(columns)
+    random = np.random.default_rng(self.seed + 1)
+    noise = random.choice(self.noise, size=(20, *values.shape)) if len(self.noise) else np.zeros((1, 1, 1))
+    new = values * np.exp(noise) if self.fit.objective.log else values + noise
+    tails = _tails()
+    return np.quantile(values, tails, axis=0), np.quantile(new.reshape(-1, values.shape[1]), tails, axis=0)
+
+
+def run(fit: Fit, clusters: np.ndarray, replicates: int = 1000, seed: int = 0) -> Bootstrap | None:
+  """Refits to `replicates` resamplings of `clusters` [n]; None with fewer than FEWEST_CLUSTERS clusters.
+
+  Each refit starts from the fit's optimum, from its next best ones, and from the start that scores best on that
+  resampling, and keeps the lowest end.
+  """
+  index = np.unique(clusters, return_inverse=True)[1]
+  count = int(index.max()) + 1
+  if replicates < 1 or count < FEWEST_CLUSTERS:
+    return None
+  random = np.random.default_rng(seed)
+  weights = random.multinomial(count, np.full(count, 1 / count), size=replicates)[:, index] * fit.weights
+  size = max(1, _CHUNK // (len(fit.y) * len(fit.theta) * (len(fit.optima) + 1)))
+  parts = [_refit(fit, weights[i:i + size]) for i in range(0, replicates, size)]
+  theta, gradient = (np.concatenate([part[i] for part in parts]) for i in range(2))
+  coefficients = fit.form.natural(theta)
+  good = (gradient < GRADIENT_LIMIT) & np.isfinite(coefficients).all(1)
+  if good.sum() < 0.5 * replicates:
+    return None
+  freedom = max(len(fit.y) - len(fit.theta), 1)
+  noise = fit.residuals * np.sqrt(len(fit.y) / freedom)
+  return Bootstrap(fit, theta[good], coefficients[good], noise, int((~good).sum()), count, seed)
+
+
+def percentile(values: np.ndarray) -> list[float]:
+  """The 95% percentile interval [lo, hi] of values [R]; those that are not numbers are left out."""
+  values = np.asarray(values, float)
+  values = values[~np.isnan(values)]
+  return [float(v) for v in np.quantile(values, _tails())] if len(values) else [float('nan')] * 2
+
+
+def derived(boot: Bootstrap | None, quantity: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
+  """`quantity` of the coefficients [R, k] of all refits; None without a bootstrap."""
+  with np.errstate(all='ignore'):
+    return None if boot is None else quantity(boot.coefficients)
+
+
+def _tails():
+  return [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+
+
+def _refit(fit, weights):
+  columns, form = fit.columns, fit.form
+  starts = list(fit.optima) + [_best_starts(fit, weights)]
+  starts = [np.broadcast_to(start, (len(weights), len(fit.theta))) for start in starts]
+  minima = minimize(form, columns, fit.y, fit.objective, np.concatenate(starts), np.tile(weights, (len(starts), 1)))
+  value = minima.value.reshape(len(starts), len(weights))
+  best = np.argmin(value, axis=0) * len(weights) + np.arange(len(weights))
+  return minima.theta[best], minima.gradient[best]
+
+
+def _best_starts(fit, weights):
+  losses = fit.start_losses  # [S, n]
+  return fit.start_theta[np.argmin(weights @ losses.T, axis=1)]

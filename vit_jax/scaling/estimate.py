@@ -1,0 +1,210 @@
+"""One fit: the whole start grid scored, the best starts refined with exact derivatives, and how far to trust the end."""
+
+import dataclasses
+
+import numpy as np
+
+from vit_jax.errors import UserError, nearest
+from vit_jax.scaling.forms import Chinchilla, ChinchillaTied, Columns, Form, Overtrain, Power, PowerOffset
+from vit_jax.scaling.forms import ShiftedPower, Zhai
+from vit_jax.scaling.forms_special import M4, DataConstrained
+from vit_jax.scaling.minimize import CONVERGED, Objective, minimize, score
+
+FORMS = {form.name: form for form in (Power, PowerOffset, ShiftedPower, M4, Zhai, Chinchilla, ChinchillaTied, Overtrain,
+                                      DataConstrained)}
+OBJECTIVES = ('log_huber', 'log_lsq', 'lsq')
+REFINED = 32  # starts that are refined
+GRADIENT_LIMIT = 1e-3  # of the points' absolute contributions: above it the fit is refused
+CONDITION_LIMIT = 1e3  # of the Jacobian with columns of unit length, above which some coefficients trade off freely
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+  """A form fitted to n points.
+
+  Attributes:
+    theta [p]: the fitted parameters (see Form); `coefficients` are the source's.
+    value: the summed objective; gradient: the largest projected component, over the points' absolute contributions.
+    sigma: the residuals' standard deviation, n - p degrees of freedom (log residuals, but for lsq); residuals [n]
+      are measured minus predicted, in units of sigma times it.
+    starts, ended_here, second: starts scored; refined starts that ended in this optimum; the next best optimum,
+      {coefficients, excess: its objective over this one's, minus 1}, None where all ended here.
+    optima [O, p]: this optimum and up to two others; start_theta [S, p] and start_losses [S, n]: the start grid.
+    at_bound: the coefficients that ended at a bound; condition: see CONDITION_LIMIT.
+    warnings: in words.
+  """
+  form: Form
+  objective: Objective
+  columns: dict[str, np.ndarray]
+  y: np.ndarray
+  weights: np.ndarray
+  theta: np.ndarray
+  value: float
+  gradient: float
+  sigma: float
+  residuals: np.ndarray
+  starts: int
+  ended_here: int
+  optima: np.ndarray
+  start_theta: np.ndarray
+  start_losses: np.ndarray
+  second: dict | None
+  at_bound: tuple[str, ...]
+  condition: float
+  warnings: tuple[str, ...]
+
+  @property
+  def coefficients(self) -> dict[str, float]:
+    return dict(zip(self.form.names, map(float, self.form.natural(self.theta[None])[0])))
+
+  def predict(self, columns: Columns, theta: np.ndarray | None = None) -> np.ndarray:
+    """The form's values [m] at `columns`; [R, m] for parameters theta [R, p]."""
+    value = self.form.model(self.theta[None] if theta is None else theta, columns)[0]
+    return value[0] if theta is None else value
+
+  @property
+  def irreducible(self) -> float:
+    """The limit of infinite x (or N and D), 0 where the form has none."""
+    if self.form.offset is not None:
+      return float(self.theta[self.form.offset])
+    coefficients = self.coefficients
+    if 'g' in coefficients:
+      return coefficients['b'] * coefficients['g'] ** coefficients['c']
+    return coefficients.get('e', 0.0)
+
+
+def fit(name: str, columns: Columns, y: np.ndarray, objective: Objective = Objective(),
+        weights: np.ndarray | None = None, exact: bool = True) -> Fit:
+  """Fits form `name` to y [n] (> 0) at columns of shape [n]; `weights` [n] multiply each point's loss.
+
+  `exact=False` leaves out the last refinement in a flat valley and the check on the gradient: for many quick forecasts,
+  whose predictions are the same.
+
+  Raises:
+    UserError: an unknown form or objective, a missing column, too few points, an input that does not vary, or a
+      minimum that was not reached.
+  """
+  cls = form_class(name)
+  check(cls, columns, y, objective)
+  columns = {key: np.asarray(columns[key], float) for key in cls.inputs}
+  y, weights = np.asarray(y, float), np.ones(len(y)) if weights is None else np.asarray(weights, float)
+  form = cls(columns, y)
+  theta = form.starts(columns, y, weights / y ** 2 if objective.log else weights)
+  with np.errstate(all='ignore'):
+    losses = score(form, columns, y, objective, theta)
+    losses = np.where(np.isfinite(losses), losses, 1e300)
+  scores = losses @ weights
+  order = np.argsort(scores)
+  minima = minimize(form, columns, y, objective, theta[order[_spread(len(order))]], weights)
+  best = int(np.argmin(minima.value))
+  if exact and minima.gradient[best] >= CONVERGED:  # a flat valley: go on with this one alone
+    on = minimize(form, columns, y, objective, minima.theta[[best]], weights, iterations=5000)
+    for whole, part in zip((minima.theta, minima.value, minima.gradient), (on.theta, on.value, on.gradient)):
+      whole[best] = part[0]
+  if exact and not minima.gradient[best] < GRADIENT_LIMIT:
+    raise UserError(f'--form={name}: no minimum was reached from {len(theta)} starts: at the best point the gradient is '
+                    f'{minima.gradient[best]:.2g} of what the points pull (at most {GRADIENT_LIMIT:g} is accepted); '
+                    'another --objective or a form with fewer coefficients may suit these points')
+  return _describe(form, objective, columns, y, weights, minima, best, theta, losses)
+
+
+def form_class(name: str) -> type[Form]:
+  """The form of that name; raises UserError that names the nearest one."""
+  if name not in FORMS:
+    raise UserError(f'--form={name}: no such form{nearest(name, FORMS)}')
+  return FORMS[name]
+
+
+def check(cls: type[Form], columns: Columns, y: np.ndarray, objective: Objective) -> None:
+  """Raises a UserError for whatever makes the fit of `cls` to these points meaningless."""
+  if objective.name not in OBJECTIVES:
+    raise UserError(f'--objective={objective.name}: no such objective{nearest(objective.name, OBJECTIVES)}')
+  if objective.name == 'log_huber' and not objective.delta > 0:
+    raise UserError(f'--delta={objective.delta}: must be above 0')
+  for name in cls.inputs:
+    if name not in columns:
+      raise UserError(f'--form={cls.name} needs the column {name!r}{nearest(name, columns)}')
+  needed = len(cls.parameters) + 1
+  if len(y) < needed:
+    raise UserError(f'--form={cls.name} has {len(cls.parameters)} coefficients and needs at least {needed} points; '
+                    f'there are {len(y)}')
+  for name in cls.inputs:
+    if len(np.unique(columns[name])) < 2 and name != 'unique_examples':
+      raise UserError(f'--form={cls.name}: {name} is {columns[name][0]:g} in all {len(y)} points; it must vary')
+
+
+def _spread(n: int) -> np.ndarray:
+  """Ranks of the starts to refine: the best half of REFINED, the others ever further down the list."""
+  tail = np.geomspace(REFINED // 2, max(n - 1, REFINED), REFINED // 2).astype(int)
+  return np.unique(np.minimum(np.concatenate([np.arange(REFINED // 2), tail]), n - 1))
+
+
+def _describe(form, objective, columns, y, weights, minima, best, starts, losses):
+  theta, value = minima.theta[best], float(minima.value[best])
+  predicted, jacobian = (a[0] for a in form.model(theta[None], columns))
+  residuals = -objective.residuals(predicted, y)
+  freedom = max(len(y) - len(theta), 1)
+  sigma = float(np.sqrt(np.sum(weights * residuals ** 2) / np.mean(weights) / freedom))
+  same = _same(form, columns, minima, best, sigma / (1.0 if objective.log else form.y_middle))
+  bound = (theta <= form.lower) | (theta >= form.upper)
+  jacobian = jacobian / predicted if objective.log else jacobian
+  condition = _condition(jacobian[~bound] * np.sqrt(weights))
+  at_bound = tuple(np.array(form.labels)[bound].tolist())
+  second = _second(form, minima, best, same)
+  optima = np.concatenate([theta[None], minima.theta[~same][np.argsort(minima.value[~same])[:2]]])
+  out = Fit(form, objective, columns, y, weights, theta, value, float(minima.gradient[best]), sigma, residuals,
+            len(starts), int(same.sum()), optima, starts, losses, second, at_bound, condition, ())
+  return dataclasses.replace(out, warnings=tuple(_warnings(out, len(same))))
+
+
+def _same(form, columns, minima, best, sigma):
+  """Which refined starts ended where the best did: predictions that differ by less than 1% of the noise."""
+  with np.errstate(all='ignore'):
+    values = form.model(minima.theta, columns)[0]
+    return np.abs(np.log(values / values[best])).max(1) < max(1e-6, 0.01 * sigma)
+
+
+def _second(form, minima, best, same):
+  others = np.flatnonzero(~same & np.isfinite(minima.value))
+  if not len(others):
+    return None
+  second = others[np.argmin(minima.value[others])]
+  coefficients = form.natural(minima.theta[second][None])[0]
+  return {'coefficients': dict(zip(form.names, map(float, coefficients))),
+          'excess': float(minima.value[second] / max(minima.value[best], 1e-300) - 1)}
+
+
+def _condition(jacobian):
+  """The condition number of a Jacobian [p, n] whose rows are scaled to unit length; inf where one vanishes."""
+  length = np.linalg.norm(jacobian, axis=1, keepdims=True)
+  if not len(jacobian) or not np.all(length > 0):
+    return float('inf') if len(jacobian) else 1.0
+  return float(np.linalg.cond(jacobian / length))
+
+
+def _warnings(out, refined):
+  form = out.form
+  for i, label in enumerate(form.labels):
+    if label in out.at_bound:
+      yield _bound_words(form.parameters[i], label, out.theta[i] <= form.lower[i])
+  if out.second and out.second['excess'] < 0.01:
+    values = ', '.join(f'{k} {v:.3g}' for k, v in out.second['coefficients'].items())
+    yield f'a second optimum fits nearly as well (objective {100 * out.second["excess"]:.2g}% higher): {values}'
+  if out.ended_here == 1:
+    yield f'only one of {refined} refined starts reached the best optimum'
+  if out.condition > CONDITION_LIMIT:
+    yield (f'the coefficients trade off against one another (condition number {out.condition:.2g}): predictions inside '
+           'the range can be good, single coefficients are not to be trusted')
+  if len(out.y) < 2 * len(out.theta):
+    yield f'{len(out.y)} points for {len(out.theta)} coefficients: fewer than two points a coefficient'
+
+
+def _bound_words(parameter, label, low):
+  kind = parameter.partition('_')[0]
+  if kind == 'offset':
+    return f'{label} is 0: the data show no irreducible part' if low else f'{label} is at its upper bound'
+  if kind == 'log' and low:
+    return f'the term of {label} has vanished: the data do not show it'
+  if kind == 'shift':
+    return f'{label} is 0: the data show no shift' if low else f'{label} is at its upper bound: the data show no power law'
+  return f'{label} ended at its {"lower" if low else "upper"} bound: the data do not identify it'

@@ -1,0 +1,135 @@
+"""The two forms that are no plain sum of powers: m4 (given implicitly) and the data-constrained law."""
+
+import numpy as np
+
+from vit_jax.scaling.forms import EXPONENTS, Form, grid
+
+
+class M4(Form):
+  name, formula = 'm4', '(y - e) / (e0 - y)^a = b x^c'
+  source = 'M4 of Alabdulmohsin et al. 2022 (arXiv 2209.06640), equation 4, solved for y'
+  names = ('e', 'e0', 'a', 'b', 'c')
+  # ceiling is log(e0 / y_max - 1), bend is log a, log_b is the size of y - e in the middle of the data if there were no
+  # ceiling: where the data show neither ceiling nor bend, the others stand still while those two drift to a bound.
+  parameters = ('offset', 'ceiling', 'bend', 'log_b', 'decay')
+  labels, exponents = ('e', 'e0', 'a', 'b', 'c'), ('a', 'c')
+
+  def model(self, theta, columns):
+    # With y = e + (e0 - e) s and s = sigmoid(z) the form reads log s - a log(1 - s) = level(x): solve for z.
+    e, e0, a, log_b, decay = (v[:, None] for v in self._values(theta))
+    x, span = self._log(columns, 'x'), e0 - e
+    z = _solve(log_b - np.log(span / self.y_middle) - decay * x, a)
+    s, rest = _sigmoid(z), _sigmoid(-z)
+    slope = span * s * rest / (rest + a * s)  # dy / d level
+    jacobian = [rest + slope / span, (s - slope / span) * (e0 - self.y_max), -slope * np.logaddexp(0, z) * a, slope,
+                -x * slope]
+    return e + span * s, np.stack(np.broadcast_arrays(*jacobian), 1)
+
+  def natural(self, theta):
+    e, e0, a, log_b, decay = self._values(theta)
+    log_b = log_b + np.log(self.y_middle) + decay * np.log(self.reference['x']) - a * np.log(e0 - e)
+    return np.stack([e, e0, a, np.exp(log_b), -decay], -1)
+
+  def _values(self, theta):
+    e, ceiling, bend, log_b, decay = theta.T
+    return e, self.y_max * (1 + np.exp(ceiling)), np.exp(bend), log_b, decay
+
+  def starts(self, columns, y, weights):
+    start = grid(self.y_min * np.array([0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]),
+                 np.log([0.001, 0.01, 0.03, 0.1, 0.3, 1, 4, 19]), np.log([0.05, 0.2, 0.5, 1, 2, 4]), [0], [0])
+    e, e0, a, _, _ = (v[:, None] for v in self._values(start))
+    s, x = (y - e) / (e0 - e), self._log(columns, 'x')
+    line = np.log(y - e) - a * np.log1p(-s) - np.log(self.y_middle)  # = log_b - decay x: least squares
+    w = weights * s * s  # an error of log(y - e) is an error of y over y - e
+    centre, mean = (w * x).sum(1) / w.sum(1), (w * line).sum(1) / w.sum(1)
+    dx = x - centre[:, None]
+    start[:, 4] = -(w * dx * (line - mean[:, None])).sum(1) / (w * dx * dx).sum(1)
+    start[:, 3] = mean + start[:, 4] * centre
+    return np.clip(start, self.lower, self.upper)
+
+  def _bounds(self, parameter, columns):
+    return {'offset': (0.0, self.y_min), 'ceiling': np.log([1e-6, 100]), 'bend': np.log([0.02, 20]),
+            'log_b': (-60.0, 60.0), 'decay': (1e-3, 10.0)}[parameter]
+
+
+class DataConstrained(Form):
+  name = 'data_constrained'
+  formula = ("E + A/N'^alpha + B/D'^beta; D' = U_D (1 + R_D* (1 - exp(-R_D/R_D*))), U_D unique examples, "
+             "R_D = D/U_D - 1; N' alike with U_N = min(N, the optimal N of U_D)")
+  source = 'Muennighoff et al. 2023 (arXiv 2305.16264), equations 5 and 6'
+  inputs = ('params', 'examples', 'unique_examples')
+  names = ('E', 'A', 'alpha', 'B', 'beta', 'R_N*', 'R_D*')
+  parameters = ('offset', 'log_A', 'log_B', 'alpha', 'beta', 'repeat_N', 'repeat_D')
+  labels, exponents = ('E', 'A', 'B', 'alpha', 'beta', 'R_N*', 'R_D*'), ('alpha', 'beta', 'R_N*', 'R_D*')
+  amplitudes, offset = (1, 2), 0
+
+  def model(self, theta, columns):
+    E, log_a, log_b, alpha, beta, repeat_n, repeat_d = (theta[:, i, None] for i in range(7))
+    n, d = np.log(columns['params']), np.log(columns['examples'])
+    unique = np.minimum(np.log(columns['unique_examples']), d)
+    n0, d0 = np.log(self.reference['params']), np.log(self.reference['examples'])
+    # Hoffmann et al., equation 4: N_opt = G^(1 + beta/alpha) U^(beta/alpha), G^(alpha + beta) = alpha A / (beta B)
+    log_A, log_B = log_a + alpha * n0, log_b + beta * d0
+    log_ratio = np.log(alpha) + log_A - np.log(beta) - log_B
+    optimal = (log_ratio + beta * unique) / alpha
+    ours = np.minimum(optimal, n)  # log U_N
+    size, size_base, size_repeat = _diminished(n - ours, repeat_n)
+    data, _, data_repeat = _diminished(d - unique, repeat_d)
+    term_n = np.exp(log_a - alpha * (ours + size - n0))
+    term_d = np.exp(log_b - beta * (unique + data - d0))
+    through = -alpha * term_n * np.where(optimal < n, 1 - size_base, 0)  # d L / d log U_N
+    d_alpha = (1 / alpha + n0 - optimal) / alpha
+    d_beta = (-1 / beta - d0 + unique) / alpha
+    jacobian = [np.ones_like(term_n), term_n + through / alpha, term_d - through / alpha,
+                -(ours + size - n0) * term_n + through * d_alpha,
+                -(unique + data - d0) * term_d + through * d_beta,
+                -alpha * term_n * size_repeat, -beta * term_d * data_repeat]
+    return E + term_n + term_d, np.stack(np.broadcast_arrays(*jacobian), 1)
+
+  def natural(self, theta):
+    A = np.exp(theta[:, 1] + theta[:, 3] * np.log(self.reference['params']))
+    B = np.exp(theta[:, 2] + theta[:, 4] * np.log(self.reference['examples']))
+    return np.stack([theta[:, 0], A, theta[:, 3], B, theta[:, 4], theta[:, 5], theta[:, 6]], -1)
+
+  def basis(self, theta, columns):
+    # A start takes N' for N: the optimal N of U_D is known only once the amplitudes are.
+    n, d = self._log(columns, 'params'), np.log(columns['examples'])
+    unique = np.minimum(np.log(columns['unique_examples']), d)
+    data, _, _ = _diminished(d - unique, theta[:, 6, None])
+    log_data = unique + data - np.log(self.reference['examples'])
+    return np.exp(np.stack([-theta[:, 3, None] * n, -theta[:, 4, None] * log_data], 1))
+
+  def start_grid(self):
+    exponents = EXPONENTS[3::2]
+    return grid(self.y_min * np.array([0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.97]), [0.0], [0.0], exponents, exponents,
+                [1, 5, 20], [1, 5, 20, 80])
+
+  def _bounds(self, parameter, columns):
+    return (0.05, 1e3) if parameter.startswith('repeat') else super()._bounds(parameter, columns)
+
+
+def _solve(level, a):
+  """z of log sigmoid(z) - a log sigmoid(-z) = level: increasing, and convex or concave, so Newton's method is safe."""
+  z = np.where(level < 0, level, level / a)
+  for _ in range(100):
+    s = _sigmoid(z)
+    step = (-np.logaddexp(0, -z) + a * np.logaddexp(0, z) - level) / (1 - s + a * s)
+    z = z - step
+    if np.all(np.abs(step) <= 1e-13 * (1 + np.abs(z))):
+      break
+  return z
+
+
+def _sigmoid(z):
+  return np.exp(-np.logaddexp(0, -z))
+
+
+def _diminished(log_times, repeat):
+  """log of 1 + repeat (1 - exp(-r / repeat)), r = exp(log_times) - 1 repetitions, and its derivatives.
+
+  Returns the value, its derivative in `log_times` and its derivative in `repeat`.
+  """
+  times = np.exp(log_times)
+  decay = np.exp(-(times - 1) / repeat)
+  inner = 1 + repeat * (1 - decay)
+  return np.log(inner), times * decay / inner, (1 - decay - decay * (times - 1) / repeat) / inner

@@ -1,0 +1,174 @@
+"""What a law says about budgets: the compute-optimal model and data size, and how much compute one recipe saves.
+
+Only for forms in N and D, but for the multiplier. FLOPs are counted as the points count them: C = k N^q D is fitted to
+their flops column (k = 6, q = 1 is the usual count for tokens), and by how far the points leave it is reported.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from vit_jax.scaling.bootstrap import Bootstrap, percentile
+from vit_jax.scaling.estimate import Fit
+
+COST_SPREAD = 0.05  # relative: above it C = k N^q D does not describe the points
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """C = k N^q D in FLOPs; spread is the largest relative distance of a point from it; assumed: no flops were given."""
+  k: float = 6.0
+  q: float = 1.0
+  spread: float = 0.0
+  assumed: bool = False
+
+  def words(self) -> str:
+    if self.assumed:
+      return 'C = 6 N D is assumed, for the points have no flops column; it holds for one token an example'
+    return f'C = {self.k:.4g} N^{self.q:.4g} D, from the points (within {100 * self.spread:.2g}%)'
+
+
+@dataclasses.dataclass(frozen=True)
+class PowerLaw:
+  """y = factor x^exponent by least squares of ln y on ln x; stderr of the exponent (nan with two points)."""
+  factor: float
+  exponent: float
+  stderr: float
+
+  def __call__(self, x):
+    return self.factor * np.asarray(x, float) ** self.exponent
+
+
+def power_law(x: np.ndarray, y: np.ndarray, sigma: np.ndarray | None = None) -> PowerLaw:
+  """Ordinary least squares of ln y on ln x; with `sigma` [n], the standard deviations of ln y, weighted by 1/sigma^2."""
+  u, v = np.log(np.asarray(x, float)), np.log(np.asarray(y, float))
+  w = np.ones(len(u)) if sigma is None else 1 / np.asarray(sigma, float) ** 2
+  mean_u, mean_v = np.average(u, weights=w), np.average(v, weights=w)
+  du = u - mean_u
+  spread = np.sum(w * du * du)
+  exponent = np.sum(w * du * (v - mean_v)) / spread
+  rest = v - mean_v - exponent * du
+  freedom = len(u) - 2
+  stderr = np.sqrt(np.sum(w * rest ** 2) / freedom / spread) if freedom > 0 else np.nan
+  return PowerLaw(float(np.exp(mean_v - exponent * mean_u)), float(exponent), float(stderr))
+
+
+def cost_law(params: np.ndarray, examples: np.ndarray, flops: np.ndarray | None) -> Cost:
+  """C = k N^q D of the points; q = 1 where N does not vary or where it describes them to 0.1%."""
+  if flops is None:
+    return Cost(assumed=True)
+  per_example = flops / examples
+  k, q = float(np.exp(np.mean(np.log(per_example / params)))), 1.0
+  if len(np.unique(params)) > 1 and _spread(per_example, k * params) > 1e-3:
+    law = power_law(params, per_example)
+    k, q = law.factor, law.exponent
+  return Cost(k, q, _spread(per_example, k * params ** q))
+
+
+def chinchilla_coefficients(names: tuple[str, ...], coefficients: np.ndarray) -> np.ndarray | None:
+  """(E, A, alpha, B, beta) [5, R] of coefficients [R, k] of a form in N and D; None for other forms."""
+  c = dict(zip(names, coefficients.T))
+  if {'A', 'B'} <= c.keys():
+    return np.stack([c['E'], c['A'], c['alpha'], c['B'], c.get('beta', c['alpha'])])
+  if {'E', 'a', 'b', 'c'} == c.keys():  # overtrain
+    return np.stack([c['E'], c['a'], -c['b'], c['c'] * 6 ** (c['b'] / 2), -c['b']])
+  return None
+
+
+def allocate(abcde: np.ndarray, budgets: np.ndarray, cost: Cost) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """N*, D* and the loss there, each [R, m], of (E, A, alpha, B, beta) [5, R] at budgets [m] in FLOPs.
+
+  Minimises A N^-alpha + B D^-beta under C = k N^q D: N* = (alpha A / (q beta B))^(1/(alpha + q beta))
+  (C/k)^(beta/(alpha + q beta)); Hoffmann et al. 2022, equation 4, is k = 6, q = 1.
+  """
+  E, A, alpha, B, beta = abcde[:, :, None]
+  with np.errstate(all='ignore'):
+    total = alpha + cost.q * beta
+    log_n = (np.log(alpha * A / (cost.q * beta * B)) + beta * np.log(np.asarray(budgets) / cost.k)) / total
+    params = np.exp(log_n)
+    examples = np.asarray(budgets) / (cost.k * params ** cost.q)
+    loss = E + A * params ** -alpha + B * examples ** -beta
+  return params, examples, loss
+
+
+def compute_optimal(fit: Fit, boot: Bootstrap | None, budgets: np.ndarray, cost: Cost) -> list[dict] | None:
+  """A row per budget: flops, params, examples, examples_per_param, loss, each with `_ci95`; `loss_run_ci95` is the
+  interval of a single new run. None for forms that are not in N and D."""
+  best = chinchilla_coefficients(fit.form.names, fit.form.natural(fit.theta[None]))
+  if best is None:
+    return None
+  budgets = np.asarray(budgets, float)
+  point = allocate(best, budgets, cost)
+  draws = None if boot is None else allocate(chinchilla_coefficients(fit.form.names, boot.coefficients), budgets, cost)
+  rows = []
+  for i, budget in enumerate(budgets):
+    n, d, loss = (float(a[0, i]) for a in point)
+    row = {'flops': float(budget), 'params': n, 'examples': d, 'examples_per_param': d / n, 'loss': loss}
+    if draws is not None:
+      ns, ds, losses = (a[:, i] for a in draws)
+      row |= {'params_ci95': percentile(ns), 'examples_ci95': percentile(ds), 'examples_per_param_ci95':
+              percentile(ds / ns), 'loss_ci95': percentile(losses)}
+      noise = np.random.default_rng(boot.seed + 1).choice(boot.noise, (20, len(losses)))
+      row['loss_run_ci95'] = percentile(losses * np.exp(noise) if fit.objective.log else losses + noise)
+    rows.append(row)
+  return rows
+
+
+def frontier_exponents(fit: Fit, boot: Bootstrap | None, cost: Cost) -> dict | None:
+  """The exponents of N* and D* in C, with intervals: {'params': {value, ci95}, 'examples': ...}."""
+  value = chinchilla_coefficients(fit.form.names, fit.form.natural(fit.theta[None]))
+  if value is None:
+    return None
+  def exponents(abcde):
+    _, _, alpha, _, beta = abcde
+    a = beta / (alpha + cost.q * beta)
+    return {'params': a, 'examples': 1 - cost.q * a}
+  out = {name: {'value': float(v[0])} for name, v in exponents(value).items()}
+  if boot is not None:
+    for name, v in exponents(chinchilla_coefficients(fit.form.names, boot.coefficients)).items():
+      out[name]['ci95'] = percentile(v)
+  return out
+
+
+def flops_to_reach(names: tuple[str, ...], coefficients: np.ndarray, predict, loss: float, cost: Cost,
+                   span: tuple[float, float]) -> np.ndarray:
+  """The FLOPs [R] at which each refit reaches `loss`, best spent; inf where it never does.
+
+  Args:
+    predict: for forms of x = FLOPs, x [m] -> [R, m]; forms in N and D use their compute-optimal frontier.
+    span: FLOPs of the points; searched from 1e-3 of the lowest to 1e3 of the highest.
+  """
+  budgets = np.geomspace(span[0] / 1e3, span[1] * 1e3, 2001)
+  abcde = chinchilla_coefficients(names, coefficients)
+  losses = predict(budgets) if abcde is None else allocate(abcde, budgets, cost)[2]
+  reached = losses <= loss  # falling in the budget
+  first = np.argmax(reached, axis=1)
+  row = np.arange(len(losses))
+  low, high = np.log(losses[row, np.maximum(first - 1, 0)]), np.log(losses[row, first])
+  share = np.clip((low - np.log(loss)) / np.where(low > high, low - high, 1), 0, 1)
+  step = np.log(budgets[1] / budgets[0])
+  out = np.exp(np.log(budgets[np.maximum(first - 1, 0)]) + share * step)
+  return np.where(reached.any(1), np.where(first == 0, np.nan, out), np.inf)
+
+
+def multiplier(a: tuple[Fit, Bootstrap | None, Cost], b: tuple[Fit, Bootstrap | None, Cost], loss: float,
+               span: tuple[float, float]) -> dict:
+  """The share of A's FLOPs with which B reaches `loss`: {loss, flops_a, flops_b, multiplier, ci95}."""
+  def reach(fit, boot, cost, draws):
+    theta = boot.theta if draws else fit.theta[None]
+    coefficients = boot.coefficients if draws else fit.form.natural(theta)
+    predict = lambda budgets: fit.predict({'x': budgets}, theta)
+    return flops_to_reach(fit.form.names, coefficients, predict, loss, cost, span)
+  flops = [float(reach(*side, draws=False)[0]) for side in (a, b)]
+  out = {'loss': float(loss), 'flops_a': flops[0], 'flops_b': flops[1], 'multiplier': flops[1] / flops[0]}
+  if a[1] is not None and b[1] is not None:
+    draws = [reach(*side, draws=True) for side in (a, b)]
+    size = min(map(len, draws))
+    random = np.random.default_rng(a[1].seed)  # the two groups' refits are independent: pair them at random
+    with np.errstate(all='ignore'):
+      out['ci95'] = percentile(random.permutation(draws[1])[:size] / random.permutation(draws[0])[:size])
+  return out
+
+
+def _spread(values, law):
+  return float(np.max(np.abs(values / law - 1)))

@@ -1,0 +1,65 @@
+"""Which points a law is not fitted to, so that it can be tested on them."""
+
+import operator
+import re
+
+import numpy as np
+
+from vit_jax.errors import UserError
+from vit_jax.scaling.points import Points, column
+
+_COMPARE = {'>=': operator.ge, '<=': operator.le, '>': operator.gt, '<': operator.lt, '==': operator.eq}
+_NUMBER = r'[-+0-9.eE_]+'
+
+
+def mask(points: Points, spec: str | None) -> np.ndarray:
+  """The points that `spec` holds out, bool [n].
+
+  Args:
+    spec: largest:K (the K largest by x, else by FLOPs or N D, ties included), a comparison such as
+      'flops>=1e21', or column:NAME (rows where it is 0 or "test"); None holds out nothing.
+
+  Raises:
+    UserError: a spec that does not parse, holds out nothing, or leaves nothing.
+  """
+  if spec is None:
+    return np.zeros(len(points), bool)
+  if match := re.fullmatch(r'largest:(\d+)', spec):
+    out = _largest(points, int(match[1]))
+  elif spec.startswith('column:'):
+    values = [str(v).strip().lower() for v in column(points, spec.partition(':')[2])]
+    out = np.array([v in ('test', '0', '0.0', 'false') for v in values])
+  elif match := re.fullmatch(rf'\s*([^<>=\s]+)\s*(>=|<=|==|>|<)\s*({_NUMBER})\s*', spec):
+    out = _COMPARE[match[2]](_values(points, match[1]), _float(spec, match[3]))
+  else:
+    raise UserError(f"--holdout={spec}: largest:K, a comparison such as 'flops>=1e21', or column:NAME")
+  if not out.any():
+    raise UserError(f'--holdout={spec}: holds out none of the {len(points)} points')
+  if out.all():
+    raise UserError(f'--holdout={spec}: holds out all {len(points)} points')
+  return out
+
+
+def _largest(points, k):
+  if not 0 < k < len(points):
+    raise UserError(f'--holdout=largest:{k}: K must be from 1 to {len(points) - 1}; there are {len(points)} points')
+  size = points.size[1]
+  return size >= np.sort(size)[-k]
+
+
+def _values(points, name):
+  if name in points.columns:
+    return points.columns[name]
+  if name == points.metric:
+    return points.y
+  try:
+    return np.array(column(points, name), float)
+  except ValueError as error:
+    raise UserError(f'--holdout: the column {name!r} is not numeric') from error
+
+
+def _float(spec, text):
+  try:
+    return float(text)
+  except ValueError as error:
+    raise UserError(f'--holdout={spec}: {text!r} is not a number') from error

@@ -1,0 +1,158 @@
+'use strict';
+// A small plotter: a frame with axes, and marks in data coordinates. Text is only ever set as textContent.
+const SVG = 'http://www.w3.org/2000/svg';
+
+function el(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
+function svgEl(name, attributes = {}, text) {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+function format(value) {
+  if (value === null || value === undefined) return '–';
+  const size = Math.abs(value);
+  if (size !== 0 && (size >= 1e5 || size < 1e-3)) return value.toExponential(2).replace('e+', 'e');
+  return String(Number(value.toPrecision(4)));
+}
+
+function superscript(power) {
+  return '10' + String(power).replace('-', '⁻').replace(/\d/g, d => '⁰¹²³⁴⁵⁶⁷⁸⁹'[d]);
+}
+
+function linearTicks(low, high, count) {
+  const raw = (high - low) / count, unit = 10 ** Math.floor(Math.log10(raw));
+  const step = unit * [1, 2, 2.5, 5, 10].find(m => m * unit >= raw);
+  const out = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) out.push(i * step);
+  return out.map(v => [v, String(Number(v.toPrecision(6)))]);
+}
+
+function logTicks(low, high, count) {
+  const first = Math.ceil(Math.log10(low) - 1e-9), last = Math.floor(Math.log10(high) + 1e-9);
+  if (last - first >= 1) {
+    const step = Math.ceil((last - first) / count), out = [];
+    for (let p = first; p <= last; p += step) out.push([10 ** p, p >= -2 && p <= 3 ? String(Number((10 ** p).toPrecision(6))) : superscript(p)]);
+    if (out.length >= 3) return out;
+  }
+  if (high / low < 3) return linearTicks(low, high, count).filter(t => t[0] > 0);
+  const out = [];
+  for (let p = first - 1; p <= last; p++) for (const m of [1, 2, 5]) {
+    const v = m * 10 ** p;
+    if (v >= low && v <= high) out.push([v, format(v)]);
+  }
+  return out;
+}
+
+class Plot {
+  // options: {x: {log, label, domain}, y: the same, width, height}
+  constructor(options) {
+    this.options = options;
+    this.width = options.width || 440; this.height = options.height || 290;
+    this.box = {left: 62, right: this.width - 14, top: 10, bottom: this.height - 42};
+    this.svg = svgEl('svg', {viewBox: `0 0 ${this.width} ${this.height}`, role: 'img', 'aria-label': `${options.y.label} over ${options.x.label}`});
+    const id = 'clip' + Plot.count++;
+    const clip = svgEl('clipPath', {id});
+    clip.append(svgEl('rect', {x: this.box.left, y: this.box.top, width: this.box.right - this.box.left, height: this.box.bottom - this.box.top}));
+    this.back = svgEl('g'); this.marks = svgEl('g', {'clip-path': `url(#${id})`}); this.front = svgEl('g');
+    this.svg.append(clip, this.back, this.marks, this.front);
+    this.axes();
+  }
+  place(axis, value, low, high) {
+    const {log, domain} = axis, t = log ? Math.log : v => v;
+    if (log && !(value > 0)) return low + (high > low ? -1e4 : 1e4);
+    return low + (t(value) - t(domain[0])) / (t(domain[1]) - t(domain[0])) * (high - low);
+  }
+  X(value) { return this.place(this.options.x, value, this.box.left, this.box.right); }
+  Y(value) { return this.place(this.options.y, value, this.box.bottom, this.box.top); }
+  axes() {
+    const {left, right, top, bottom} = this.box, {x, y} = this.options;
+    const ticks = (axis, count) => (axis.log ? logTicks : linearTicks)(axis.domain[0], axis.domain[1], count);
+    for (const [value, text] of ticks(x, 6)) {
+      const at = this.X(value);
+      this.back.append(svgEl('line', {x1: at, x2: at, y1: top, y2: bottom, stroke: '#eff0f2'}));
+      this.front.append(svgEl('text', {x: at, y: bottom + 16, 'text-anchor': 'middle'}, text));
+    }
+    for (const [value, text] of ticks(y, 6)) {
+      const at = this.Y(value);
+      this.back.append(svgEl('line', {x1: left, x2: right, y1: at, y2: at, stroke: '#eff0f2'}));
+      this.front.append(svgEl('text', {x: left - 7, y: at + 4, 'text-anchor': 'end'}, text));
+    }
+    this.front.append(svgEl('line', {x1: left, x2: right, y1: bottom, y2: bottom, stroke: '#888'}),
+      svgEl('line', {x1: left, x2: left, y1: top, y2: bottom, stroke: '#888'}),
+      svgEl('text', {x: (left + right) / 2, y: bottom + 35, 'text-anchor': 'middle', class: 'axis'}, x.label),
+      svgEl('text', {x: 0, y: 0, 'text-anchor': 'middle', class: 'axis', transform: `translate(13 ${(top + bottom) / 2}) rotate(-90)`}, y.label));
+  }
+  path(xs, ys) {
+    let out = '', pen = 'M';
+    xs.forEach((x, i) => {
+      if (ys[i] === null || (this.options.y.log && !(ys[i] > 0))) { pen = 'M'; return; }
+      out += `${pen}${this.X(x).toFixed(2)} ${this.Y(ys[i]).toFixed(2)}`; pen = 'L';
+    });
+    return out;
+  }
+  line(xs, ys, color, extra = {}) {
+    this.marks.append(svgEl('path', {d: this.path(xs, ys), fill: 'none', stroke: color, 'stroke-width': 1.6, ...extra}));
+  }
+  band(xs, low, high, color, opacity) {
+    const floor = this.options.y.log ? this.options.y.domain[0] / 100 : -Infinity;
+    const fix = ys => ys.map(v => this.options.y.log ? Math.max(v, floor) : v);
+    const d = this.path(xs, fix(high)) + this.path([...xs].reverse(), fix([...low].reverse())).replace('M', 'L') + 'Z';
+    this.marks.append(svgEl('path', {d, fill: color, 'fill-opacity': opacity, stroke: 'none'}));
+  }
+  shade(from, to, text) {
+    const a = Math.max(this.X(from), this.box.left), b = Math.min(this.X(to), this.box.right);
+    if (b <= a) return;
+    this.back.prepend(svgEl('rect', {x: a, y: this.box.top, width: b - a, height: this.box.bottom - this.box.top, fill: '#f4f1e8'}));
+    if (b - a > 60) this.front.append(svgEl('text', {x: a + 5, y: this.box.top + 13}, text));
+  }
+  level(value, extra = {}) {
+    this.marks.append(svgEl('line', {x1: this.box.left, x2: this.box.right, y1: this.Y(value), y2: this.Y(value), stroke: '#9aa1ac', ...extra}));
+  }
+  dot(x, y, color, state, tip, radius = 4) {
+    const fill = state === 'held' ? '#fff' : state === 'below' ? '#d2d4d8' : color;
+    const node = svgEl('circle', {cx: this.X(x), cy: this.Y(y), r: radius, fill, stroke: state === 'below' ? '#b4b7bd' : color, 'stroke-width': 1.6});
+    if (tip) {
+      node.classList.add('hover');
+      node.addEventListener('pointerenter', event => { node.classList.add('on'); showTip(event, tip()); });
+      node.addEventListener('pointermove', moveTip);
+      node.addEventListener('pointerleave', () => { node.classList.remove('on'); hideTip(); });
+    }
+    this.marks.append(node);
+  }
+}
+Plot.count = 0;
+
+function domain(values, log, pad = 0.06) {
+  const good = values.filter(v => v !== null && isFinite(v) && (!log || v > 0));
+  if (!good.length) return log ? [0.1, 10] : [0, 1];
+  let [low, high] = [Math.min(...good), Math.max(...good)];
+  if (log) {
+    const grow = Math.max(high / low, 1.02) ** pad;
+    return [low / grow, high * grow];
+  }
+  const grow = (high - low || Math.abs(high) || 1) * pad;
+  return [low - grow, high + grow];
+}
+
+const tipNode = document.getElementById('tip');
+function showTip(event, [title, rows]) {
+  const list = el('dl');
+  for (const [key, value] of rows) list.append(el('dt', {}, key), el('dd', {}, value));
+  tipNode.replaceChildren(el('b', {}, title), list);
+  tipNode.hidden = false;
+  moveTip(event);
+}
+function moveTip(event) {
+  const {offsetWidth: w, offsetHeight: h} = tipNode;
+  tipNode.style.left = Math.max(4, Math.min(event.clientX + 14, innerWidth - w - 8)) + 'px';
+  tipNode.style.top = (event.clientY + 16 + h > innerHeight ? Math.max(4, event.clientY - h - 10) : event.clientY + 16) + 'px';
+}
+function hideTip() { tipNode.hidden = true; }

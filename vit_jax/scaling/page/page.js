@@ -1,0 +1,223 @@
+// The report: one group's verdict, figures and checklist at a time.
+const DATA = JSON.parse(document.getElementById('data').textContent);
+const COUNTS = [['params', 'N'], ['params_non_embedding', 'N without embeddings and head'], ['examples', 'examples seen'],
+  ['unique_examples', 'unique examples'], ['flops', 'FLOPs'], ['learning_rate', 'learning rate'], ['step', 'step']];
+let minusE = false;
+
+function describe(group, p) {
+  const rows = [[group.figure.y, `${format(p.y)}, law ${format(p.predicted)} (${p.residual >= 0 ? '+' : ''}${p.residual.toFixed(1)} sigma)`]];
+  rows.push(['point', {fitted: 'fitted', held: 'held out', below: 'below the cut-off'}[p.state] + (p.stage ? `, ${p.stage}` : '')]);
+  if (!group.figure.sizes) rows.push([group.figure.x, format(p.x)]);
+  for (const [key, words] of COUNTS) if (p[key] !== null && p[key] !== undefined) rows.push([words, format(p[key])]);
+  p.differs.forEach((text, i) => rows.push([i ? '' : 'nearest run', text]));
+  return [p.run, rows];
+}
+
+function panel(title, ...children) {
+  return el('section', {class: 'panel'}, el('h2', {}, title), ...children);
+}
+
+function table(head, rows) {
+  const body = el('tbody');
+  for (const row of rows) body.append(el('tr', {}, ...row.map(cell => cell instanceof Node ? cell : el('td', {title: String(cell)}, String(cell)))));
+  return el('table', {}, el('thead', {}, el('tr', {}, ...head.map(h => el('th', {}, h)))), body);
+}
+
+const range = pair => pair ? `${format(pair[0])} – ${format(pair[1])}` : '–';
+const percent = v => `${v >= 0 ? '+' : ''}${(100 * v).toFixed(2)}%`;
+
+function key(text, draw) {
+  const svg = svgEl('svg', {viewBox: '0 0 22 12'});
+  for (const [name, attributes] of draw) svg.append(svgEl(name, attributes));
+  return el('span', {}, svg, text);
+}
+
+function lawPlot(group) {
+  const f = group.figure, shift = minusE ? group.irreducible : 0;
+  const banded = f.lines.filter(line => line.band_run);
+  const xs = [...group.points.map(p => p.x), ...f.lines.map(line => line.x[line.x.length - 1])];
+  const ys = [...group.points.map(p => p.y - shift), ...f.lines.flatMap(line => line.y.map(v => v - shift)), f.persistence - shift];
+  const plot = new Plot({width: 860, height: 470, x: {log: true, label: f.x, domain: domain(xs, true, 0.02)},
+    y: {log: true, label: minusE ? `${f.y} − ${format(shift)} (irreducible)` : f.y, domain: domain(ys, true, 0.04)}});
+  plot.shade(f.fitted_to, Math.max(...xs) * 2, 'extrapolated');
+  for (const line of banded) {
+    const less = ys_ => ys_.map(v => v - shift);
+    plot.band(line.x, less(line.band_run[0]), less(line.band_run[1]), line.color, 0.12);
+    plot.band(line.x, less(line.band_law[0]), less(line.band_law[1]), line.color, 0.32);
+  }
+  for (const line of f.lines) plot.line(line.x, line.y.map(v => v - shift), line.color, line.beyond ? {'stroke-dasharray': '6 4'} : {});
+  plot.level(f.persistence - shift, {'stroke-dasharray': '2 4', 'stroke-width': 1.4});
+  for (const state of ['below', 'fitted', 'held']) for (const p of group.points) if (p.state === state)
+    plot.dot(p.x, p.y - shift, p.color, state, () => describe(group, p), state === 'held' ? 5 : 4.2);
+  return plot.svg;
+}
+
+function lawLegend(group) {
+  const c = group.figure.lines.length ? (group.figure.lines.find(line => line.band_run) || group.figure.lines[0]).color : '#333';
+  const has = state => group.points.some(p => p.state === state), out = el('div', {class: 'legend'});
+  const circle = (fill, stroke) => ['circle', {cx: 11, cy: 6, r: 4, fill, stroke, 'stroke-width': 1.6}];
+  const bar = (opacity) => ['rect', {x: 1, y: 1, width: 20, height: 10, fill: c, 'fill-opacity': opacity}];
+  const stroke = (color, dash) => ['line', {x1: 0, x2: 22, y1: 6, y2: 6, stroke: color, 'stroke-width': 2, 'stroke-dasharray': dash}];
+  if (has('fitted')) out.append(key('fitted', [circle(c, c)]));
+  if (has('held')) out.append(key('held out', [circle('#fff', c)]));
+  if (has('below')) out.append(key('below the cut-off', [circle('#d2d4d8', '#b4b7bd')]));
+  const banded = group.figure.lines.find(line => line.band_run);
+  if (banded) out.append(key(`95% of the law${banded.label ? ', ' + banded.label : ''}`, [bar(0.32)]), key('95% of a new run', [bar(0.12)]));
+  out.append(key('“no change”: the largest fitted run', [stroke('#9aa1ac', '2 4')]));
+  for (const line of group.figure.lines) if (line.label) out.append(key(line.label + (line.beyond ? ' (not fitted)' : ''), [stroke(line.color, line.beyond ? '6 4' : 'none')]));
+  return out;
+}
+
+function lawPanel(group) {
+  const holder = el('div', {}, lawPlot(group)), bar = el('span', {class: 'switch'});
+  for (const [text, value] of [['as measured', false], ['minus irreducible', true]]) {
+    const button = el('button', {'aria-pressed': String(minusE === value)}, text);
+    if (value && !(group.irreducible > 0)) { button.disabled = true; button.title = 'the irreducible part is 0'; }
+    button.addEventListener('click', () => {
+      minusE = value;
+      holder.replaceChildren(lawPlot(group));
+      for (const other of bar.children) other.setAttribute('aria-pressed', String(other === button));
+    });
+    bar.append(button);
+  }
+  return panel('The law', bar, holder, lawLegend(group));
+}
+
+function coefficients(group) {
+  const law = group.law, open = new Set(law.not_identified);
+  const rows = Object.entries(law.coefficients).map(([name, value]) => [name,
+    open.has(name) ? el('td', {class: 'open'}, 'not identified') : format(value), range(law.ci95 && law.ci95[name])]);
+  return panel('Coefficients', table(['', 'value', '95%'], rows), el('p', {class: 'note'},
+    `${law.n} points; ${law.objective.name}${law.objective.delta ? ', delta ' + format(law.objective.delta) : ''}; ` +
+    (law.bootstrap.n ? `${law.bootstrap.n} refits over ${law.bootstrap.clusters} independent runs` : 'no intervals')));
+}
+
+function warnings(group) {
+  const list = el('ul', {class: 'warnings'});
+  for (const words of group.law.warnings) list.append(el('li', {}, words));
+  return group.law.warnings.length ? panel('Warnings', list) : '';
+}
+
+function holdout(group) {
+  const held = group.law.holdout;
+  if (!held) return '';
+  const rows = [...held.rows].sort((a, b) => a.size - b.size).map(r => [r.run, format(r.size), `${r.factor.toFixed(2)}×`, format(r.measured),
+    format(r.predicted), range(r.ci95), range(r.ci95_run), percent(r.predicted / r.measured - 1), format(r.persistence), percent(r.persistence / r.measured - 1)]);
+  const out = panel('Held-out points', table(['run', held.size, 'beyond', 'measured', 'predicted', '95% of the law', '95% of a run', 'error', '“no change”', 'its error'], rows),
+    el('p', {class: 'note'}, `RMSLE ${format(held.rmsle)}; “no change” ${format(held.rmsle_persistence)}`));
+  out.classList.add('wide');
+  return out;
+}
+
+function optimal(group) {
+  const best = group.law.compute_optimal;
+  if (!best) return '';
+  const rows = best.rows.map(r => [format(r.flops), format(r.params), range(r.params_ci95), format(r.examples), range(r.examples_ci95),
+    format(r.examples_per_param), range(r.examples_per_param_ci95), format(r.loss), range(r.loss_ci95), range(r.loss_run_ci95)]);
+  const e = best.exponents, grows = name => `${format(e[name].value)}${e[name].ci95 ? ` (95%: ${range(e[name].ci95)})` : ''}`;
+  const out = panel('Compute-optimal model and data', table(['FLOPs', 'N*', '95%', 'D*', '95%', 'D*/N*', '95%', group.figure.y, '95% of the law', '95% of a run'], rows),
+    el('p', {class: 'note'}, `${best.cost}. N* grows as C to the ${grows('params')}, D* as C to the ${grows('examples')}.`));
+  out.classList.add('wide');
+  return out;
+}
+
+function isoflop(group) {
+  if (!group.isoflop.length) return '';
+  const all = group.isoflop, plot = new Plot({x: {log: true, label: 'params', domain: domain(all.flatMap(v => v.params), true)},
+    y: {log: false, label: group.figure.y, domain: domain(all.flatMap(v => v.loss), false, 0.08)}});
+  const legend = el('div', {class: 'legend'});
+  for (const v of all) {
+    plot.line(v.curve_x, v.curve_y, v.color);
+    v.params.forEach((n, i) => plot.dot(n, v.loss[i], v.color, 'fitted', () => [`${format(v.flops)} FLOPs`, [['N', format(n)], [group.figure.y, format(v.loss[i])]]], 3.2));
+    const about = () => [`optimum at ${format(v.flops)} FLOPs`, [['N*', format(v.optimum)], ['95%', range(v.interval)], ...(v.note ? [['note', v.note]] : [])]];
+    if (v.inside) {
+      if (v.interval) plot.line(v.interval, [v.optimum_loss, v.optimum_loss], '#222', {'stroke-width': 2});
+      plot.dot(v.optimum, v.optimum_loss, v.color, 'held', about, 5);
+    }
+    legend.append(key(`${format(v.flops)}${v.inside ? '' : ': minimum outside its grid'}`, [['line', {x1: 0, x2: 22, y1: 6, y2: 6, stroke: v.color, 'stroke-width': 2}]]));
+  }
+  const e = group.law.isoflop_exponent;
+  return panel('IsoFLOP valleys', plot.svg, legend, el('p', {class: 'note'}, 'Hollow: the optimum, with its 95% interval.' +
+    (e ? ` N* through the optima grows as C to the ${format(e.value)}${e.stderr ? ` ± ${format(e.stderr)}` : ''}.` : '')));
+}
+
+function residuals(group, name, words) {
+  const chosen = group.points.filter(p => p[name]);
+  if (new Set(chosen.map(p => p[name])).size < 2) return '';
+  const clip = v => Math.max(-8, Math.min(8, v));
+  const plot = new Plot({x: {log: true, label: words, domain: domain(chosen.map(p => p[name]), true)},
+    y: {log: false, label: 'residual (sigma)', domain: domain([-3, 3, ...chosen.map(p => clip(p.residual))], false)}});
+  for (const v of [-2, 2]) plot.level(v, {'stroke-dasharray': '3 4'});
+  plot.level(0);
+  for (const p of chosen) plot.dot(p[name], clip(p.residual), p.color, p.state, () => describe(group, p), 3.6);
+  return panel(`Residuals over ${words}`, plot.svg);
+}
+
+function cloud(group) {
+  const c = group.cloud;
+  if (!c) return '';
+  const plot = new Plot({x: {log: false, label: c.names[0], domain: domain(c.x, false)}, y: {log: false, label: c.names[1], domain: domain(c.y, false)}});
+  c.x.forEach((x, i) => plot.marks.append(svgEl('circle', {cx: plot.X(x), cy: plot.Y(c.y[i]), r: 2.4, fill: '#31688e', 'fill-opacity': 0.35})));
+  const [x, y] = [plot.X(c.best[0]), plot.Y(c.best[1])];
+  plot.marks.append(svgEl('path', {d: `M${x - 8} ${y}h16M${x} ${y - 8}v16`, stroke: '#b5331e', 'stroke-width': 2.4}));
+  return panel(`Bootstrap of ${c.names.join(' and ')}`, plot.svg, el('p', {class: 'note'}, 'A dot a refit; the cross is the fit to all points.'));
+}
+
+function rollout(group) {
+  if (!group.rollout.length) return '';
+  const floor = 1e-4, size = v => Math.max(Math.abs(v), floor);
+  const plot = new Plot({x: {log: true, label: 'size over the largest fitted', domain: domain([1, ...group.rollout.map(r => r.factor)], true)},
+    y: {log: true, label: '|ln predicted / measured|', domain: domain(group.rollout.flatMap(r => [size(r.error), size(r.persistence)]), true)}});
+  for (const r of group.rollout) plot.dot(r.factor, size(r.persistence), '#c3c6cc', 'fitted', null, 2.8);
+  for (const r of group.rollout) plot.dot(r.factor, size(r.error), '#31688e', 'fitted', () => [r.run, [['fitted to', format(r.fitted_to)],
+    ['distance', `${format(r.factor)}×`], ['error', percent(Math.exp(r.error) - 1)], ['“no change”', percent(Math.exp(r.persistence) - 1)]]], 3.2);
+  const legend = el('div', {class: 'legend'}, key('the law', [['circle', {cx: 11, cy: 6, r: 4, fill: '#31688e'}]]), key('“no change”', [['circle', {cx: 11, cy: 6, r: 4, fill: '#c3c6cc'}]]));
+  return panel('Forecast error over distance', plot.svg, legend, el('p', {class: 'note'}, 'Refits to ever larger runs, each tried on all larger ones.'));
+}
+
+function curves(group) {
+  if (!group.curves.length) return '';
+  const plot = new Plot({x: {log: true, label: 'examples', domain: domain(group.curves.flatMap(c => c.x), true)},
+    y: {log: true, label: group.figure.y, domain: domain(group.curves.flatMap(c => c.y), true)}});
+  for (const c of group.curves) {
+    plot.line(c.x, c.y, c.color, {'stroke-width': 1.1, 'stroke-opacity': 0.75});
+    plot.dot(c.x[c.x.length - 1], c.y[c.y.length - 1], c.color, 'fitted', () => [c.run, [[group.figure.y, format(c.y[c.y.length - 1])]]], 3);
+  }
+  return panel('Learning curves', plot.svg);
+}
+
+function multipliers() {
+  if (!DATA.multipliers.length) return '';
+  const list = el('ul');
+  for (const row of DATA.multipliers) list.append(el('li', {}, row.words));
+  return panel('Compute multipliers', list);
+}
+
+function checklist(group) {
+  const body = el('tbody');
+  for (const [what, answer] of group.checklist) body.append(el('tr', {}, el('td', {}, what), el('td', {}, answer)));
+  const out = panel('How this law was made', el('table', {class: 'check'}, body), el('code', {class: 'command'}, DATA.command));
+  out.classList.add('wide');
+  return out;
+}
+
+function show(index) {
+  const group = DATA.groups[index], law = group.law;
+  minusE = false;
+  hideTip();
+  for (const [i, button] of [...document.getElementById('groups').children].entries()) button.setAttribute('aria-pressed', String(i === index));
+  document.getElementById('main').replaceChildren(
+    el('h1', {}, law.verdict.charAt(0).toUpperCase() + law.verdict.slice(1)),
+    el('p', {class: 'formula'}, el('code', {}, `${law.metric} = ${law.diagnostics.formula}`), ` — ${law.form}; ${law.diagnostics.source}`),
+    el('div', {class: 'top'}, lawPanel(group), el('div', {}, coefficients(group), warnings(group), multipliers())),
+    el('div', {class: 'grid'}, holdout(group), optimal(group), isoflop(group), residuals(group, 'params', 'N'),
+      residuals(group, group.figure.sizes ? 'examples' : 'x', group.figure.sizes ? 'D (examples seen)' : group.figure.x),
+      residuals(group, 'learning_rate', 'learning rate'), cloud(group), rollout(group), curves(group), checklist(group)));
+}
+
+if (DATA.groups.length > 1) DATA.groups.forEach((group, i) => {
+  const button = el('button', {}, group.name);
+  button.addEventListener('click', () => show(i));
+  document.getElementById('groups').append(button);
+});
+show(0);

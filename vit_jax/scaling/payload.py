@@ -1,0 +1,186 @@
+"""What the figures show, as plain lists: the page (JavaScript) and the static figures (matplotlib) draw the same data."""
+
+from typing import Any
+
+import numpy as np
+
+from vit_jax.scaling import points as points_lib
+from vit_jax.scaling.analysis import Analysis
+
+LINES = 8  # at most so many sizes get a line; the points of all sizes are shown
+PLACES = 80  # along a line
+BEYOND = 3.0  # a line runs this factor past the largest x
+CLOUD = 600
+# Viridis without its lightest tenth: ordered in lightness, readable by the colour-blind and in grey.
+_PALETTE = ('#440154', '#482878', '#3e4a89', '#31688e', '#26828e', '#1f9e89', '#35b779', '#6ece58', '#b5de2b')
+
+
+def payload(name: str, analysis: Analysis) -> dict[str, Any]:
+  """One group's figures: law, points, isoflop, cloud, rollout, curves, and what stands beside them."""
+  points, law = analysis.points, analysis.law
+  sizes = points.columns.get('params')
+  low, high = (np.log(sizes.min()), np.log(sizes.max())) if sizes is not None else (0.0, 0.0)
+  color = lambda n: ordered_color((np.log(n) - low) / (high - low) if high > low else 0.4)
+  return {
+      'name': name, 'law': law, 'irreducible': analysis.fit.irreducible, 'figure': _law_figure(analysis, color),
+      'points': _points(analysis, color), 'isoflop': _isoflop(analysis), 'cloud': _cloud(analysis),
+      'rollout': analysis.rollout, 'curves': _curves(analysis, color), 'checklist': checklist(analysis)}
+
+
+def ordered_color(share: float) -> str:
+  """The colour at `share` (0 smallest, 1 largest) of the ordered palette."""
+  place = float(np.clip(share, 0, 1)) * (len(_PALETTE) - 1)
+  i = min(int(place), len(_PALETTE) - 2)
+  mix = [round((1 - (place - i)) * int(_PALETTE[i][k:k + 2], 16) + (place - i) * int(_PALETTE[i + 1][k:k + 2], 16))
+         for k in (1, 3, 5)]
+  return '#' + ''.join(f'{v:02x}' for v in mix)
+
+
+def x_column(analysis: Analysis) -> str:
+  """The column on the law figure's x-axis: x, or examples for forms in N and D."""
+  return 'x' if 'x' in analysis.fit.form.inputs else 'examples'
+
+
+def checklist(analysis: Analysis) -> list[list[str]]:
+  """What a reader must know to judge the fit, after the checklist of (Mis)Fitting (Li et al. 2025, arXiv 2502.18969)."""
+  law, points, fit = analysis.law, analysis.points, analysis.fit
+  objective, d, boot = law['objective'], law['diagnostics'], law['bootstrap']
+  delta = f', delta {objective["delta"]:g} of log loss' if 'delta' in objective else ''
+  counted = sorted({row['split'] for row in points.rows if row.get('split')})
+  second = d['second_optimum']
+  return [
+      ['Form', f'{fit.form.name}: {fit.form.formula}. {fit.form.source}'],
+      ['Form and cut-off', analysis.selection.words() if analysis.selection else 'given, no cut-off'],
+      ['What is counted', _counted(points, analysis)],
+      ['Checkpoints and metric', f'{law["metric"]}{" on " + ", ".join(counted) if counted else ""}; run folders give one '
+       'point a run, its last evaluation; unfinished runs are dropped'],
+      ['Points', f'{law["n"]} fitted, {int(analysis.held.sum())} held out, '
+       f'{int((~analysis.fitted & ~analysis.held).sum())} below the cut-off, {len(points.dropped)} dropped'],
+      ['Dropped', '; '.join(points.dropped_words()) or 'none'],
+      ['Objective', f'{objective["name"]}{delta}, summed over the points: {objective["value"]:.6g}'
+       f'{f"; weighted by 1/{analysis.settings.sigma}^2" if analysis.settings.sigma else ""}'],
+      ['Starts', f'{d["starts"]} scored, {d["starts_ended_here"]} of those refined ended in this optimum; next optimum: '
+       + (f'objective {100 * second["excess"]:.2g}% higher' if second else 'none found')],
+      ['Minimum', f'gradient {d["gradient"]:.1g} of what the points pull; at a bound: {", ".join(d["at_bound"]) or "none"}; '
+       f'condition number {d["condition"]:.3g}'],
+      ['Intervals', f'95% percentiles of {boot["n"]} refits to resampled runs ({boot["clusters"]} independent runs or '
+       f'lineages), seed {boot["seed"]}, {boot["failed"]} without a minimum' if boot['n'] else 'none'],
+      ['Noise', f'residuals {100 * d["sigma"]:.2g}% (one sigma); ' + _seed_words(law['seed_noise'])],
+      ['Hold-out', analysis.settings.holdout or 'none: extrapolation is untested'],
+      ['Notes', '; '.join(law['notes']) or 'none'],
+      ['Warnings', '; '.join(law['warnings']) or 'none']]
+
+
+def _seed_words(noise):
+  if not noise:
+    return 'no runs that differ in their seed alone'
+  return f'seeds {100 * noise["std_log"]:.2g}% ({noise["runs"]} runs in {noise["sets"]} sets)'
+
+
+def _counted(points, analysis):
+  flops = points.columns.get('flops', points.columns['x'] if points.x_name == 'flops' else None)
+  words = ['params as given in the points (both counts, with and without embeddings and head, are on hover where logged)',
+           'examples are those seen, repeats included', 'FLOPs are those of training as logged' if flops is not None else
+           'no FLOPs in the points']
+  if analysis.law['compute_optimal']:
+    words.append(analysis.law['compute_optimal']['cost'])
+  return '; '.join(words)
+
+
+def _law_figure(analysis, color):
+  points, fit, x_name = analysis.points, analysis.fit, x_column(analysis)
+  x, (size_name, size) = points.columns[x_name], points.size
+  lines = _lines(analysis, x_name, color)
+  largest = size[analysis.fitted].max()
+  last = float(np.mean(points.y[analysis.fitted & (size >= largest * (1 - 1e-9))]))
+  return {'x': points.x_name if x_name == 'x' else x_name, 'y': points.metric, 'lines': lines, 'persistence': last,
+          'fitted_from': float(x[analysis.fitted].min()), 'fitted_to': float(x[analysis.fitted].max()),
+          'sizes': 'params' in fit.form.inputs}
+
+
+def _lines(analysis, x_name, color):
+  points = analysis.points
+  if x_name == 'x':
+    return [_line(analysis, 'x', {}, '#3e4a89', '', False, True)]
+  sizes = np.unique(points.columns['params'])
+  shown = sizes[np.unique(np.linspace(0, len(sizes) - 1, LINES).round().astype(int))]
+  held = np.unique(points.columns['params'][analysis.held]) if analysis.held.any() else sizes[-1:]
+  banded = shown[np.argmin(np.abs(np.log(shown / held[-1])))]  # a band on every line would hide the points
+  top = points.columns['params'][analysis.fitted].max()
+  return [_line(analysis, 'examples', {'params': n}, color(n), f'N = {n:.3g}', bool(n > top), bool(n == banded))
+          for n in shown]
+
+
+def _line(analysis, x_name, constants, color, label, beyond, banded):
+  points = analysis.points
+  x = np.geomspace(points.columns[x_name].min(), points.columns[x_name].max() * BEYOND, PLACES)
+  columns = {x_name: x, **{name: np.full(PLACES, value) for name, value in constants.items()}}
+  if 'unique_examples' in points.columns:
+    columns['unique_examples'] = np.full(PLACES, np.max(points.columns['unique_examples']))
+  out = {'label': label, 'color': color, 'beyond': beyond, 'x': x.tolist(), 'y': analysis.fit.predict(columns).tolist()}
+  if banded and analysis.boot:
+    law, run = analysis.boot.bands(columns)
+    out |= {'band_law': law.tolist(), 'band_run': run.tolist()}
+  return out
+
+
+def _points(analysis, color):
+  points, fit = analysis.points, analysis.fit
+  predicted = fit.predict(points.columns)
+  residual = (np.log(points.y / predicted) if fit.objective.log else points.y - predicted) / max(fit.sigma, 1e-300)
+  x, size = points.columns[x_column(analysis)], points.columns.get('params')
+  out = []
+  for i in range(len(points)):
+    row = points.rows[i]
+    state = 'fitted' if analysis.fitted[i] else 'held' if analysis.held[i] else 'below'
+    out.append({
+        'run': points.runs[i], 'x': float(x[i]), 'y': float(points.y[i]), 'state': state, 'predicted': float(predicted[i]),
+        'color': color(size[i]) if size is not None else '#3e4a89', 'residual': float(residual[i]),
+        'differs': points_lib.differences(points, i),
+        **{k: _plain(v[i]) for k, v in points.columns.items() if k != 'x'},
+        'params_non_embedding': _plain(row.get('params_non_embedding')),
+        'learning_rate': _plain(row.get('learning_rate')), 'step': _plain(row.get('step')),
+        'stage': 'final' if row.get('_config') is not None else ''})
+  return out
+
+
+def _plain(value):
+  try:
+    return float(value)
+  except (TypeError, ValueError):
+    return None
+
+
+def _isoflop(analysis):
+  n = len(analysis.valleys)
+  out = []
+  for i, valley in enumerate(analysis.valleys):
+    u = np.linspace(np.log(valley.params.min()), np.log(valley.params.max()), 60)
+    out.append({'flops': valley.flops, 'color': ordered_color(i / max(n - 1, 1)), 'params': valley.params.tolist(),
+                'loss': valley.loss.tolist(), 'curve_x': np.exp(u).tolist(),
+                'curve_y': np.polyval(valley.curve, u - valley.centre).tolist(), 'optimum': valley.optimum,
+                'optimum_loss': valley.optimum_loss, 'interval': valley.interval, 'inside': valley.inside,
+                'note': valley.note})
+  return out
+
+
+def _cloud(analysis):
+  """The two exponents (or the first two coefficients that are no amplitudes) of the refits."""
+  form, boot = analysis.fit.form, analysis.boot
+  names = list(form.exponents) + [n for n in form.names if n in ('E', 'e', 'c', 'g', 'd') and n not in form.exponents]
+  if boot is None or len(names) < 2:
+    return None
+  i, j = (form.names.index(name) for name in names[:2])
+  draws = boot.coefficients[:CLOUD]
+  best = analysis.fit.coefficients
+  return {'names': names[:2], 'x': draws[:, i].tolist(), 'y': draws[:, j].tolist(), 'best': [best[n] for n in names[:2]]}
+
+
+def _curves(analysis, color):
+  points, out = analysis.points, []
+  size = points.columns.get('params')
+  for i, run in enumerate(points.runs):
+    if run in points.curves and len(points.curves[run][0]) > 1:
+      x, y = points.curves[run]
+      out.append({'run': run, 'color': color(size[i]) if size is not None else '#3e4a89', 'x': x.tolist(), 'y': y.tolist()})
+  return out

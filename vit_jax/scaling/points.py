@@ -1,0 +1,244 @@
+"""The points of a law: one per finished run (or table row), cleaned, with everything dropped counted and named."""
+
+import collections
+import dataclasses
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from vit_jax import config as config_lib
+from vit_jax.errors import UserError, nearest
+from vit_jax.scaling import tables
+from vit_jax.scaling.tables import SPLITS, Row
+
+LABELS = ('run', 'lineage', 'seed', 'learning_rate')  # columns with a meaning of their own that need no number
+AXES = ('params', 'examples', 'unique_examples', 'flops')
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+  """n points.
+
+  Attributes:
+    metric, x_name: the names of what is predicted and of x; y [n]: the metric's values, above 0.
+    columns {name: [n]}: the numeric inputs that every point has (those of AXES and `x`).
+    runs [n]: names; clusters [n]: what is resampled as one in the bootstrap (a trunk and its branches, or a run).
+    rows [n]: each point's source row, for groups, hold-outs and the report.
+    curves {run: (x name, [m], [m])}: learning curves of run folders, for the figures only.
+    dropped: [(what, why)].
+  """
+  metric: str
+  x_name: str | None
+  y: np.ndarray
+  columns: dict[str, np.ndarray]
+  runs: list[str]
+  clusters: np.ndarray
+  rows: list[Row]
+  curves: dict[str, tuple[np.ndarray, np.ndarray]]
+  dropped: tuple[tuple[str, str], ...] = ()
+  notes: tuple[str, ...] = ()
+
+  def __len__(self) -> int:
+    return len(self.y)
+
+  def take(self, where: np.ndarray) -> 'Points':
+    """The points of a boolean mask or of indices, in that order."""
+    index = np.flatnonzero(where) if np.asarray(where).dtype == bool else np.asarray(where, int)
+    runs = [self.runs[i] for i in index]
+    return dataclasses.replace(
+        self, y=self.y[index], columns={k: v[index] for k, v in self.columns.items()}, runs=runs,
+        clusters=self.clusters[index], rows=[self.rows[i] for i in index],
+        curves={k: v for k, v in self.curves.items() if k in set(runs)})
+
+  @property
+  def size(self) -> tuple[str, np.ndarray]:
+    """What orders the points by how large a run is, and its values: x where one was chosen, else FLOPs, else N D."""
+    for name in ('x', 'flops'):
+      if name in self.columns:
+        return self.x_name if name == 'x' else name, self.columns[name]
+    if 'params' in self.columns and 'examples' in self.columns:
+      return 'params x examples', self.columns['params'] * self.columns['examples']
+    raise UserError(f'the points need x, flops, or params and examples to be put in order; they have '
+                    f'{", ".join(self.columns) or "none"}')
+
+  def dropped_words(self) -> list[str]:
+    """`3 runs: not finished (a, b, c)` for each reason."""
+    reasons = collections.defaultdict(list)
+    for what, why in self.dropped:
+      reasons[why].append(what)
+    return [f'{len(what)} dropped, {why}: {", ".join(what[:5])}{", ..." if len(what) > 5 else ""}'
+            for why, what in reasons.items()]
+
+
+def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None = None,
+         columns: Mapping[str, str] | None = None, group: str | None = None, need: Iterable[str] = ()) -> Points:
+  """Reads run folders (or folders of them) and tables into points.
+
+  Args:
+    metric: a column, or SPLIT/NAME of metrics.jsonl; a name without a split is read from `val` (else `test`).
+    x: the column that forms of one input read, also a foreign name.
+    columns: {our name: its name in the tables}, as in {'params': 'N', 'loss': 'val/loss'}; also of LABELS.
+    group: the column whose values are fitted apart; what differs between groups need not be comparable.
+    need: the columns without which a row is dropped; others of AXES are kept where every row has them.
+
+  Raises:
+    UserError: no such path, a missing column, values that are not comparable, or nothing left.
+  """
+  rename, rows, dropped, curves = dict(columns or {}), [], [], {}
+  for path in map(epath.Path, paths):
+    if not path.exists():
+      raise UserError(f'{path}: no such file or folder')
+    if path.is_dir():
+      folders = tables.find_runs(path)
+      if not folders:
+        raise UserError(f'{path}: no run.json in it or below it')
+      for folder in folders:
+        _add_run(folder, rename.get(metric, metric), rows, dropped, curves)
+    else:
+      table, left_out = tables.read_table(path)
+      rows += [{'run': f'{path.stem}:{i}', '_numbered': 'run' not in row, **row} for i, row in enumerate(table, 2)]
+      dropped += [tuple(words.rsplit(': ', 1)) for words in left_out]
+  for row in rows:
+    row |= {ours: row[rename[ours]] for ours in LABELS if rename.get(ours) in row}
+  rows, repeated = _unique(rows)
+  dropped += [(name, 'exact duplicate of another row') for name in repeated]
+  names = {name: rename.get(name, name) for name in (metric, *AXES)} | ({'x': rename.get(x, x)} if x else {})
+  _check_columns(rows, [metric, *need, *(['x'] if x else [])], {**rename, **names}, group)
+  kept, values = _clean(rows, names, [metric, *need, *(['x'] if x else [])], dropped)
+  _check_comparable(kept, group)
+  labels = [str(row.get('lineage') or row.get('config_hash') or row['run']) for row in kept]
+  runs = [str(row['run']) for row in kept]
+  return Points(metric, x, values.pop(metric), values, runs, np.unique(labels, return_inverse=True)[1], kept, curves,
+                tuple(dropped), tuple(_notes(runs, labels)))
+
+
+def column(points: Points, name: str) -> list[Any]:
+  """The values of any column of the source rows.
+
+  Raises:
+    UserError: a column that no row has (with the nearest name), or that some rows lack.
+  """
+  known = sorted({key for row in points.rows for key in row if not key.startswith('_')})
+  if name not in known:
+    raise UserError(f'{name}: no such column{nearest(name, known)}')
+  if lacking := [run for run, row in zip(points.runs, points.rows) if row.get(name) in (None, '')]:
+    raise UserError(f'{name}: missing in {len(lacking)} of {len(points)} points, such as {lacking[0]}')
+  return [row[name] for row in points.rows]
+
+
+def _add_run(folder, metric, rows, dropped, curves):
+  """Appends a run's final evaluation to `rows`, or to `dropped` with the reason."""
+  name, (run, lines) = folder.name, tables.read_run(folder)
+  if run.get('status') != 'finished':
+    dropped.append((name, f'not finished (status {run.get("status")!r})'))
+    return
+  split, _, short = metric.rpartition('/')
+  present = [s for s in ([split] if split else SPLITS[:2]) if any(line.get('split') == s for line in lines)]
+  scored = [line for line in lines if present and line['split'] == present[0] and short in line]
+  if not scored:
+    dropped.append((name, f'no {metric} in metrics.jsonl'))
+    return
+  if tables.half_line(folder / 'metrics.jsonl'):
+    dropped.append((f'{name}/metrics.jsonl', 'half-written last line'))
+  last, config = scored[-1], run.get('config') or {}
+  lineage = run.get('lineage')
+  rows.append({
+      'run': name, metric: last[short], 'split': present[0], 'params': run.get('params'),
+      'params_non_embedding': run.get('params_non_embedding'), 'data': (run.get('data') or {}).get('name'),
+      'lineage': (lineage.get('trunk') or lineage.get('parent')) if isinstance(lineage, dict) else lineage,
+      'learning_rate': (config.get('optimizer') or {}).get('learning_rate'), 'seed': config.get('seed'),
+      'config_hash': run.get('config_hash'), '_config': config, '_metric': metric,
+      **{k: last.get(k) for k in ('examples', 'unique_examples', 'flops', 'step', 'epochs')},
+      **{key: value for key, value in _flat(config).items() if '.' in key}})
+  curves[name] = tuple(np.array([(line['examples'], line[short]) for line in scored if line[short]], float).T)
+
+
+def _flat(tree, path=''):
+  """{'model.width': 64, ...} of a nested config, so that any field of it can be a group or a hold-out."""
+  out = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      out |= _flat(value, f'{path}{key}.')
+    elif isinstance(value, (str, int, float, bool)):
+      out[f'{path}{key}'] = value
+  return out
+
+
+def _unique(rows):
+  """The rows without exact duplicates (numbered names do not count), and the names of the duplicates."""
+  seen, kept, repeated = set(), [], []
+  for row in rows:
+    key = str(sorted((k, str(v)) for k, v in row.items() if not (k == 'run' and row.get('_numbered'))))
+    if key in seen:
+      repeated.append(row['run'])
+    else:
+      seen.add(key)
+      kept.append(row)
+  return kept, repeated
+
+
+def _check_columns(rows, needed, names, group):
+  known = sorted({key for row in rows for key in row if not key.startswith('_')})
+  for ours in [*needed, *(name for name in names if names[name] != name), *([group] if group else [])]:
+    theirs = names.get(ours, ours)
+    if theirs not in known and rows:
+      mapped = f' (for {ours})' if theirs != ours else f'; --columns={ours}=THEIR_NAME maps a foreign one'
+      raise UserError(f'no column {theirs!r} in the points{mapped}{nearest(theirs, known)}')
+
+
+def _clean(rows, names, needed, dropped):
+  """The rows whose needed values are numbers above 0, and {our name: values}; the others go to `dropped`."""
+  kept = []
+  for row in rows:
+    if reason := next(filter(None, (_fault(names[name], row.get(names[name])) for name in needed)), None):
+      dropped.append((str(row['run']), reason))
+    else:
+      kept.append(row)
+  if not kept:
+    raise UserError(f'no points left: {"; ".join(f"{what}: {why}" for what, why in dropped[:5]) or "nothing was read"}')
+  whole = [name for name in names if not any(_fault(theirs := names[name], row.get(theirs)) for row in kept)]
+  return kept, {name: np.array([float(row[names[name]]) for row in kept]) for name in whole}
+
+
+def _fault(name, value):
+  """What is wrong with a value, None where it is a number above 0."""
+  if value in (None, ''):
+    return f'no {name}'
+  try:
+    number = float(value)
+  except (TypeError, ValueError):
+    return f'{name} is not a number'
+  if not math.isfinite(number):
+    return f'{name} is {number}'
+  return None if number > 0 else f'{name} is not above 0'
+
+
+def _check_comparable(rows, group):
+  """Refuses points whose metric means different things."""
+  for name, what in (('metric', 'metrics'), ('split', 'splits'), ('data', 'data sets')):
+    found = sorted({str(row[name]) for row in rows if row.get(name) not in (None, '')})
+    if len(found) > 1 and group != name:
+      raise UserError(f'the points mix {what} ({", ".join(found[:4])}): their values are not comparable; choose one, or '
+                      f'fit them apart with --group={name}')
+
+
+def _notes(names, labels):
+  several = sum(count > 1 for count in collections.Counter(names).values())
+  if several:
+    yield (f'{several} runs have several rows: checkpoints of a run are not independent, so runs are resampled whole; '
+           'rows from before the end of a decaying schedule do not lie on the law of finished runs')
+  if len(set(labels)) < len(set(names)):
+    yield f'{len(set(names))} runs form {len(set(labels))} independent lineages'
+
+
+def differences(points: Points, index: int, limit: int = 6) -> list[str]:
+  """How a run's config differs from its nearest neighbour's, for the report; empty for tables."""
+  ours = points.rows[index].get('_config')
+  others = [row['_config'] for i, row in enumerate(points.rows) if i != index and row.get('_config')]
+  if not ours or not others:
+    return []
+  return min((config_lib.differing_keys(ours, other) for other in others), key=len)[:limit]

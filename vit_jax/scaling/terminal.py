@@ -1,0 +1,84 @@
+"""The table that `law` prints."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vit_jax.scaling.analysis import Analysis
+from vit_jax.scaling.verdict import not_identified
+
+
+def show(console: Console, name: str, analysis: Analysis) -> None:
+  """Prints one group's law, from what it is fitted to down to its verdict. Names from logs are printed as they are."""
+  law, fit = analysis.law, analysis.fit
+  if name:
+    console.rule(Text(name))
+  console.print(Text(f'{law["metric"]} = {fit.form.formula}', style='bold'), highlight=False)
+  console.print(Text(_fit_line(law)), highlight=False)
+  if analysis.selection:
+    console.print(Text(analysis.selection.words()), highlight=False)
+  console.print(_coefficients(law))
+  if law['holdout']:
+    console.print(_holdout(law['holdout']))
+  if law['compute_optimal']:
+    console.print(_optimal(law['compute_optimal']))
+  for words in [*analysis.points.dropped_words(), *law['notes']]:
+    console.print(Text('note: ' + words), highlight=False)
+  for words in law['warnings']:
+    console.print(Text('warning: ' + words, style='yellow'), highlight=False)
+  console.print(Text('verdict: ' + law['verdict'], style='bold'), highlight=False)
+
+
+def number(value: float) -> str:
+  """Four significant digits, as 0.01234, 12.34, 1.234e+09."""
+  return f'{value:.4g}'
+
+
+def _fit_line(law):
+  objective, d = law['objective'], law['diagnostics']
+  name = objective['name'] + (f', delta {objective["delta"]:g}' if 'delta' in objective else '')
+  ends = f'{d["starts_ended_here"]} refined starts ended in this optimum'
+  return (f'{law["n"]} points; {name} (summed); {d["starts"]} starts, {ends}; gradient {d["gradient"]:.1g}; '
+          f'condition {d["condition"]:.3g}')
+
+
+def _table(title, *names):
+  table = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD, pad_edge=False)
+  for name in names:
+    table.add_column(name, justify='left' if name in ('coefficient', 'run') else 'right')
+  return table
+
+
+def _range(interval):
+  return f'{number(interval[0])} to {number(interval[1])}' if interval else '-'
+
+
+def _coefficients(law):
+  table, unclear = _table(None, 'coefficient', 'value', '95% interval'), not_identified(law)
+  for name, value in law['coefficients'].items():
+    interval = (law['ci95'] or {}).get(name)
+    table.add_row(name, 'not identified' if name in unclear else number(value), _range(interval))
+  return table
+
+
+def _holdout(held):
+  table = _table(f'held out: RMSLE {number(held["rmsle"])}, "no change" {number(held["rmsle_persistence"])}', 'run',
+                 held['size'], 'beyond', 'measured', 'predicted', '95% of a run', 'error', '"no change"')
+  for row in sorted(held['rows'], key=lambda row: row['size'])[-12:]:
+    table.add_row(Text(row['run'][:40]), number(row['size']), f'{row["factor"]:.2g}x', number(row['measured']),
+                  number(row['predicted']), _range(row.get('ci95_run')),
+                  f'{100 * (row["predicted"] / row["measured"] - 1):+.2f}%', number(row['persistence']))
+  if len(held['rows']) > 12:
+    table.caption = f'the largest 12 of {len(held["rows"])}; all are in law.json'
+  return table
+
+
+def _optimal(optimal):
+  table = _table(f'compute-optimal; {optimal["cost"]}', 'FLOPs', 'N*', '95%', 'D*', '95%', 'D/N', 'loss', '95%',
+                 '95% of a run')
+  for row in optimal['rows']:
+    table.add_row(number(row['flops']), number(row['params']), _range(row.get('params_ci95')), number(row['examples']),
+                  _range(row.get('examples_ci95')), number(row['examples_per_param']), number(row['loss']),
+                  _range(row.get('loss_ci95')), _range(row.get('loss_run_ci95')))
+  return table
