@@ -15,8 +15,7 @@ def get_config():
   c.model.pool = 'gap'
   c.data.source = 'digits'
   c.data.batch_size = 64
-  c.data.augment.crop, c.data.augment.crop_padding = 'pad', 1
-  c.optimizer.learning_rate, c.optimizer.weight_decay = 3e-3, 0.05
+  c.optimizer.learning_rate, c.optimizer.weight_decay = 3e-3, 0.3
   c.schedule.warmup_steps = 50
-  c.train.epochs = 40
+  c.train.epochs = 80
   return c

@@ -27,7 +27,7 @@ def get_config(arg=''):
   c.train.epochs = 90
   c.system.workers = 8
   if arg == 'runlocal':
-    c.data.source, c.data.batch_size = 'random', 8
+    c.data.source, c.data.batch_size, c.model.dtype = 'random:160', 8, 'float32'
     c.data.val_examples = 16
     c.schedule.warmup_steps = 1
     c.train.epochs, c.train.steps = 0, 4

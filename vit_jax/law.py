@@ -4,8 +4,8 @@ Reads run folders (or folders of them) and CSV/JSONL tables, local or in a bucke
 verdict, and writes OUT/law.json, figures (PNG and SVG) and OUT/report.html.
 """
 
-import json
 import math
+import shlex
 
 from absl import flags
 
@@ -13,7 +13,7 @@ from vit_jax import cli
 from vit_jax.errors import UserError, nearest
 
 _FORM = flags.DEFINE_string('form', 'auto', 'power, power_offset, shifted_power, m4, zhai (of --x); chinchilla, '
-                            'chinchilla_tied (alpha = beta), overtrain, data_constrained (of params and examples); auto.')
+                            'chinchilla_tied (alpha = beta), overtrain, data_constrained (of params, examples); auto.')
 _METRIC = flags.DEFINE_string('metric', 'loss', 'What is predicted: a column, or SPLIT/NAME; runs are read on val.')
 _X = flags.DEFINE_string('x', None, 'The input of forms of one input: examples, params, flops, or any column.')
 _OBJECTIVE = flags.DEFINE_string('objective', 'log_huber', 'log_huber, log_lsq or lsq.')
@@ -24,8 +24,8 @@ _HOLDOUT = flags.DEFINE_string('holdout', None, "largest:K, a comparison such as
                                'where it is 0 or "test").')
 _GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column apart.')
 _COLUMNS = flags.DEFINE_list('columns', [], 'OURS=THEIRS,...: foreign names, as params=N,loss=val/loss.')
-_SIGMA = flags.DEFINE_string('sigma', None, 'A column with the standard deviation of (the log of) each value: points are '
-                             'weighted by 1/sigma^2.')
+_SIGMA = flags.DEFINE_string('sigma', None, 'A column with the standard deviation of (the log of) each value: points '
+                             'are weighted by 1/sigma^2.')
 _BUDGET = flags.DEFINE_list('budget', [], 'FLOPs, one or several: the compute-optimal size, length and loss there.')
 _OUT = flags.DEFINE_string('out', None, 'Folder for law.json, the figures and report.html; default: printed only.')
 
@@ -44,7 +44,8 @@ def main(paths: list[str]) -> int:
   loaded = points.load(paths, _METRIC.value, x, columns, _GROUP.value, [name for name in inputs if name != 'x'])
   settings = analysis.Settings(_FORM.value, Objective(_OBJECTIVE.value, _DELTA.value), _BOOTSTRAP.value, _SEED.value,
                                _HOLDOUT.value, _SIGMA.value, budgets)
-  groups = {name: _analyse(name, group, settings) for name, group in analysis.split_groups(loaded, _GROUP.value).items()}
+  split = analysis.split_groups(loaded, _GROUP.value)
+  groups = {name: _analyse(name, group, settings) for name, group in split.items()}
   if budgets and not any(group.law['compute_optimal'] for group in groups.values()):
     raise UserError('--budget needs a form in params and examples, such as --form=chinchilla')
   console = Console()
@@ -104,11 +105,10 @@ def _positive(flag, text):
 
 def _command(paths):
   """The command that makes this law again."""
-  given = [f'--{name}={json.dumps(value) if " " in str(value) else value}' for name, value in (
-      (flag.name, ','.join(flag.value) if isinstance(flag.value, list) else flag.value)
-      for flag in (_FORM, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _HOLDOUT, _GROUP, _COLUMNS, _SIGMA, _BUDGET))
-           if value not in (None, '')]
-  return ' '.join(['python -m vit_jax.law', *paths, *given])
+  given = [_FORM, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _HOLDOUT, _GROUP, _COLUMNS, _SIGMA, _BUDGET]
+  texts = [(flag.name, ','.join(flag.value) if isinstance(flag.value, list) else flag.value) for flag in given]
+  words = [*paths, *(f'--{name}={text}' for name, text in texts if text not in (None, ''))]
+  return shlex.join(['python', '-m', 'vit_jax.law', *words])
 
 
 if __name__ == '__main__':

@@ -88,7 +88,8 @@ def compute_multipliers(groups: dict[str, Analysis]) -> list[dict]:
       sides = groups[a], groups[b]
       in_flops = all(g.fit.form.inputs == ('x',) and g.points.x_name == 'flops' for g in sides)
       in_sizes = all(g.fit.form.inputs != ('x',) for g in sides)
-      if in_flops or in_sizes:
+      falling = all(g.fit.coefficients.get('c', -1) < 0 for g in sides if g.fit.form.name == 'power')
+      if (in_flops or in_sizes) and falling:
         loss = max(float(g.points.y[g.fitted].min()) for g in sides)
         flops = np.concatenate([_flops(g.points.take(g.fitted), g.cost) for g in sides])
         row = frontier.multiplier(*((g.fit, g.boot, g.cost) for g in sides), loss, (flops.min(), flops.max()))
@@ -163,7 +164,8 @@ def _law(points, fitted, held, settings, fit, boot, cost, valleys):
       'objective': {'name': fit.objective.name, **({'delta': fit.objective.delta} if fit.objective.name == 'log_huber'
                                                    else {}), 'value': fit.value},
       'ci95': boot.interval() if boot else None,
-      'bootstrap': {'n': settings.replicates if boot else 0, 'seed': settings.seed, 'failed': boot.failed if boot else 0,
+      'bootstrap': {'n': settings.replicates if boot else 0, 'seed': settings.seed,
+                    'failed': boot.failed if boot else 0,
                     'clusters': boot.clusters if boot else int(len(np.unique(points.take(fitted).clusters)))},
       'holdout': _holdout(points, fitted, held, fit, boot) if held.any() else None,
       'compute_optimal': optimal and {'cost': cost.words(), 'exponents': frontier.frontier_exponents(fit, boot, cost),
@@ -174,8 +176,10 @@ def _law(points, fitted, held, settings, fit, boot, cost, valleys):
       'diagnostics': {'gradient': fit.gradient, 'starts': fit.starts, 'starts_ended_here': fit.ended_here,
                       'second_optimum': fit.second, 'at_bound': list(fit.at_bound),
                       'exponents': list(fit.form.exponents), 'condition': fit.condition,
-                      'sigma': fit.sigma, 'formula': fit.form.formula, 'source': fit.form.source},
-      'dropped': [{'what': what, 'why': why} for what, why in points.dropped],
+                      'sigma': fit.sigma,
+                      'equation': fit.form.equation(points.metric),
+                      'formula': fit.form.formula, 'source': fit.form.source},
+      'dropped': points.dropped_words(),
       'notes': list(points.notes)}
 
 

@@ -1,17 +1,17 @@
-"""One fit: the whole start grid scored, the best starts refined with exact derivatives, and how far to trust the end."""
+"""One fit: the start grid scored, the best starts refined with exact derivatives, and how far to trust the end."""
 
 import dataclasses
 
 import numpy as np
 
 from vit_jax.errors import UserError, nearest
-from vit_jax.scaling.forms import Chinchilla, ChinchillaTied, Columns, Form, Overtrain, Power, PowerOffset
-from vit_jax.scaling.forms import ShiftedPower, Zhai
-from vit_jax.scaling.forms_special import M4, DataConstrained
+from vit_jax.scaling import forms, forms_special
+from vit_jax.scaling.forms import Columns, Form
 from vit_jax.scaling.minimize import CONVERGED, Objective, minimize, score
 
-FORMS = {form.name: form for form in (Power, PowerOffset, ShiftedPower, M4, Zhai, Chinchilla, ChinchillaTied, Overtrain,
-                                      DataConstrained)}
+FORMS = {form.name: form for form in (
+    forms.Power, forms.PowerOffset, forms.ShiftedPower, forms_special.M4, forms.Zhai, forms.Chinchilla,
+    forms.ChinchillaTied, forms.Overtrain, forms_special.DataConstrained)}
 OBJECTIVES = ('log_huber', 'log_lsq', 'lsq')
 REFINED = 32  # starts that are refined
 GRADIENT_LIMIT = 1e-3  # of the points' absolute contributions: above it the fit is refused
@@ -102,8 +102,8 @@ def fit(name: str, columns: Columns, y: np.ndarray, objective: Objective = Objec
     for whole, part in zip((minima.theta, minima.value, minima.gradient), (on.theta, on.value, on.gradient)):
       whole[best] = part[0]
   if exact and not minima.gradient[best] < GRADIENT_LIMIT:
-    raise UserError(f'--form={name}: no minimum was reached from {len(theta)} starts: at the best point the gradient is '
-                    f'{minima.gradient[best]:.2g} of what the points pull (at most {GRADIENT_LIMIT:g} is accepted); '
+    raise UserError(f'--form={name}: no minimum was reached from {len(theta)} starts: at the best point the gradient '
+                    f'is {minima.gradient[best]:.2g} of what the points pull (at most {GRADIENT_LIMIT:g} is accepted); '
                     'another --objective or a form with fewer coefficients may suit these points')
   return _describe(form, objective, columns, y, weights, minima, best, theta, losses)
 
@@ -206,5 +206,5 @@ def _bound_words(parameter, label, low):
   if kind == 'log' and low:
     return f'the term of {label} has vanished: the data do not show it'
   if kind == 'shift':
-    return f'{label} is 0: the data show no shift' if low else f'{label} is at its upper bound: the data show no power law'
+    return f'{label} is 0: the data show no shift' if low else f'{label} is at its upper bound: no power law is seen'
   return f'{label} ended at its {"lower" if low else "upper"} bound: the data do not identify it'

@@ -55,6 +55,11 @@ class Form:
     """The coefficients `names` [R, len(names)] of `theta` [R, p]."""
     raise NotImplementedError
 
+  def equation(self, metric: str) -> str:
+    """`loss = b x^c`, on one line."""
+    formula = self.formula.partition(';')[0]
+    return f'{formula}, y = {metric}' if '=' in formula else f'{metric} = {formula}'
+
   def start_grid(self) -> np.ndarray:
     """Start values [S, p] of all parameters; the log-amplitudes are solved for (variable projection)."""
     return grid(*(self._starts(parameter) for parameter in self.parameters))
@@ -232,7 +237,7 @@ class ChinchillaTied(PowerSum):
 
 
 class Overtrain(ChinchillaTied):
-  name, formula = 'overtrain', 'E + a N^b + c 6^(b/2) (M N)^b, M = D/N'
+  name, formula = 'overtrain', 'E + a N^b + c 6^(b/2) (M N)^b; M = D/N'
   source = 'Gadre et al. 2024 (arXiv 2403.08540), equation 4 with C = 6 N D'
   names = ('E', 'a', 'b', 'c')
   labels, exponents = ('E', 'a', 'c', 'b'), ('b',)

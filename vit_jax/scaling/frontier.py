@@ -25,7 +25,8 @@ class Cost:
   def words(self) -> str:
     if self.assumed:
       return 'C = 6 N D is assumed, for the points have no flops column; it holds for one token an example'
-    return f'C = {self.k:.4g} N^{self.q:.4g} D, from the points (within {100 * self.spread:.2g}%)'
+    power = '' if self.q == 1 else f'^{self.q:.4g}'
+    return f'C = {self.k:.4g} N{power} D, from the points (within {100 * max(self.spread, 1e-4):.2g}%)'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,10 @@ class PowerLaw:
 
 
 def power_law(x: np.ndarray, y: np.ndarray, sigma: np.ndarray | None = None) -> PowerLaw:
-  """Ordinary least squares of ln y on ln x; with `sigma` [n], the standard deviations of ln y, weighted by 1/sigma^2."""
+  """Ordinary least squares of ln y on ln x.
+
+  With `sigma` [n], the standard deviations of ln y (not their squares, not their inverses), weighted by 1/sigma^2.
+  """
   u, v = np.log(np.asarray(x, float)), np.log(np.asarray(y, float))
   w = np.ones(len(u)) if sigma is None else 1 / np.asarray(sigma, float) ** 2
   mean_u, mean_v = np.average(u, weights=w), np.average(v, weights=w)

@@ -1,4 +1,4 @@
-"""What the figures show, as plain lists: the page (JavaScript) and the static figures (matplotlib) draw the same data."""
+"""What the figures show, as plain lists: the page (JavaScript) and the static figures (matplotlib) draw the same."""
 
 from typing import Any
 
@@ -6,13 +6,14 @@ import numpy as np
 
 from vit_jax.scaling import points as points_lib
 from vit_jax.scaling.analysis import Analysis
+from vit_jax.scaling.rollout import persistence
 
 LINES = 8  # at most so many sizes get a line; the points of all sizes are shown
 PLACES = 80  # along a line
 BEYOND = 3.0  # a line runs this factor past the largest x
 CLOUD = 600
-# Viridis without its lightest tenth: ordered in lightness, readable by the colour-blind and in grey.
-_PALETTE = ('#440154', '#482878', '#3e4a89', '#31688e', '#26828e', '#1f9e89', '#35b779', '#6ece58', '#b5de2b')
+# Viridis without its light end, which is lost on white: ordered in lightness, readable by the colour-blind and in grey.
+_PALETTE = ('#440154', '#482878', '#3e4a89', '#31688e', '#26828e', '#1f9e89', '#35b779', '#6cc24a')
 
 
 def payload(name: str, analysis: Analysis) -> dict[str, Any]:
@@ -42,7 +43,10 @@ def x_column(analysis: Analysis) -> str:
 
 
 def checklist(analysis: Analysis) -> list[list[str]]:
-  """What a reader must know to judge the fit, after the checklist of (Mis)Fitting (Li et al. 2025, arXiv 2502.18969)."""
+  """What a reader must know to judge the fit, after the checklist of (Mis)Fitting (Li et al. 2025, arXiv 2502.18969).
+
+  Rows [question, answer].
+  """
   law, points, fit = analysis.law, analysis.points, analysis.fit
   objective, d, boot = law['objective'], law['diagnostics'], law['bootstrap']
   delta = f', delta {objective["delta"]:g} of log loss' if 'delta' in objective else ''
@@ -52,17 +56,17 @@ def checklist(analysis: Analysis) -> list[list[str]]:
       ['Form', f'{fit.form.name}: {fit.form.formula}. {fit.form.source}'],
       ['Form and cut-off', analysis.selection.words() if analysis.selection else 'given, no cut-off'],
       ['What is counted', _counted(points, analysis)],
-      ['Checkpoints and metric', f'{law["metric"]}{" on " + ", ".join(counted) if counted else ""}; run folders give one '
-       'point a run, its last evaluation; unfinished runs are dropped'],
+      ['Checkpoints and metric', f'{law["metric"]}{" on " + ", ".join(counted) if counted else ""}; run folders give '
+       'one point a run, its last evaluation; unfinished runs are dropped'],
       ['Points', f'{law["n"]} fitted, {int(analysis.held.sum())} held out, '
        f'{int((~analysis.fitted & ~analysis.held).sum())} below the cut-off, {len(points.dropped)} dropped'],
       ['Dropped', '; '.join(points.dropped_words()) or 'none'],
       ['Objective', f'{objective["name"]}{delta}, summed over the points: {objective["value"]:.6g}'
        f'{f"; weighted by 1/{analysis.settings.sigma}^2" if analysis.settings.sigma else ""}'],
-      ['Starts', f'{d["starts"]} scored, {d["starts_ended_here"]} of those refined ended in this optimum; next optimum: '
-       + (f'objective {100 * second["excess"]:.2g}% higher' if second else 'none found')],
-      ['Minimum', f'gradient {d["gradient"]:.1g} of what the points pull; at a bound: {", ".join(d["at_bound"]) or "none"}; '
-       f'condition number {d["condition"]:.3g}'],
+      ['Starts', f'{d["starts"]} scored, {d["starts_ended_here"]} of those refined ended in this optimum; next '
+       'optimum: ' + (f'objective {100 * second["excess"]:.2g}% higher' if second else 'none found')],
+      ['Minimum', f'gradient {d["gradient"]:.1g} of what the points pull; at a bound: '
+       f'{", ".join(d["at_bound"]) or "none"}; condition number {d["condition"]:.3g}'],
       ['Intervals', f'95% percentiles of {boot["n"]} refits to resampled runs ({boot["clusters"]} independent runs or '
        f'lineages), seed {boot["seed"]}, {boot["failed"]} without a minimum' if boot['n'] else 'none'],
       ['Noise', f'residuals {100 * d["sigma"]:.2g}% (one sigma); ' + _seed_words(law['seed_noise'])],
@@ -79,9 +83,9 @@ def _seed_words(noise):
 
 def _counted(points, analysis):
   flops = points.columns.get('flops', points.columns['x'] if points.x_name == 'flops' else None)
-  words = ['params as given in the points (both counts, with and without embeddings and head, are on hover where logged)',
-           'examples are those seen, repeats included', 'FLOPs are those of training as logged' if flops is not None else
-           'no FLOPs in the points']
+  words = ['params as given in the points (where logged, the count without embeddings and head is on hover)',
+           'examples are those seen, repeats included',
+           'FLOPs are those of training as given' if flops is not None else 'no FLOPs in the points']
   if analysis.law['compute_optimal']:
     words.append(analysis.law['compute_optimal']['cost'])
   return '; '.join(words)
@@ -89,10 +93,8 @@ def _counted(points, analysis):
 
 def _law_figure(analysis, color):
   points, fit, x_name = analysis.points, analysis.fit, x_column(analysis)
-  x, (size_name, size) = points.columns[x_name], points.size
-  lines = _lines(analysis, x_name, color)
-  largest = size[analysis.fitted].max()
-  last = float(np.mean(points.y[analysis.fitted & (size >= largest * (1 - 1e-9))]))
+  x, (_, size) = points.columns[x_name], points.size
+  lines, last = _lines(analysis, x_name, color), persistence(size[analysis.fitted], points.y[analysis.fitted])
   return {'x': points.x_name if x_name == 'x' else x_name, 'y': points.metric, 'lines': lines, 'persistence': last,
           'fitted_from': float(x[analysis.fitted].min()), 'fitted_to': float(x[analysis.fitted].max()),
           'sizes': 'params' in fit.form.inputs}
@@ -101,7 +103,7 @@ def _law_figure(analysis, color):
 def _lines(analysis, x_name, color):
   points = analysis.points
   if x_name == 'x':
-    return [_line(analysis, 'x', {}, '#3e4a89', '', False, True)]
+    return [_line(analysis, 'x', {}, _PALETTE[2], '', False, True)]
   sizes = np.unique(points.columns['params'])
   shown = sizes[np.unique(np.linspace(0, len(sizes) - 1, LINES).round().astype(int))]
   held = np.unique(points.columns['params'][analysis.held]) if analysis.held.any() else sizes[-1:]
@@ -134,8 +136,9 @@ def _points(analysis, color):
     row = points.rows[i]
     state = 'fitted' if analysis.fitted[i] else 'held' if analysis.held[i] else 'below'
     out.append({
-        'run': points.runs[i], 'x': float(x[i]), 'y': float(points.y[i]), 'state': state, 'predicted': float(predicted[i]),
-        'color': color(size[i]) if size is not None else '#3e4a89', 'residual': float(residual[i]),
+        'run': points.runs[i], 'x': float(x[i]), 'y': float(points.y[i]), 'state': state,
+        'predicted': float(predicted[i]),
+        'color': color(size[i]) if size is not None else _PALETTE[2], 'residual': float(residual[i]),
         'differs': points_lib.differences(points, i),
         **{k: _plain(v[i]) for k, v in points.columns.items() if k != 'x'},
         'params_non_embedding': _plain(row.get('params_non_embedding')),
@@ -173,7 +176,8 @@ def _cloud(analysis):
   i, j = (form.names.index(name) for name in names[:2])
   draws = boot.coefficients[:CLOUD]
   best = analysis.fit.coefficients
-  return {'names': names[:2], 'x': draws[:, i].tolist(), 'y': draws[:, j].tolist(), 'best': [best[n] for n in names[:2]]}
+  return {'names': names[:2], 'x': draws[:, i].tolist(), 'y': draws[:, j].tolist(),
+          'best': [best[n] for n in names[:2]]}
 
 
 def _curves(analysis, color):
@@ -182,5 +186,6 @@ def _curves(analysis, color):
   for i, run in enumerate(points.runs):
     if run in points.curves and len(points.curves[run][0]) > 1:
       x, y = points.curves[run]
-      out.append({'run': run, 'color': color(size[i]) if size is not None else '#3e4a89', 'x': x.tolist(), 'y': y.tolist()})
+      shade = color(size[i]) if size is not None else _PALETTE[2]
+      out.append({'run': run, 'color': shade, 'x': x.tolist(), 'y': y.tolist()})
   return out

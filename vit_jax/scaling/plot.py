@@ -1,20 +1,24 @@
 """Static figures, PNG and SVG: the law, the IsoFLOP valleys, and what to check."""
 
-from pathlib import Path
+import io
+import textwrap
 from typing import Any
 
 import matplotlib
 import numpy as np
+from etils import epath
+from matplotlib import lines, ticker
 from matplotlib.figure import Figure
 
-_INK, _FAINT = '#222222', '#8a8a8a'
+_INK, _FAINT, _GREY = '#222222', '#8a8a8a', '#c8c8c8'
 _STYLE = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': '#666666',
           'axes.titlesize': 10, 'axes.titlelocation': 'left', 'axes.grid': True, 'grid.color': '#ececec',
           'axes.axisbelow': True, 'legend.frameon': False, 'svg.fonttype': 'none', 'svg.hashsalt': 'law',
-          'text.parse_math': False, 'lines.solid_capstyle': 'round'}
+          'lines.solid_capstyle': 'round'}
+_AS_IS = {'parse_math': False}  # names from logs may hold dollar signs
 
 
-def write(folder: Path, stem: str, data: dict[str, Any]) -> list[Path]:
+def write(folder: epath.Path, stem: str, data: dict[str, Any]) -> list[epath.Path]:
   """Writes folder/stem.png and .svg of one group's payload, stem-isoflop where it has valleys, and stem-checks."""
   with matplotlib.rc_context(_STYLE):
     figures = {stem: law_figure(data), f'{stem}-checks': checks_figure(data)}
@@ -23,8 +27,10 @@ def write(folder: Path, stem: str, data: dict[str, Any]) -> list[Path]:
     written = []
     for name, figure in figures.items():
       for kind, extra in (('png', {'dpi': 160}), ('svg', {'metadata': {'Date': None}})):
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, bbox_inches='tight', **extra)
         written.append(folder / f'{name}.{kind}')
-        figure.savefig(written[-1], bbox_inches='tight', **extra)
+        written[-1].write_bytes(content.getvalue())  # the folder may be a bucket's
   return written
 
 
@@ -32,16 +38,19 @@ def law_figure(data: dict[str, Any]) -> Figure:
   """Fitted points filled, held-out hollow, below the cut-off grey; both bands; extrapolation shaded; persistence."""
   figure = Figure(figsize=(7.2, 4.6), layout='constrained')
   axes, law = figure.add_subplot(), data['figure']
-  axes.set(xscale='log', yscale='log', xlabel=law['x'], ylabel=law['y'])
+  axes.set(xscale='log', yscale='log')
+  axes.set_xlabel(law['x'], **_AS_IS)
+  axes.set_ylabel(law['y'], **_AS_IS)
   values = [p['y'] for p in data['points']]
   right = max(max(line['x']) for line in law['lines'])
   axes.axvspan(law['fitted_to'], right, color='#f3f1ea', zorder=0, lw=0)
   for line in law['lines']:
     if 'band_run' in line:
-      axes.fill_between(line['x'], *line['band_run'], color=line['color'], alpha=0.10, lw=0, label='95%, a new run')
+      axes.fill_between(line['x'], *line['band_run'], color=line['color'], alpha=0.12, lw=0, label='95%, a new run')
       axes.fill_between(line['x'], *line['band_law'], color=line['color'], alpha=0.30, lw=0, label='95%, the law')
     axes.plot(line['x'], line['y'], color=line['color'], lw=1.4, ls='--' if line['beyond'] else '-')
-  for state, words, face in (('below', 'below the cut-off', '#c8c8c8'), ('fitted', 'fitted', None), ('held', 'held out', 'white')):
+  states = (('below', 'below the cut-off', _GREY), ('fitted', 'fitted', None), ('held', 'held out', 'white'))
+  for state, words, face in states:
     _scatter(axes, [p for p in data['points'] if p['state'] == state], words, face)
   axes.axhline(law['persistence'], color=_FAINT, lw=1, ls=':', label='"no change" (largest fitted run)')
   low, high = min(values), max(values)
@@ -59,7 +68,8 @@ def isoflop_figure(data: dict[str, Any]) -> Figure:
   """Loss over N at each budget, with each optimum and its interval; a minimum outside its grid is a hollow triangle."""
   figure = Figure(figsize=(6.4, 4.4), layout='constrained')
   axes = figure.add_subplot()
-  axes.set(xscale='log', xlabel='params', ylabel=data['figure']['y'], title='IsoFLOP valleys')
+  axes.set(xscale='log', xlabel='params', title='IsoFLOP valleys')
+  axes.set_ylabel(data['figure']['y'], **_AS_IS)
   for valley in data['isoflop']:
     axes.plot(valley['params'], valley['loss'], 'o', ms=4, color=valley['color'], label=f'{valley["flops"]:.2g} FLOPs')
     axes.plot(valley['curve_x'], valley['curve_y'], color=valley['color'], lw=1.2)
@@ -82,7 +92,8 @@ def checks_figure(data: dict[str, Any]) -> Figure:
   """Residuals over size and data, the exponents' bootstrap cloud, and the error of forecasts over their distance."""
   figure = Figure(figsize=(9.6, 5.6), layout='constrained')
   panels = figure.subplots(2, 2).ravel()
-  names = [n for n in ('params', 'examples', 'learning_rate', 'flops') if any(p.get(n) for p in data['points'])] or ['x']
+  columns = ('params', 'examples', 'learning_rate', 'flops')
+  names = [name for name in columns if len({p.get(name) for p in data['points']}) > 1] or ['x']
   for axes, name in zip(panels[:2], (names * 2)[:2] if len(names) > 1 else [names[0], None]):
     if name is None:
       _histogram(axes, data)
@@ -95,9 +106,9 @@ def checks_figure(data: dict[str, Any]) -> Figure:
 
 def _scatter(axes, chosen, words, face):
   if chosen:
-    axes.scatter([p['x'] for p in chosen], [p['y'] for p in chosen], s=22 if face is None else 30, zorder=3, linewidths=1.3,
-                 c=face or [p['color'] for p in chosen],
-                 edgecolors=[p['color'] for p in chosen] if face != '#c8c8c8' else face, label=words)
+    colors = [p['color'] for p in chosen]
+    axes.scatter([p['x'] for p in chosen], [p['y'] for p in chosen], s=30 if face == 'white' else 22, zorder=3,
+                 linewidths=1.3, c=face or colors, edgecolors=face if face == _GREY else colors, label=words)
 
 
 def _legend(axes, law):
@@ -105,36 +116,35 @@ def _legend(axes, law):
   unique = dict(zip(labels, handles))
   for line in law['lines']:
     if line['label']:
-      unique[line['label']] = matplotlib.lines.Line2D([], [], color=line['color'], ls='--' if line['beyond'] else '-')
+      unique[line['label']] = lines.Line2D([], [], color=line['color'], ls='--' if line['beyond'] else '-')
+  for words, face in (('fitted', _INK), ('held out', 'white')):
+    if words in unique:  # in ink: the legend shows what the filling means, the colour is the size
+      unique[words] = lines.Line2D([], [], ls='', marker='o', ms=6, mec=_INK, mfc=face)
   axes.legend(unique.values(), unique.keys(), fontsize=7.5, loc='center left', bbox_to_anchor=(1, 0.5))
 
 
 def _title(axes, data):
-  words, lines, room = data['law']['verdict'].split(), [''], 92
-  for word in words:
-    if len(lines[-1]) + len(word) > room:
-      lines.append('')
-    lines[-1] += word + ' '
   name = f'{data["name"]}: ' if data['name'] else ''
-  axes.set_title(f'{name}{data["law"]["metric"]} = {data["law"]["diagnostics"]["formula"].split(";")[0]}\n' + '\n'.join(lines),
-                 fontsize=8.5, color=_INK)
+  words = [name + data['law']['diagnostics']['equation'], *textwrap.wrap(data['law']['verdict'], 92)]
+  axes.set_title('\n'.join(words), fontsize=8.5, color=_INK, **_AS_IS)
 
 
 def _plain_ticks(axes):
   """Plain numbers on a log axis that spans less than two decades, where matplotlib would print 3 x 10^0."""
   low, high = axes.get_ylim()
   if high / low < 100:
-    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if high / low > 3 else np.arange(10, 100) / 10))
-    axes.yaxis.set_major_locator(matplotlib.ticker.FixedLocator(_ticks(low, high)))
+    axes.yaxis.set_major_locator(ticker.FixedLocator(_ticks(low, high)))
     axes.yaxis.set_major_formatter(lambda v, _: f'{v:.3g}')
-    axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
 
 
 def _ticks(low, high):
-  """About five round values from low to high, evenly spread in their logarithm."""
-  wanted = np.exp(np.linspace(np.log(low), np.log(high), 7))[1:-1]
-  step = 10 ** np.floor(np.log10(np.diff(wanted).min()))
-  return np.unique(np.round(wanted / step) * step)
+  """Round values on a log axis from low to high."""
+  if high / low < 3:
+    return [v for v in ticker.MaxNLocator(6).tick_values(low, high) if low <= v <= high]
+  steps = (1, 1.5, 2, 3, 4, 5, 7) if high / low < 8 else (1, 2, 5)
+  powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)))
+  return [m * power for power in powers for m in steps if low <= m * power <= high]
 
 
 def _residuals(axes, data, name):
@@ -143,8 +153,9 @@ def _residuals(axes, data, name):
   axes.axhline(0, color=_FAINT, lw=1)
   for p in chosen:
     axes.plot(p[name], np.clip(p['residual'], -8, 8), 'o', ms=4, color=p['color'],
-              mfc='white' if p['state'] == 'held' else p['color'] if p['state'] == 'fitted' else '#c8c8c8')
-  axes.set(xscale='log', xlabel=name.replace('_', ' '), ylabel='residual (sigma)', title=f'Residuals over {name.replace("_", " ")}')
+              mfc='white' if p['state'] == 'held' else p['color'] if p['state'] == 'fitted' else _GREY)
+  axes.set(xscale='log', xlabel=name.replace('_', ' '), ylabel='residual (sigma)')
+  axes.set_title(f'Residuals over {name.replace("_", " ")}')
 
 
 def _histogram(axes, data):
@@ -163,7 +174,8 @@ def _cloud(axes, cloud):
 
 
 def _rollout(axes, rows):
-  axes.set(title='Forecast error over distance', xlabel='size over the largest fitted', ylabel='|ln predicted / measured|')
+  axes.set(xlabel='size over the largest fitted', ylabel='|ln predicted / measured|')
+  axes.set_title('Forecast error over distance')
   if not rows:
     axes.text(0.5, 0.5, 'too few sizes', color=_FAINT, ha='center', transform=axes.transAxes)
     return

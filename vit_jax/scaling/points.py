@@ -222,8 +222,8 @@ def _check_comparable(rows, group):
   for name, what in (('metric', 'metrics'), ('split', 'splits'), ('data', 'data sets')):
     found = sorted({str(row[name]) for row in rows if row.get(name) not in (None, '')})
     if len(found) > 1 and group != name:
-      raise UserError(f'the points mix {what} ({", ".join(found[:4])}): their values are not comparable; choose one, or '
-                      f'fit them apart with --group={name}')
+      raise UserError(f'the points mix {what} ({", ".join(found[:4])}): their values are not comparable; choose '
+                      f'one, or fit them apart with --group={name}')
 
 
 def _notes(names, labels):

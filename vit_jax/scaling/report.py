@@ -33,7 +33,7 @@ def write(out: str, groups: dict[str, Analysis], multipliers: list[dict], comman
   figures = []
   for stem, group in zip(stems(groups), data):
     figures += plot.write(folder, stem, group)
-  return f'{folder}/ law.json, report.html, {", ".join(path.name for path in figures)}'
+  return f'{folder}: report.html, law.json and {len(figures)} figures ({figures[0].name}, ...)'
 
 
 def law_json(groups: dict[str, Analysis], multipliers: list[dict], command: str) -> dict[str, Any]:

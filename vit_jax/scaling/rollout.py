@@ -1,4 +1,4 @@
-"""How the error of a forecast grows with its distance: refits to ever larger runs, each tried on all that are larger."""
+"""How the error of a forecast grows with its distance: refits to ever larger runs, each tried on all larger ones."""
 
 import numpy as np
 
@@ -24,7 +24,8 @@ def rollout(points: Points, form: str, objective: Objective) -> list[dict]:
   for boundary in picked:
     inside = size <= boundary
     try:
-      fit = estimate.fit(form, {k: v[inside] for k, v in points.columns.items()}, points.y[inside], objective, exact=False)
+      small = points.take(inside)
+      fit = estimate.fit(form, small.columns, small.y, objective, exact=False)
     except UserError:  # an input that does not vary among the smaller runs
       continue
     predicted = fit.predict({k: v[~inside] for k, v in points.columns.items()})

@@ -41,8 +41,8 @@ class Selection:
   def words(self) -> str:
     best = self.best
     cut = f'from {self.size} >= {best.cutoff:.3g} on' if best.kept < 1 else 'no cut-off'
-    return (f'form {best.form}, {cut}: chosen among {len(self.candidates)} combinations by {self.folds} forecasts of the '
-            f'points with {self.size} >= {self.slice_from:.3g} inside the training range (RMSLE {best.score:.3g})')
+    return (f'form {best.form}, {cut}: chosen among {len(self.candidates)} combinations by {self.folds} forecasts of '
+            f'the points with {self.size} >= {self.slice_from:.3g} inside the training range (RMSLE {best.score:.3g})')
 
 
 def candidate_forms(points: Points) -> tuple[str, ...]:
@@ -79,8 +79,8 @@ def choose(points: Points, forms: tuple[str, ...], objective: Objective, weights
       if None not in scores:
         found.append(Candidate(form, float(lowest), float(np.mean(size >= lowest)), float(np.mean(scores))))
   if not found:
-    raise UserError(f'--form=auto: too few points below the validation slice ({size_name} < {sizes[-held]:.3g}) for any '
-                    f'of {", ".join(forms)}; choose a form')
+    raise UserError(f'--form=auto: too few points below the validation slice ({size_name} < {sizes[-held]:.3g}) for '
+                    f'any of {", ".join(forms)}; choose a form')
   found.sort(key=lambda c: c.score)
   near = [c for c in found if c.score <= (1 + CLOSE) * found[0].score]
   best = min(near, key=lambda c: (len(estimate.FORMS[c.form].parameters), c.score))

@@ -11,10 +11,10 @@ from vit_jax.scaling.verdict import not_identified
 
 def show(console: Console, name: str, analysis: Analysis) -> None:
   """Prints one group's law, from what it is fitted to down to its verdict. Names from logs are printed as they are."""
-  law, fit = analysis.law, analysis.fit
+  law = analysis.law
   if name:
     console.rule(Text(name))
-  console.print(Text(f'{law["metric"]} = {fit.form.formula}', style='bold'), highlight=False)
+  console.print(Text(law['diagnostics']['equation'], style='bold'), highlight=False)
   console.print(Text(_fit_line(law)), highlight=False)
   if analysis.selection:
     console.print(Text(analysis.selection.words()), highlight=False)
@@ -31,8 +31,8 @@ def show(console: Console, name: str, analysis: Analysis) -> None:
 
 
 def number(value: float) -> str:
-  """Four significant digits, as 0.01234, 12.34, 1.234e+09."""
-  return f'{value:.4g}'
+  """Four significant digits, as 0.01234, 12.34, 1.234e9."""
+  return f'{value:.4g}'.replace('e+', 'e')
 
 
 def _fit_line(law):
@@ -51,7 +51,12 @@ def _table(title, *names):
 
 
 def _range(interval):
-  return f'{number(interval[0])} to {number(interval[1])}' if interval else '-'
+  return f'{interval[0]:.3g} .. {interval[1]:.3g}'.replace('e+', 'e') if interval else '-'
+
+
+def _with_range(value, interval):
+  """The value over its interval: two lines, so that tables fit a terminal of 80 columns."""
+  return number(value) + (f'\n{_range(interval)}' if interval else '')
 
 
 def _coefficients(law):
@@ -63,22 +68,23 @@ def _coefficients(law):
 
 
 def _holdout(held):
-  table = _table(f'held out: RMSLE {number(held["rmsle"])}, "no change" {number(held["rmsle_persistence"])}', 'run',
-                 held['size'], 'beyond', 'measured', 'predicted', '95% of a run', 'error', '"no change"')
+  last = held['rows'][0]['persistence']
+  title = (f'held out (below: 95% of a run); RMSLE {number(held["rmsle"])}, of "no change" ({number(last)}) '
+           f'{number(held["rmsle_persistence"])}')
+  table = _table(title, 'run', held['size'], 'beyond', 'measured', 'predicted', 'error')
   for row in sorted(held['rows'], key=lambda row: row['size'])[-12:]:
-    table.add_row(Text(row['run'][:40]), number(row['size']), f'{row["factor"]:.2g}x', number(row['measured']),
-                  number(row['predicted']), _range(row.get('ci95_run')),
-                  f'{100 * (row["predicted"] / row["measured"] - 1):+.2f}%', number(row['persistence']))
+    table.add_row(Text(row['run'][:26]), number(row['size']), f'{row["factor"]:.2f}x', number(row['measured']),
+                  _with_range(row['predicted'], row.get('ci95_run')),
+                  f'{100 * (row["predicted"] / row["measured"] - 1):+.2f}%')
   if len(held['rows']) > 12:
     table.caption = f'the largest 12 of {len(held["rows"])}; all are in law.json'
   return table
 
 
 def _optimal(optimal):
-  table = _table(f'compute-optimal; {optimal["cost"]}', 'FLOPs', 'N*', '95%', 'D*', '95%', 'D/N', 'loss', '95%',
-                 '95% of a run')
+  table = _table(f'compute-optimal (below: 95%); {optimal["cost"]}', 'FLOPs', 'N*', 'D*', 'D*/N*', 'loss', 'of a run')
   for row in optimal['rows']:
-    table.add_row(number(row['flops']), number(row['params']), _range(row.get('params_ci95')), number(row['examples']),
-                  _range(row.get('examples_ci95')), number(row['examples_per_param']), number(row['loss']),
-                  _range(row.get('loss_ci95')), _range(row.get('loss_run_ci95')))
+    table.add_row(number(row['flops']), _with_range(row['params'], row.get('params_ci95')),
+                  _with_range(row['examples'], row.get('examples_ci95')), number(row['examples_per_param']),
+                  _with_range(row['loss'], row.get('loss_ci95')), '\n' + _range(row.get('loss_run_ci95')))
   return table

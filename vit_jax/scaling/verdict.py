@@ -35,19 +35,19 @@ def warnings(fit, boot, law, points, cost, settings, noise) -> list[str]:
     out.append(f'{boot.failed} of {settings.replicates} refits found no minimum and were left out')
   for name in not_identified(law):
     interval = (law['ci95'] or {}).get(name)
-    out.append(f'{name} is not identified' + (f': its 95% interval is {interval[0]:.3g} to {interval[1]:.3g}' if interval
-                                              else ''))
+    words = f': its 95% interval is {interval[0]:.3g} to {interval[1]:.3g}' if interval else ''
+    out.append(f'{name} is not identified{words}')
   if law['compute_optimal']:
     if cost.assumed:
       out.append(cost.words())
     elif cost.spread > COST_SPREAD:
-      out.append(f'FLOPs are not k N^q D for these points (off by up to {100 * cost.spread:.2g}%): compute-optimal sizes '
-                 'are as uncertain')
+      out.append(f'FLOPs are not k N^q D for these points (off by up to {100 * cost.spread:.2g}%): compute-optimal '
+                 'sizes are as uncertain')
   if not settings.holdout:
     out.append('no points were held out: extrapolation is untested')
   if noise and fit.objective.log and fit.sigma > 3 * noise['std_log']:
-    out.append(f'the residuals ({100 * fit.sigma:.2g}%) are {fit.sigma / noise["std_log"]:.2g} times the spread between '
-               f'seeds ({100 * noise["std_log"]:.2g}%): the form misses something real')
+    out.append(f'the residuals ({100 * fit.sigma:.2g}%) are {fit.sigma / noise["std_log"]:.2g} times the spread '
+               f'between seeds ({100 * noise["std_log"]:.2g}%): the form misses something real')
   out += [f'IsoFLOP budget {v["flops"]:.3g}: {v["note"]}' for v in law['isoflop'] if v['note']]
   return out
 
@@ -65,7 +65,8 @@ def _holdout_words(held):
   errors = [abs(row['predicted'] / row['measured'] - 1) for row in rows]
   factor = max(row['factor'] for row in rows)
   where = f'{factor:.2g}x beyond the largest fitted run' if factor > 1.001 else 'inside the fitted range'
-  words = f'predicts {len(rows)} held-out {"point" if len(rows) == 1 else "points"} {where} within {_percent(max(errors))}'
+  count = f'{len(rows)} held-out {"point" if len(rows) == 1 else "points"}'
+  words = f'predicts {count} {where} within {_percent(max(errors))}'
   if 'inside' in rows[0]:
     words += f'; {sum(row["inside"] for row in rows)} of {len(rows)} inside the 95% interval of a run'
   if held['rmsle'] < held['rmsle_persistence']:

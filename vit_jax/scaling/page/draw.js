@@ -44,7 +44,7 @@ function logTicks(low, high, count) {
   }
   if (high / low < 3) return linearTicks(low, high, count).filter(t => t[0] > 0);
   const out = [];
-  for (let p = first - 1; p <= last; p++) for (const m of [1, 2, 5]) {
+  for (let p = first - 1; p <= last; p++) for (const m of high / low < 8 ? [1, 1.5, 2, 3, 4, 5, 7] : [1, 2, 5]) {
     const v = m * 10 ** p;
     if (v >= low && v <= high) out.push([v, format(v)]);
   }

@@ -58,8 +58,8 @@ function lawLegend(group) {
   const circle = (fill, stroke) => ['circle', {cx: 11, cy: 6, r: 4, fill, stroke, 'stroke-width': 1.6}];
   const bar = (opacity) => ['rect', {x: 1, y: 1, width: 20, height: 10, fill: c, 'fill-opacity': opacity}];
   const stroke = (color, dash) => ['line', {x1: 0, x2: 22, y1: 6, y2: 6, stroke: color, 'stroke-width': 2, 'stroke-dasharray': dash}];
-  if (has('fitted')) out.append(key('fitted', [circle(c, c)]));
-  if (has('held')) out.append(key('held out', [circle('#fff', c)]));
+  if (has('fitted')) out.append(key('fitted', [circle('#444', '#444')]));
+  if (has('held')) out.append(key('held out', [circle('#fff', '#444')]));
   if (has('below')) out.append(key('below the cut-off', [circle('#d2d4d8', '#b4b7bd')]));
   const banded = group.figure.lines.find(line => line.band_run);
   if (banded) out.append(key(`95% of the law${banded.label ? ', ' + banded.label : ''}`, [bar(0.32)]), key('95% of a new run', [bar(0.12)]));
@@ -208,7 +208,7 @@ function show(index) {
   for (const [i, button] of [...document.getElementById('groups').children].entries()) button.setAttribute('aria-pressed', String(i === index));
   document.getElementById('main').replaceChildren(
     el('h1', {}, law.verdict.charAt(0).toUpperCase() + law.verdict.slice(1)),
-    el('p', {class: 'formula'}, el('code', {}, `${law.metric} = ${law.diagnostics.formula}`), ` — ${law.form}; ${law.diagnostics.source}`),
+    el('p', {class: 'formula'}, el('code', {}, law.diagnostics.equation), ` — ${law.form}; ${law.diagnostics.source}`),
     el('div', {class: 'top'}, lawPanel(group), el('div', {}, coefficients(group), warnings(group), multipliers())),
     el('div', {class: 'grid'}, holdout(group), optimal(group), isoflop(group), residuals(group, 'params', 'N'),
       residuals(group, group.figure.sizes ? 'examples' : 'x', group.figure.sizes ? 'D (examples seen)' : group.figure.x),

@@ -1,0 +1,113 @@
+"""Allocation against brute force, power laws against numpy, multipliers against their definition."""
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from vit_jax.scaling import bootstrap, estimate, frontier, isoflop
+from vit_jax.scaling.minimize import Objective
+
+TRUE = np.array([[1.69], [406.4], [0.34], [410.7], [0.28]])
+N, D = (a.ravel() for a in np.meshgrid(np.geomspace(1e6, 1e9, 8), np.geomspace(1e8, 1e11, 6)))
+
+
+def loss(n, d, factor=1.0):
+  return 1.69 + 406.4 * n ** -0.34 + 410.7 * (d * factor) ** -0.28
+
+
+@pytest.mark.parametrize('cost', [frontier.Cost(), frontier.Cost(k=100.0, q=0.9)], ids=['6ND', 'other'])
+def test_allocation_is_the_minimum_over_n(cost):
+  for budget in (1e18, 1e22):
+    n, d, lowest = (float(a[0, 0]) for a in frontier.allocate(TRUE, np.array([budget]), cost))
+    assert cost.k * n ** cost.q * d == pytest.approx(budget)
+    at = lambda u, budget=budget: loss(np.exp(u), budget / (cost.k * np.exp(u * cost.q)))
+    best = optimize.minimize_scalar(at, bounds=(5, 40), method='bounded', options={'xatol': 1e-9})
+    assert np.log(n) == pytest.approx(best.x, abs=1e-4) and lowest == pytest.approx(best.fun, rel=1e-10)
+
+
+def test_allocation_is_hoffmann_equation_4():
+  E, A, alpha, B, beta = TRUE[:, 0]
+  G = (alpha * A / (beta * B)) ** (1 / (alpha + beta))
+  n, d, _ = frontier.allocate(TRUE, np.array([1e21]), frontier.Cost())
+  assert n[0, 0] == pytest.approx(G * (1e21 / 6) ** (beta / (alpha + beta)))
+  assert d[0, 0] == pytest.approx((1e21 / 6) ** (alpha / (alpha + beta)) / G)
+
+
+def test_cost_comes_from_the_points():
+  assert frontier.cost_law(N, D, 6 * N * D) == frontier.Cost(pytest.approx(6), 1.0, pytest.approx(0, abs=1e-9))
+  other = frontier.cost_law(N, D, 50 * N ** 0.9 * D)
+  assert (other.k, other.q) == (pytest.approx(50), pytest.approx(0.9))
+  assert frontier.cost_law(N, D, None).assumed
+
+
+def test_overtrain_has_the_frontier_of_the_tied_form():
+  y = loss(N, D) * np.exp(0.01 * np.random.default_rng(0).standard_normal(len(N)))
+  rows = [frontier.compute_optimal(estimate.fit(form, {'params': N, 'examples': D}, y, Objective('log_lsq')), None,
+                                   np.array([1e20]), frontier.Cost())[0] for form in ('chinchilla_tied', 'overtrain')]
+  assert rows[0] == pytest.approx(rows[1], rel=1e-4)
+
+
+def test_weighted_power_law_takes_sigma_not_its_inverse():
+  x, sigma = np.geomspace(1, 1e4, 9), np.geomspace(0.01, 1, 9)
+  y = 3 * x ** 0.5 * np.exp(sigma * np.random.default_rng(0).standard_normal(9))
+  slope, offset = np.polyfit(np.log(x), np.log(y), 1, w=1 / sigma)  # numpy squares its weights
+  weighted, plain = frontier.power_law(x, y, sigma), frontier.power_law(x, y)
+  assert (weighted.exponent, np.log(weighted.factor)) == (pytest.approx(slope), pytest.approx(offset))
+  assert plain.exponent == pytest.approx(np.polyfit(np.log(x), np.log(y), 1)[0])
+  assert abs(weighted.exponent - 0.5) < 0.05
+
+
+def test_multiplier_of_a_recipe_that_uses_data_twice_as_well():
+  """B's loss at D is A's at 2 D: it reaches the same loss at the same N with half the examples."""
+  cost, fits = frontier.Cost(), []
+  for factor in (1.0, 2.0):
+    y = loss(N, D, factor) * np.exp(1e-3 * np.random.default_rng(1).standard_normal(len(N)))
+    fit = estimate.fit('chinchilla', {'params': N, 'examples': D}, y, Objective('log_lsq'))
+    fits.append((fit, bootstrap.run(fit, np.arange(len(N)), 200), cost))
+  row = frontier.multiplier(*fits, 2.3, (6e14, 6e20))
+  assert row['multiplier'] == pytest.approx(0.5, rel=0.03)  # D scales alone: C = 6 N D halves at the same N
+  assert row['ci95'][0] < 0.5 < row['ci95'][1] and row['ci95'][1] / row['ci95'][0] < 1.2
+
+
+def test_a_loss_that_is_never_reached_costs_infinitely_much():
+  fit = estimate.fit('chinchilla', {'params': N, 'examples': D}, loss(N, D))
+  row = frontier.multiplier((fit, None, frontier.Cost()), (fit, None, frontier.Cost()), 1.0, (6e14, 6e20))
+  assert row['flops_a'] == np.inf
+
+
+def _grid(centre=1.0, spread=4.0, sizes=9, budgets=(1e18, 1e19, 1e20)):
+  """IsoFLOP runs about the true optimum of each budget."""
+  rows = []
+  for budget in budgets:
+    best = float(frontier.allocate(TRUE, np.array([budget]), frontier.Cost())[0][0, 0])
+    n = best * centre * np.geomspace(1 / spread, spread, sizes)
+    rows += [(v, budget / (6 * v), budget, loss(v, budget / (6 * v))) for v in n]
+  return np.array(rows).T
+
+
+def test_valleys_find_the_optimum_and_its_exponent():
+  found = isoflop.valleys(*_grid(spread=2.0))
+  truth = frontier.allocate(TRUE, np.array([v.flops for v in found]), frontier.Cost())[0][0]
+  assert [v.optimum for v in found] == pytest.approx(list(truth), rel=0.03)
+  assert all(v.inside and v.note == '' for v in found)
+  assert isoflop.optimal_pairs(found).exponent == pytest.approx(0.28 / 0.62, abs=0.01)
+
+
+def test_a_minimum_outside_its_grid_is_marked():
+  below, above = (isoflop.valleys(*_grid(centre, 2.0)) for centre in (12, 1 / 12))
+  assert all(not v.inside and 'below its grid' in v.note for v in below)
+  assert all(not v.inside and 'above its grid' in v.note for v in above)
+  assert isoflop.optimal_pairs(above) is None
+
+
+def test_interval_of_a_valley_holds_the_truth():
+  params, examples, flops, y = _grid(spread=3.0, sizes=7)
+  y = y * np.exp(0.003 * np.random.default_rng(0).standard_normal(len(y)))
+  found = isoflop.valleys(params, examples, flops, y)
+  truth = frontier.allocate(TRUE, np.array([v.flops for v in found]), frontier.Cost())[0][0]
+  assert all(v.interval[0] < t < v.interval[1] for v, t in zip(found, truth))
+
+
+def test_budgets_that_differ_by_rounding_are_one():
+  flops = np.array([1e18, 1.01e18, 0.995e18, 2e18, 2.01e18])
+  assert isoflop.budgets(flops).tolist() == [0, 0, 0, 1, 1]

@@ -1,0 +1,124 @@
+"""The command: law.json's contract, the page, the figures, and errors in words."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vit_jax.scaling import analysis, report
+from vit_jax.scaling.minimize import Objective
+from vit_jax.scaling.points import load
+
+ROOT = Path(__file__).parents[2]
+EVIL = '</script><img src=x onerror=alert(1)>"\'&\u2028$x_1^2$'
+
+
+def table(path, name='chinchilla', noise=0.005):
+  """An IsoFLOP grid of two recipes, the second with a loss 3% lower; one run's name tries to be markup."""
+  random, rows = np.random.default_rng(0), []
+  for recipe in ('a', 'b'):
+    for budget in (1e15, 1e16, 1e17):
+      for n in np.geomspace(0.3, 3, 6) * 0.04 * budget ** 0.5:
+        d = budget / (6 * n)
+        loss = (0.5 + 200 * n ** -0.35 + 300 * d ** -0.3) * (0.97 if recipe == 'b' else 1)
+        rows.append((EVIL.replace('"', '""') if not rows else f'run{len(rows)}', recipe, n, d, budget,
+                     loss * math.exp(noise * random.standard_normal())))
+  lines = ['run,recipe,params,examples,flops,loss'] + [f'"{r[0]}",' + ','.join(map(str, r[1:])) for r in rows]
+  path.write_text('\n'.join(lines) + '\n')
+  return path
+
+
+def law(*arguments):
+  return subprocess.run([sys.executable, '-m', 'vit_jax.law', *map(str, arguments)], capture_output=True, text=True,
+                        cwd=ROOT, env={'OMP_NUM_THREADS': '1', 'PATH': '/usr/bin:/bin', 'COLUMNS': '100'})
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('law')
+  done = law(table(folder / 'points.csv'), '--form=chinchilla', '--group=recipe', '--holdout=flops>=1e17',
+             '--bootstrap=100', '--budget=1e18', f'--out={folder}/out')
+  assert done.returncode == 0, done.stderr
+  return done.stdout, folder / 'out'
+
+
+def test_law_json_keeps_its_contract(written):
+  laws = json.loads((written[1] / 'law.json').read_text())
+  assert set(laws['groups']) == {'a', 'b'} and '--budget=1e18' in laws['command']
+  for fit in laws['groups'].values():
+    assert {'form', 'metric', 'n', 'coefficients', 'objective', 'ci95', 'bootstrap', 'holdout', 'compute_optimal',
+            'warnings'} <= set(fit)
+    assert (fit['form'], fit['metric'], fit['n']) == ('chinchilla', 'loss', 12)
+    assert set(fit['coefficients']) == set(fit['ci95']) == {'E', 'A', 'alpha', 'B', 'beta'}
+    assert (fit['bootstrap']['n'], fit['bootstrap']['seed'], fit['holdout']['n']) == (100, 0, 6)
+    assert all(low <= high for low, high in fit['ci95'].values())
+    measured, predicted = (np.array([row[k] for row in fit['holdout']['rows']]) for k in ('measured', 'predicted'))
+    assert fit['holdout']['rmsle'] == pytest.approx(np.sqrt(np.mean(np.log(predicted / measured) ** 2)))
+    assert fit['holdout']['rmse'] == pytest.approx(np.sqrt(np.mean((predicted - measured) ** 2)))
+    row, = fit['compute_optimal']['rows']
+    assert row['flops'] == 1e18 == pytest.approx(6 * row['params'] * row['examples'], rel=1e-3)
+    assert row['loss_run_ci95'][0] < row['loss'] < row['loss_run_ci95'][1]
+
+
+def test_terminal_ends_in_a_verdict_and_a_multiplier(written):
+  assert re.search(r'verdict: predicts 6 held-out points 10x beyond the largest fitted run within [\d.]+%', written[0])
+  multiplier, = json.loads((written[1] / 'law.json').read_text())['multipliers']
+  assert multiplier['multiplier'] < 1 and 'x the FLOPs of a' in written[0]
+
+
+def test_figures_are_there(written):
+  names = {path.name for path in written[1].iterdir()}
+  for group in 'ab':
+    for figure in (f'law-{group}', f'law-{group}-checks', f'law-{group}-isoflop'):
+      assert (written[1] / f'{figure}.png').read_bytes().startswith(b'\x89PNG')
+      assert f'{figure}.svg' in names
+
+
+def test_the_page_escapes_what_comes_from_logs_and_asks_no_network(written):
+  page = (written[1] / 'report.html').read_text()
+  assert '<img' not in page and page.count('</script>') == 2 and '\u2028' not in page
+  data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+  assert data['groups'][0]['points'][0]['run'] == EVIL  # what is shown is what was logged
+  assert "default-src 'none'" in page
+  assert not re.search(r'innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(', page)
+  assert not [url for url in re.findall(r'https?://[^\s"\']+', page) if url != 'http://www.w3.org/2000/svg']
+
+
+def test_the_page_holds_every_point_and_band(written):
+  data = json.loads(re.search(r'id="data">(.*?)</script>', (written[1] / 'report.html').read_text(), re.S)[1])
+  group = data['groups'][1]
+  assert sum(p['state'] == 'held' for p in group['points']) == 6 and len(group['points']) == 18
+  banded = [line for line in group['figure']['lines'] if 'band_run' in line]
+  for low, law_low, law_high, high in zip(*(banded[0][k][i] for k, i in (
+      ('band_run', 0), ('band_law', 0), ('band_law', 1), ('band_run', 1)))):
+    assert low <= law_low * 1.01 and law_low <= law_high and law_high <= high * 1.01  # ends are drawn at random
+  answers = dict(data['groups'][0]['checklist'])
+  assert 'summed' in answers['Objective'] and '4500 scored' in answers['Starts']
+
+
+def test_svgs_do_not_read_names_as_mathematics(tmp_path):
+  points = load([table(tmp_path / 'points.csv')], columns={'loss': 'loss'}, need=['params', 'examples'])
+  found = analysis.analyse(points, analysis.Settings('chinchilla', Objective(), 0))
+  where = report.write(str(tmp_path / 'out'), {'$x_1^2': found}, [], '')
+  assert '$x_1^2' in (tmp_path / 'out/law-_x_1_2.svg').read_text() and 'law-_x_1_2.png' in where
+
+
+@pytest.mark.parametrize('arguments, words', [
+    ([], 'nothing to read'),
+    (['--form=chinchila'], "did you mean 'chinchilla'"),
+    (['--form=power'], 'needs --x'),
+    (['--form=chinchilla', '--x=flops'], 'leave --x out'),
+    (['--form=power', '--x=flop'], "did you mean 'flops'"),
+    (['--form=chinchilla', '--columns=params'], 'OURS=THEIRS'),
+    (['--form=chinchilla', '--columns=parms=N'], "did you mean 'params'"),
+    (['--form=chinchilla', '--budget=-1'], 'a number above 0'),
+    (['--form=power', '--x=flops', '--budget=1e18', '--group=recipe'], '--budget needs a form in params'),
+    (['--form=chinchilla', '--holdout=flops>=1e16', '--bootstrap=0', '--metric=loss', '--group=run'], '--group=run')])
+def test_errors_are_one_line_and_exit_1(tmp_path, arguments, words):
+  done = law(*([table(tmp_path / 'points.csv')] if arguments else []), *arguments)
+  assert done.returncode == 1 and words in done.stderr and 'Traceback' not in done.stderr

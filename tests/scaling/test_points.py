@@ -1,0 +1,169 @@
+"""Reading points: run folders and tables, and every kind of bad input named."""
+
+import json
+
+import numpy as np
+import pytest
+
+from vit_jax import records
+from vit_jax.errors import UserError
+from vit_jax.scaling import analysis, holdout
+from vit_jax.scaling.points import differences, load
+
+
+def make_run(folder, loss=1.0, params=1000, steps=100, status='finished', seed=0, lineage=None, data='digits'):
+  config = {'family': 'vit', 'seed': seed, 'model': {'width': params // 10}, 'optimizer': {'learning_rate': 1e-3}}
+  records.write_run(folder, {
+      'config': config, 'config_hash': f'{params}-{steps}-{seed}', 'lineage': lineage, 'params': params,
+      'params_non_embedding': params - 100, 'data': {'name': data}, 'status': status})
+  lines = records.Lines(folder / 'metrics.jsonl')
+  rows = (('train', steps, 9.0), ('val', steps // 2, 2 * loss), ('val', steps, loss), ('test', steps, 8.0))
+  for split, step, value in rows:
+    lines.append({'split': split, 'step': step, 'examples': 64 * step, 'unique_examples': 500, 'flops': 6e3 * step,
+                  'loss': value, 'error': value / 10})
+  lines.close()
+  return folder
+
+
+def write(folder, text, name='points.csv'):
+  path = folder / name
+  path.write_text(text)
+  return path
+
+
+def test_a_run_gives_its_last_evaluation_on_val(tmp_path):
+  for i in range(3):
+    make_run(tmp_path / f'sweep/run{i}', 1.0 + i, 1000 * (i + 1))
+  points = load([tmp_path])
+  assert points.y.tolist() == [1, 2, 3] and points.runs == ['run0', 'run1', 'run2']
+  assert points.columns['params'].tolist() == [1000, 2000, 3000] and set(points.columns['examples']) == {6400}
+  assert points.size[0] == 'flops' and points.curves['run1'][1].tolist() == [4, 2]
+  assert points.rows[0]['learning_rate'] == 1e-3 and points.rows[0]['model.width'] == 100
+
+
+def test_another_metric_and_split(tmp_path):
+  make_run(tmp_path / 'run')
+  assert load([tmp_path], 'error').y.tolist() == [0.1]
+  assert load([tmp_path], 'test/loss').y.tolist() == [8]
+  assert load([tmp_path], columns={'loss': 'test/loss', 'params': 'params_non_embedding'}).y.tolist() == [8]
+  assert load([tmp_path], columns={'params': 'params_non_embedding'}).columns['params'].tolist() == [900]
+
+
+def test_unfinished_runs_and_half_lines_are_counted(tmp_path):
+  make_run(tmp_path / 'good')
+  make_run(tmp_path / 'other', status='running')
+  with open(tmp_path / 'good/metrics.jsonl', 'a') as file:
+    file.write('{"split": "val", "los')
+  points = load([tmp_path])
+  assert points.y.tolist() == [1.0]
+  assert points.dropped_words() == ["1 dropped, half-written last line: good/metrics.jsonl",
+                                    "1 dropped, not finished (status 'running'): other"]
+
+
+def test_branches_of_a_trunk_are_one_cluster(tmp_path):
+  for i, lineage in enumerate([{'trunk': 'a'}, {'trunk': 'a'}, {'trunk': 'b'}, None]):
+    make_run(tmp_path / f'run{i}', 1 + i, steps=100 + i, lineage=lineage)
+  points = load([tmp_path])
+  assert len(set(points.clusters)) == 3 and points.clusters[0] == points.clusters[1]
+  assert any('4 runs form 3 independent lineages' in words for words in points.notes)
+
+
+def test_runs_on_different_data_are_not_mixed(tmp_path):
+  make_run(tmp_path / 'a', data='digits')
+  make_run(tmp_path / 'b', data='fashion_mnist')
+  with pytest.raises(UserError, match=r'mix data sets \(digits, fashion_mnist\).*--group=data'):
+    load([tmp_path])
+  assert len(load([tmp_path], group='data')) == 2
+
+
+def test_what_differs_from_the_nearest_run(tmp_path):
+  for i, (params, seed) in enumerate([(1000, 0), (1000, 1), (5000, 2)]):
+    make_run(tmp_path / f'run{i}', 1 + i, params, seed=seed)
+  assert differences(load([tmp_path]), 0) == ['seed: 0, there 1']
+
+
+def test_noise_between_seeds(tmp_path):
+  for seed, loss in enumerate([1.0, 1.1, 0.9]):
+    make_run(tmp_path / f'run{seed}', loss, seed=seed)
+  make_run(tmp_path / 'alone', 0.5, 5000)
+  noise = analysis.seed_noise(load([tmp_path]))
+  assert (noise['sets'], noise['runs']) == (1, 3)
+  assert noise['std_log'] == pytest.approx(np.std(np.log([1.0, 1.1, 0.9]), ddof=1))
+
+
+def test_a_table_with_foreign_names(tmp_path):
+  path = write(tmp_path, 'N,D,val/loss,name\n1e6,1e8,3.0,a\n2e6,2e8,2.5,b\n')
+  points = load([path], columns={'params': 'N', 'examples': 'D', 'loss': 'val/loss', 'run': 'name'})
+  assert points.y.tolist() == [3, 2.5] and points.columns['params'].tolist() == [1e6, 2e6] and points.runs == ['a', 'b']
+
+
+def test_bad_rows_are_dropped_by_name_and_count(tmp_path):
+  path = write(tmp_path, 'run,params,loss\na,1e6,3\nb,1e6,nan\nc,1e6,0\nd,,2\ne,1e6,-1\nf,1e6,high\ng,1e6,\nh,2e6,2\n')
+  points = load([path], need=['params'])
+  assert points.runs == ['a', 'h']
+  assert dict(points.dropped) == {'b': 'loss is nan', 'c': 'loss is not above 0', 'd': 'no params',
+                                  'e': 'loss is not above 0', 'f': 'loss is not a number', 'g': 'no loss'}
+
+
+def test_columns_that_are_not_needed_do_not_cost_points(tmp_path):
+  path = write(tmp_path, 'run,params,examples,loss\na,1e6,1,3\nb,,2,2\n')
+  points = load([path], x='examples')
+  assert len(points) == 2 and 'params' not in points.columns
+
+
+def test_exact_duplicates_are_dropped_and_counted(tmp_path):
+  points = load([write(tmp_path, 'x,loss\n1,3\n2,2\n1,3\n1,3.1\n')], x='x')
+  assert points.y.tolist() == [3, 2, 3.1] and [why for _, why in points.dropped] == ['exact duplicate of another row']
+
+
+def test_a_half_written_last_line_of_a_table(tmp_path):
+  points = load([write(tmp_path, 'x,loss\n1,3\n2,2\n3')], x='x')
+  assert points.y.tolist() == [3, 2] and points.dropped == (('points.csv, line 4', 'half-written last line'),)
+  text = '\n'.join([json.dumps({'x': 1, 'loss': 3}), json.dumps({'x': 2, 'loss': 2}), '{"x": 3, "lo'])
+  points = load([write(tmp_path, text, 'points.jsonl')], x='x')
+  assert points.y.tolist() == [3, 2] and points.dropped == (('points.jsonl, line 3', 'half-written last line'),)
+
+
+@pytest.mark.parametrize('name, text, words', [
+    ('p.csv', 'x,loss\n1,3\n2\n3,1\n', 'line 3: 1 fields, where the header has 2'),
+    ('p.csv', 'x,x,loss\n1,1,3\n', "the column 'x' appears twice"),
+    ('p.csv', '', 'no rows'),
+    ('p.csv', 'x,loss\n1,nan\n', 'no points left.*loss is nan'),
+    ('p.csv', 'x,los\n1,3\n', "no column 'loss'.*did you mean 'los'"),
+    ('p.csv', 'y,loss\n1,3\n', "no column 'x'"),
+    ('p.csv', 'x,loss,split\n1,3,val\n2,3,train\n', r'mix splits \(train, val\)'),
+    ('p.csv', 'x,loss,metric\n1,3,loss\n2,3,error\n', r'mix metrics \(error, loss\)'),
+    ('p.jsonl', '{"x": 1, "loss": 3}\n{"x": 2\n{"x": 3, "loss": 1}\n', 'line 2: not JSON'),
+    ('p.json', '{"x": 1}', 'a list of objects'),
+    ('p.txt', 'x,loss\n1,3\n', 'ends in .csv')])
+def test_what_cannot_be_read_is_named(tmp_path, name, text, words):
+  with pytest.raises(UserError, match=words):
+    load([write(tmp_path, text, name)], x='x')
+
+
+def test_a_path_that_is_not_there(tmp_path):
+  with pytest.raises(UserError, match='no such file'):
+    load([tmp_path / 'nothing'])
+  with pytest.raises(UserError, match='no run.json'):
+    load([tmp_path])
+
+
+def points_of(tmp_path):
+  rows = '\n'.join(f'r{i},{10 ** i},{9 - i},{"test" if i > 3 else "train"},{int(i < 4)}' for i in range(6))
+  return load([write(tmp_path, f'run,flops,loss,part,fit\n{rows}\n')], x='flops')
+
+
+@pytest.mark.parametrize('spec, held', [
+    ('largest:2', [4, 5]), ('flops>=1e4', [4, 5]), ('flops > 1e4', [5]), ('loss<5', [5]), ('column:part', [4, 5]),
+    ('column:fit', [4, 5]), (None, [])])
+def test_holdouts(tmp_path, spec, held):
+  assert np.flatnonzero(holdout.mask(points_of(tmp_path), spec)).tolist() == held
+
+
+@pytest.mark.parametrize('spec, words', [
+    ('largest:6', 'from 1 to 5'), ('largest:0', 'from 1 to 5'), ('flops>=1e9', 'none of the 6'),
+    ('flops>=0', 'all 6'), ('column:prt', "did you mean 'part'"), ('flop>=1', "did you mean 'flops'"),
+    ('biggest', 'largest:K'), ('part>=1', 'not numeric')])
+def test_holdouts_that_make_no_sense(tmp_path, spec, words):
+  with pytest.raises(UserError, match=words):
+    holdout.mask(points_of(tmp_path), spec)

@@ -1,0 +1,74 @@
+"""The automatic choice: it forecasts inside the training range, and finds the form that made the data."""
+
+import numpy as np
+import pytest
+
+from vit_jax.errors import UserError
+from vit_jax.scaling import analysis, rollout, select
+from vit_jax.scaling.minimize import Objective
+from vit_jax.scaling.points import Points
+
+X = np.geomspace(1e3, 1e7, 16)
+LSQ = Objective('log_lsq')
+
+
+def points(y, noise=0.003, **columns):
+  columns = columns or {'x': X}
+  y = y * np.exp(noise * np.random.default_rng(0).standard_normal(len(y)))
+  rows = [{'run': str(i)} for i in range(len(y))]
+  return Points('loss', 'examples' if 'x' in columns else None, y, columns, [r['run'] for r in rows], np.arange(len(y)),
+                rows, {})
+
+
+def test_a_power_law_is_recognised():
+  chosen = select.choose(points(5 * X ** -0.2), select.ONE_INPUT, LSQ)
+  assert chosen.best.form == 'power'
+
+
+def test_an_irreducible_part_is_recognised():
+  chosen = select.choose(points(0.5 + 30 * X ** -0.4), select.ONE_INPUT, LSQ)
+  assert chosen.best.form != 'power'
+  power = [c for c in chosen.candidates if c.form == 'power']
+  assert min(c.score for c in power) > 1.5 * chosen.best.score
+
+
+def test_small_sizes_that_do_not_follow_are_cut_off():
+  y = 5 * X ** -0.2
+  y[:4] *= [1.6, 1.4, 1.25, 1.1]
+  chosen = select.choose(points(y, 0.001), ('power',), LSQ)
+  assert chosen.best.cutoff >= X[4]
+
+
+def test_the_hold_out_never_enters_the_choice():
+  """Values of held-out points may be anything: form, cut-off and coefficients stay the same."""
+  y, laws = 0.5 + 30 * X ** -0.4, []
+  for factor in (1.0, 7.0):
+    changed = np.where(np.arange(16) >= 13, factor, 1.0) * y
+    settings = analysis.Settings('auto', LSQ, replicates=0, holdout='largest:3')
+    laws.append(analysis.analyse(points(changed), settings).law)
+  assert laws[0]['coefficients'] == laws[1]['coefficients'] and laws[0]['selection'] == laws[1]['selection']
+  assert laws[0]['holdout']['rmsle'] < 0.05 < laws[1]['holdout']['rmsle']
+
+
+def test_candidates_follow_the_columns():
+  n, d = (a.ravel() for a in np.meshgrid(np.geomspace(1e5, 1e8, 5), np.geomspace(1e6, 1e9, 5)))
+  y = 1 + 100 * n ** -0.3 + 100 * d ** -0.3
+  assert select.candidate_forms(points(y, params=n, examples=d)) == ('chinchilla_tied', 'chinchilla')
+  repeated = points(y, params=n, examples=d, unique_examples=np.where(d > 1e7, 1e7, 1e6))
+  assert 'data_constrained' in select.candidate_forms(repeated)
+  with pytest.raises(UserError, match='choose an input with --x'):
+    select.candidate_forms(points(y, params=n))
+
+
+def test_too_few_sizes_are_refused():
+  few = points(5 * X ** -0.2).take(np.arange(4))
+  with pytest.raises(UserError, match='at least 5 distinct values of examples'):
+    select.choose(few, select.ONE_INPUT, LSQ)
+
+
+def test_rollout_errors_grow_with_distance():
+  rows = rollout.rollout(points(0.5 + 30 * X ** -0.4, 0.002), 'power', LSQ)  # the wrong form
+  near = np.mean([abs(r['error']) for r in rows if r['factor'] < 4])
+  far = np.mean([abs(r['error']) for r in rows if r['factor'] > 100])
+  assert far > 3 * near
+  assert all(r['persistence'] >= -0.05 for r in rows)  # the loss falls: nothing changing is always too high
