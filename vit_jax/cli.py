@@ -43,6 +43,9 @@ def run(main: Callable[..., int | None], positional: bool = False) -> None:
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(1)
+  except KeyboardInterrupt:
+    print('interrupted', file=sys.stderr)
+    sys.exit(130)
 
 
 def _parse(argv):

@@ -206,12 +206,6 @@ def test_opening_the_digits_imports_nothing_heavy():
   subprocess.run([sys.executable, '-c', code], check=True)
 
 
-def test_planning_without_the_data():
-  config = DataConfig(source='tfds:imagenet2012', image_size=(224, 224), channels=3, num_classes=1000)
-  assert pipeline.image_shape_and_classes(config) == ((224, 224, 3), 1000)
-  assert pipeline.image_shape_and_classes(DataConfig()) == ((8, 8, 1), 10)
-
-
 @pytest.mark.parametrize('options, message', [
   ({'batch_size': 0}, 'data.batch_size: 0; must be 1 or more'),
   ({'channels': 2}, 'data.channels: 2; must be 1 or 3'),

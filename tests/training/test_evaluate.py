@@ -18,7 +18,7 @@ def test_every_example_counts_once_on_any_batch_size_and_device_count(tiny_confi
   params = state.create(run.model, run.config.optimizer, 0, run.mesh).params
   params['head']['kernel'] = jax.random.normal(jax.random.key(0), params['head']['kernel'].shape)
   eval_step = jax.jit(evaluate.make_eval_step(run.model, device.normalize))
-  scores = evaluate.evaluate(eval_step, params, {}, run.eval_batches('test'))
+  scores = evaluate.evaluate(eval_step, params, {}, run.eval_batches('test', lambda errors: None))
 
   images, labels = run.data.arrays('test')
   assert len(images) == run.data.size('test') and len(images) % 7

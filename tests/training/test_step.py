@@ -109,7 +109,8 @@ def test_learning_rate_weight_decay_and_seed_do_not_recompile(tiny_config):
   batch, results = run.place(next(run.data.train_batches(0, 0, 1))), set()
   start = _randomised(run)
   for changed in ({}, {'learning_rate': jnp.float32(0.5)}, {'weight_decay': jnp.float32(5.0)}):
-    train_state, _ = step(start._replace(hparams=start.hparams | changed), batch)
+    hparams = {name: jax.device_put(changed.get(name, old), old.sharding) for name, old in start.hparams.items()}
+    train_state, _ = step(start._replace(hparams=hparams), batch)
     results.add(float(train_state.params['head']['kernel'].sum()))
   assert len(results) == 3 and step._cache_size() == 1
 

@@ -147,16 +147,6 @@ def open_data(config: DataConfig) -> Data:
   return Data(config, parts, (*image_size, channels))
 
 
-def image_shape_and_classes(config: DataConfig) -> tuple[tuple[int, int, int], int]:
-  """((H, W, C), number of classes), without opening the source where the config has all of image_size, channels and
-  num_classes: planning a run must not need its data."""
-  check(config)
-  if config.image_size and config.channels and config.num_classes:
-    return (*config.image_size, config.channels), config.num_classes
-  data = open_data(config)
-  return data.image_shape, data.num_classes
-
-
 def _own_size(config, sources):
   sizes = {source.image_size for source in sources.values()}
   if len(sizes) == 1 and None not in sizes:

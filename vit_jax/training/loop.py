@@ -169,7 +169,8 @@ class _Loop:
     self._wait(0)
     start = time.perf_counter()
     params = train_state.ema if self.run.config.optimizer.ema_decay else train_state.params
-    scores = evaluate.evaluate(self._eval_step, params, train_state.stats, self.run.eval_batches(split))
+    batches = self.run.eval_batches(split, lambda errors: self._report(errors, step))
+    scores = evaluate.evaluate(self._eval_step, params, train_state.stats, batches)
     row = {'split': split, **self.run.position(step), **scores}
     self.folder.log(row)
     seconds = time.perf_counter() - start

@@ -1,10 +1,11 @@
 """A run before its first step: everything that can be decided, checked and told without compiling."""
 
+import contextlib
 import dataclasses
 import functools
 import math
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,13 @@ class Run:
     arrays = {name: batch[name] for name in ('image', 'label', 'weight')}
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(self.batch_sharding, a), arrays)
 
-  def eval_batches(self, split: str) -> Iterator[dict]:
-    """The split's batches on the devices; empty batches where `val` was switched off."""
+  def eval_batches(self, split: str, report: Callable[[list[str]], None]) -> Iterator[dict]:
+    """The split's batches on the devices; `report` is told of pictures that cannot be read."""
     batch_size = self.config.evaluate.batch_size or self.config.data.batch_size
-    for batch in self.data.eval_batches(split, batch_size):
-      yield self.place(batch)
+    with contextlib.closing(self.data.eval_batches(split, batch_size, workers=self.config.system.workers)) as batches:
+      for batch in batches:
+        report(batches.take_errors())
+        yield self.place(batch)
 
   def position(self, step: int) -> dict[str, Any]:
     """Where a run stands after `step` steps: the fields that every row of metrics.jsonl begins with."""
@@ -88,6 +91,8 @@ def prepare(config: RunConfig) -> Run:
   _check_batches(config, mesh)
   optimizer.check(config.optimizer)
   data = pipeline.open_data(config.data)
+  if config.evaluate.patience and not data.size('val'):
+    raise UserError(f'evaluate.patience={config.evaluate.patience}: early stopping needs data.val_examples above 0')
   model = PureModel(config.family, config.model, data.image_shape, data.num_classes, config.system.execution)
   state.shardings(model, config.optimizer, mesh)  # refuses what the mesh does not divide
   stats = model.stats_shapes()
