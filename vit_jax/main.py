@@ -18,12 +18,14 @@ def main() -> int:
   if _CONFIG.value is None:
     raise UserError('--config is missing, as in --config=configs/quickstart.py')
   # After the flags: a misspelt one is answered before JAX is imported.
+  from vit_jax import host
   from vit_jax.config import config_hash
   from vit_jax.training import config as run_config
   from vit_jax.training import folder, loop
   from vit_jax.training import run as run_lib
   from vit_jax.training.display import Display
 
+  host.keep_freed_memory()
   config = run_config.cast(_CONFIG.value)
   workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{config_hash(config)}'
   run = run_lib.prepare(config)
