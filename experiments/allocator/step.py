@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-PAIRS, STEPS = 3, 100
+PAIRS, STEPS = 3, 60
 
 
 def measure(keep: bool) -> str:
