@@ -47,7 +47,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
     params, opt_state = optimizer.step(opt, grads, state.optimizer, state.params,
                                        scale * state.hparams['learning_rate'], state.hparams['weight_decay'])
     ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
-    new = {'loss': loss, 'correct': correct, 'weight': weight, 'grad_norm': optax.global_norm(grads),
+    new = {'loss': loss, 'correct': correct, 'weight': weight, 'grad_norm': optax.tree.norm(grads),
            'steps': jnp.float32(1)}
     metrics = jax.tree.map(jnp.add, state.metrics, new)
     return state._replace(params=params, stats=stats, optimizer=opt_state, ema=ema, step=state.step + 1,
