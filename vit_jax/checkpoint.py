@@ -17,13 +17,11 @@ FOLDER = 'checkpoints'
 class Checkpoints:
   """The checkpoints of one run folder: saved in the background, the last few and the best kept."""
 
-  def __init__(self, workdir: os.PathLike, keep_last: int = 2, keep_every: int | None = None):
-    """`keep_every`: steps between checkpoints that are kept for good."""
+  def __init__(self, workdir: os.PathLike, keep_last: int = 2):
+    """`keep_last`: how many of the newest are kept, beside the best."""
     best = preservation_policy.BestN(get_metric_fn=lambda metrics: -metrics['lowest'], n=1,
                                      keep_checkpoints_without_metrics=False)
     keep = [preservation_policy.LatestN(keep_last), best]
-    if keep_every:
-      keep.append(preservation_policy.EveryNSteps(keep_every))
     folder = epath.Path(workdir) / FOLDER
     self._manager = ocp.CheckpointManager(
         folder if '://' in os.fspath(folder) else folder.absolute(),

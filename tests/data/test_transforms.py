@@ -76,16 +76,16 @@ def test_resize_center_crop():
 
 def test_luma_and_repeated_grey():
   pixels = ramp()
-  grey = transforms.Decode(1)(pixels, None)
+  grey = pictures.decode(pixels, 1)
   np.testing.assert_allclose(grey[..., 0], pixels @ [0.299, 0.587, 0.114], atol=1)
-  np.testing.assert_array_equal(transforms.Decode(3)(grey, None), np.repeat(grey, 3, axis=2))
+  np.testing.assert_array_equal(pictures.decode(grey, 3), np.repeat(grey, 3, axis=2))
 
 
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('name', NAMES)
 def test_randaugment_operations_grow_with_the_magnitude(name, channels):
   checks = (np.indices((48, 64)).sum(0) % 2 * 30).astype(np.uint8)  # something to sharpen
-  pixels = transforms.Decode(channels)(ramp() // 2 + 40 + checks[..., None], None)
+  pixels = pictures.decode(ramp() // 2 + 40 + checks[..., None], channels)
   picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
   for sign in (-1, 1):
     change = []

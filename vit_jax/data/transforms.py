@@ -23,17 +23,6 @@ def generator(seed: int, step: int, row: int) -> np.random.Generator:
 
 
 @dataclasses.dataclass(frozen=True)
-class Decode:
-  """The whole picture at its own size."""
-
-  channels: int
-  random = False
-
-  def __call__(self, record: bytes | np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
-    return pictures.decode(record, self.channels)
-
-
-@dataclasses.dataclass(frozen=True)
 class ResizeCenterCrop:
   """The centre of the picture, its shape kept: `ratio` of the largest box of the wanted proportions.
 

@@ -6,7 +6,6 @@ al. 2024, arXiv 2404.10102, who resample runs).
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
@@ -83,11 +82,6 @@ def percentile(values: np.ndarray) -> list[float]:
   values = values[~np.isnan(values)]
   return [float(v) for v in np.quantile(values, _tails())] if len(values) else [float('nan')] * 2
 
-
-def derived(boot: Bootstrap | None, quantity: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
-  """`quantity` of the coefficients [R, k] of all refits; None without a bootstrap."""
-  with np.errstate(all='ignore'):
-    return None if boot is None else quantity(boot.coefficients)
 
 
 def _tails():
