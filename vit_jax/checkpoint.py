@@ -4,6 +4,7 @@ On disk there is nothing of Flax's or optax's classes: any version, and any othe
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,19 +16,26 @@ FOLDER = 'checkpoints'
 
 
 class Checkpoints:
-  """The checkpoints of one run folder: saved in the background, the last few and the best kept."""
+  """The checkpoints of one run folder: saved in the background, the last few, the best and the pinned ones kept."""
 
-  def __init__(self, workdir: os.PathLike, keep_last: int = 2):
-    """`keep_last`: how many of the newest are kept, beside the best."""
+  def __init__(self, workdir: os.PathLike, keep_last: int = 2, pinned: Sequence[int] = (), read_only: bool = False):
+    """Opens the folder, and makes it where it is missing.
+
+    Args:
+      workdir: the run folder.
+      keep_last: how many of the newest are kept, beside the best.
+      pinned: steps whose checkpoints are never cleared away.
+      read_only: touch nothing: another process may be writing there.
+    """
     best = preservation_policy.BestN(get_metric_fn=lambda metrics: -metrics['lowest'], n=1,
                                      keep_checkpoints_without_metrics=False)
-    keep = [preservation_policy.LatestN(keep_last), best]
+    keep = [preservation_policy.LatestN(keep_last), best, preservation_policy.CustomSteps(pinned)]
     folder = epath.Path(workdir) / FOLDER
     self._manager = ocp.CheckpointManager(
         folder if '://' in os.fspath(folder) else folder.absolute(),
         options=ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy(keep),
-            cleanup_tmp_directories=True, enable_async_checkpointing=True))
+            preservation_policy=preservation_policy.AnyPreservationPolicy(keep), read_only=read_only,
+            create=not read_only, cleanup_tmp_directories=not read_only, enable_async_checkpointing=True))
 
   def save(self, step: int, tree: dict[str, Any], record: dict[str, Any], metric: float | None = None) -> None:
     """Starts saving; returns once the arrays are copied off the device.
@@ -45,6 +53,10 @@ class Checkpoints:
   def latest(self) -> int | None:
     """The newest finished checkpoint's step."""
     return self._manager.latest_step()
+
+  def steps(self) -> list[int]:
+    """The steps of all finished checkpoints, in order."""
+    return sorted(self._manager.all_steps())
 
   def record(self, step: int) -> dict[str, Any]:
     """The JSON record of a checkpoint."""

@@ -11,6 +11,9 @@ from vit_jax.errors import UserError
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run folder, local or a bucket path; default runs/NAME-HASH.')
+_TRUNK = flags.DEFINE_string('trunk', None, 'Start from this folder\'s checkpoint where the cooldown begins.')
+_BRANCH_STEPS = flags.DEFINE_list('branch_steps', [], 'Train the trunk of wsd or rsqrt runs into --workdir, without a '
+                                  'cooldown, and keep the checkpoints of these steps: where branches begin.')
 _PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps to WORKDIR/profile, for XProf.')
 
 
@@ -19,7 +22,6 @@ def main() -> int:
     raise UserError('--config is missing, as in --config=configs/quickstart.py')
   # After the flags: a misspelt one is answered before JAX is imported.
   from vit_jax import host
-  from vit_jax.config import config_hash
   from vit_jax.training import config as run_config
   from vit_jax.training import folder, loop
   from vit_jax.training import run as run_lib
@@ -27,14 +29,21 @@ def main() -> int:
 
   host.keep_freed_memory()
   config = run_config.cast(_CONFIG.value)
-  workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{config_hash(config)}'
-  run = run_lib.prepare(config)
+  branch_steps = _steps(_BRANCH_STEPS.value)
+  run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
+  workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
   results, display = folder.finished_results(run, workdir), Display()
   display.header(run, cli.recipe_name(), workdir)
   if results is None:
-    results = loop.train(run, workdir, display, _PROFILE.value)
+    results = loop.train(run, workdir, display, _PROFILE.value, _TRUNK.value)
   display.summary(results, workdir)
   return 0
+
+
+def _steps(texts: list[str]) -> list[int]:
+  if wrong := [text for text in texts if not text.isdigit()]:
+    raise UserError(f'--branch_steps: {wrong[0]!r}, where numbers of steps are needed, as in 700,1400')
+  return [int(text) for text in texts]
 
 
 if __name__ == '__main__':

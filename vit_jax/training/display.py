@@ -95,6 +95,8 @@ class Display:
 
   def summary(self, results: dict[str, Any], workdir: os.PathLike) -> None:
     """The results, where they lie, and what to do next."""
+    if 'test' not in results:
+      return self.note(f'\ntrunk of {results["steps"]:,} steps: start its branches with --trunk={os.fspath(workdir)}')
     test, val, steps = results['test'], results['val'], f'{results["steps"]:,} steps'
     if results['step'] != results['steps']:
       steps = f'{results["step"]:,} steps (the best of {steps} by validation)'

@@ -1,5 +1,7 @@
 """A run's folder while it trains: its log, its checkpoints, and where a restart goes on."""
 
+import contextlib
+import dataclasses
 import os
 import time
 from typing import Any
@@ -9,13 +11,13 @@ from etils import epath
 from vit_jax import checkpoint, records
 from vit_jax import config as config_lib
 from vit_jax.errors import UserError
-from vit_jax.training import evaluate, state
+from vit_jax.training import branch, evaluate, state
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
 
 
 def finished_results(run: Run, workdir: os.PathLike) -> dict[str, Any] | None:
-  """The results of a run folder that has finished; None where there is something to do.
+  """The results of a run folder that has finished; None where there is something to do, as for a trunk that grows.
 
   Raises:
     UserError: the folder holds another run; the differing keys are named.
@@ -29,40 +31,57 @@ def finished_results(run: Run, workdir: os.PathLike) -> dict[str, Any] | None:
     keys = '; '.join(config_lib.differing_keys(identity(ours), identity(there)))
     raise UserError(f'{workdir} holds another run ({there["config_hash"]}; this one is {ours["config_hash"]}). '
                     f'Here {keys}. Give another --workdir')
-  return there.get('results')
+  results = there.get('results')
+  return None if results and run.branch_steps and results['steps'] < run.steps else results
 
 
 class RunFolder:
   """The open files of a run folder: metrics.jsonl, events.jsonl, checkpoints/ and tensorboard/."""
 
-  def __init__(self, run: Run, workdir: os.PathLike):
-    self.run, self.path = run, epath.Path(workdir)
+  def __init__(self, run: Run, workdir: os.PathLike, trunk: os.PathLike | None = None):
+    """Opens the folder of a run, which starts from the checkpoint where it leaves `trunk` (a folder).
+
+    Raises:
+      UserError: the trunk is that of another run, or there is none.
+    """
+    there = records.read_run(workdir) or {}
+    if run.branch_steps:  # earlier branches may still begin where they did
+      run = dataclasses.replace(run, branch_steps=tuple(sorted({*run.branch_steps, *there.get('branch_steps', ())})))
+    self.run, self.path, self._trunk = run, epath.Path(workdir), trunk
     self.metrics = records.Lines(self.path / records.METRICS)
     self.events = records.Events(self.path / records.EVENTS)
-    self.checkpoints = checkpoint.Checkpoints(workdir, run.config.system.keep_last)
+    self.checkpoints = checkpoint.Checkpoints(workdir, run.config.system.keep_last, pinned=run.branch_steps)
+    resumed = self.checkpoints.latest() is not None
+    self.lineage = there.get('lineage') if resumed else _lineage(run, trunk) if trunk else None
     self.val_rows: list[dict] = []
     self.saved_step: int | None = None
     self._tensorboard = None
 
   def restore_or_create(self) -> TrainState:
-    """The state of the newest checkpoint, with the log cut back to it; else the initial state."""
-    run, step = self.run, self.checkpoints.latest()
+    """The state of the newest checkpoint, with the log cut back to it; else the trunk's, or the initial state."""
+    run, step, event = self.run, self.checkpoints.latest(), 'resume'
     train_state = state.create(run.model, run.config.optimizer, run.config.seed, run.mesh)
-    if step is None:
-      self.metrics.rewind(0)
-    else:
+    if step is not None:
       train_state = self.restore(step, train_state)
       self.metrics.rewind(self.checkpoints.record(step)['metrics_bytes'])
+    else:
+      event = 'branch' if self.lineage else 'start'
+      self.metrics.rewind(0)
+      if self.lineage:
+        with contextlib.closing(checkpoint.Checkpoints(self._trunk, read_only=True)) as trunk:
+          train_state = _restore(trunk, self.lineage['step'], train_state)
+        train_state = state.reset_metrics(train_state)
     self.val_rows = [row for row in records.read_rows(self.path / records.METRICS) if row['split'] == 'val']
     self.saved_step = step
-    self.events.append({'event': 'start' if step is None else 'resume', 'step': step or 0, 'steps': run.steps})
+    begins = int(train_state.step)
+    self.events.append({'event': event, 'step': begins, 'steps': run.steps})
     from tensorboardX import SummaryWriter  # half a second, not needed before
-    self._tensorboard = SummaryWriter(os.fspath(self.path / 'tensorboard'), purge_step=(step or 0) + 1)
+    self._tensorboard = SummaryWriter(os.fspath(self.path / 'tensorboard'), purge_step=begins + 1)
     return train_state
 
   def restore(self, step: int, like: TrainState) -> TrainState:
     """The state of one checkpoint, placed as `like`."""
-    return state.from_plain(like, self.checkpoints.restore(step, checkpoint.abstract(state.to_plain(like))))
+    return _restore(self.checkpoints, step, like)
 
   def log(self, row: dict[str, Any]) -> None:
     """Adds a row to metrics.jsonl and its scalars to TensorBoard."""
@@ -92,3 +111,25 @@ class RunFolder:
     self.events.close()
     if self._tensorboard:
       self._tensorboard.close()
+
+
+def _lineage(run, trunk):
+  """{'trunk': its identity, 'step': the last kept checkpoint before the cooldown}; None where it has not come so far."""
+  there, ours = records.read_run(trunk), branch.trunk_hash(run.config)
+  if there is None or there['status'] != 'trunk':
+    raise UserError(f'--trunk={trunk}: no trunk there; the same command with --workdir={trunk} and --branch_steps='
+                    f'{branch.branch_step(run.config.schedule, run.steps)} in place of --trunk trains one')
+  if there['config_hash'] != ours:
+    record = run.record()['config']
+    keys = [key for key in config_lib.differing_keys(record, there['config'])
+            if not key.startswith((*(f'{part}.' for part in branch.NOT_SHARED), 'schedule.cooldown_fraction'))]
+    raise UserError(f'--trunk={trunk} is the trunk of other runs ({there["config_hash"]}; this one\'s is {ours}). '
+                    f'Here {"; ".join(keys)}')
+  last = branch.branch_step(run.config.schedule, run.steps)
+  with contextlib.closing(checkpoint.Checkpoints(trunk, read_only=True)) as checkpoints:
+    steps = [step for step in checkpoints.steps() if step in there['branch_steps'] and step <= last]
+  return {'trunk': ours, 'step': steps[-1]} if steps else None
+
+
+def _restore(checkpoints, step, like):
+  return state.from_plain(like, checkpoints.restore(step, checkpoint.abstract(state.to_plain(like))))

@@ -27,24 +27,30 @@ IN_FLIGHT = 2  # steps that the host may run ahead of the devices
 MOST_NAMED = 5  # unreadable pictures that are named on the screen; events.jsonl names them all
 
 
-def train(run: Run, workdir: os.PathLike, display: Display, profile: bool = False) -> dict[str, Any]:
+def train(run: Run, workdir: os.PathLike, display: Display, profile: bool = False,
+          trunk: os.PathLike | None = None) -> dict[str, Any]:
   """Trains a run to its end in `workdir`, from where it stands, and returns its results.
 
   metrics.jsonl and the final parameters are byte-equal to those of an uninterrupted run on the same devices.
 
+  Args:
+    trunk: the folder of a trunk (`branch`): the run starts where it leaves it, and its log begins there.
+
   Raises:
-    UserError: the loss is not a number any more, or a picture does not decode and data.on_error is 'stop'.
+    UserError: the loss is not a number any more, a picture does not decode and data.on_error is 'stop', or the
+      trunk is not this run's.
   """
-  with contextlib.closing(RunFolder(run, workdir)) as folder:
-    records.write_run(workdir, run.record() | {'status': 'running'})
+  with contextlib.closing(RunFolder(run, workdir, trunk)) as folder:
+    record = folder.run.record() | {'lineage': folder.lineage}
+    records.write_run(workdir, record | {'status': 'trunk' if run.branch_steps else 'running'})
     train_state = folder.restore_or_create()
-    if folder.saved_step is not None:
-      display.note(f'resumed at step {folder.saved_step} of {run.steps}')
-    loop = _Loop(run, folder, display)
+    if begins := int(train_state.step):
+      display.note(f'{"branched off" if folder.saved_step is None else "resumed"} at step {begins} of {run.steps}')
+    loop = _Loop(folder.run, folder, display)
     train_state = loop.to_end(train_state, profile)
     results = loop.results(train_state)
     folder.events.append({'event': 'finished', 'step': results['steps']})
-  records.write_run(workdir, run.record() | {'status': 'finished', 'results': results})
+  records.write_run(workdir, record | {'status': 'trunk' if run.branch_steps else 'finished', 'results': results})
   return results
 
 
@@ -91,8 +97,13 @@ class _Loop:
     return train_state
 
   def results(self, train_state: TrainState) -> dict[str, Any]:
-    """Scores `test`, once, with the final parameters, or with the best ones where patience was asked for."""
+    """Scores `test`, once, with the final parameters, or with the best ones where patience was asked for.
+
+    A trunk is not scored: its branches are.
+    """
     config, rows, steps = self.run.config.evaluate, self.folder.val_rows, int(train_state.step)
+    if self.run.branch_steps:
+      return {'steps': steps}
     val = evaluate.best_row(rows, config.metric) if config.patience and rows else rows[-1] if rows else None
     if val and val['step'] != steps:
       self.folder.checkpoints.wait()
@@ -118,6 +129,8 @@ class _Loop:
     return step > 0 and (step % every == 0 or step == self.run.steps)
 
   def _save_due(self, step: int) -> bool:
+    if step in self.run.branch_steps:
+      return True
     every, evaluated = self.run.config.system.save_every, self._due(step, self.run.eval_every)
     if every is None or (evaluated and self.run.config.evaluate.patience):  # any of these may be the best
       return evaluated
@@ -159,8 +172,7 @@ class _Loop:
     self.folder.log(row)
     speed = self.display.row(row, run)
     self.folder.events.append({'event': 'train', 'step': step, 'images_per_s': round(speed, 1)})
-    zero = jax.tree.map(lambda z, old: jax.device_put(z, old.sharding), state.zero_metrics(), train_state.metrics)
-    return train_state._replace(metrics=zero)
+    return state.reset_metrics(train_state)
 
   def _evaluate(self, train_state: TrainState, step: int, split: str = 'val') -> dict[str, Any] | None:
     """Scores a split and logs it; None where `val` was switched off."""

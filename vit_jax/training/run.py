@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from vit_jax.data import pipeline
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import optimizer, schedule, state
+from vit_jax.training import branch, optimizer, schedule, state
 from vit_jax.training.config import RunConfig
 
 
@@ -34,6 +34,11 @@ class Run:
   params_non_embedding: int
   flops_per_example_forward: int
   flops_per_example_train: int
+  branch_steps: tuple[int, ...] = ()  # of a trunk: where branches begin, so that these checkpoints are kept
+
+  @property
+  def config_hash(self) -> str:
+    return branch.trunk_hash(self.config) if self.branch_steps else config_lib.config_hash(self.config)
 
   @property
   def eval_every(self) -> int:
@@ -70,7 +75,7 @@ class Run:
     """The fields of run.json that are known before the run starts."""
     device = jax.devices()[0]
     return {
-        'config': config_lib.plain(self.config), 'config_hash': config_lib.config_hash(self.config), 'lineage': None,
+        'config': config_lib.plain(self.config), 'config_hash': self.config_hash,
         'params': self.params, 'params_non_embedding': self.params_non_embedding,
         'flops_per_example_forward': self.flops_per_example_forward,
         'flops_per_example_train': self.flops_per_example_train, 'steps': self.steps,
@@ -78,7 +83,8 @@ class Run:
                  'unique_examples': self.data.unique_examples, 'classes': list(self.data.class_names)},
         'devices': {'kind': device.device_kind, 'platform': device.platform, 'count': jax.device_count(),
                     'processes': jax.process_count()},
-        'mesh': dict(self.mesh.shape), 'versions': _versions(), 'git': _git()}
+        'mesh': dict(self.mesh.shape), 'versions': _versions(), 'git': _git(),
+        **({'branch_steps': list(self.branch_steps)} if self.branch_steps else {})}
 
 
 def prepare(config: RunConfig) -> Run:
@@ -101,6 +107,14 @@ def prepare(config: RunConfig) -> Run:
   steps = schedule.num_steps(config.train, config.data.batch_size, data.unique_examples, train)
   schedule.check(config.schedule, steps)
   return Run(config, data, model, mesh, steps, params, params_non_embedding, forward, train)
+
+
+def prepare_trunk(config: RunConfig, branch_steps: Sequence[int]) -> Run:
+  """The trunk of a run, up to the last of `branch_steps`; see `prepare`."""
+  if not branch_steps or min(branch_steps) < 1:
+    raise UserError(f'--branch_steps={",".join(map(str, branch_steps))}: steps from 1 on are needed')
+  run = prepare(branch.trunk_config(config, max(branch_steps)))
+  return dataclasses.replace(run, branch_steps=tuple(sorted(set(branch_steps))))
 
 
 def estimate_seconds(run: Run) -> float:

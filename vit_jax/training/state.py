@@ -48,6 +48,12 @@ def zero_metrics() -> dict:
   return {name: jnp.float32(0) for name in METRICS}
 
 
+def reset_metrics(state: TrainState) -> TrainState:
+  """The state with its sums at zero, lying where they lay."""
+  zero = jax.tree.map(lambda z, old: jax.device_put(z, old.sharding), zero_metrics(), state.metrics)
+  return state._replace(metrics=zero)
+
+
 def shardings(model: PureModel, config: OptimizerConfig, mesh: Mesh) -> TrainState:
   """Where each array of the state lies: the optimizer's moments and the EMA lie with their parameters.
 

@@ -1,0 +1,46 @@
+"""Branching cooldowns: runs that differ in length alone share their stable phase, which is trained once (the trunk).
+
+A branch *is* the run of its length: same config, same config_hash, same end bit for bit on the same devices. The
+trunk is a cache: its identity leaves the length out, and it keeps a checkpoint where each branch begins (Zhai et al.
+2022, sec. 3; Haegele et al. 2024, sec. 3).
+"""
+
+import dataclasses
+import math
+
+from vit_jax import config as config_lib
+from vit_jax.errors import UserError
+from vit_jax.training.config import RunConfig
+from vit_jax.training.schedule import LengthConfig, ScheduleConfig
+
+NOT_SHARED = ('system', 'train', 'evaluate')  # what runs of one trunk may differ in, beside the cooldown
+
+
+def branch_step(config: ScheduleConfig, steps: int) -> int:
+  """The finished steps after which a run of `steps` steps leaves the trunk: where its cooldown begins.
+
+  Raises:
+    UserError: a schedule that depends on the run's length from its first step.
+  """
+  if config.name not in ('wsd', 'rsqrt'):
+    raise UserError(f'schedule.name={config.name!r}: only wsd and rsqrt runs share a trunk; the others depend on the '
+                    'run\'s length from the first step')
+  return steps - math.ceil(config.cooldown_fraction * steps)
+
+
+def trunk_config(config: RunConfig, steps: int) -> RunConfig:
+  """The trunk of a run as a run of its own: the same without a cooldown, `steps` long.
+
+  Raises:
+    UserError: a schedule without a shared part, or early stopping, which looks at the whole run.
+  """
+  branch_step(config.schedule, 1)
+  if config.evaluate.patience:
+    raise UserError(f'evaluate.patience={config.evaluate.patience}: a run that may stop early has no trunk')
+  return dataclasses.replace(config, train=LengthConfig(steps=steps),
+                             schedule=dataclasses.replace(config.schedule, cooldown_fraction=0.0))
+
+
+def trunk_hash(config: RunConfig) -> str:
+  """The identity of a run's trunk: its config without length, cooldown and evaluation."""
+  return config_lib.config_hash(trunk_config(config, 1), without=NOT_SHARED)
