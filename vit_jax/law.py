@@ -20,8 +20,8 @@ _OBJECTIVE = flags.DEFINE_string('objective', 'log_huber', 'log_huber, log_lsq o
 _DELTA = flags.DEFINE_float('delta', 1e-3, 'Where the Huber loss turns linear, in units of log loss.')
 _BOOTSTRAP = flags.DEFINE_integer('bootstrap', 1000, 'Refits to resampled runs, for the intervals; 0 for none.', 0)
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the resampling.')
-_HOLDOUT = flags.DEFINE_string('holdout', None, "largest:K, a comparison such as 'flops>=1e21', or column:NAME (rows "
-                               'where it is 0 or "test").')
+_HOLDOUT = flags.DEFINE_string('holdout', None, "largest:K, comparisons such as 'flops>=1e21 or params>=1e9', or "
+                               'column:NAME (rows where it is 0 or "test").')
 _GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column apart.')
 _COLUMNS = flags.DEFINE_list('columns', [], 'OURS=THEIRS,...: foreign names, as params=N,loss=val/loss.')
 _SIGMA = flags.DEFINE_string('sigma', None, 'A column with the standard deviation of (the log of) each value: points '

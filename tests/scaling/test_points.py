@@ -154,7 +154,7 @@ def points_of(tmp_path):
 
 
 @pytest.mark.parametrize('spec, held', [
-    ('largest:2', [4, 5]), ('flops>=1e4', [4, 5]), ('flops > 1e4', [5]), ('loss<5', [5]), ('column:part', [4, 5]),
+    ('largest:2', [4, 5]), ('flops>=1e4', [4, 5]), ('flops > 1e4', [5]), ('loss<5', [5]), ('flops<=1 or loss<5', [0, 5]), ('column:part', [4, 5]),
     ('column:fit', [4, 5]), (None, [])])
 def test_holdouts(tmp_path, spec, held):
   assert np.flatnonzero(holdout.mask(points_of(tmp_path), spec)).tolist() == held
@@ -163,7 +163,7 @@ def test_holdouts(tmp_path, spec, held):
 @pytest.mark.parametrize('spec, words', [
     ('largest:6', 'from 1 to 5'), ('largest:0', 'from 1 to 5'), ('flops>=1e9', 'none of the 6'),
     ('flops>=0', 'all 6'), ('column:prt', "did you mean 'part'"), ('flop>=1', "did you mean 'flops'"),
-    ('biggest', 'largest:K'), ('part>=1', 'not numeric')])
+    ('biggest', 'largest:K'), ('flops>=1e4 or most', 'largest:K'), ('part>=1', 'not numeric')])
 def test_holdouts_that_make_no_sense(tmp_path, spec, words):
   with pytest.raises(UserError, match=words):
     holdout.mask(points_of(tmp_path), spec)

@@ -17,7 +17,8 @@ def mask(points: Points, spec: str | None) -> np.ndarray:
 
   Args:
     spec: largest:K (the K largest by x, else by FLOPs or N D, ties included), a comparison such as
-      'flops>=1e21', or column:NAME (rows where it is 0 or "test"); None holds out nothing.
+      'flops>=1e21', several of these joined by ' or ', or column:NAME (rows where it is 0 or "test"); None holds
+      out nothing.
 
   Raises:
     UserError: a spec that does not parse, holds out nothing, or leaves nothing.
@@ -29,10 +30,8 @@ def mask(points: Points, spec: str | None) -> np.ndarray:
   elif spec.startswith('column:'):
     values = [str(v).strip().lower() for v in column(points, spec.partition(':')[2])]
     out = np.array([v in ('test', '0', '0.0', 'false') for v in values])
-  elif match := re.fullmatch(rf'\s*([^<>=\s]+)\s*(>=|<=|==|>|<)\s*({_NUMBER})\s*', spec):
-    out = _COMPARE[match[2]](_values(points, match[1]), _float(spec, match[3]))
   else:
-    raise UserError(f"--holdout={spec}: largest:K, a comparison such as 'flops>=1e21', or column:NAME")
+    out = np.any([_compared(points, spec, part) for part in spec.split(' or ')], axis=0)
   if not out.any():
     raise UserError(f'--holdout={spec}: holds out none of the {len(points)} points')
   if out.all():
@@ -45,6 +44,13 @@ def _largest(points, k):
     raise UserError(f'--holdout=largest:{k}: K must be from 1 to {len(points) - 1}; there are {len(points)} points')
   size = points.size[1]
   return size >= np.sort(size)[-k]
+
+
+def _compared(points, spec, part):
+  match = re.fullmatch(rf'\s*([^<>=\s]+)\s*(>=|<=|==|>|<)\s*({_NUMBER})\s*', part)
+  if not match:
+    raise UserError(f"--holdout={spec}: largest:K, comparisons such as 'flops>=1e21 or params>=1e9', or column:NAME")
+  return _COMPARE[match[2]](_values(points, match[1]), _float(spec, match[3]))
 
 
 def _values(points, name):
