@@ -154,8 +154,8 @@ def points_of(tmp_path):
 
 
 @pytest.mark.parametrize('spec, held', [
-    ('largest:2', [4, 5]), ('flops>=1e4', [4, 5]), ('flops > 1e4', [5]), ('loss<5', [5]), ('flops<=1 or loss<5', [0, 5]), ('column:part', [4, 5]),
-    ('column:fit', [4, 5]), (None, [])])
+    ('largest:2', [4, 5]), ('flops>=1e4', [4, 5]), ('flops > 1e4', [5]), ('loss<5', [5]),
+    ('flops<=1 or loss<5', [0, 5]), ('column:part', [4, 5]), ('column:fit', [4, 5]), (None, [])])
 def test_holdouts(tmp_path, spec, held):
   assert np.flatnonzero(holdout.mask(points_of(tmp_path), spec)).tolist() == held
 

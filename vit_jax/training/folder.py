@@ -114,7 +114,7 @@ class RunFolder:
 
 
 def _lineage(run, trunk):
-  """{'trunk': its identity, 'step': the last kept checkpoint before the cooldown}; None where it has not come so far."""
+  """{'trunk': its identity, 'step': the last kept checkpoint before the cooldown}; None where there is none yet."""
   there, ours = records.read_run(trunk), branch.trunk_hash(run.config)
   if there is None or there['status'] != 'trunk':
     raise UserError(f'--trunk={trunk}: no trunk there; the same command with --workdir={trunk} and --branch_steps='

@@ -1,0 +1,33 @@
+"""Model sizes x lengths x seeds on Fashion-MNIST; every (size, seed) is one trunk with a cooldown branch a length.
+
+  python -m vit_jax.sweep --sweep=experiments/fashion_mnist_law/sweep.py[:fit|:largest|:unique|:laptop] --workdir=DIR
+
+`fit`: what the law is fitted to. `largest`: what it has to predict, the largest model and the longest runs. `unique`: fewer
+different images, for data_constrained. `laptop`: a small ladder of five minutes. Without one: fit and largest.
+"""
+
+from vit_jax import sweeps
+
+RECIPE = 'experiments/fashion_mnist_law/recipe.py'
+HEAD_DIM = 8
+
+
+def shape(width):
+  """Heads of one size, an MLP of four times the width, and the learning rate that falls as one over the width."""
+  return {'model.width': width, 'model.mlp_dim': 4 * width, 'model.num_heads': width // HEAD_DIM,
+          'optimizer.learning_rate': 0.2 / width}
+
+
+def ladder(widths, steps, seeds):
+  return sweeps.product([shape(width) for width in widths], sweeps.seeds(seeds), sweeps.branches(steps))
+
+
+def get_sweep(part='all'):
+  fit = ladder((16, 24, 32, 48, 64), (1000, 1400, 2000, 2800, 4000), seeds=3)
+  largest = sweeps.chain(ladder((16, 24, 32, 48, 64), (8000,), seeds=3),
+                         ladder((96,), (1000, 1400, 2000, 2800, 4000, 8000), seeds=3))
+  unique = sweeps.product(sweeps.axis('data.unique_examples', 2_000, 6_000, 18_000),
+                          ladder((16, 32, 64), (1000, 2000, 4000), seeds=1))
+  parts = {'fit': fit, 'largest': largest, 'all': sweeps.chain(fit, largest), 'unique': unique,
+           'laptop': ladder((16, 24, 32, 48), (1000, 1400, 2000, 2800), seeds=1)}
+  return sweeps.Sweep(RECIPE, parts[part])
