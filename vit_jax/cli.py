@@ -54,7 +54,7 @@ def _parse(argv):
   if recipes:
     recipe = config_lib.load_recipe(recipes[-1])  # config_flags hides what goes wrong in a recipe
     for override in overrides:
-      _check_key(recipe, override.partition('=')[0])
+      config_lib.check_key(recipe, override.partition('=')[0])
   try:
     return flags.FLAGS(argv)
   except flags.UnrecognizedFlagError as error:
@@ -65,13 +65,3 @@ def _parse(argv):
     raise UserError(str(error).removeprefix('flag ')) from error
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
     raise UserError(str(error)) from error
-
-
-def _check_key(recipe, key):
-  """Walks `model.width` down the recipe; raises a UserError that names the nearest key."""
-  node, path = recipe, 'config'
-  for part in key.split('.'):
-    if not hasattr(node, 'keys') or part not in node:
-      known = node.keys() if hasattr(node, 'keys') else ()
-      raise UserError(f'--config.{key}: {path} has no key {part!r}{nearest(part, known)}')
-    node, path = node[part], f'{path}.{part}'

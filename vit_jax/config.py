@@ -168,3 +168,13 @@ def load_recipe(spec: str) -> ml_collections.ConfigDict:
     return module.get_config(argument) if argument else module.get_config()
   except (AttributeError, KeyError, TypeError) as error:  # ConfigDict's words for a misspelt key or a wrong type
     raise UserError(f'{file}: {error}') from error
+
+
+def check_key(recipe: ml_collections.ConfigDict, key: str) -> None:
+  """Raises a UserError that names the nearest key where `recipe` has no `key`, such as 'model.width'."""
+  node, path = recipe, 'config'
+  for part in key.split('.'):
+    if not hasattr(node, 'keys') or part not in node:
+      known = node.keys() if hasattr(node, 'keys') else ()
+      raise UserError(f'--config.{key}: {path} has no key {part!r}{nearest(part, known)}')
+    node, path = node[part], f'{path}.{part}'

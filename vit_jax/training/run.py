@@ -16,9 +16,12 @@ from vit_jax import config as config_lib
 from vit_jax.cost import flops, hardware
 from vit_jax.data import pipeline
 from vit_jax.errors import UserError
+from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import branch, optimizer, schedule, state
+from vit_jax.training import branch, optimizer, schedule
+=======
+from vit_jax.training import optimizer, schedule
 from vit_jax.training.config import RunConfig
 
 
@@ -87,8 +90,12 @@ class Run:
         **({'branch_steps': list(self.branch_steps)} if self.branch_steps else {})}
 
 
-def prepare(config: RunConfig) -> Run:
+def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_data) -> Run:
   """Checks a run and opens its data.
+
+  Args:
+    config: the run's.
+    open_data: DataConfig -> Data; where many runs are prepared, one that remembers.
 
   Raises:
     UserError: anything in the config that cannot be done with this data on these devices.
@@ -96,14 +103,12 @@ def prepare(config: RunConfig) -> Run:
   mesh = mesh_lib.make_mesh(config.system.mesh)
   _check_batches(config, mesh)
   optimizer.check(config.optimizer)
-  data = pipeline.open_data(config.data)
+  data = open_data(config.data)
   if config.evaluate.patience and not data.size('val'):
     raise UserError(f'evaluate.patience={config.evaluate.patience}: early stopping needs data.val_examples above 0')
-  model = PureModel(config.family, config.model, data.image_shape, data.num_classes, config.system.execution)
-  state.shardings(model, config.optimizer, mesh)  # refuses what the mesh does not divide
-  stats = model.stats_shapes()
-  forward, train = flops.per_example(model, stats)
-  params, params_non_embedding = flops.params(model)
+  model = _model(config.family, config.model, data.image_shape, data.num_classes, config.system.execution)
+  mesh_lib.param_shardings(mesh, model.param_shapes(), model.param_axes())  # refuses what the mesh does not divide
+  forward, train, params, params_non_embedding = _costs(config.family, config.model, data.image_shape, data.num_classes)
   steps = schedule.num_steps(config.train, config.data.batch_size, data.unique_examples, train)
   schedule.check(config.schedule, steps)
   return Run(config, data, model, mesh, steps, params, params_non_embedding, forward, train)
@@ -115,6 +120,19 @@ def prepare_trunk(config: RunConfig, branch_steps: Sequence[int]) -> Run:
     raise UserError(f'--branch_steps={",".join(map(str, branch_steps))}: steps from 1 on are needed')
   run = prepare(branch.trunk_config(config, max(branch_steps)))
   return dataclasses.replace(run, branch_steps=tuple(sorted(set(branch_steps))))
+
+
+_model = functools.cache(PureModel)  # the runs of a sweep share shapes
+
+
+@functools.cache
+def _costs(family, config, image_shape, num_classes) -> tuple[int, int, int, int]:
+  """(forward FLOPs, training FLOPs, parameters, non-embedding parameters), whatever the execution.
+
+  Counted on the scanned stack: the same numbers, and one block to trace instead of all.
+  """
+  model = _model(family, config, image_shape, num_classes, Execution())
+  return *flops.per_example(model, model.stats_shapes()), *flops.params(model)
 
 
 def estimate_seconds(run: Run) -> float:

@@ -1,0 +1,148 @@
+"""What a person sees of a sweep: the plan, the progress over runs and within each, where everything stands."""
+
+import collections
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from vit_jax.sweeps import folders
+from vit_jax.sweeps.jobs import Job, log_path
+from vit_jax.sweeps.plan import Plan
+
+_PLAIN_WIDTH = 160  # of tables in a file
+_LINE_SECONDS = 60  # between lines where there is no terminal
+_STATUSES = ('finished', 'running', 'stopped', 'waiting', 'failed')
+
+
+class Display:
+  """Bars on a terminal, lines on a plain stream."""
+
+  def __init__(self, console: Console | None = None):
+    self.console = console or Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    self._bars, self._tasks, self._polled = None, {}, 0.0
+    self._done = self._total = 0
+
+  def note(self, text: str) -> None:
+    """One line, above the bars."""
+    self.console.print(text, markup=False, soft_wrap=True)
+
+  def plan(self, plan: Plan, jobs: Sequence[Job], seconds: dict[str, float]) -> None:
+    """A row for each run; `jobs` and `seconds` are those of all of them."""
+    table = _table('run', 'params', 'examples', 'steps', 'FLOPs', 'time', 'trunk')
+    runs = {run.config_hash: run for run in plan.runs}
+    for job in jobs:
+      time_ = 'finished' if job.finished() else duration(seconds[job.name])
+      run = runs.get(job.name.rpartition('-')[2])
+      if run:
+        trunk = f'{run.trunk} at {run.branch_step:,}' if run.trunk else ''
+        table.add_row(run.name, f'{run.params:,}', f'{run.examples:,}', f'{run.steps:,}', f'{run.flops:.2e}', time_,
+                      trunk)
+      else:
+        table.add_row(job.name, '', '', f'{job.steps:,}', f'{job.flops:.2e}', time_, '', style='dim')
+    self.console.print(table)
+    for line in plan.notes:
+      self.note(f'note: {line}')
+
+  def totals(self, plan: Plan, jobs: Sequence[Job], left: Sequence[Job], makespan: float, processes: int) -> None:
+    """Below the plan: what all of it costs, what is left of it, and what sharing saves."""
+    self.note(f'\n{len(plan.runs)} runs, {plan.flops_alone:.2e} FLOPs{saving(plan)}')
+    runs = [job for job in left if not job.saves]
+    if left:
+      self.note(f'{len(runs)} to do: {sum(job.flops for job in left):.2e} FLOPs, about {duration(makespan)} with '
+                f'{processes} process{"es" if processes > 1 else ""} (--jobs={processes})')
+    else:
+      self.note('all of them are finished')
+
+  def start(self, total: int) -> None:
+    """Begins progress over `total` jobs."""
+    self._total, self._polled = total, time.monotonic()
+    if self.console.is_terminal:
+      columns = (TextColumn('{task.description}'), BarColumn(), TextColumn('{task.completed:.0f}/{task.total:.0f}'),
+                 TextColumn('{task.fields[said]}'))
+      self._bars = Progress(*columns, console=self.console, transient=True)
+      self._tasks[''] = self._bars.add_task('all jobs', total=total, said='')
+      self._bars.start()
+
+  def started(self, job: Job) -> None:
+    """A job's process has been started."""
+    if self._bars:
+      self._tasks[job.name] = self._bars.add_task(job.name, total=job.steps, completed=job.first_step, said='starting')
+    else:
+      self.note(f'started   {job.name}')
+
+  def poll(self, running: Sequence[Job]) -> None:
+    """Called often: reads how far the running jobs are."""
+    now = time.monotonic()
+    if now - self._polled < (1 if self._bars else _LINE_SECONDS):
+      return
+    self._polled = now
+    for job in running:
+      there = folders.standing(job.folder)
+      loss = '' if there.val_loss is None else f'val loss {there.val_loss:.4f}'
+      if self._bars:
+        step = max(there.step, job.first_step)
+        self._bars.update(self._tasks[job.name], completed=step, said='steps ' + loss)
+      else:
+        self.note(f'running   {job.name}, step {there.step:,}/{job.steps:,} {loss}')
+
+  def finished(self, job: Job, why: str = '') -> None:
+    """A job has reached its end."""
+    self._ended(job)
+    loss = folders.standing(job.folder).val_loss
+    words = ', '.join(filter(None, ('' if loss is None else f'val loss {loss:.4f}', why)))
+    self.note(f'finished  {job.name}{": " if words else ""}{words} ({self._done} of {self._total})')
+
+  def failed(self, job: Job, why: str, said: Sequence[str]) -> None:
+    """A job has failed for good; `said` is the end of its output."""
+    self._ended(job)
+    self.note('\n'.join([f'failed    {job.name}: {why} ({self._done} of {self._total})',
+                         *(f'          {line}' for line in said), f'          log: {log_path(job)}']))
+
+  def stop(self) -> None:
+    """Takes the bars away."""
+    if self._bars:
+      self._bars.stop()
+      self._bars = None
+
+  def status(self, jobs: Sequence[Job]) -> None:
+    """A row for each job: where it stands."""
+    table, counts = _table('run', 'status', 'step', 'of', 'val loss'), collections.Counter()
+    for job in jobs:
+      there = folders.standing(job.folder)
+      status = 'finished' if job.finished() else there.status
+      counts[status] += 1
+      loss = '' if there.val_loss is None else f'{there.val_loss:.4f}'
+      table.add_row(job.name, status, f'{there.step:,}', f'{job.steps:,}', loss)
+    self.console.print(table)
+    self.note(', '.join(f'{counts[status]} {status}' for status in _STATUSES if counts[status]))
+
+  def _ended(self, job):
+    self._done += 1
+    if self._bars:
+      if job.name in self._tasks:
+        self._bars.remove_task(self._tasks.pop(job.name))
+      self._bars.update(self._tasks[''], completed=self._done)
+
+
+def saving(plan: Plan) -> str:
+  """`; 3.1e+13 with shared trunks, 0.62x`, or nothing where none is shared."""
+  return f'; {plan.flops:.2e} with shared trunks, {plan.flops / plan.flops_alone:.2f}x' if plan.trunks else ''
+
+
+def duration(seconds: float) -> str:
+  """75 -> '75 s', 750 -> '13 min'."""
+  if seconds < 100:
+    return f'{seconds:.0f} s'
+  return f'{seconds / 60:.0f} min' if seconds < 5400 else f'{seconds / 3600:.1f} h'
+
+
+def _table(first, *others):
+  table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
+  table.add_column(first, overflow='fold')
+  for name in others:
+    table.add_column(name, justify='left' if name in ('status', 'trunk') else 'right', no_wrap=True)
+  return table

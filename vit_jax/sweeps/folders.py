@@ -1,0 +1,114 @@
+"""A sweep's folder, and where each run in it stands. Reads files only: no JAX, no devices.
+
+  WORKDIR/NAME-HASH/     a run; NAME is for people, the config_hash is what finds it
+  WORKDIR/trunks/HASH/   what runs share
+  WORKDIR/plans/         the plans of the sweeps that were started here
+"""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+from etils import epath
+
+from vit_jax import records
+from vit_jax.errors import UserError
+from vit_jax.sweeps import lock
+from vit_jax.sweeps.plan import Plan, PlannedRun, PlannedTrunk
+
+LOG = 'log.txt'
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+  """Where a run stands: 'finished', 'running', 'failed', 'stopped' (to be gone on with) or 'waiting'."""
+  status: str
+  step: int = 0
+  val_loss: float | None = None
+
+
+def run_folder(workdir: os.PathLike, run: PlannedRun) -> epath.Path:
+  """The folder of a run: that of its config_hash, under whatever name a sweep has begun it, else a new one."""
+  workdir = epath.Path(workdir)
+  if workdir.exists():
+    for folder in sorted(workdir.glob(f'*-{run.config_hash}')):
+      return folder
+  return workdir / f'{run.name}-{run.config_hash}'
+
+
+def trunk_folder(workdir: os.PathLike, trunk_hash: str) -> epath.Path:
+  """The folder of a trunk."""
+  return epath.Path(workdir) / 'trunks' / trunk_hash
+
+
+def saved_steps(folder: os.PathLike) -> list[int]:
+  """The steps of a run's finished checkpoints (one that is being written has another name)."""
+  checkpoints = epath.Path(folder) / 'checkpoints'
+  return sorted(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit()) if checkpoints.exists() else []
+
+
+def is_finished(folder: os.PathLike) -> bool:
+  """Whether a run has its results."""
+  run = records.read_run(folder)
+  return bool(run) and run.get('status') == 'finished'
+
+
+def trained_steps(folder: os.PathLike) -> int:
+  """The length of a trunk, or of a run, that has come to its end; else 0."""
+  return ((records.read_run(folder) or {}).get('results') or {}).get('steps', 0)
+
+
+def standing(folder: os.PathLike) -> Standing:
+  """Where a run stands, from its files."""
+  folder = epath.Path(folder)
+  rows = records.read_rows(folder / records.METRICS)
+  step = max((row['step'] for row in rows), default=0)
+  val_loss = next((row['loss'] for row in reversed(rows) if row['split'] == 'val'), None)
+  if is_finished(folder):
+    return Standing('finished', step, val_loss)
+  if lock.is_held(folder):
+    return Standing('running', step, val_loss)
+  events = records.read_rows(folder / records.EVENTS)
+  if events and events[-1]['event'] == 'failed':
+    return Standing('failed', step, val_loss)
+  return Standing('stopped' if events else 'waiting', step, val_loss)
+
+
+def measured_speeds(workdir: os.PathLike) -> list[tuple[float, float]]:
+  """(FLOPs an example, FLOP/s) of the runs in a sweep's folder that have trained: the median of their logs."""
+  out = []
+  workdir = epath.Path(workdir)
+  for path in sorted(workdir.glob(f'*/{records.RUN}')) if workdir.exists() else ():
+    rows = records.read_rows(path.parent / records.EVENTS)
+    speeds = sorted(row['images_per_s'] for row in rows if row['event'] == 'train')
+    flops = (records.read_run(path.parent) or {}).get('flops_per_example_train')
+    if speeds and flops:
+      out.append((float(flops), speeds[len(speeds) // 2] * flops))
+  return out
+
+
+def write_plan(workdir: os.PathLike, name: str, plan: Plan) -> None:
+  """Keeps a plan in the sweep's folder, for `read_plans`."""
+  path = epath.Path(workdir) / 'plans' / f'{name}.json'
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(dataclasses.asdict(plan), indent=1) + '\n')
+
+
+def read_plans(workdir: os.PathLike) -> list[Plan]:
+  """The plans of the sweeps that were started in a folder.
+
+  Raises:
+    UserError: none was.
+  """
+  plans = epath.Path(workdir) / 'plans'
+  found = sorted(plans.glob('*.json')) if plans.exists() else []
+  if not found:
+    raise UserError(f'--workdir={workdir}: no sweep was started there yet')
+  return [_plan(json.loads(path.read_text())) for path in found]
+
+
+def _plan(fields: dict[str, Any]) -> Plan:
+  build = lambda cls, values: cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+  return Plan(**fields | {'runs': tuple(build(PlannedRun, run) for run in fields['runs']), 'notes': (),
+                          'trunks': tuple(build(PlannedTrunk, trunk) for trunk in fields['trunks'])})

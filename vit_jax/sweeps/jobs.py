@@ -1,0 +1,129 @@
+"""From a plan to the processes that carry it out: what is still to do, on what it waits, how long it may take."""
+
+import dataclasses
+import heapq
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+
+from vit_jax.sweeps import folders
+from vit_jax.sweeps.plan import Plan
+
+START_SECONDS = 8  # imports, compilation and the last evaluation of a small run
+SMALL_STEP = 1e10  # FLOPs of a step below which one process a core beats one process on all of them
+# The share of a large matmul's speed that training reaches on CPU cores with one pinned process each, by FLOPs an
+# example: models of 10 thousand, 100 thousand and a million parameters. It depends on the batch and the shape too.
+_CPU_SHARE = ((1e6, 0.10), (1e7, 0.19), (1e8, 0.38))
+_CHIP_SHARE = ((1.0, 0.35),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One process to start. `arguments` are those of vit_jax.main, all of them."""
+  name: str
+  folder: str
+  arguments: tuple[str, ...]
+  steps: int  # where it ends
+  first_step: int  # where it begins, 0 but for branches
+  flops: float  # of the steps that it executes
+  flops_per_example: int
+  saves: tuple[int, ...] = ()  # of a trunk: the checkpoints that others wait for
+  trunk: str | None = None  # the folder that a branch begins from, at `first_step`
+
+  def finished(self) -> bool:
+    """Whether there is nothing left to do."""
+    if self.saves:
+      return set(self.saves) <= set(folders.saved_steps(self.folder)) or folders.trained_steps(self.folder) >= self.steps
+    return folders.is_finished(self.folder)
+
+  def ready(self) -> bool:
+    """Whether it can start: a branch waits for its trunk to come so far, unless it has checkpoints of its own."""
+    return (not self.trunk or self.first_step in folders.saved_steps(self.trunk)
+            or folders.trained_steps(self.trunk) >= self.first_step or bool(folders.saved_steps(self.folder)))
+
+
+def make(plan: Plan, workdir: os.PathLike) -> list[Job]:
+  """The jobs of a plan, finished ones too: trunks first, then the runs in the order of the sweep."""
+  jobs = []
+  for trunk in plan.trunks:
+    folder = os.fspath(folders.trunk_folder(workdir, trunk.trunk_hash))
+    steps = ','.join(map(str, trunk.branch_steps))
+    jobs.append(Job(f'trunk {trunk.trunk_hash}', folder,
+                    (*trunk.arguments, f'--workdir={folder}', f'--branch_steps={steps}'), trunk.steps, 0, trunk.flops,
+                    trunk.flops_per_example, saves=trunk.branch_steps))
+  for run in plan.runs:
+    folder = folders.run_folder(workdir, run)
+    trunk = run.trunk and os.fspath(folders.trunk_folder(workdir, run.trunk))
+    arguments = (*run.arguments, f'--workdir={os.fspath(folder)}', *([f'--trunk={trunk}'] if trunk else []))
+    flops = run.flops * (run.steps - run.branch_step) / run.steps
+    jobs.append(Job(folder.name, os.fspath(folder), arguments, run.steps, run.branch_step, flops,
+                    run.flops_per_example, trunk=trunk))
+  return jobs
+
+
+def to_do(jobs: Sequence[Job]) -> list[Job]:
+  """The jobs that are not finished, without the trunks that no unfinished run waits for."""
+  left = [job for job in jobs if not job.finished()]
+  wanted = {job.trunk for job in left if not job.ready()}
+  return [job for job in left if not job.saves or job.folder in wanted]
+
+
+def default_processes(plan: Plan) -> int:
+  """One process where there is an accelerator or the models are large; else one for each core.
+
+  A small model's step does not fill several cores: two pinned processes on two cores train 1.76 times as many images a
+  second as one process with two threads at 10 to 100 thousand parameters, 1.16 times at a million.
+  """
+  largest = max(run.flops / run.steps for run in plan.runs)
+  return 1 if plan.platform != 'cpu' or largest > SMALL_STEP else min(len(cores()), len(plan.runs))
+
+
+def cores() -> list[int]:
+  """The cores that this process may use."""
+  return sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else list(range(os.cpu_count() or 1))
+
+
+def seconds(jobs: Sequence[Job], plan: Plan, workdir: os.PathLike, processes: int) -> dict[str, float]:
+  """{name: estimated seconds} of each job: at the speed of the runs in the folder, else a rough guess."""
+  points = sorted(folders.measured_speeds(workdir))
+  if not points:
+    share, parts = (_CPU_SHARE, processes) if plan.platform == 'cpu' else (_CHIP_SHARE, 1)
+    points = [(flops, part * plan.matmul_speed / parts) for flops, part in share]
+  sizes, speeds = np.log(np.array(points).T)
+  return {job.name: START_SECONDS + job.flops / math.exp(np.interp(math.log(job.flops_per_example), sizes, speeds))
+          for job in jobs}
+
+
+def by_priority(jobs: Sequence[Job], seconds: dict[str, float]) -> list[Job]:
+  """The order in which jobs start: the longest first, a trunk being as long as its longest branch with it."""
+  longest = {}
+  for job in jobs:
+    if job.trunk:
+      longest[job.trunk] = max(longest.get(job.trunk, 0), seconds[job.name])
+  return sorted(jobs, key=lambda job: -(seconds[job.name] + (longest.get(job.folder, 0) if job.saves else 0)))
+
+
+def makespan(jobs: Sequence[Job], seconds: dict[str, float], processes: int) -> float:
+  """The estimated time of all jobs, in seconds, started as `runner` starts them."""
+  waiting, free = by_priority(jobs, seconds), [0.0] * processes
+  ready = {job.name: 0.0 if job.ready() else math.inf for job in jobs}
+  while waiting:
+    now = heapq.heappop(free)
+    job = next((job for job in waiting if ready[job.name] <= now), None)
+    if job is None:  # idle until the next branch can begin
+      heapq.heappush(free, min(ready[job.name] for job in waiting))
+      continue
+    waiting.remove(job)
+    for branch in waiting:
+      if job.saves and branch.trunk == job.folder:
+        ready[branch.name] = min(ready[branch.name], now + seconds[job.name] * branch.first_step / job.steps)
+    heapq.heappush(free, now + seconds[job.name])
+  return max(free)
+
+
+def log_path(job: Job) -> epath.Path:
+  """Where a job's output goes."""
+  return epath.Path(job.folder) / folders.LOG

@@ -1,0 +1,172 @@
+"""Carries out jobs on this machine: N processes at a time, each on its share of the cores.
+
+A job that fails is reported and the others go on; one that was killed or pre-empted is started again. A signal is
+passed on to the jobs, which leave their runs resumable.
+"""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from vit_jax import records
+from vit_jax.sweeps import folders, lock
+from vit_jax.sweeps.display import Display
+from vit_jax.sweeps.jobs import Job, cores, log_path
+
+PREEMPTED = 42  # exit code of a run that was told to stop and has saved
+RESTARTS = 3  # of a job, without a newer checkpoint
+_POLL_SECONDS, _BUSY_SECONDS = 0.5, 10
+
+
+@dataclasses.dataclass
+class _Attempt:
+  """A job on its way to its end, over all its restarts."""
+  job: Job
+  restarts: int = 0  # since the newest checkpoint
+  newest: int = -1  # the step of that checkpoint
+  not_before: float = 0.0
+  process: subprocess.Popen | None = None
+  share: int = 0  # which share of the cores
+  log_start: int = 0
+
+
+class Runner:
+  """Runs jobs, `processes` at a time, in the order given."""
+
+  def __init__(self, jobs: Sequence[Job], processes: int, display: Display):
+    self._waiting = [_Attempt(job) for job in jobs]
+    self._running: list[_Attempt] = []
+    self._shares = _shares(cores(), processes)
+    self._display = display
+    self._failed_trunks: set[str] = set()
+    self._signals: list[int] = []
+    self.failed: list[Job] = []
+
+  def run(self) -> int:
+    """Runs all jobs; returns the exit code: 0, 1 where some failed, 130 or 42 after a SIGINT or SIGTERM."""
+    before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+      while self._running or (self._waiting and not self._signals):
+        self._reap()
+        if not self._signals:
+          self._start_ready()
+        self._display.poll([attempt.job for attempt in self._running])
+        time.sleep(_POLL_SECONDS)
+    finally:
+      for attempt in self._running:  # something went wrong here: leave nothing behind
+        _kill(attempt.process)
+      for number, handler in before.items():
+        signal.signal(number, handler)
+    if self._signals:
+      return 130 if self._signals[0] == signal.SIGINT else PREEMPTED
+    return 1 if self.failed else 0
+
+  def _stop(self, number, frame):
+    self._signals.append(number)
+    for attempt in self._running:
+      if len(self._signals) > 1:
+        _kill(attempt.process)
+      else:
+        attempt.process.send_signal(number)
+
+  def _start_ready(self):
+    for attempt in list(self._waiting):
+      if len(self._running) == len(self._shares):
+        return
+      if attempt.not_before > time.monotonic():
+        continue
+      if attempt.job.finished():  # by another sweep
+        self._end(attempt, 'finished by another sweep')
+      elif attempt.job.ready():
+        self._start(attempt)
+      elif attempt.job.trunk in self._failed_trunks:
+        self._fail(attempt, 'its trunk failed')
+
+  def _start(self, attempt):
+    job, log = attempt.job, log_path(attempt.job)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    used = {other.share for other in self._running}
+    attempt.share = next(i for i in range(len(self._shares)) if i not in used)
+    attempt.newest = max(folders.saved_steps(job.folder), default=-1)
+    share = ','.join(map(str, self._shares[attempt.share]))
+    command = [sys.executable, '-m', 'vit_jax.sweeps.child', str(os.getpid()), share, job.folder, *job.arguments]
+    with open(log, 'ab') as file:
+      attempt.log_start = file.tell()
+      # A session of its own: a terminal's Ctrl-C reaches the sweep alone, which passes it on once.
+      attempt.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                                         start_new_session=True)
+    self._waiting.remove(attempt)
+    self._running.append(attempt)
+    self._display.started(job)
+
+  def _reap(self):
+    for attempt in list(self._running):
+      code = attempt.process.poll()
+      if code is None:
+        continue
+      self._running.remove(attempt)
+      self._waiting.append(attempt)  # `_end` and `_fail` take it out again
+      if attempt.job.finished():
+        self._end(attempt)
+      elif code == lock.BUSY:
+        attempt.not_before = time.monotonic() + _BUSY_SECONDS
+        self._display.note(f'{attempt.job.name}: another process works on it; waiting')
+      elif self._signals:
+        pass
+      elif code == PREEMPTED or code >= 128 or code < 0:
+        self._again(attempt, code)
+      else:
+        self._fail(attempt, f'exit code {code}')
+
+  def _again(self, attempt, code):
+    """Puts a job that was killed or pre-empted back, first in line; fails it where restarts bring nothing."""
+    newest = max(folders.saved_steps(attempt.job.folder), default=-1)
+    attempt.restarts = attempt.restarts + 1 if newest <= attempt.newest else 1
+    if attempt.restarts > RESTARTS:
+      self._fail(attempt, f'exit code {code}, {RESTARTS} restarts without a newer checkpoint')
+      return
+    self._display.note(f'{attempt.job.name}: exit code {code}, started again')
+    self._waiting.remove(attempt)
+    self._waiting.insert(0, attempt)
+
+  def _end(self, attempt, why=''):
+    self._waiting.remove(attempt)
+    self._display.finished(attempt.job, why)
+
+  def _fail(self, attempt, why):
+    """Reports a job, with the end of what it said, and keeps the failure in its events."""
+    self._waiting.remove(attempt)
+    self.failed.append(attempt.job)
+    if attempt.job.saves:
+      self._failed_trunks.add(attempt.job.folder)
+    said = _last_lines(attempt) if attempt.process else []
+    events = records.Events(f'{attempt.job.folder}/{records.EVENTS}')
+    events.append({'event': 'failed', 'why': why, 'said': said[-1] if said else ''})
+    events.close()
+    self._display.failed(attempt.job, why, said)
+
+
+def _shares(available, processes):
+  """The cores of each process: as many each, or in turn where there are more processes than cores."""
+  if processes >= len(available):
+    return [available[i % len(available):][:1] for i in range(processes)]
+  bounds = [i * len(available) // processes for i in range(processes + 1)]
+  return [available[a:b] for a, b in zip(bounds, bounds[1:])]
+
+
+def _kill(process):
+  try:
+    os.killpg(process.pid, signal.SIGKILL)
+  except ProcessLookupError:
+    pass
+
+
+def _last_lines(attempt, count=5):
+  """The end of what the last attempt printed: its error, else the last lines."""
+  content = log_path(attempt.job).read_bytes()[attempt.log_start:]
+  lines = [line for line in content.decode(errors='replace').splitlines() if line.strip()][-count:]
+  return next((lines[i:] for i, line in enumerate(lines) if line.startswith('error: ')), lines)

@@ -1,0 +1,138 @@
+"""What a sweep is: a recipe and a list of overrides, one dict a run. Pure lists of dicts, made by pure functions.
+
+A list such as [{'model.width': 16}, {'model.width': 32}] is a set of choices; an element may set several keys at once,
+as {'model.width': 32, 'model.mlp_dim': 128}. The functions below join such lists into longer ones.
+"""
+
+import builtins
+import dataclasses
+import functools
+import importlib.util
+import itertools
+import math
+import numbers
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from vit_jax.errors import UserError, nearest
+
+Overrides = dict[str, Any]  # config key -> value
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """`recipe` is what --config takes (FILE.py or FILE.py:ARG); `runs` are overrides of it, one dict a run."""
+  recipe: str
+  runs: Sequence[Overrides]
+
+
+def axis(key: str, *values: Any) -> list[Overrides]:
+  """One choice for each value of a config key: axis('model.depth', 2, 4, 8)."""
+  return [{key: value} for value in values]
+
+
+def seeds(n: int, first: int = 0) -> list[Overrides]:
+  """n seeds, from `first` on."""
+  return axis('seed', *range(first, first + n))
+
+
+def product(*lists: Sequence[Overrides]) -> list[Overrides]:
+  """Every combination of one choice from each list; the last list varies fastest.
+
+  Raises:
+    UserError: two choices that are combined set one key to different values.
+  """
+  return [_merged('product', choices) for choices in itertools.product(*map(_checked, lists))]
+
+
+def zip(*lists: Sequence[Overrides]) -> list[Overrides]:  # noqa: A001
+  """The first choices of all lists together, the second ones together, and so on.
+
+  Raises:
+    UserError: lists of different lengths, or choices that contradict each other.
+  """
+  if len({len(choices) for choices in lists}) > 1:
+    raise UserError(f'zip: lists of {", ".join(str(len(choices)) for choices in lists)} choices; they must be as long '
+                    'as each other')
+  return [_merged('zip', choices) for choices in builtins.zip(*map(_checked, lists))]
+
+
+def chain(*lists: Sequence[Overrides]) -> list[Overrides]:
+  """The choices of all lists, one list after the other."""
+  return [choice for choices in lists for choice in _checked(choices)]
+
+
+def branches(steps: Sequence[int], cooldown: float = 0.3) -> list[Overrides]:
+  """Runs of several lengths that share a trunk: warm-up, stable, and a cooldown over the last part of each.
+
+  The stable phase is trained once, and each length is a cooldown from it (Zhai et al. 2022; Haegele et al. 2024).
+  Nothing marks such runs: of all runs of a sweep, those that differ in length alone and whose schedule allows it
+  (wsd, rsqrt) share their trunk.
+
+  Args:
+    steps: the lengths.
+    cooldown: the part of each length in which the learning rate falls to 0.
+  """
+  return [{'schedule.name': 'wsd', 'schedule.cooldown_fraction': cooldown, 'train.steps': n} for n in steps]
+
+
+def isoflop(budgets: Sequence[float], shapes: Sequence[Overrides]) -> list[Overrides]:
+  """Every shape at every budget of training FLOPs: the steps follow from the shape's FLOPs an example.
+
+  With {'schedule.name': 'wsd'} in the product, a shape's budgets are branches of one trunk.
+  """
+  return product(axis('train.flops', *map(float, budgets)), shapes)
+
+
+def load(spec: str) -> Sweep:
+  """The sweep of a file `FILE.py` or `FILE.py:ARG`, as its get_sweep(ARG) gives it.
+
+  Raises:
+    UserError: no such file, no get_sweep in it, or something else than a Sweep of at least one run.
+  """
+  file, _, argument = spec.partition(':')
+  path = pathlib.Path(file)
+  if not path.is_file():
+    near = nearest(path.name, [p.name for p in path.parent.glob('*.py')]) if path.parent.is_dir() else ''
+    raise UserError(f'--sweep={spec}: no file {file}{near}')
+  module_spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(module_spec)
+  module_spec.loader.exec_module(module)
+  if not hasattr(module, 'get_sweep'):
+    raise UserError(f'{file}: it has no get_sweep(), which gives a vit_jax.sweeps.Sweep')
+  sweep = module.get_sweep(argument) if argument else module.get_sweep()
+  if not isinstance(sweep, Sweep):
+    raise UserError(f'{file}: get_sweep() gave {type(sweep).__name__}, where a vit_jax.sweeps.Sweep is needed')
+  if not _checked(sweep.runs):
+    raise UserError(f'{file}: the sweep has no runs')
+  return sweep
+
+
+def _checked(choices):
+  """The list, where it is one of dicts of values that a flag can carry."""
+  for choice in choices:
+    if not isinstance(choice, dict):
+      raise UserError(f'sweep: {choice!r}, where a dict of config keys is needed, such as {{"model.width": 32}}')
+    for key, value in choice.items():
+      if not _is_value(value):
+        raise UserError(f'sweep: {key}={value!r}: a number, a text, True, False or a tuple of such is needed'
+                        f'{"; to switch an option off, 0" if value is None else ""}')
+  return choices
+
+
+def _is_value(value):
+  if isinstance(value, (tuple, list)):
+    return all(map(_is_value, value))
+  return isinstance(value, str) or isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+def _merged(name, choices):
+  return functools.reduce(functools.partial(_merge, name), choices, {})
+
+
+def _merge(name, left, right):
+  for key in left.keys() & right.keys():
+    if left[key] != right[key]:
+      raise UserError(f'{name}: {key} is both {left[key]!r} and {right[key]!r}')
+  return left | right
