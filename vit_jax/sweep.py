@@ -1,8 +1,8 @@
 """Runs many configs: python -m vit_jax.sweep --sweep=FILE.py[:ARG] [--workdir=DIR] [--jobs=N] [--dry_run | --status]
 
-FILE has a get_sweep() that gives a vit_jax.sweeps.Sweep. The plan is shown before anything starts; the same command goes
-on where it was stopped, and runs that another sweep has finished in the same folder are not run again. Exit codes: 0
-done, 1 an error, or a run that failed; 130 after Ctrl-C and 42 after SIGTERM, with everything resumable.
+FILE has a get_sweep() that gives a vit_jax.sweeps.Sweep. The plan is shown before anything starts; the same command
+goes on where it was stopped, and runs that another sweep has finished in the same folder are not run again. Exit codes:
+0 done, 1 an error, or a run that failed; 130 after Ctrl-C and 42 after SIGTERM, with everything resumable.
 """
 
 import concurrent.futures

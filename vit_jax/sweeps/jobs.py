@@ -36,7 +36,8 @@ class Job:
   def finished(self) -> bool:
     """Whether there is nothing left to do."""
     if self.saves:
-      return set(self.saves) <= set(folders.saved_steps(self.folder)) or folders.trained_steps(self.folder) >= self.steps
+      saved = set(self.saves) <= set(folders.saved_steps(self.folder))
+      return saved or folders.trained_steps(self.folder) >= self.steps
     return folders.is_finished(self.folder)
 
   def ready(self) -> bool:

@@ -212,8 +212,9 @@ def _names(configs, keys, recipe_name):
       chosen, parts = [*chosen, i], split
   last = [key.rpartition('.')[2] for key in keys]
   short = [keys[i] if last.count(last[i]) > 1 else last[i] for i in range(len(keys))]
-  part = lambda row, i: f'{short[i]}{_short(row[i])}' if row[i] or keys[i] == 'seed' else ''
-  name = lambda row: '_'.join(filter(None, (part(row, i) for i in chosen))) or recipe_name
+  part = lambda key, value: value if isinstance(value, str) else f'{key}{_short(value)}'
+  told = lambda row: [part(short[i], row[i]) for i in chosen if row[i] or keys[i] == 'seed']
+  name = lambda row: '_'.join(told(row)) or recipe_name
   return [re.sub(r'[^A-Za-z0-9._-]+', '-', name(row))[:_LONGEST_NAME] for row in rows]
 
 

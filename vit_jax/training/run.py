@@ -20,8 +20,6 @@ from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import branch, optimizer, schedule
-=======
-from vit_jax.training import optimizer, schedule
 from vit_jax.training.config import RunConfig
 
 
