@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vit_jax import records
 from vit_jax.sweeps import folders, lock
@@ -37,7 +37,10 @@ class _Attempt:
 class Runner:
   """Runs jobs, `processes` at a time, in the order given."""
 
-  def __init__(self, jobs: Sequence[Job], processes: int, display: Display):
+  def __init__(self, jobs: Sequence[Job], processes: int, display: Display,
+               command: Callable[[Job, Sequence[int]], list[str]] | None = None):
+    """`command`: (job, its cores) -> the words that start it; default: `child`, which runs vit_jax.main."""
+    self._command = command or child_command
     self._waiting = [_Attempt(job) for job in jobs]
     self._running: list[_Attempt] = []
     self._shares = _shares(cores(), processes)
@@ -92,8 +95,7 @@ class Runner:
     used = {other.share for other in self._running}
     attempt.share = next(i for i in range(len(self._shares)) if i not in used)
     attempt.newest = max(folders.saved_steps(job.folder), default=-1)
-    share = ','.join(map(str, self._shares[attempt.share]))
-    command = [sys.executable, '-m', 'vit_jax.sweeps.child', str(os.getpid()), share, job.folder, *job.arguments]
+    command = self._command(job, self._shares[attempt.share])
     with open(log, 'ab') as file:
       attempt.log_start = file.tell()
       # A session of its own: a terminal's Ctrl-C reaches the sweep alone, which passes it on once.
@@ -148,6 +150,12 @@ class Runner:
     events.append({'event': 'failed', 'why': why, 'said': said[-1] if said else ''})
     events.close()
     self._display.failed(attempt.job, why, said)
+
+
+def child_command(job: Job, share: Sequence[int]) -> list[str]:
+  """The process of a job on its share of the cores."""
+  words = (os.getpid(), ','.join(map(str, share)), job.folder, *job.arguments)
+  return [sys.executable, '-m', 'vit_jax.sweeps.child', *map(str, words)]
 
 
 def _shares(available, processes):

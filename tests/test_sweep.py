@@ -1,0 +1,106 @@
+"""Sweeps as a person runs them: real subprocesses on the digits."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vit_jax import records
+
+ROOT = pathlib.Path(__file__).parents[1]
+RECIPE = '''
+from vit_jax import config
+
+def get_config():
+  c = config.defaults('vit')
+  c.model.patch_size, c.model.pool = 4, 'gap'
+  c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 1, 32, 2
+  c.data.batch_size = 32
+  c.train.epochs = 1
+  return c
+'''
+RUNS = "chain(branches([20, 40]), [{'optimizer.learning_rate': 1e38, 'schedule.name': 'constant'}])"
+
+
+def _command(folder, runs, *flags, name='mine'):
+  (folder / 'tiny.py').write_text(RECIPE)
+  (folder / f'{name}.py').write_text(f'from vit_jax.sweeps import Sweep, axis, branches, chain\n\ndef get_sweep():\n'
+                                     f'  return Sweep({str(folder / "tiny.py")!r}, {runs})\n')
+  return [sys.executable, '-m', 'vit_jax.sweep', f'--sweep={folder}/{name}.py', f'--workdir={folder}/runs', *flags]
+
+
+def _run(command):
+  return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+
+
+@pytest.fixture(name='swept', scope='module')
+def _swept(tmp_path_factory):
+  """A sweep of two branches and a run that cannot end well."""
+  folder = tmp_path_factory.mktemp('swept')
+  return folder, _run(_command(folder, RUNS, '--jobs=2'))
+
+
+def _folder(folder, name):
+  return next((folder / 'runs').glob(f'{name}-*'))
+
+
+def test_a_failing_run_is_reported_and_the_others_end(swept):
+  folder, done = swept
+  assert done.returncode == 1 and 'Traceback' not in done.stdout + done.stderr, done.stderr
+  for said in ('with shared trunks', 'failed    constant', 'the loss is nan at step', '2 of 3 runs finished',
+               f'python -m vit_jax.law {folder}/runs'):
+    assert said in done.stdout, done.stdout
+  for steps in (20, 40):
+    run = records.read_run(_folder(folder, f'wsd_steps{steps}'))
+    assert run['status'] == 'finished' and run['lineage'] == {'trunk': run['lineage']['trunk'], 'step': steps * 7 // 10}
+    assert _folder(folder, f'wsd_steps{steps}').name.endswith(run['config_hash'])  # planned and run: one identity
+  assert records.read_run(folder / 'runs' / 'trunks' / run['lineage']['trunk'])['status'] == 'trunk'
+
+
+def test_status_tells_where_everything_stands_without_the_sweep_file(swept):
+  folder, _ = swept
+  done = _run([sys.executable, '-m', 'vit_jax.sweep', f'--workdir={folder}/runs', '--status'])
+  assert done.returncode == 0 and '3 finished, 1 failed' in done.stdout, done.stdout + done.stderr
+
+
+def test_an_overlapping_sweep_shares_the_finished_runs(swept):
+  """Other names, another order, the same identities: there is nothing to do."""
+  folder, _ = swept
+  before = {path: path.stat().st_mtime_ns for path in (folder / 'runs').glob('*/*')}
+  runs = "chain(*[branches([n]) for n in (40, 20)])"
+  done = _run(_command(folder, runs, name='other'))
+  assert done.returncode == 0 and 'all of them are finished' in done.stdout, done.stdout + done.stderr
+  after = {path: path.stat().st_mtime_ns for path in (folder / 'runs').glob('*/*')}
+  assert {path: after[path] for path in before if 'plans' not in path.parts} == {
+      path: at for path, at in before.items() if 'plans' not in path.parts}
+
+
+def test_ctrl_c_leaves_the_run_resumable_and_no_process(tmp_path):
+  command = _command(tmp_path, "axis('train.steps', 100000)", '--jobs=1')
+  process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                             env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+  deadline = time.monotonic() + 300
+  logged = lambda: list((tmp_path / 'runs').glob('*/metrics.jsonl'))
+  while not (logged() and logged()[0].stat().st_size) and time.monotonic() < deadline:
+    time.sleep(0.1)
+  process.send_signal(signal.SIGINT)
+  said, _ = process.communicate(timeout=120)
+  assert process.returncode == 130, said
+  assert 'the same command' in said and 'Traceback' not in said
+  run = _folder(tmp_path, 'tiny')
+  assert records.read_run(run)['status'] == 'running' and 'interrupted' in (run / 'log.txt').read_text()
+  done = _run([sys.executable, '-m', 'vit_jax.sweep', f'--workdir={tmp_path}/runs', '--status'])
+  assert '1 stopped' in done.stdout
+
+
+def test_a_dry_run_leaves_nothing_and_bad_input_is_answered(tmp_path):
+  done = _run(_command(tmp_path, "axis('model.depth', 1, 2)", '--dry_run'))
+  assert done.returncode == 0 and '2 to do' in done.stdout and not (tmp_path / 'runs').exists()
+  done = _run(_command(tmp_path, "axis('model.dpeth', 1, 2)"))
+  assert done.returncode == 1 and "did you mean 'depth'" in done.stderr and 'Traceback' not in done.stderr
+  done = _run([sys.executable, '-m', 'vit_jax.sweep'])
+  assert done.returncode == 1 and '--sweep is missing' in done.stderr
