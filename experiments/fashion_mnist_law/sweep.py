@@ -2,8 +2,8 @@
 
   python -m vit_jax.sweep --sweep=experiments/fashion_mnist_law/sweep.py[:fit|:largest|:unique|:laptop] --workdir=DIR
 
-`fit`: what the law is fitted to. `largest`: what it has to predict, the largest model and the longest runs. `unique`: fewer
-different images, for data_constrained. `laptop`: a small ladder of five minutes. Without one: fit and largest.
+`fit`: what the law is fitted to. `largest`: what it has to predict, the largest model and the longest runs. `unique`:
+fewer different images, for data_constrained. `laptop`: a small ladder of five minutes. Without one: fit and largest.
 """
 
 from vit_jax import sweeps
