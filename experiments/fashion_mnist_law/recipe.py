@@ -1,4 +1,4 @@
-"""A tiny ViT on Fashion-MNIST, the member of the ladder in sweep.py: shape, length, seed and learning rate are set there."""
+"""A tiny ViT on Fashion-MNIST, a member of the ladder; sweep.py sets its shape, length, seed and learning rate."""
 
 from vit_jax import config
 

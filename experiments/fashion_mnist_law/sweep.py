@@ -23,9 +23,9 @@ def ladder(widths, steps, seeds):
 
 
 def get_sweep(part='all'):
-  fit = ladder((16, 24, 32, 48, 64), (1000, 1400, 2000, 2800, 4000), seeds=3)
-  largest = sweeps.chain(ladder((16, 24, 32, 48, 64), (8000,), seeds=3),
-                         ladder((96,), (1000, 1400, 2000, 2800, 4000, 8000), seeds=3))
+  fit = ladder((16, 24, 32, 48, 64), (1000, 1400, 2000, 2800, 4000), seeds=2)
+  largest = sweeps.chain(ladder((16, 24, 32, 48, 64), (8000,), seeds=2),
+                         ladder((96,), (1000, 1400, 2000, 2800, 4000, 8000), seeds=2))
   unique = sweeps.product(sweeps.axis('data.unique_examples', 2_000, 6_000, 18_000),
                           ladder((16, 32, 64), (1000, 2000, 4000), seeds=1))
   parts = {'fit': fit, 'largest': largest, 'all': sweeps.chain(fit, largest), 'unique': unique,

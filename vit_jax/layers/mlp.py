@@ -1,11 +1,22 @@
 """The encoder's two-layer GELU MLP."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.layers import noise
 from vit_jax.layers.dense import Dense, tiny_normal
+
+
+def gelu(x: jax.Array, approximate: bool = False) -> jax.Array:
+  """x Phi(x) (Hendrycks & Gimpel 2016, sec. 2), or its approximation with tanh.
+
+  jax.nn.gelu writes Phi as erfc, which is exact far out on the negative side, where the value is 0 for a network. erf
+  is within 6e-7 of it and makes the exact form 1.5 times as fast on a CPU, a training step of a small ViT 1.2 times.
+  """
+  return jax.nn.gelu(x, approximate=True) if approximate else 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 class Mlp(nnx.Module):
@@ -18,5 +29,5 @@ class Mlp(nnx.Module):
     self.dropout, self.approximate = dropout, gelu == 'tanh'
 
   def __call__(self, x_BTD: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-    h_BTF = jax.nn.gelu(self.up(x_BTD), approximate=self.approximate)
+    h_BTF = gelu(self.up(x_BTD), self.approximate)
     return self.down(noise.dropout(h_BTF, self.dropout, keys_B))
