@@ -1,10 +1,12 @@
 """Logs to a law: python -m vit_jax.law DIR_OR_TABLE... --form=chinchilla --holdout=largest:3 --out=OUT
 
 Reads run folders (or folders of them) and CSV/JSONL tables, local or in a bucket; prints the law, its intervals and a
-verdict, and writes OUT/law.json, figures (PNG and SVG) and OUT/report.html.
+verdict, and writes OUT/law.json, figures (PNG and SVG) and OUT/report.html. With --budget=C --write_config=next.py it
+also writes the recipe of the compute-optimal run at C FLOPs, with the predicted loss in its docstring.
 """
 
 import math
+import os
 import shlex
 
 from absl import flags
@@ -27,6 +29,8 @@ _COLUMNS = flags.DEFINE_list('columns', [], 'OURS=THEIRS,...: foreign names, as 
 _SIGMA = flags.DEFINE_string('sigma', None, 'A column with the standard deviation of (the log of) each value: points '
                              'are weighted by 1/sigma^2.')
 _BUDGET = flags.DEFINE_list('budget', [], 'FLOPs, one or several: the compute-optimal size, length and loss there.')
+_WRITE_CONFIG = flags.DEFINE_string('write_config', None, 'A recipe to write (next.py): the compute-optimal run at '
+                                    '--budget, in the shapes and by the learning rates of the runs that were read.')
 _OUT = flags.DEFINE_string('out', None, 'Folder for law.json, the figures and report.html; default: printed only.')
 
 
@@ -38,6 +42,8 @@ def main(paths: list[str]) -> int:
   from vit_jax.scaling import analysis, estimate, points, report, terminal
   from vit_jax.scaling.minimize import Objective
 
+  if _WRITE_CONFIG.value and (len(_BUDGET.value) != 1 or _GROUP.value):
+    raise UserError(f'--write_config={_WRITE_CONFIG.value} writes one run: give one --budget, and no --group')
   columns, budgets = _columns(_COLUMNS.value), tuple(_positive('budget', text) for text in _BUDGET.value)
   inputs = () if _FORM.value == 'auto' else estimate.form_class(_FORM.value).inputs
   x = _x(inputs)
@@ -57,7 +63,17 @@ def main(paths: list[str]) -> int:
   if _OUT.value:
     written = report.write(_OUT.value, groups, multipliers, _command(paths))
     console.print(f'written: {written}', highlight=False, markup=False, soft_wrap=True)
+  if _WRITE_CONFIG.value:
+    console.print(_write_config(groups[''], budgets[0], paths), highlight=False, markup=False, soft_wrap=True)
   return 0
+
+
+def _write_config(group, budget, paths):
+  os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # shapes are all that is needed: leave accelerators to their runs
+  from vit_jax.sweeps import next_run
+  path, run = _WRITE_CONFIG.value, next_run.choose(group, budget)
+  next_run.write(run, group, path, f'{_command(paths)} --write_config={shlex.quote(path)}')
+  return f'next run: {run.words()}\nwritten: {path}; train it with python -m vit_jax.main --config={path}'
 
 
 def _analyse(name, group, settings):

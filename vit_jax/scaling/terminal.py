@@ -1,5 +1,7 @@
 """The table that `law` prints."""
 
+import re
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -32,7 +34,11 @@ def show(console: Console, name: str, analysis: Analysis) -> None:
 
 def number(value: float) -> str:
   """Four significant digits, as 0.01234, 12.34, 1.234e9."""
-  return f'{value:.4g}'.replace('e+', 'e')
+  return _plain_exponent(f'{value:.4g}')
+
+
+def _plain_exponent(text):
+  return re.sub(r'e\+?(-?)0*', r'e\1', text)
 
 
 def _fit_line(law):
@@ -51,7 +57,7 @@ def _table(title, *names):
 
 
 def _range(interval):
-  return f'{interval[0]:.3g} .. {interval[1]:.3g}'.replace('e+', 'e') if interval else '-'
+  return _plain_exponent(f'{interval[0]:.3g} .. {interval[1]:.3g}') if interval else '-'
 
 
 def _with_range(value, interval):

@@ -1,0 +1,189 @@
+"""The recipe of the next run, from folders whose losses lie exactly on a known law."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vit_jax import config as config_lib
+from vit_jax import records
+from vit_jax.cost import flops
+from vit_jax.errors import UserError
+from vit_jax.models import PureModel
+from vit_jax.scaling import analysis
+from vit_jax.scaling.minimize import Objective
+from vit_jax.scaling.points import load
+from vit_jax.sweeps import next_run
+from vit_jax.training import config as run_config
+
+ROOT = Path(__file__).parents[2]
+WIDTHS, STEPS = (16, 24, 32, 48, 64), (100, 200, 400, 800)
+
+
+def true_loss(n, d):
+  return 0.2 + 20 * n ** -0.4 + 30 * d ** -0.35
+
+
+def config_of(width, steps, **optimizer):
+  c = config_lib.defaults('vit')
+  c.model.patch_size, c.model.pool = 4, 'gap'
+  c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = width, 2, 3 * width, width // 8
+  c.data.image_size, c.data.channels, c.data.num_classes, c.data.batch_size = (8, 8), 1, 10, 32
+  c.schedule.name, c.schedule.warmup_steps = 'wsd', 5
+  c.train.steps = steps
+  c.optimizer.learning_rate = 0.2 / width
+  c.optimizer.update(optimizer)
+  return run_config.cast(c)
+
+
+def counts(config):
+  model = PureModel('vit', config.model, (8, 8, 1), 10)
+  return (*flops.params(model), flops.per_example(model, {})[1])
+
+
+def make_run(folder, config, loss, params, other, per_example):
+  examples = config.train.steps * config.data.batch_size
+  records.write_run(folder, {
+      'config': config_lib.plain(config), 'config_hash': config_lib.config_hash(config), 'lineage': None,
+      'params': params, 'params_non_embedding': other, 'data': {'name': 'digits'}, 'status': 'finished'})
+  row = {'split': 'val', 'step': config.train.steps, 'examples': examples, 'unique_examples': 1293,
+         'flops': examples * per_example, 'loss': loss}
+  (folder / 'metrics.jsonl').write_text(json.dumps(row) + '\n')
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """Five widths at four lengths on the law of `params`."""
+  root = tmp_path_factory.mktemp('runs')
+  for width in WIDTHS:
+    counted = counts(config_of(width, 100))
+    for steps in STEPS:
+      loss = true_loss(counted[0], 32 * steps)
+      make_run(root / f'w{width}-{steps}', config_of(width, steps), loss, *counted)
+  return root
+
+
+def analysed(runs, form='chinchilla', columns=None, **settings):
+  inputs = {'power': ['x']}.get(form, ['params', 'examples'])
+  paths, x = [runs] if isinstance(runs, Path) else runs, 'examples' if inputs == ['x'] else None
+  points = load(paths, x=x, columns=columns)
+  return analysis.analyse(points, analysis.Settings(form, Objective(), settings.pop('replicates', 50), **settings))
+
+
+def test_the_run_spends_the_budget_at_the_nearest_size(runs):
+  budget, law = 3e12, analysed(runs)
+  run = next_run.choose(law, budget)
+  params, _, per_example = counts(run.config)
+  assert run.params == params and run.count == 'params'
+  assert run.flops == pytest.approx(budget, rel=1e-3) and run.examples * per_example == run.flops
+  off = lambda n: abs(math.log(n / run.optimal['params']))
+  width = run.shape['width']
+  for other in (width - 8, width + 8):  # the ladder's heads are 8 wide
+    assert off(params) <= off(counts(config_of(other, 100))[0])
+  assert run.shape == {'width': width, 'depth': 2, 'mlp_dim': 3 * width, 'num_heads': width // 8}
+  assert width > max(WIDTHS)
+
+
+def test_the_prediction_is_the_law_at_that_point(runs):
+  run = next_run.choose(analysed(runs), 3e12)
+  assert run.loss == pytest.approx(true_loss(run.params, run.examples), rel=1e-4)
+  assert run.run_ci95[0] <= run.law_ci95[0] <= run.loss <= run.law_ci95[1] <= run.run_ci95[1]
+  assert next_run.choose(analysed(runs, replicates=0), 3e12).run_ci95 is None
+
+
+def test_the_size_is_near_the_best_that_these_shapes_allow(runs):
+  """C = k N^q D is a fit; among real shapes with their real FLOPs the chosen one loses next to nothing."""
+  budget = 3e12
+  run = next_run.choose(analysed(runs), budget)
+  losses = []
+  for width in range(32, 257, 32):
+    params, _, per_example = counts(config_of(width, 100))
+    losses.append(true_loss(params, budget / per_example))
+  assert true_loss(run.params, run.examples) <= 1.002 * min(losses)
+
+
+def test_the_recipe_says_what_was_chosen(runs, tmp_path):
+  law = analysed(runs)
+  run = next_run.choose(law, 3e12)
+  path = tmp_path / 'next.py'
+  next_run.write(run, law, str(path), 'python -m vit_jax.law "a\\b" --budget=3e12')
+  recipe = config_lib.load_recipe(str(path))
+  config = run_config.cast(recipe)
+  assert config_lib.config_hash(config) == config_lib.config_hash(run.config) and config == run.config
+  assert config.schedule.name == 'wsd' and config.schedule.warmup_steps == 5 and config.train.flops == 3e12
+  assert config.optimizer.learning_rate == pytest.approx(0.2 / config.model.width, rel=0.01)
+  text = path.read_text()
+  assert f'{run.loss:.5g}' in text and f'{run.run_ci95[0]:.5g} to' in text and 'n = 20 runs' in text
+  for name, value in law.law['coefficients'].items():
+    assert f'{name} = {value:.6g}' in text
+  assert max(map(len, text.splitlines())) <= 120
+  next_run.write(run, law, str(path), '')  # ours: written again
+  path.write_text('"""My recipe."""\n')
+  with pytest.raises(UserError, match='was not written by this program'):
+    next_run.write(run, law, str(path), '')
+
+
+@pytest.mark.parametrize('form', ['chinchilla_tied', 'overtrain'])
+def test_other_forms_in_params_and_examples(runs, form):
+  run = next_run.choose(analysed(runs, form), 1e12)
+  assert run.flops == pytest.approx(1e12, rel=1e-2) and run.loss < 1
+
+
+def test_n_is_counted_as_the_fit_counts_it(runs):
+  run = next_run.choose(analysed(runs, columns={'params': 'params_non_embedding'}), 3e12)
+  assert run.count == 'params_non_embedding' and run.params == counts(run.config)[1]
+
+
+def test_of_several_learning_rates_the_best_speaks(runs, tmp_path):
+  counted = counts(config_of(64, 100))
+  for i, steps in enumerate(STEPS):
+    config = config_of(64, steps, learning_rate=0.1)
+    make_run(tmp_path / f'worse{i}', config, 1.0001 * true_loss(counted[0], 32 * steps), *counted)
+  run = next_run.choose(analysed([runs, tmp_path]), 3e12)
+  assert run.config.optimizer.learning_rate == pytest.approx(0.2 / run.shape['width'], rel=0.01)
+  assert 'width^-1,' in run.rate.words() and run.rate.places == 20
+
+
+def test_fields_without_a_rule_are_named(runs, tmp_path):
+  counted = counts(config_of(64, 100))
+  make_run(tmp_path / 'other', config_of(64, 800, weight_decay=0.5), true_loss(counted[0], 32 * 800), *counted)
+  run = next_run.choose(analysed([runs, tmp_path]), 3e12)
+  assert any('optimizer.weight_decay 0.0, as in the nearest run (of 0.0, 0.5)' in words for words in run.notes)
+
+
+def test_what_cannot_be_written_is_said(runs, tmp_path):
+  with pytest.raises(UserError, match='must be in params and examples.*power is in x'):
+    next_run.choose(analysed(runs, 'power'), 1e12)
+  table = tmp_path / 'points.csv'
+  points = load([runs])
+  rows = [f'{n},{d},{6 * n * d},{y}' for n, d, y in zip(points.columns['params'], points.columns['examples'], points.y)]
+  table.write_text('\n'.join(['params,examples,flops,loss', *rows]) + '\n')
+  with pytest.raises(UserError, match='needs run folders.*20 of 20 points have none, such as points:2'):
+    next_run.choose(analysed(table), 1e12)
+  with pytest.raises(UserError, match='FLOPs an example in the points'):
+    changed = analysed(runs)
+    changed.points.columns['flops'] *= 2
+    next_run.choose(changed, 1e12)
+  with pytest.raises(UserError, match='schedule.warmup_steps=5'):
+    next_run.choose(analysed(runs), 1e6)
+
+
+def test_the_command_writes_a_run_that_trains(runs, tmp_path):
+  """law writes it, main trains it: two real processes, on the digits."""
+  environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '100', 'JAX_PLATFORMS': 'cpu'}
+  call = lambda *words: subprocess.run([sys.executable, '-m', *words], capture_output=True, text=True, cwd=tmp_path,
+                                       env=environment)
+  done = call('vit_jax.law', str(runs), '--form=chinchilla', '--bootstrap=20', '--budget=4e8', '--write_config=next.py')
+  assert done.returncode == 0, done.stderr
+  assert 'next run: width' in done.stdout
+  trained = call('vit_jax.main', '--config=next.py', '--workdir=out')
+  assert trained.returncode == 0, trained.stderr
+  last = [row for row in records.read_rows(tmp_path / 'out/metrics.jsonl') if row['split'] == 'val'][-1]
+  assert last['flops'] == pytest.approx(4e8, rel=0.1) and np.isfinite(last['loss'])
+  refused = call('vit_jax.law', str(runs), '--form=chinchilla', '--budget=2e9,4e9', '--write_config=next.py')
+  assert refused.returncode == 1 and 'give one --budget' in refused.stderr

@@ -1,0 +1,260 @@
+"""The next run to buy: the compute-optimal one at a budget, as a recipe that carries the law's prediction of it.
+
+The law says N* and D*; the ladder's own rule says which shapes there are; each shape's parameters and FLOPs are counted
+on the model itself, so that the recipe spends the budget exactly whatever C = k N^q D makes of it.
+"""
+
+import copy
+import dataclasses
+import math
+import textwrap
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from vit_jax import config as config_lib
+from vit_jax.cost import flops
+from vit_jax.data import pipeline
+from vit_jax.errors import UserError
+from vit_jax.models import PureModel
+from vit_jax.scaling import frontier
+from vit_jax.scaling.analysis import Analysis
+from vit_jax.scaling.points import Points
+from vit_jax.scaling.terminal import number
+from vit_jax.sweeps import ladder as ladder_lib
+from vit_jax.training import config as run_config
+from vit_jax.training import schedule
+
+COUNTS = ('params', 'params_non_embedding')  # of run.json, as flops.params gives them
+SAME_FLOPS = 0.01  # relative: how well a run's logged FLOPs must agree with our count of its config
+_MARK = 'Written by vit_jax.law'
+
+
+@dataclasses.dataclass(frozen=True)
+class NextRun:
+  """The compute-optimal run at a budget of training FLOPs.
+
+  Attributes:
+    config: the whole run config.
+    count: which of COUNTS the law's N is; params, examples, steps: the run's; flops: what it costs.
+    optimal: the law's row of that budget (frontier.compute_optimal): N*, D*, ...
+    loss: predicted; law_ci95, run_ci95: 95% intervals of the law there and of this run, None without refits.
+    rate: the learning rate's rule; shape: the ladder's fields; epochs: over the training subset.
+    beyond: FLOPs over those of the largest fitted run.
+    notes: fields in which the runs differ that no rule covers, in words.
+  """
+  config: Any
+  count: str
+  params: int
+  examples: int
+  steps: int
+  flops: float
+  optimal: dict[str, Any]
+  loss: float
+  law_ci95: list[float] | None
+  run_ci95: list[float] | None
+  rate: ladder_lib.RateRule
+  shape: dict[str, int]
+  epochs: float
+  beyond: float
+  notes: tuple[str, ...]
+
+  def words(self) -> str:
+    """The run and its prediction, on one line."""
+    shape = ', '.join(f'{name} {value}' for name, value in self.shape.items())
+    interval = f' (95% of a run: {self.run_ci95[0]:.4g} to {self.run_ci95[1]:.4g})' if self.run_ci95 else ''
+    return (f'{shape}: N = {number(self.params)}, D = {number(self.examples)} ({self.steps} steps), learning rate '
+            f'{self.config.optimizer.learning_rate:.3g}; predicted loss {self.loss:.4g}{interval}')
+
+
+def choose(analysis: Analysis, budget: float) -> NextRun:
+  """The run at `budget` FLOPs, with the realisable size that is nearest to N*.
+
+  Raises:
+    UserError: a form that is not in params and examples alone, points that are not run folders, runs that are no
+      ladder, or counts that this code does not reproduce from the runs' configs.
+  """
+  fit, points = analysis.fit, analysis.points
+  if fit.form.inputs != ('params', 'examples'):
+    raise UserError(f'--write_config: the law must be in params and examples, as --form=chinchilla; '
+                    f'{fit.form.name} is in {", ".join(fit.form.inputs)}')
+  configs = _configs(points)
+  count = _counted(points)
+  optimal, = frontier.compute_optimal(fit, analysis.boot, np.array([budget]), analysis.cost)
+  nearest = _nearest(points, optimal['params'], optimal['examples'])
+  base = copy.deepcopy(configs[nearest])
+  sizes = _Sizes(base, count)
+  _check_counts(points, nearest, sizes)
+  ladder = ladder_lib.read([config['model'] for config in configs])
+  shape = _nearest_shape(ladder, sizes, optimal['params'])
+  per_example = sizes.flops(shape)
+  unique = float(points.rows[nearest]['unique_examples'])
+  length = schedule.LengthConfig(flops=float(budget))
+  steps = schedule.num_steps(length, base['data']['batch_size'], unique, per_example)
+  examples = steps * base['data']['batch_size']
+  rate = _rate_rule(points, configs, ladder.dial)
+  base['model'] |= shape
+  base['train'] = dataclasses.asdict(length)
+  base['optimizer']['learning_rate'] = float(f'{rate(shape[ladder.dial], examples):.3g}')
+  config = run_config.cast(base)
+  schedule.check(config.schedule, steps)
+  params = sizes.params(shape)
+  there = {'params': np.array([params], float), 'examples': np.array([examples], float)}
+  bands = [None, None] if analysis.boot is None else [band[:, 0].tolist() for band in analysis.boot.bands(there)]
+  return NextRun(config, count, params, examples, steps, examples * per_example, optimal,
+                 float(fit.predict(there)[0]), *bands, rate, shape, examples / unique,
+                 budget / float(points.columns['flops'][analysis.fitted].max()),
+                 tuple(_unruled(configs, nearest, ladder)))
+
+
+def write(next_run: NextRun, analysis: Analysis, path: str, command: str) -> None:
+  """Writes the recipe; a file that is not one of ours is left alone.
+
+  Raises:
+    UserError: `path` does not end in .py, or holds something else.
+  """
+  file = epath.Path(path)
+  if file.suffix != '.py':
+    raise UserError(f'--write_config={path}: a recipe ends in .py')
+  if file.exists() and _MARK not in file.read_text():
+    raise UserError(f'--write_config={path}: the file is there and was not written by this program; give another name')
+  file.parent.mkdir(parents=True, exist_ok=True)
+  file.write_text(recipe(next_run, analysis, path, command))
+
+
+def recipe(next_run: NextRun, analysis: Analysis, path: str, command: str) -> str:
+  """The text of the recipe: the prediction in its docstring, the values that are not at their default in its body."""
+  changed = config_lib.changed(next_run.config)
+  family = changed.pop('family')
+  values = '\n'.join(f'  c.{key} = {value!r}' for key, value in _leaves(changed))
+  return (f'"""{_docstring(next_run, analysis, path, command)}"""\n\nfrom vit_jax import config\n\n\n'
+          f'def get_config():\n  c = config.defaults({family!r})\n{values}\n  return c\n')
+
+
+class _Sizes:
+  """Parameters and FLOPs of the ladder's shapes, counted on the model of one run's config."""
+
+  def __init__(self, config: dict, count: str):
+    self._config, self._which = run_config.cast(config), COUNTS.index(count)
+    data, self._models = self._config.data, {}
+    self._image = (*data.image_size, data.channels) if data.image_size and data.channels else None
+    self._classes = data.num_classes
+    if self._image is None or self._classes is None:
+      opened = pipeline.open_data(data)
+      self._image, self._classes = opened.image_shape, opened.num_classes
+
+  def params(self, shape: dict[str, int]) -> int:
+    return flops.params(self._model(shape))[self._which]
+
+  def flops(self, shape: dict[str, int]) -> int:
+    """Training FLOPs of an example."""
+    model = self._model(shape)
+    return flops.per_example(model, model.stats_shapes())[1]
+
+  def _model(self, shape):
+    key = tuple(sorted(shape.items()))
+    if key not in self._models:
+      config = dataclasses.replace(self._config.model, **shape)
+      self._models[key] = PureModel(self._config.family, config, self._image, self._classes)
+    return self._models[key]
+
+
+def _configs(points: Points) -> list[dict]:
+  without = [run for run, row in zip(points.runs, points.rows) if not row.get('_config')]
+  if without:
+    raise UserError(f'--write_config needs run folders, whose run.json holds the config; {len(without)} of '
+                    f'{len(points)} points have none, such as {without[0]}')
+  families = sorted({row['_config']['family'] for row in points.rows})
+  if len(families) > 1:
+    raise UserError(f'--write_config: the runs are of several families ({", ".join(families)}); give those of one')
+  return [row['_config'] for row in points.rows]
+
+
+def _counted(points):
+  """Which of a run's counts the law's N is."""
+  for name in COUNTS:
+    if all(row.get(name) == n for row, n in zip(points.rows, points.columns['params'])):
+      return name
+  raise UserError(f'--write_config: the law counts params by a column that no config gives; leave --columns=params=... '
+                  f'out, or take one of {", ".join(COUNTS)}')
+
+
+def _nearest(points, params, examples):
+  """The run whose size and length are nearest, in log N and log D."""
+  columns = points.columns
+  return int(np.argmin(np.hypot(np.log(columns['params'] / params), np.log(columns['examples'] / examples))))
+
+
+def _check_counts(points, index, sizes):
+  """A run's own config must give the counts that it logged, or budget and N are not in the law's units."""
+  run, columns = points.runs[index], points.columns
+  if 'flops' not in columns:
+    raise UserError('--write_config: the points have no flops, so a budget cannot be compared with them')
+  logged, ours = columns['params'][index], sizes.params({})
+  if logged != ours:
+    raise UserError(f'{run}: run.json says {logged:.0f} params, its config gives {ours}: it was made by other code')
+  logged, ours = columns['flops'][index] / columns['examples'][index], sizes.flops({})
+  if abs(logged / ours - 1) > SAME_FLOPS:
+    raise UserError(f'{run}: {logged:.4g} FLOPs an example in the points, {ours:.4g} by its config: --budget would not '
+                    'mean what the points mean')
+
+
+def _nearest_shape(ladder, sizes, target):
+  """The shape of the ladder whose N is nearest to `target` in log N; N grows with the rung."""
+  low, high = 1, 2
+  while sizes.params(ladder.shape(high)) < target:
+    low, high = high, 2 * high
+  while high - low > 1:
+    middle = (low + high) // 2
+    low, high = (middle, high) if sizes.params(ladder.shape(middle)) < target else (low, middle)
+  off = lambda shape: abs(math.log(sizes.params(shape) / target))
+  return min((ladder.shape(rung) for rung in (low, high)), key=off)
+
+
+def _rate_rule(points, configs, dial):
+  values, rates = (np.array([config[room][key] for config in configs], float)
+                   for room, key in (('model', dial), ('optimizer', 'learning_rate')))
+  if not np.all(rates > 0):
+    raise UserError('--write_config: a run has a learning rate of 0')
+  return ladder_lib.rate_rule(dial, values, points.columns['examples'], rates, points.y)
+
+
+def _unruled(configs, index, ladder):
+  """`data.batch_size 64, as in the nearest run (of 32, 64)` for fields that differ and that no rule covers."""
+  ruled = {'optimizer.learning_rate', 'seed', *(f'model.{name}' for name in (ladder.dial, *ladder.rules))}
+  flat = [dict(_leaves(config)) for config in configs]
+  for key, value in flat[index].items():
+    found = {str(f.get(key)) for f in flat}
+    if len(found) > 1 and key not in ruled and key.partition('.')[0] not in ('train', 'system'):
+      yield f'{key} {value}, as in the nearest run (of {", ".join(sorted(found)[:4])})'
+
+
+def _leaves(tree, path=''):
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield from _leaves(value, f'{path}{key}.')
+    else:
+      yield path + key, tuple(value) if isinstance(value, list) else value
+
+
+def _docstring(run, analysis, path, command):
+  law, best = analysis.law, run.optimal
+  interval = lambda pair: f'{pair[0]:.5g} to {pair[1]:.5g}'
+  coefficients = ', '.join(f'{name} = {value:.6g}' for name, value in law['coefficients'].items())
+  split = {row.get('split') for row in analysis.points.rows}
+  predicted = f'Predicted {law["metric"]} ({"/".join(sorted(filter(None, split)))}): {run.loss:.5g}.'
+  predicted += (f' 95% interval of this run: {interval(run.run_ci95)}; of the law there: {interval(run.law_ci95)}.'
+                if run.run_ci95 else ' No interval: the runs were not resampled.')
+  paragraphs = [
+      f'The compute-optimal run at {number(best["flops"])} training FLOPs. {_MARK}.', '',
+      f'  python -m vit_jax.main --config={path}', '', predicted, '',
+      f'The law: {law["diagnostics"]["equation"]}; {coefficients}. Form {law["form"]}, fitted to n = {law["n"]} runs '
+      f'({law["objective"]["name"]}); N counts {run.count}. This run costs {run.beyond:.3g} times the largest fitted '
+      'one. Made by', '', f'  {command}', '',
+      f'The law\'s optimum is N* = {number(best["params"])}, D* = {number(best["examples"])} ({analysis.cost.words()}). The '
+      f'nearest shape of the runs\' ladder has N = {number(run.params)}; the budget then buys D = {number(run.examples)} '
+      f'examples, {run.epochs:.3g} epochs, in {run.steps} steps. Learning rate: {run.rate.words()}.']
+  paragraphs += [f'Not covered by a rule: {"; ".join(run.notes)}.'] if run.notes else []
+  lines = [line for text in paragraphs for line in (textwrap.wrap(text, 120) if text[:2] != '  ' else [text]) or ['']]
+  return '\n'.join(lines).replace('\\', '\\\\').replace('"""', '\\"\\"\\"') + '\n'
