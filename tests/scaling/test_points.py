@@ -68,6 +68,56 @@ def test_branches_of_a_trunk_are_one_cluster(tmp_path):
   assert any('4 runs form 3 independent lineages' in words for words in points.notes)
 
 
+def test_trunks_are_no_runs_of_their_own(tmp_path):
+  """As a sweep with cooldown branches leaves them: the trunk in trunks/, its branches beside it."""
+  for trunk in 'ab':
+    make_run(tmp_path / f'trunks/{trunk}', 9.0, steps=400, status='trunk', seed=trunk)
+    for steps in (100, 200, 400):
+      make_run(tmp_path / f'branch-{trunk}{steps}', 1.0, steps=steps, seed=trunk,
+               lineage={'trunk': trunk, 'step': steps * 7 // 10})
+  points = load([tmp_path])
+  assert len(points) == 6 and set(points.y) == {1.0} and not points.dropped
+  assert len(set(points.clusters)) == 2
+  assert points.clusters[:3].tolist() == [points.clusters[0]] * 3  # branch-a100, branch-a200, branch-a400
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+  """gs:// held in memory: epath reads object stores through fsspec, whose memory file system stands in for one."""
+  fsspec = pytest.importorskip('fsspec')
+  from etils.epath import backend
+  memory = fsspec.filesystem('memory')
+  monkeypatch.setattr(backend.fsspec_backend, '_get_filesystem', lambda name: memory)
+  monkeypatch.setenv('EPATH_USE_TF', 'false')
+  yield memory
+  memory.rm('/', recursive=True)
+
+
+def test_a_bucket_reads_as_a_disk_does(tmp_path, bucket):
+  for i in range(3):
+    make_run(tmp_path / f'sweep/run{i}', 1.0 + i, 1000 * (i + 1))
+  write(tmp_path / 'sweep', 'run,params,loss\na,4000,0.5\n', 'more.csv')
+  for path in (p for p in tmp_path.rglob('*') if p.is_file()):
+    with bucket.open(f'gs://bucket/{path.relative_to(tmp_path)}', 'wb') as file:
+      file.write(path.read_bytes())
+  local, remote = load([tmp_path / 'sweep']), load(['gs://bucket/sweep'])
+  assert remote.y.tolist() == local.y.tolist() == [1, 2, 3] and remote.runs == local.runs
+  assert load(['gs://bucket/sweep/run1']).y.tolist() == [2]
+  assert load(['gs://bucket/sweep/more.csv'], need=['params']).y.tolist() == [0.5]
+  with pytest.raises(UserError, match='gs://bucket/nothing: no such file'):
+    load(['gs://bucket/nothing'])
+
+
+def test_a_bucket_without_its_client_names_the_package(monkeypatch):
+  from etils.epath import backend
+  def missing(name):
+    raise ImportError('Please install gcsfs to access Google Storage')
+  monkeypatch.setattr(backend.fsspec_backend, '_get_filesystem', missing)
+  monkeypatch.setenv('EPATH_USE_TF', 'false')
+  with pytest.raises(UserError, match='gs://bucket/runs: Please install gcsfs'):
+    load(['gs://bucket/runs'])
+
+
 def test_runs_on_different_data_are_not_mixed(tmp_path):
   make_run(tmp_path / 'a', data='digits')
   make_run(tmp_path / 'b', data='fashion_mnist')

@@ -90,7 +90,7 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
   """
   rename, rows, dropped, curves = dict(columns or {}), [], [], {}
   for path in map(epath.Path, paths):
-    if not path.exists():
+    if not _exists(path):
       raise UserError(f'{path}: no such file or folder')
     if path.is_dir():
       folders = tables.find_runs(path)
@@ -130,9 +130,18 @@ def column(points: Points, name: str) -> list[Any]:
   return [row[name] for row in points.rows]
 
 
+def _exists(path):
+  try:
+    return path.exists()
+  except ImportError as error:  # etils.epath reads buckets through fsspec's clients
+    raise UserError(f'{path}: {error} (the package that reads such paths)') from error
+
+
 def _add_run(folder, metric, rows, dropped, curves):
   """Appends a run's final evaluation to `rows`, or to `dropped` with the reason."""
   name, (run, lines) = folder.name, tables.read_run(folder)
+  if run.get('status') == 'trunk':  # no run of its own: its branches are
+    return
   if run.get('status') != 'finished':
     dropped.append((name, f'not finished (status {run.get("status")!r})'))
     return

@@ -252,9 +252,10 @@ def _docstring(run, analysis, path, command):
       f'The law: {law["diagnostics"]["equation"]}; {coefficients}. Form {law["form"]}, fitted to n = {law["n"]} runs '
       f'({law["objective"]["name"]}); N counts {run.count}. This run costs {run.beyond:.3g} times the largest fitted '
       'one. Made by', '', f'  {command}', '',
-      f'The law\'s optimum is N* = {number(best["params"])}, D* = {number(best["examples"])} ({analysis.cost.words()}). The '
-      f'nearest shape of the runs\' ladder has N = {number(run.params)}; the budget then buys D = {number(run.examples)} '
-      f'examples, {run.epochs:.3g} epochs, in {run.steps} steps. Learning rate: {run.rate.words()}.']
+      f'The law\'s optimum is N* = {number(best["params"])}, D* = {number(best["examples"])} '
+      f'({analysis.cost.words()}). The nearest shape of the ladder has N = {number(run.params)}; the budget then '
+      f'buys D = {number(run.examples)} examples, {run.epochs:.3g} epochs, in {run.steps} steps. Learning rate: '
+      f'{run.rate.words()}.']
   paragraphs += [f'Not covered by a rule: {"; ".join(run.notes)}.'] if run.notes else []
   lines = [line for text in paragraphs for line in (textwrap.wrap(text, 120) if text[:2] != '  ' else [text]) or ['']]
   return '\n'.join(lines).replace('\\', '\\\\').replace('"""', '\\"\\"\\"') + '\n'
