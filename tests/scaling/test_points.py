@@ -129,7 +129,8 @@ def test_runs_on_different_data_are_not_mixed(tmp_path):
 def test_what_differs_from_the_nearest_run(tmp_path):
   for i, (params, seed) in enumerate([(1000, 0), (1000, 1), (5000, 2)]):
     make_run(tmp_path / f'run{i}', 1 + i, params, seed=seed)
-  assert differences(load([tmp_path]), 0) == ['seed: 0, there 1']
+  assert differences(load([tmp_path])) == [
+      ['seed: 0, there 1'], ['seed: 1, there 0'], ['model.width: 500, there 100', 'seed: 2, there 0']]
 
 
 def test_noise_between_seeds(tmp_path):

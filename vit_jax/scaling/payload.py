@@ -131,7 +131,7 @@ def _points(analysis, color):
   predicted = fit.predict(points.columns)
   residual = (np.log(points.y / predicted) if fit.objective.log else points.y - predicted) / max(fit.sigma, 1e-300)
   x, size = points.columns[x_column(analysis)], points.columns.get('params')
-  out = []
+  out, differs = [], points_lib.differences(points)
   for i in range(len(points)):
     row = points.rows[i]
     state = 'fitted' if analysis.fitted[i] else 'held' if analysis.held[i] else 'below'
@@ -139,7 +139,7 @@ def _points(analysis, color):
         'run': points.runs[i], 'x': float(x[i]), 'y': float(points.y[i]), 'state': state,
         'predicted': float(predicted[i]),
         'color': color(size[i]) if size is not None else _PALETTE[2], 'residual': float(residual[i]),
-        'differs': points_lib.differences(points, i),
+        'differs': differs[i],
         **{k: _plain(v[i]) for k, v in points.columns.items() if k != 'x'},
         'params_non_embedding': _plain(row.get('params_non_embedding')),
         'learning_rate': _plain(row.get('learning_rate')), 'step': _plain(row.get('step')),

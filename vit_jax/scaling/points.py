@@ -96,8 +96,8 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
       folders = tables.find_runs(path)
       if not folders:
         raise UserError(f'{path}: no run.json in it or below it')
-      for folder in folders:
-        _add_run(folder, rename.get(metric, metric), rows, dropped, curves)
+      for folder, run in zip(folders, tables.read_runs(folders)):
+        _add_run(folder.name, *run, rename.get(metric, metric), rows, dropped, curves)
     else:
       table, left_out = tables.read_table(path)
       rows += [{'run': f'{path.stem}:{i}', '_numbered': 'run' not in row, **row} for i, row in enumerate(table, 2)]
@@ -137,9 +137,8 @@ def _exists(path):
     raise UserError(f'{path}: {error} (the package that reads such paths)') from error
 
 
-def _add_run(folder, metric, rows, dropped, curves):
+def _add_run(name, run, lines, half_line, metric, rows, dropped, curves):
   """Appends a run's final evaluation to `rows`, or to `dropped` with the reason."""
-  name, (run, lines) = folder.name, tables.read_run(folder)
   if run.get('status') == 'trunk':  # no run of its own: its branches are
     return
   if run.get('status') != 'finished':
@@ -151,7 +150,7 @@ def _add_run(folder, metric, rows, dropped, curves):
   if not scored:
     dropped.append((name, f'no {metric} in metrics.jsonl'))
     return
-  if tables.half_line(folder / 'metrics.jsonl'):
+  if half_line:
     dropped.append((f'{name}/metrics.jsonl', 'half-written last line'))
   last, config = scored[-1], run.get('config') or {}
   lineage = run.get('lineage')
@@ -244,10 +243,20 @@ def _notes(names, labels):
     yield f'{len(set(names))} runs form {len(set(labels))} independent lineages'
 
 
-def differences(points: Points, index: int, limit: int = 6) -> list[str]:
-  """How a run's config differs from its nearest neighbour's, for the report; empty for tables."""
-  ours = points.rows[index].get('_config')
-  others = [row['_config'] for i, row in enumerate(points.rows) if i != index and row.get('_config')]
-  if not ours or not others:
-    return []
-  return min((config_lib.differing_keys(ours, other) for other in others), key=len)[:limit]
+def differences(points: Points, limit: int = 6) -> list[list[str]]:
+  """How each run's config differs from its nearest neighbour's, for the report; empty lists for tables."""
+  configs = [row.get('_config') for row in points.rows]
+  index = [i for i, config in enumerate(configs) if config]
+  out: list[list[str]] = [[] for _ in configs]
+  if len(index) < 2:
+    return out
+  flat = [_flat(configs[i]) for i in index]
+  apart = np.zeros((len(index), len(index)), int)  # in how many fields two runs differ
+  for key in sorted(set().union(*flat)):
+    codes = np.unique([repr(f.get(key)) for f in flat], return_inverse=True)[1]
+    if codes.any():
+      apart += codes[:, None] != codes
+  np.fill_diagonal(apart, np.iinfo(int).max)
+  for i, nearest_run in zip(index, np.argmin(apart, axis=1)):
+    out[i] = config_lib.differing_keys(configs[i], configs[index[nearest_run]])[:limit]
+  return out

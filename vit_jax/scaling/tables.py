@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from concurrent import futures
 from typing import Any
 
 from etils import epath
@@ -11,6 +12,7 @@ from vit_jax import records
 from vit_jax.errors import UserError
 
 Row = dict[str, Any]
+READERS = 16  # threads: reading many small files of a bucket is waiting
 SPLITS = ('val', 'test', 'train')  # the split of a metric that names none: the first that a run has (laws use val)
 
 
@@ -36,27 +38,41 @@ def read_table(path: epath.Path) -> tuple[list[Row], list[str]]:
 
 def find_runs(path: epath.Path) -> list[epath.Path]:
   """The run folders (those with a run.json) in a folder, itself included, in order of their names."""
-  if (path / records.RUN).exists():
-    return [path]
-  found = []
-  for inner in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith('.')):
-    found += find_runs(inner)
-  return found
+  found, level = [], [path]
+  with futures.ThreadPoolExecutor(READERS) as pool:
+    while level:
+      looked = list(pool.map(_look, level))
+      found += [folder for folder, (is_run, _) in zip(level, looked) if is_run]
+      level = [inner for _, inside in looked for inner in inside]
+  return sorted(found)
 
 
-def read_run(folder: epath.Path) -> tuple[Row, list[Row]]:
-  """run.json and the rows of metrics.jsonl of one run folder.
+def read_runs(folders: list[epath.Path]) -> list[tuple[Row, list[Row], bool]]:
+  """(run.json, the rows of metrics.jsonl, whether that ends in half a line) of each run folder.
 
   Raises:
     UserError: a file that does not parse.
   """
+  with futures.ThreadPoolExecutor(READERS) as pool:
+    return list(pool.map(_read_run, folders))
+
+
+def _look(path):
+  """(whether it is a run folder, what else is to be looked into)."""
+  if (path / records.RUN).exists():
+    return True, []
+  return False, [p for p in path.iterdir() if not p.name.startswith('.')] if path.is_dir() else []
+
+
+def _read_run(folder):
   try:
-    return records.read_run(folder), records.read_rows(folder / records.METRICS)
+    run, rows = records.read_run(folder), records.read_rows(folder / records.METRICS)
   except json.JSONDecodeError as error:
     raise UserError(f'{folder}: {error}; run.json and metrics.jsonl must be JSON') from error
+  return run, rows, _half_line(folder / records.METRICS)
 
 
-def half_line(path: epath.Path) -> bool:
+def _half_line(path):
   """Whether a .jsonl file ends in a line that was cut off (records.read_rows leaves it out)."""
   content = path.read_bytes() if path.exists() else b''
   return bool(content) and not content.endswith(b'\n')
