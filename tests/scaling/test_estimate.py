@@ -133,6 +133,13 @@ def test_a_missing_term_is_named():
   assert any('the data do not' in words for words in fit.warnings)
 
 
+@pytest.mark.parametrize('objective', OBJECTIVES, ids=lambda o: o.name)
+def test_quick_fits_forecast_as_exact_ones(objective):
+  y, further = noisy(), {'params': N * 10, 'examples': D * 10}
+  exact, quick = (estimate.fit('chinchilla', COLUMNS, y, objective, exact=exact) for exact in (True, False))
+  np.testing.assert_allclose(quick.predict(further), exact.predict(further), rtol=1e-3)
+
+
 def test_too_few_points_name_the_number():
   with pytest.raises(UserError, match='needs at least 6 points; there are 5'):
     estimate.fit('chinchilla', {k: v[:5] for k, v in COLUMNS.items()}, LOSS[:5])

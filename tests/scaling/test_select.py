@@ -72,3 +72,12 @@ def test_rollout_errors_grow_with_distance():
   far = np.mean([abs(r['error']) for r in rows if r['factor'] > 100])
   assert far > 3 * near
   assert all(r['persistence'] >= -0.05 for r in rows)  # the loss falls: nothing changing is always too high
+
+
+def test_sizes_that_differ_by_rounding_are_one_in_a_rollout():
+  budget = np.repeat(np.geomspace(1e3, 1e6, 4), 6) * np.tile(1 + 1e-4 * np.arange(6), 4)
+  rows = rollout.rollout(points(5 * budget ** -0.2, x=budget), 'power', LSQ)
+  assert min(row['factor'] for row in rows) > 9
+  medians = rollout.medians(rows)
+  assert [round(np.log10(row['factor'])) for row in medians] == [1, 2, 3]
+  assert all(row['error'] < row['persistence'] for row in medians)

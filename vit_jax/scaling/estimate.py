@@ -14,6 +14,7 @@ FORMS = {form.name: form for form in (
     forms.ChinchillaTied, forms.Overtrain, forms_special.DataConstrained)}
 OBJECTIVES = ('log_huber', 'log_lsq', 'lsq')
 REFINED = 32  # starts that are refined
+SETTLED_AFTER = 20  # iterations, of quick forecasts: see minimize
 GRADIENT_LIMIT = 1e-3  # of the points' absolute contributions: above it the fit is refused
 CONDITION_LIMIT = 1e3  # of the Jacobian with columns of unit length, above which some coefficients trade off freely
 
@@ -95,7 +96,8 @@ def fit(name: str, columns: Columns, y: np.ndarray, objective: Objective = Objec
     losses = np.where(np.isfinite(losses), losses, 1e300)
   scores = losses @ weights
   order = np.argsort(scores)
-  minima = minimize(form, columns, y, objective, theta[order[_spread(len(order))]], weights)
+  picked = theta[order[_spread(len(order))]]
+  minima = minimize(form, columns, y, objective, picked, weights, settled=None if exact else SETTLED_AFTER)
   best = int(np.argmin(minima.value))
   if exact and minima.gradient[best] >= CONVERGED:  # a flat valley: go on with this one alone
     on = minimize(form, columns, y, objective, minima.theta[[best]], weights, iterations=5000)

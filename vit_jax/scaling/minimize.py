@@ -11,7 +11,7 @@ import numpy as np
 from vit_jax.scaling.forms import Columns, Form
 
 CONVERGED = 1e-9  # of the sum of the absolute contributions of the points to a gradient component
-
+SETTLED = 1e-6  # relative fall of the objective below which a forecast's fit stands still
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -57,23 +57,26 @@ def score(form: Form, columns: Columns, y: np.ndarray, objective: Objective, the
 
 
 def minimize(form: Form, columns: Columns, y: np.ndarray, objective: Objective, starts: np.ndarray,
-             weights: np.ndarray, iterations: int = 300) -> Minima:
+             weights: np.ndarray, iterations: int = 300, settled: int | None = None) -> Minima:
   """Refines R starts [R, p] under row weights [R, n] (or [n]) inside the form's bounds.
 
   A step solves (H + damping diag(H)) step = -g on the parameters that are free; it is kept where the objective falls.
   For the Huber loss H counts the points inside delta in full and the others with delta / |residual| (the majorizer
   that iterated re-weighting uses) on odd iterations and not at all on even ones (Newton's): the first is safe far
-  from the minimum, the second exact near it.
+  from the minimum, the second exact near it. With `settled`, for fits that differ in their start alone, it ends once the
+  lowest objective has not fallen by more than SETTLED of itself in so many iterations.
   """
   theta = np.clip(starts, form.lower, form.upper)
   weights = np.broadcast_to(weights, (len(theta), len(y)))
   value, gradient = np.full(len(theta), np.inf), np.full(len(theta), np.inf)
   state = _Fits(form, columns, y, objective, theta, weights)
-  open_fits = np.arange(len(theta))
+  open_fits, lowest, since = np.arange(len(theta)), np.inf, 0
   for iteration in range(iterations):
     done = state.step(newton=iteration % 2 == 1) if iteration else state.evaluate()
     theta[open_fits], value[open_fits], gradient[open_fits] = state.theta, state.value, state.gradient
-    if done.all():
+    if value.min() < lowest * (1 - SETTLED):
+      lowest, since = value.min(), iteration
+    if done.all() or (settled and iteration - since >= settled):
       break
     if done.mean() > 0.1:
       open_fits, state = open_fits[~done], state.take(~done)

@@ -6,7 +6,8 @@ import numpy as np
 
 from vit_jax.scaling import points as points_lib
 from vit_jax.scaling.analysis import Analysis
-from vit_jax.scaling.rollout import persistence
+from vit_jax.scaling.rollout import medians, persistence
+from vit_jax.scaling.verdict import number
 
 LINES = 8  # at most so many sizes get a line; the points of all sizes are shown
 PLACES = 80  # along a line
@@ -25,7 +26,8 @@ def payload(name: str, analysis: Analysis) -> dict[str, Any]:
   return {
       'name': name, 'law': law, 'irreducible': analysis.fit.irreducible, 'figure': _law_figure(analysis, color),
       'points': _points(analysis, color), 'isoflop': _isoflop(analysis), 'cloud': _cloud(analysis),
-      'rollout': analysis.rollout, 'curves': _curves(analysis, color), 'checklist': checklist(analysis)}
+      'rollout': analysis.rollout, 'rollout_medians': medians(analysis.rollout),
+      'curves': _curves(analysis, color), 'checklist': checklist(analysis)}
 
 
 def ordered_color(share: float) -> str:
@@ -109,7 +111,7 @@ def _lines(analysis, x_name, color):
   held = np.unique(points.columns['params'][analysis.held]) if analysis.held.any() else sizes[-1:]
   banded = shown[np.argmin(np.abs(np.log(shown / held[-1])))]  # a band on every line would hide the points
   top = points.columns['params'][analysis.fitted].max()
-  return [_line(analysis, 'examples', {'params': n}, color(n), f'N = {n:.3g}', bool(n > top), bool(n == banded))
+  return [_line(analysis, 'examples', {'params': n}, color(n), f'N = {number(n, 3)}', bool(n > top), bool(n == banded))
           for n in shown]
 
 

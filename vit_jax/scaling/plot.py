@@ -101,7 +101,7 @@ def checks_figure(data: dict[str, Any]) -> Figure:
     else:
       _residuals(axes, data, name)
   _cloud(panels[2], data['cloud'])
-  _rollout(panels[3], data['rollout'])
+  _rollout(panels[3], data['rollout'], data['rollout_medians'])
   return figure
 
 
@@ -174,14 +174,16 @@ def _cloud(axes, cloud):
   axes.set(xlabel=cloud['names'][0], ylabel=cloud['names'][1])
 
 
-def _rollout(axes, rows):
+def _rollout(axes, rows, medians):
   axes.set(xlabel='size over the largest fitted', ylabel='|ln predicted / measured|')
   axes.set_title('Forecast error over distance')
   if not rows:
     axes.text(0.5, 0.5, 'too few sizes', color=_FAINT, ha='center', transform=axes.transAxes)
     return
-  factor = [row['factor'] for row in rows]
-  axes.plot(factor, [abs(row['persistence']) for row in rows], 'o', ms=3, color='#c0c0c0', label='"no change"')
-  axes.plot(factor, [abs(row['error']) for row in rows], 'o', ms=3.5, color='#31688e', label='the law')
+  for key, color, words in (('persistence', '#b0b4bb', '"no change"'), ('error', '#31688e', 'the law')):
+    factor, error = [row['factor'] for row in rows], [abs(row[key]) for row in rows]
+    axes.plot(factor, error, 'o', ms=3, color=color, alpha=0.35, mew=0)
+    axes.plot([row['factor'] for row in medians], [row[key] for row in medians], 'o-', ms=5, color=color,
+              label=f'{words}, median')
   axes.set(xscale='log', yscale='log')
   axes.legend(fontsize=8)

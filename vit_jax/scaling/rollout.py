@@ -8,6 +8,8 @@ from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import Points
 
 FITS = 6
+SAME_SIZE = 0.01  # relative: sizes within it differ by rounding (runs of one budget)
+PER_DECADE = 2  # places of a median
 
 
 def rollout(points: Points, form: str, objective: Objective) -> list[dict]:
@@ -17,7 +19,7 @@ def rollout(points: Points, form: str, objective: Objective) -> list[dict]:
   and of the largest fitted run's value. Points of all sizes take part, held out or not: this is a picture, not a test.
   """
   _, size = points.size
-  sizes, out = np.unique(size), []
+  sizes, out = _levels(size), []
   counts = [np.sum(size <= s) for s in sizes]
   enough = [s for s, n in zip(sizes[:-1], counts) if n > len(estimate.FORMS[form].parameters) + 1]
   picked = [enough[i] for i in np.unique(np.linspace(0, len(enough) - 1, FITS).astype(int))] if enough else []
@@ -34,6 +36,29 @@ def rollout(points: Points, form: str, objective: Objective) -> list[dict]:
       out.append({'run': points.runs[i], 'fitted_to': float(boundary), 'factor': float(size[i] / boundary),
                   'error': float(np.log(value / points.y[i])), 'persistence': float(np.log(last / points.y[i]))})
   return out
+
+
+def medians(rows: list[dict]) -> list[dict]:
+  """The median absolute error and persistence of a rollout's forecasts over ever greater distances."""
+  place = np.array([round(PER_DECADE * np.log10(row['factor'])) for row in rows])
+  out = []
+  for value in np.unique(place):
+    here = [row for row, p in zip(rows, place) if p == value]
+    median = lambda key, here=here: float(np.median([abs(row[key]) for row in here]))
+    factor = float(np.exp(np.median([np.log(row['factor']) for row in here])))
+    out.append({'factor': factor, 'error': median('error'), 'persistence': median('persistence')})
+  return out
+
+
+def _levels(size):
+  """The upper ends of groups of sizes that differ by rounding alone, ascending."""
+  out, start = [], 0.0
+  for value in np.unique(size):
+    if value > start * (1 + SAME_SIZE):
+      out.append(value)
+      start = value
+    out[-1] = value
+  return np.array(out)
 
 
 def persistence(size: np.ndarray, y: np.ndarray) -> float:

@@ -1,14 +1,12 @@
 """The table that `law` prints."""
 
-import re
-
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from vit_jax.scaling.analysis import Analysis
-from vit_jax.scaling.verdict import not_identified
+from vit_jax.scaling.verdict import not_identified, number
 
 
 def show(console: Console, name: str, analysis: Analysis) -> None:
@@ -32,15 +30,6 @@ def show(console: Console, name: str, analysis: Analysis) -> None:
   console.print(Text('verdict: ' + law['verdict'], style='bold'), highlight=False)
 
 
-def number(value: float) -> str:
-  """Four significant digits, as 0.01234, 12.34, 1.234e9."""
-  return _plain_exponent(f'{value:.4g}')
-
-
-def _plain_exponent(text):
-  return re.sub(r'e\+?(-?)0*', r'e\1', text)
-
-
 def _fit_line(law):
   objective, d = law['objective'], law['diagnostics']
   name = objective['name'] + (f', delta {objective["delta"]:g}' if 'delta' in objective else '')
@@ -57,7 +46,7 @@ def _table(title, *names):
 
 
 def _range(interval):
-  return _plain_exponent(f'{interval[0]:.3g} .. {interval[1]:.3g}') if interval else '-'
+  return f'{number(interval[0], 3)} .. {number(interval[1], 3)}' if interval else '-'
 
 
 def _with_range(value, interval):

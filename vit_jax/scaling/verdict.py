@@ -1,11 +1,18 @@
 """What a law is worth, in words."""
 
+import re
+
 import numpy as np
 
 from vit_jax.scaling.frontier import COST_SPREAD
 
 WIDE = 3.0  # an exponent whose interval spans more than this factor is not identified
 FEW_CLUSTERS = 10
+
+
+def number(value: float, digits: int = 4) -> str:
+  """Significant digits, as 0.01234, 12.34, 1.234e9, 1e8."""
+  return re.sub(r'e\+?(-?)0*', r'e\1', f'{value:.{digits}g}')
 
 
 def verdict(law: dict) -> str:

@@ -21,7 +21,7 @@ from vit_jax.models import PureModel
 from vit_jax.scaling import frontier
 from vit_jax.scaling.analysis import Analysis
 from vit_jax.scaling.points import Points
-from vit_jax.scaling.terminal import number
+from vit_jax.scaling.verdict import number
 from vit_jax.sweeps import ladder as ladder_lib
 from vit_jax.training import config as run_config
 from vit_jax.training import schedule

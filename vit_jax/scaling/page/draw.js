@@ -116,9 +116,9 @@ class Plot {
   level(value, extra = {}) {
     this.marks.append(svgEl('line', {x1: this.box.left, x2: this.box.right, y1: this.Y(value), y2: this.Y(value), stroke: '#9aa1ac', ...extra}));
   }
-  dot(x, y, color, state, tip, radius = 4) {
+  dot(x, y, color, state, tip, radius = 4, opacity = 1) {
     const fill = state === 'held' ? '#fff' : state === 'below' ? '#d2d4d8' : color;
-    const node = svgEl('circle', {cx: this.X(x), cy: this.Y(y), r: radius, fill, stroke: state === 'below' ? '#b4b7bd' : color, 'stroke-width': 1.6});
+    const node = svgEl('circle', {cx: this.X(x), cy: this.Y(y), r: radius, fill, stroke: state === 'below' ? '#b4b7bd' : color, 'stroke-width': 1.6, opacity});
     if (tip) {
       node.classList.add('hover');
       node.addEventListener('pointerenter', event => { node.classList.add('on'); showTip(event, tip()); });

@@ -101,9 +101,10 @@ function warnings(group) {
 function holdout(group) {
   const held = group.law.holdout;
   if (!held) return '';
-  const rows = [...held.rows].sort((a, b) => a.size - b.size).map(r => [r.run, format(r.size), `${r.factor.toFixed(2)}×`, format(r.measured),
+  const rows = [...held.rows].sort((a, b) => b.size - a.size).map(r => [r.run, format(r.size), `${r.factor.toFixed(2)}×`, format(r.measured),
     format(r.predicted), range(r.ci95), range(r.ci95_run), percent(r.predicted / r.measured - 1), format(r.persistence), percent(r.persistence / r.measured - 1)]);
-  const out = panel('Held-out points', table(['run', held.size, 'beyond', 'measured', 'predicted', '95% of the law', '95% of a run', 'error', '“no change”', 'its error'], rows),
+  const head = ['run', held.size, 'beyond', 'measured', 'predicted', '95% of the law', '95% of a run', 'error', '“no change”', 'its error'];
+  const out = panel(`Held-out points (${rows.length}, largest first)`, el('div', {class: 'scroll'}, table(head, rows)),
     el('p', {class: 'note'}, `RMSLE ${format(held.rmsle)}; “no change” ${format(held.rmsle_persistence)}`));
   out.classList.add('wide');
   return out;
@@ -168,10 +169,15 @@ function rollout(group) {
   const floor = 1e-4, size = v => Math.max(Math.abs(v), floor);
   const plot = new Plot({x: {log: true, label: 'size over the largest fitted', domain: domain([1, ...group.rollout.map(r => r.factor)], true)},
     y: {log: true, label: '|ln predicted / measured|', domain: domain(group.rollout.flatMap(r => [size(r.error), size(r.persistence)]), true)}});
-  for (const r of group.rollout) plot.dot(r.factor, size(r.persistence), '#c3c6cc', 'fitted', null, 2.8);
-  for (const r of group.rollout) plot.dot(r.factor, size(r.error), '#31688e', 'fitted', () => [r.run, [['fitted to', format(r.fitted_to)],
-    ['distance', `${format(r.factor)}×`], ['error', percent(Math.exp(r.error) - 1)], ['“no change”', percent(Math.exp(r.persistence) - 1)]]], 3.2);
-  const legend = el('div', {class: 'legend'}, key('the law', [['circle', {cx: 11, cy: 6, r: 4, fill: '#31688e'}]]), key('“no change”', [['circle', {cx: 11, cy: 6, r: 4, fill: '#c3c6cc'}]]));
+  const sides = [['persistence', '#b0b4bb', '“no change”'], ['error', '#31688e', 'the law']], legend = el('div', {class: 'legend'});
+  for (const [side, color] of sides) for (const r of group.rollout) plot.dot(r.factor, size(r[side]), color, 'fitted', () => [r.run, [['fitted to', format(r.fitted_to)],
+    ['distance', `${format(r.factor)}×`], ['error', percent(Math.exp(r.error) - 1)], ['“no change”', percent(Math.exp(r.persistence) - 1)]]], 2.4, 0.3);
+  for (const [side, color, words] of sides) {
+    const medians = group.rollout_medians;
+    plot.line(medians.map(r => r.factor), medians.map(r => size(r[side])), color, {'stroke-width': 2.4});
+    for (const r of medians) plot.dot(r.factor, size(r[side]), color, 'fitted', () => [`${words}, median`, [['distance', `${format(r.factor)}×`], ['error', format(r[side])]]], 3.6);
+    legend.append(key(`${words} (line: median)`, [['circle', {cx: 11, cy: 6, r: 4, fill: color}]]));
+  }
   return panel('Forecast error over distance', plot.svg, legend, el('p', {class: 'note'}, 'Refits to ever larger runs, each tried on all larger ones.'));
 }
 
