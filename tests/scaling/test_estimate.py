@@ -164,6 +164,6 @@ def test_misspelt_names_get_the_nearest():
 
 def test_a_minimum_that_was_not_reached_is_refused(monkeypatch):
   stopped = estimate.minimize
-  monkeypatch.setattr(estimate, 'minimize', lambda *args, iterations=0: stopped(*args, iterations=1))
+  monkeypatch.setattr(estimate, 'minimize', lambda *args, **_: stopped(*args, iterations=1))
   with pytest.raises(UserError, match='no minimum was reached'):
     estimate.fit('chinchilla', COLUMNS, noisy(0.05))

@@ -79,5 +79,5 @@ def test_sizes_that_differ_by_rounding_are_one_in_a_rollout():
   rows = rollout.rollout(points(5 * budget ** -0.2, x=budget), 'power', LSQ)
   assert min(row['factor'] for row in rows) > 9
   medians = rollout.medians(rows)
-  assert [round(np.log10(row['factor'])) for row in medians] == [1, 2, 3]
+  assert [round(np.log10(row['factor'])) for row in medians] == [1, 2]  # no fit to one size alone
   assert all(row['error'] < row['persistence'] for row in medians)

@@ -13,6 +13,7 @@ from vit_jax.scaling.forms import Columns, Form
 CONVERGED = 1e-9  # of the sum of the absolute contributions of the points to a gradient component
 SETTLED = 1e-6  # relative fall of the objective below which a forecast's fit stands still
 
+
 @dataclasses.dataclass(frozen=True)
 class Objective:
   """What is summed (never averaged) over the points.
@@ -63,8 +64,8 @@ def minimize(form: Form, columns: Columns, y: np.ndarray, objective: Objective, 
   A step solves (H + damping diag(H)) step = -g on the parameters that are free; it is kept where the objective falls.
   For the Huber loss H counts the points inside delta in full and the others with delta / |residual| (the majorizer
   that iterated re-weighting uses) on odd iterations and not at all on even ones (Newton's): the first is safe far
-  from the minimum, the second exact near it. With `settled`, for fits that differ in their start alone, it ends once the
-  lowest objective has not fallen by more than SETTLED of itself in so many iterations.
+  from the minimum, the second exact near it. With `settled`, for fits that differ in their start alone, it ends once
+  the lowest objective has not fallen by more than SETTLED of itself in so many iterations.
   """
   theta = np.clip(starts, form.lower, form.upper)
   weights = np.broadcast_to(weights, (len(theta), len(y)))

@@ -21,7 +21,7 @@ def rollout(points: Points, form: str, objective: Objective) -> list[dict]:
   _, size = points.size
   sizes, out = _levels(size), []
   counts = [np.sum(size <= s) for s in sizes]
-  enough = [s for s, n in zip(sizes[:-1], counts) if n > len(estimate.FORMS[form].parameters) + 1]
+  enough = [s for s, n in zip(sizes[1:-1], counts[1:]) if n > len(estimate.FORMS[form].parameters) + 1]
   picked = [enough[i] for i in np.unique(np.linspace(0, len(enough) - 1, FITS).astype(int))] if enough else []
   for boundary in picked:
     inside = size <= boundary
