@@ -9,6 +9,7 @@ N and the loss at 10x the largest budget lie in theirs; and how often the interv
 """
 
 import argparse
+import itertools
 
 import numpy as np
 
@@ -47,13 +48,16 @@ def draw(seed, grid, objective, refits):
 def main():
   parser = argparse.ArgumentParser()
   parser.add_argument('--draws', type=int, default=200)
+  parser.add_argument('--first', type=int, default=0, help='seed of the first draw')
   parser.add_argument('--refits', type=int, default=1000)
+  parser.add_argument('--settings', type=int, nargs='*', default=range(4), help='which of the four, 0 to 3')
   arguments = parser.parse_args()
-  for grid in GRIDS:
-    for name in ('log_huber', 'log_lsq'):
-      rows = [draw(seed, grid, Objective(name), arguments.refits) for seed in range(arguments.draws)]
-      print(f'{name}, {arguments.draws} draws of {grid[0] * grid[1]} runs, {arguments.refits} refits each:')
-      print(''.join(f'  {key}: {100 * np.mean([row[key] for row in rows]):.1f}%\n' for key in rows[0]), flush=True)
+  settings = list(itertools.product(GRIDS, ('log_huber', 'log_lsq')))
+  seeds = range(arguments.first, arguments.first + arguments.draws)
+  for grid, name in (settings[i] for i in arguments.settings):
+    rows = [draw(seed, grid, Objective(name), arguments.refits) for seed in seeds]
+    print(f'{name}, draws {seeds[0]} to {seeds[-1]} of {grid[0] * grid[1]} runs, {arguments.refits} refits each:')
+    print(''.join(f'  {key}: {100 * np.mean([row[key] for row in rows]):.1f}%\n' for key in rows[0]), flush=True)
 
 
 if __name__ == '__main__':
