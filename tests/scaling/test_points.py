@@ -79,6 +79,8 @@ def test_trunks_are_no_runs_of_their_own(tmp_path):
   assert len(points) == 6 and set(points.y) == {1.0} and not points.dropped
   assert len(set(points.clusters)) == 2
   assert points.clusters[:3].tolist() == [points.clusters[0]] * 3  # branch-a100, branch-a200, branch-a400
+  with pytest.raises(UserError, match='2 trunks, and none of the runs'):
+    load([tmp_path / 'trunks'])
 
 
 @pytest.fixture

@@ -185,5 +185,6 @@ def _rollout(axes, rows, medians):
     axes.plot(factor, error, 'o', ms=3, color=color, alpha=0.35, mew=0)
     axes.plot([row['factor'] for row in medians], [row[key] for row in medians], 'o-', ms=5, color=color,
               label=f'{words}, median')
-  axes.set(xscale='log', yscale='log')
+  factors = [row['factor'] for row in rows]
+  axes.set(xscale='log', yscale='log', xlim=(min(factors) / 1.2, max(factors) * 1.2))
   axes.legend(fontsize=8)

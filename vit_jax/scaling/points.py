@@ -96,7 +96,11 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
       folders = tables.find_runs(path)
       if not folders:
         raise UserError(f'{path}: no run.json in it or below it')
-      for folder, run in zip(folders, tables.read_runs(folders)):
+      found = [(folder, *read) for folder, read in zip(folders, tables.read_runs(folders))]
+      runs = [run for run in found if run[1].get('status') != 'trunk']  # a trunk's branches are the runs
+      if not runs:
+        raise UserError(f'{path}: {len(found)} trunks, and none of the runs that branch off yet')
+      for folder, *run in runs:
         _add_run(folder.name, *run, rename.get(metric, metric), rows, dropped, curves)
     else:
       table, left_out = tables.read_table(path)
@@ -139,8 +143,6 @@ def _exists(path):
 
 def _add_run(name, run, lines, half_line, metric, rows, dropped, curves):
   """Appends a run's final evaluation to `rows`, or to `dropped` with the reason."""
-  if run.get('status') == 'trunk':  # no run of its own: its branches are
-    return
   if run.get('status') != 'finished':
     dropped.append((name, f'not finished (status {run.get("status")!r})'))
     return

@@ -45,6 +45,8 @@ def warnings(fit, boot, law, points, cost, settings, noise) -> list[str]:
     words = f': its 95% interval is {interval[0]:.3g} to {interval[1]:.3g}' if interval else ''
     out.append(f'{name} is not identified{words}')
   if law['compute_optimal']:
+    if 'unique_examples' in fit.form.inputs:
+      out.append('compute-optimal sizes and losses are those of examples that never repeat')
     if cost.assumed:
       out.append(cost.words())
     elif cost.spread > COST_SPREAD:
