@@ -186,5 +186,6 @@ def _rollout(axes, rows, medians):
     axes.plot([row['factor'] for row in medians], [row[key] for row in medians], 'o-', ms=5, color=color,
               label=f'{words}, median')
   factors = [row['factor'] for row in rows]
-  axes.set(xscale='log', yscale='log', xlim=(min(factors) / 1.2, max(factors) * 1.2))
+  axes.set_xlim(min(factors) / 1.2, max(factors) * 1.2)  # before the scale: one factor alone has no range
+  axes.set(xscale='log', yscale='log')
   axes.legend(fontsize=8)
