@@ -45,6 +45,18 @@ def test_a_run_is_found_by_its_hash_and_only_what_is_left_is_done(tmp_path):
   assert [job.name for job in jobs.to_do(jobs.make(PLAN, tmp_path))] == ['cosine-a3']  # nobody needs the trunk
 
 
+def test_a_longer_run_continues_the_trunk_that_an_earlier_sweep_left(tmp_path):
+  longer = PlannedTrunk('f00', ('--config=a.py',), (280,), batch_size=10, flops_per_example=1000)
+  run = PlannedRun('steps400', 'a4', ('--config=a.py',), 5, 400, 4000, 1000, 'f00', 280)
+  plan = Plan((run,), (longer,), (), 'cpu', 1e9)
+  alone, = jobs.make(plan, tmp_path)
+  assert alone.trunk is None and alone.flops == plan.flops == plan.flops_alone == 4e6
+  records.write_run(tmp_path / 'trunks' / 'f00', {'status': 'trunk', 'results': {'steps': 140}})
+  trunk, branch = jobs.make(plan, tmp_path)
+  assert trunk.flops == 1.4e6 and branch.flops == 1.2e6 and not branch.ready() and not trunk.finished()
+  assert jobs.makespan([trunk, branch], {trunk.name: 7.0, branch.name: 6.0}, 2) == 13
+
+
 @pytest.mark.parametrize('processes', [1, 2, 3])
 def test_the_estimate_lies_between_its_bounds(tmp_path, processes):
   made = jobs.make(PLAN, tmp_path)

@@ -31,18 +31,14 @@ class Display:
     self.console.print(text, markup=False, soft_wrap=True)
 
   def plan(self, plan: Plan, jobs: Sequence[Job], seconds: dict[str, float]) -> None:
-    """A row for each run; `jobs` and `seconds` are those of all of them."""
+    """A row for each job; `jobs` are all of the plan, `seconds` their times."""
     table = _table('run', 'params', 'examples', 'steps', 'FLOPs', 'time', 'trunk')
-    runs = {run.config_hash: run for run in plan.runs}
-    for job in jobs:
-      time_ = 'finished' if job.finished() else duration(seconds[job.name])
-      run = runs.get(job.name.rpartition('-')[2])
-      if run:
-        trunk = f'{run.trunk} at {run.branch_step:,}' if run.trunk else ''
-        table.add_row(run.name, f'{run.params:,}', f'{run.examples:,}', f'{run.steps:,}', f'{run.flops:.2e}', time_,
-                      trunk)
-      else:
-        table.add_row(job.name, '', '', f'{job.steps:,}', f'{job.flops:.2e}', time_, '', style='dim')
+    for job in jobs[:-len(plan.runs)]:
+      table.add_row(job.name, '', '', f'{job.steps:,}', f'{job.flops:.2e}', _time(job, seconds), '', style='dim')
+    for run, job in zip(plan.runs, jobs[-len(plan.runs):], strict=True):
+      trunk = f'{run.trunk} at {run.branch_step:,}' if job.trunk else ''
+      table.add_row(run.name, f'{run.params:,}', f'{run.examples:,}', f'{run.steps:,}', f'{run.flops:.2e}',
+                    _time(job, seconds), trunk)
     self.console.print(table)
     for line in plan.notes:
       self.note(f'note: {line}')
@@ -130,7 +126,7 @@ class Display:
 
 def saving(plan: Plan) -> str:
   """`; 3.1e+13 with shared trunks, 0.62x`, or nothing where none is shared."""
-  return f'; {plan.flops:.2e} with shared trunks, {plan.flops / plan.flops_alone:.2f}x' if plan.trunks else ''
+  return f'; {plan.flops:.2e} with shared trunks, {part:.2f}x' if (part := plan.flops / plan.flops_alone) < 1 else ''
 
 
 def duration(seconds: float) -> str:
@@ -138,6 +134,10 @@ def duration(seconds: float) -> str:
   if seconds < 100:
     return f'{seconds:.0f} s'
   return f'{seconds / 60:.0f} min' if seconds < 5400 else f'{seconds / 3600:.1f} h'
+
+
+def _time(job, seconds):
+  return 'finished' if job.finished() else duration(seconds[job.name])
 
 
 def _table(first, *others):

@@ -1,5 +1,6 @@
 """From a plan to the processes that carry it out: what is still to do, on what it waits, how long it may take."""
 
+import collections
 import dataclasses
 import heapq
 import math
@@ -27,7 +28,7 @@ class Job:
   folder: str
   arguments: tuple[str, ...]
   steps: int  # where it ends
-  first_step: int  # where it begins, 0 but for branches
+  first_step: int  # where it begins, 0 but for branches and trunks that are continued
   flops: float  # of the steps that it executes
   flops_per_example: int
   saves: tuple[int, ...] = ()  # of a trunk: the checkpoints that others wait for
@@ -47,22 +48,30 @@ class Job:
 
 
 def make(plan: Plan, workdir: os.PathLike) -> list[Job]:
-  """The jobs of a plan, finished ones too: trunks first, then the runs in the order of the sweep."""
-  jobs = []
-  for trunk in plan.trunks:
-    folder = os.fspath(folders.trunk_folder(workdir, trunk.trunk_hash))
-    steps = ','.join(map(str, trunk.branch_steps))
-    jobs.append(Job(f'trunk {trunk.trunk_hash}', folder,
-                    (*trunk.arguments, f'--workdir={folder}', f'--branch_steps={steps}'), trunk.steps, 0, trunk.flops,
-                    trunk.flops_per_example, saves=trunk.branch_steps))
-  for run in plan.runs:
-    folder = folders.run_folder(workdir, run)
-    trunk = run.trunk and os.fspath(folders.trunk_folder(workdir, run.trunk))
-    arguments = (*run.arguments, f'--workdir={os.fspath(folder)}', *([f'--trunk={trunk}'] if trunk else []))
-    flops = run.flops * (run.steps - run.branch_step) / run.steps
-    jobs.append(Job(folder.name, os.fspath(folder), arguments, run.steps, run.branch_step, flops,
-                    run.flops_per_example, trunk=trunk))
-  return jobs
+  """The jobs of a plan, finished ones too: trunks first, then the runs, each in the order of the sweep.
+
+  A run that has its trunk to itself runs alone, unless an earlier sweep has left that trunk here to be continued.
+  """
+  members = collections.Counter(run.trunk for run in plan.runs)
+  there = {trunk.trunk_hash: folders.trunk_folder(workdir, trunk.trunk_hash) for trunk in plan.trunks}
+  used = {key: os.fspath(folder) for key, folder in there.items() if members[key] > 1 or folder.exists()}
+  trunks = [_trunk_job(trunk, used[trunk.trunk_hash]) for trunk in plan.trunks if trunk.trunk_hash in used]
+  return trunks + [_run_job(run, folders.run_folder(workdir, run), used.get(run.trunk)) for run in plan.runs]
+
+
+def _trunk_job(trunk, folder):
+  first = min(folders.trained_steps(folder), trunk.steps)
+  steps = ','.join(map(str, trunk.branch_steps))
+  return Job(f'trunk {trunk.trunk_hash}', folder, (*trunk.arguments, f'--workdir={folder}', f'--branch_steps={steps}'),
+             trunk.steps, first, trunk.flops * (trunk.steps - first) / trunk.steps, trunk.flops_per_example,
+             saves=trunk.branch_steps)
+
+
+def _run_job(run, folder, trunk):
+  first = run.branch_step if trunk else 0
+  arguments = (*run.arguments, f'--workdir={os.fspath(folder)}', *([f'--trunk={trunk}'] if trunk else []))
+  return Job(folder.name, os.fspath(folder), arguments, run.steps, first, run.flops * (run.steps - first) / run.steps,
+             run.flops_per_example, trunk=trunk)
 
 
 def to_do(jobs: Sequence[Job]) -> list[Job]:
@@ -120,9 +129,14 @@ def makespan(jobs: Sequence[Job], seconds: dict[str, float], processes: int) -> 
     waiting.remove(job)
     for branch in waiting:
       if job.saves and branch.trunk == job.folder:
-        ready[branch.name] = min(ready[branch.name], now + seconds[job.name] * branch.first_step / job.steps)
+        ready[branch.name] = min(ready[branch.name], now + seconds[job.name] * _part(job, branch.first_step))
     heapq.heappush(free, now + seconds[job.name])
   return max(free)
+
+
+def _part(trunk, step):
+  """The part of a trunk's job after which it has come to `step`."""
+  return max(0.0, (step - trunk.first_step) / max(trunk.steps - trunk.first_step, 1))
 
 
 def log_path(job: Job) -> epath.Path:

@@ -35,7 +35,7 @@ class PlannedRun:
   steps: int
   examples: int
   flops_per_example: int
-  trunk: str | None = None  # the hash of the trunk that it shares with others
+  trunk: str | None = None  # the hash of the trunk that it can share with others
   branch_step: int = 0  # where it leaves it
 
   @property
@@ -174,27 +174,27 @@ def _prepare(configs, names):
 
 
 def _share_trunks(runs, configs):
-  """The runs with their trunks, and the trunks: of every two or more runs that differ in length alone."""
+  """The runs with their trunks, and the trunks. One of a single run may still continue that of an earlier sweep."""
   from vit_jax.training import branch
-  groups = collections.defaultdict(list)
+  shared, groups = [], collections.defaultdict(list)
   for run in runs:
     config = configs[run.config_hash][1]
     try:
-      step = branch.branch_step(config.schedule, run.steps)
-      trunk = branch.trunk_hash(config)
+      step, trunk = branch.branch_step(config.schedule, run.steps), branch.trunk_hash(config)
     except UserError:  # a schedule that depends on the length from its first step, or early stopping
-      continue
+      step = 0
     if step > 0:
-      groups[trunk].append(dataclasses.replace(run, trunk=trunk, branch_step=step))
-  shared, trunks = {}, []
-  for trunk, members in groups.items():
-    if len(members) > 1:
-      shared |= {run.config_hash: run for run in members}
-      longest = max(members, key=lambda run: run.steps)
-      steps = tuple(sorted({run.branch_step for run in members}))
-      trunks.append(PlannedTrunk(trunk, longest.arguments, steps, longest.examples // longest.steps,
-                                 longest.flops_per_example))
-  return [shared.get(run.config_hash, run) for run in runs], trunks
+      run = dataclasses.replace(run, trunk=trunk, branch_step=step)
+      groups[trunk].append(run)
+    shared.append(run)
+  return shared, [_trunk(trunk, members) for trunk, members in groups.items()]
+
+
+def _trunk(trunk_hash, members):
+  longest = max(members, key=lambda run: run.steps)
+  steps = tuple(sorted({run.branch_step for run in members}))
+  return PlannedTrunk(trunk_hash, longest.arguments, steps, longest.examples // longest.steps,
+                      longest.flops_per_example)
 
 
 def _names(configs, keys, recipe_name):
