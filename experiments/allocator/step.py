@@ -25,7 +25,7 @@ def measure(keep: bool) -> str:
   run = run_lib.prepare(run_config.cast(config.load_recipe('configs/fashion_mnist.py')))
   c = run.config
   train_step = jax.jit(make_train_step(run.model, c, run.steps, device.augment(c.data.augment)), donate_argnums=0)
-  train_state = state.create(run.model, c.optimizer, c.seed, run.mesh)
+  train_state = state.create(run.model, c, run.mesh)
   batches = run.data.train_batches(c.seed, 0, STEPS + 5)
   for step, batch in enumerate(batches):
     if step == 5:

@@ -15,7 +15,7 @@ def test_every_example_counts_once_on_any_batch_size_and_device_count(tiny_confi
   """Against a plain computation over the whole split; 8 devices, and batch sizes that do and do not divide 360."""
   tiny_config.evaluate.batch_size = batch_size
   run = run_lib.prepare(run_config.cast(tiny_config))
-  params = state.create(run.model, run.config.optimizer, 0, run.mesh).params
+  params = state.create(run.model, run.config, run.mesh).params
   params['head']['kernel'] = jax.random.normal(jax.random.key(0), params['head']['kernel'].shape)
   eval_step = jax.jit(evaluate.make_eval_step(run.model, device.normalize))
   scores = evaluate.evaluate(eval_step, params, {}, run.eval_batches('test', lambda errors: None))

@@ -26,7 +26,7 @@ def _run(config, sizes):
 
 def _randomised(run):
   """The initial state with every parameter random: a zero head would hide the backbone."""
-  train_state = state.create(run.model, run.config.optimizer, 0, run.mesh)
+  train_state = state.create(run.model, run.config, run.mesh)
   leaves, tree = jax.tree.flatten(train_state.params)
   keys = jax.random.split(jax.random.key(7), len(leaves))
   random = [0.2 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves)]
@@ -80,7 +80,7 @@ def test_gradients_do_not_depend_on_mesh_or_microbatches(noisy):
 
 def test_parameters_really_lie_apart(tiny_config):
   run = _run(tiny_config, (2, 2, 2))
-  kernel = state.create(run.model, run.config.optimizer, 0, run.mesh).params['encoder']['blocks']['mlp']['up']['kernel']
+  kernel = state.create(run.model, run.config, run.mesh).params['encoder']['blocks']['mlp']['up']['kernel']
   assert kernel.shape == (2, 16, 32) and kernel.addressable_shards[0].data.shape == (2, 8, 16)
 
 
@@ -114,7 +114,7 @@ def test_learning_rate_weight_decay_and_seed_do_not_recompile(tiny_config):
     results.add(float(train_state.params['head']['kernel'].sum()))
   assert len(results) == 3 and step._cache_size() == 1
 
-  make = jax.jit(lambda h: state.init(run.model, run.config.optimizer, h))
+  make = jax.jit(lambda h: state.init(run.model, run.config, h))
   kernels = {float(make(state.hparams(run.config.optimizer, seed)).params['patch_embed']['proj']['kernel'].sum())
              for seed in (0, 1, 2)}
   assert len(kernels) == 3 and make._cache_size() == 1

@@ -13,13 +13,21 @@ from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
 
 
-def attend(q_BTHK, k_BSHK, v_BSHK):
+def logit_scale(head_dim: int, base_head_dim: int | None = None) -> float:
+  """1 / sqrt(K) (Vaswani et al. 2017, eq. 1), or 1 / K (Yang et al. 2022, def. 4.1), equal to it at the base.
+
+  The second is for models whose heads widen: trained queries and keys correlate, so their products grow as K.
+  """
+  return math.sqrt((base_head_dim or head_dim) / head_dim) / math.sqrt(head_dim)
+
+
+def attend(q_BTHK, k_BSHK, v_BSHK, base_head_dim: int | None = None):
   """Softmax attention (Vaswani et al. 2017, eq. 1): ([B, T, H, K], weights [B, H, T, S]); softmax in float32.
 
   Heads are moved to the front first, so that both products are plain batched matmuls. Weights that nobody uses are
   not kept by the compiler.
   """
-  scale = jnp.asarray(1 / math.sqrt(q_BTHK.shape[-1]), q_BTHK.dtype)
+  scale = jnp.asarray(logit_scale(q_BTHK.shape[-1], base_head_dim), q_BTHK.dtype)
   q_BHTK, k_BHSK, v_BHSK = (jnp.swapaxes(x, 1, 2) for x in (q_BTHK * scale, k_BSHK, v_BSHK))
   logits_BHTS = jnp.einsum('bhtk,bhsk->bhts', q_BHTK, k_BHSK, preferred_element_type=jnp.float32)
   weights_BHTS = jax.nn.softmax(logits_BHTS, axis=-1).astype(v_BSHK.dtype)
@@ -29,27 +37,31 @@ def attend(q_BTHK, k_BSHK, v_BSHK):
 class SelfAttention(nnx.Module):
   """Queries, keys and values from one fused kernel [D, H, 3, K], attention, and the output projection."""
 
-  def __init__(self, width: int, num_heads: int, *, rngs: nnx.Rngs, qkv_bias: bool = True, dtype=jnp.float32):
-    head_dim = width // num_heads
+  def __init__(self, width: int, num_heads: int, *, rngs: nnx.Rngs, qkv_bias: bool = True,
+               base_head_dim: int | None = None, dtype=jnp.float32):
+    head_dim, self.base_head_dim = width // num_heads, base_head_dim
     self.qkv = Dense((width,), (num_heads, 3, head_dim), ('embed', 'heads', None, None), rngs=rngs,
                      fan_out=width, use_bias=qkv_bias, dtype=dtype)
-    self.out = Dense((num_heads, head_dim), (width,), ('heads', None, 'embed'), rngs=rngs, dtype=dtype)
+    self.out = Dense((num_heads, head_dim), (width,), ('heads', None, 'embed'), rngs=rngs, ends_branch=True,
+                     dtype=dtype)
 
   def __call__(self, x_BTD: jax.Array, rope_angles: np.ndarray | None = None) -> tuple[jax.Array, jax.Array]:
     """[B, T, D] -> [B, T, D] and the attention weights [B, H, T, T]; queries and keys turned where angles are given."""
     q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(self.qkv(x_BTD), 3, 0)
     if rope_angles is not None:
       q_BTHK, k_BTHK = (pos_embed.rotate(t, rope_angles) for t in (q_BTHK, k_BTHK))
-    y_BTHK, weights_BHTS = attend(q_BTHK, k_BTHK, v_BTHK)
+    y_BTHK, weights_BHTS = attend(q_BTHK, k_BTHK, v_BTHK, self.base_head_dim)
     return self.out(y_BTHK), weights_BHTS
 
 
 class AttentionPool(nnx.Module):
   """Multi-head attention pooling with one learned query (MAP: Lee et al. 2019; Zhai et al. 2022, sec. 3.2)."""
 
-  def __init__(self, width: int, mlp_dim: int, num_heads: int, *, rngs: nnx.Rngs, dtype=jnp.float32, gelu='exact'):
-    head_dim = width // num_heads
-    self.probe = parameter(xavier_uniform(rngs.params(), (1, width), 1, width), (None, 'embed'), 'input')
+  def __init__(self, width: int, mlp_dim: int, num_heads: int, *, rngs: nnx.Rngs, base_head_dim: int | None = None,
+               dtype=jnp.float32, gelu='exact'):
+    head_dim, self.base_head_dim = width // num_heads, base_head_dim
+    self.probe = parameter(xavier_uniform(rngs.params(), (1, width), 1, width), (None, 'embed'), 'input',
+                           init_power=-0.5)
     self.query = Dense((width,), (num_heads, head_dim), ('embed', 'heads', None), rngs=rngs, dtype=dtype)
     self.key_value = Dense((width,), (num_heads, 2, head_dim), ('embed', 'heads', None, None), rngs=rngs,
                            fan_out=width, dtype=dtype)
@@ -61,5 +73,5 @@ class AttentionPool(nnx.Module):
     """[B, T, D] -> [B, D]."""
     probe_B1D = jnp.broadcast_to(self.probe[...][None], (x_BTD.shape[0], 1, x_BTD.shape[2]))
     k_BTHK, v_BTHK = jnp.moveaxis(self.key_value(x_BTD), 3, 0)
-    x_B1D = self.out(attend(self.query(probe_B1D), k_BTHK, v_BTHK)[0])
+    x_B1D = self.out(attend(self.query(probe_B1D), k_BTHK, v_BTHK, self.base_head_dim)[0])
     return (x_B1D + self.mlp(self.norm(x_B1D)))[:, 0]

@@ -34,16 +34,25 @@ def tiny_normal(key, shape):
   return 1e-6 * jax.random.normal(key, shape, jnp.float32)
 
 
-def parameter(value: jax.Array, axes: Sequence[str | None], role: str = 'hidden') -> nnx.Param:
+def parameter(value: jax.Array, axes: Sequence[str | None], role: str = 'hidden', *, fan_in: int = 0,
+              init_power: float = 0.0, ends_branch: bool = False) -> nnx.Param:
   """A parameter with one logical axis name per dimension and its place in the network.
+
+  What is declared here is of one layer: a stack adds an axis to `axes` and leaves the rest as it is. A parametrisation
+  (`training.parametrisation`) reads all of it and nothing else, so that a new family has nothing to do for it.
 
   Args:
     value: float32.
     axes: names that `parallel.rules` maps to mesh axes; None is never split.
     role: 'input' (embeddings), 'hidden', or 'output' (the head): `params_non_embedding` counts the hidden ones.
+      The width grows at the outputs of the first, at both ends of the second and at the inputs of the third.
+    fan_in: the inputs that each output sums over; 0 for what is no map (biases, norms, embeddings).
+    init_power: the initial deviation goes as width ** init_power.
+    ends_branch: a residual branch's output is linear in it (its last kernel and bias).
   """
   assert len(axes) == value.ndim, (axes, value.shape)
-  return nnx.Param(value, out_sharding=tuple(axes), role=role)
+  return nnx.Param(value, out_sharding=tuple(axes), role=role, fan_in=fan_in, init_power=init_power,
+                   ends_branch=ends_branch)
 
 
 class Dense(nnx.Module):
@@ -58,13 +67,16 @@ class Dense(nnx.Module):
 
   def __init__(self, in_shape: Sequence[int], out_shape: Sequence[int], axes: Sequence[str | None], *, rngs: nnx.Rngs,
                role: str = 'hidden', fan_out: int | None = None, kernel_init: Initializer = xavier_uniform,
-               bias_init: Callable | None = None, use_bias: bool = True, dtype=jnp.float32):
+               bias_init: Callable | None = None, use_bias: bool = True, ends_branch: bool = False,
+               dtype=jnp.float32):
     self.in_shape, self.out_shape, self.dtype = tuple(in_shape), tuple(out_shape), dtype
     fan_in, fan_out = math.prod(in_shape), fan_out or math.prod(out_shape)
     kernel = kernel_init(rngs.params(), self.in_shape + self.out_shape, fan_in, fan_out)
-    self.kernel = parameter(kernel, axes, role)
+    # All initialisers here go as 1 / sqrt(fan), and an input map's fan does not grow with the width.
+    self.kernel = parameter(kernel, axes, role, fan_in=fan_in, init_power=0.0 if role == 'input' else -0.5,
+                            ends_branch=ends_branch)
     bias = bias_init(rngs.params(), self.out_shape) if bias_init else jnp.zeros(self.out_shape, jnp.float32)
-    self.bias = parameter(bias, axes[len(in_shape):], role) if use_bias else None
+    self.bias = parameter(bias, axes[len(in_shape):], role, ends_branch=ends_branch) if use_bias else None
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., *in_shape] -> [..., *out_shape] in `dtype`."""

@@ -25,7 +25,8 @@ class Mlp(nnx.Module):
   def __init__(self, width: int, mlp_dim: int, *, rngs: nnx.Rngs, dropout: float = 0.0, gelu: str = 'exact',
                dtype=jnp.float32):
     self.up = Dense((width,), (mlp_dim,), ('embed', 'mlp'), rngs=rngs, bias_init=tiny_normal, dtype=dtype)
-    self.down = Dense((mlp_dim,), (width,), ('mlp', 'embed'), rngs=rngs, bias_init=tiny_normal, dtype=dtype)
+    self.down = Dense((mlp_dim,), (width,), ('mlp', 'embed'), rngs=rngs, bias_init=tiny_normal, ends_branch=True,
+                      dtype=dtype)
     self.dropout, self.approximate = dropout, gelu == 'tanh'
 
   def __call__(self, x_BTD: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:

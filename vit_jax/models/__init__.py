@@ -48,7 +48,7 @@ class PureModel:
     self._build = lambda rngs: family(name).model(config, image_shape, num_classes, rngs=rngs, execution=execution)
     module = nnx.eval_shape(lambda: self._build(nnx.Rngs(0)))
     self.graphdef, self._params, self._stats = nnx.split(module, nnx.Param, nnx.BatchStat)
-    self.image_shape, self.num_classes = image_shape, num_classes
+    self.config, self.image_shape, self.num_classes = config, image_shape, num_classes
 
   def init(self, key: jax.Array) -> tuple[dict, dict]:
     """(params, stats) drawn from a PRNG key."""
@@ -72,19 +72,19 @@ class PureModel:
 
   def param_axes(self) -> dict:
     """The logical axis names of each parameter: the same nested dict with tuples of names."""
-    return _metadata(self._params, 'out_sharding')
+    return self.param_metadata('out_sharding')
 
   def param_roles(self) -> dict:
     """'input', 'hidden' or 'output' of each parameter: the same nested dict."""
-    return _metadata(self._params, 'role')
+    return self.param_metadata('role')
+
+  def param_metadata(self, name: str) -> dict:
+    """What each parameter declares under that name (see `layers.dense.parameter`): the same nested dict."""
+    flat = {path: variable.get_metadata(name) for path, variable in nnx.to_flat_state(self._params)}
+    return traverse_util.unflatten_dict(flat)
 
 
 def _filled(state, values):
   state = jax.tree.map(lambda x: x, state)
   nnx.replace_by_pure_dict(state, values)
   return state
-
-
-def _metadata(state, name):
-  flat = {path: variable.get_metadata(name) for path, variable in nnx.to_flat_state(state)}
-  return traverse_util.unflatten_dict(flat)

@@ -42,6 +42,7 @@ class Config:
   pool: Literal['cls', 'gap', 'map'] = 'cls'  # CLS token, mean over patches, or attention pooling
   pos_embed: Literal['learned', 'sincos2d', 'rope2d', 'none'] = 'learned'
   qkv_bias: bool = True
+  base_head_dim: int | None = None  # logits scaled as 1/K, equal to 1/sqrt(K) at this K; None: 1/sqrt(K)
   layer_scale: float | None = None  # initial scale of the residual branches (Touvron et al. 2021b); None: no scales
   dropout: float = 0.0  # after the embedding, in the MLP and on both residual branches
   drop_path: float = 0.0  # stochastic depth of the last block; rises linearly from 0 at the first
@@ -75,6 +76,8 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
                     f'set data.image_size to {" or ".join(near)}, or another patch size')
   if config.width % config.num_heads:
     raise UserError(f'model.num_heads={config.num_heads} does not divide model.width={config.width}')
+  if config.base_head_dim is not None and config.base_head_dim < 1:
+    raise UserError(f'model.base_head_dim={config.base_head_dim}: must be at least 1')
   if config.pos_embed == 'sincos2d' and config.width % 4:
     raise UserError(f'model.width={config.width}: pos_embed=sincos2d needs a multiple of 4')
   if config.pos_embed == 'rope2d' and (config.width // config.num_heads) % 4:
@@ -88,7 +91,8 @@ class EncoderBlock(nnx.Module):
   def __init__(self, config: Config, *, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
     self.norm1 = LayerNorm(config.width, dtype=dtype)
-    self.attention = SelfAttention(config.width, config.num_heads, rngs=rngs, qkv_bias=config.qkv_bias, dtype=dtype)
+    self.attention = SelfAttention(config.width, config.num_heads, rngs=rngs, qkv_bias=config.qkv_bias,
+                                   base_head_dim=config.base_head_dim, dtype=dtype)
     self.norm2 = LayerNorm(config.width, dtype=dtype)
     self.mlp = Mlp(config.width, config.mlp_dim, rngs=rngs, dropout=config.dropout, gelu=config.gelu, dtype=dtype)
     scale = lambda: parameter(jnp.full(config.width, config.layer_scale), ('embed',))
@@ -125,12 +129,13 @@ class ViT(nnx.Module):
     tokens = self.grid[0] * self.grid[1]
     # Deviation 1/sqrt(D), as big_vision's `learn`. CLS is a learned vector already and gets no second one.
     position = jax.random.normal(rngs.params(), (tokens, config.width)) / config.width**0.5
-    self.pos_embed = parameter(position, (None, 'embed'), 'input') if config.pos_embed == 'learned' else None
+    learned = config.pos_embed == 'learned'
+    self.pos_embed = parameter(position, (None, 'embed'), 'input', init_power=-0.5) if learned else None
     self.cls = parameter(jnp.zeros(config.width), ('embed',), 'input') if config.pool == 'cls' else None
     self.encoder = Stack(lambda rngs: EncoderBlock(config, rngs=rngs), config.depth, rngs=rngs)
     self.norm = LayerNorm(config.width, dtype=dtype)
     self.attention_pool = AttentionPool(
-        config.width, config.mlp_dim, config.num_heads, rngs=rngs, dtype=dtype,
+        config.width, config.mlp_dim, config.num_heads, rngs=rngs, base_head_dim=config.base_head_dim, dtype=dtype,
         gelu=config.gelu) if config.pool == 'map' else None
     self.head = Dense((config.width,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output',
                       kernel_init=zeros)

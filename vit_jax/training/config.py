@@ -12,6 +12,7 @@ from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.training.evaluate import EvaluateConfig
 from vit_jax.training.losses import LossConfig
 from vit_jax.training.optimizer import OptimizerConfig
+from vit_jax.training.parametrisation import ParametrisationConfig
 from vit_jax.training.schedule import LengthConfig, ScheduleConfig
 
 
@@ -36,6 +37,7 @@ class RunConfig:
   data: DataConfig = DataConfig()
   loss: LossConfig = LossConfig()
   optimizer: OptimizerConfig = OptimizerConfig()
+  parametrisation: ParametrisationConfig = ParametrisationConfig()
   schedule: ScheduleConfig = ScheduleConfig()
   train: LengthConfig = LengthConfig()
   evaluate: EvaluateConfig = EvaluateConfig()

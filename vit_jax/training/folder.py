@@ -60,7 +60,7 @@ class RunFolder:
   def restore_or_create(self) -> TrainState:
     """The state of the newest checkpoint, with the log cut back to it; else the trunk's, or the initial state."""
     run, step, event = self.run, self.checkpoints.latest(), 'resume'
-    train_state = state.create(run.model, run.config.optimizer, run.config.seed, run.mesh)
+    train_state = state.create(run.model, run.config, run.mesh)
     if step is not None:
       train_state = self.restore(step, train_state)
       self.metrics.rewind(self.checkpoints.record(step)['metrics_bytes'])

@@ -4,6 +4,7 @@ The two arrive as traced values, so that no value recompiles and runs that diffe
 """
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import jax
@@ -38,12 +39,25 @@ def check(config: OptimizerConfig) -> None:
       raise UserError(f'optimizer.{name}={getattr(config, name)}: must be in [0, 1)')
 
 
-def transformation(config: OptimizerConfig) -> optax.GradientTransformation:
-  """Clipped gradients to a direction; `step` scales it."""
+def transformation(config: OptimizerConfig, factors: dict | None = None) -> optax.GradientTransformation:
+  """Clipped gradients to a direction; `step` scales it. `factors` as for `step`; the state is the same without."""
   clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+  if factors is not None:
+    clip = _scaled(clip, factors, config.name == 'adamw')
   if config.name == 'adamw':
     return optax.chain(clip, optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
   return optax.chain(clip, optax.trace(config.momentum))
+
+
+def _scaled(clip, factors, adam):
+  """Clips in the norm that does not grow with the model, and gives Adam g / e for an epsilon of e times its own."""
+  times = lambda grads, factor: jax.tree.map(lambda g, f: g * factor(f), grads, factors)
+
+  def update(grads, state, params=None):
+    grads, state = clip.update(times(grads, lambda f: math.sqrt(f.learning_rate)), state, params)
+    return times(grads, lambda f: 1 / (math.sqrt(f.learning_rate) * (f.epsilon if adam else 1))), state
+
+  return optax.GradientTransformation(clip.init, update)
 
 
 def decayed(params: dict) -> dict:
@@ -55,17 +69,26 @@ def decayed(params: dict) -> dict:
 
 
 def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, learning_rate: jax.Array,
-         weight_decay: jax.Array) -> tuple[dict, Any]:
-  """One update: (params, opt_state). `learning_rate` and `weight_decay` are float32 scalars."""
+         weight_decay: jax.Array, factors: dict | None = None) -> tuple[dict, Any]:
+  """One update: (params, opt_state).
+
+  Args:
+    learning_rate, weight_decay: float32 scalars.
+    factors: what they are multiplied by for each parameter (`parametrisation.factors`); None: all 1.
+  """
   mask = decayed(params)
-  add_decay = lambda tree: jax.tree.map(lambda t, p, m: t + weight_decay * p if m else t, tree, params, mask)
+  each = lambda name: jax.tree.map(lambda _, f: getattr(f, name), params, factors) if factors else (
+      jax.tree.map(lambda _: 1.0, params))
+  add_decay = lambda tree: jax.tree.map(lambda t, p, m, f: t + weight_decay * f * p if m else t, tree, params, mask,
+                                        each('weight_decay'))
   if config.name == 'sgd':
     grads = add_decay(grads)
   with jax.numpy_dtype_promotion('standard'):  # optax's Adam raises a float to its integer count
-    direction, opt_state = transformation(config).update(grads, opt_state, params)
+    direction, opt_state = transformation(config, factors).update(grads, opt_state, params)
   if config.name == 'adamw':
     direction = add_decay(direction)
-  return jax.tree.map(lambda p, d: p - learning_rate * d, params, direction), opt_state
+  move = lambda p, d, f: p - learning_rate * f * d
+  return jax.tree.map(move, params, direction, each('learning_rate')), opt_state
 
 
 def moving_average(ema: dict, params: dict, decay: float, step: jax.Array) -> dict:

@@ -19,7 +19,7 @@ from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import branch, optimizer, schedule
+from vit_jax.training import branch, optimizer, parametrisation, schedule
 from vit_jax.training.config import RunConfig
 
 
@@ -106,6 +106,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
     raise UserError(f'evaluate.patience={config.evaluate.patience}: early stopping needs data.val_examples above 0')
   model = _model(config.family, config.model, data.image_shape, data.num_classes, config.system.execution)
   mesh_lib.param_shardings(mesh, model.param_shapes(), model.param_axes())  # refuses what the mesh does not divide
+  parametrisation.factors(config.parametrisation, config.optimizer.name, model)  # refuses what it has no rule for
   forward, train, params, params_non_embedding = _costs(config.family, config.model, data.image_shape, data.num_classes)
   steps = schedule.num_steps(config.train, config.data.batch_size, data.unique_examples, train)
   schedule.check(config.schedule, steps)

@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import optimizer
+from vit_jax.training import optimizer, parametrisation
+from vit_jax.training.config import RunConfig
 from vit_jax.training.optimizer import OptimizerConfig
 
 METRICS = ('loss', 'correct', 'weight', 'grad_norm', 'steps')
@@ -34,13 +35,19 @@ def hparams(config: OptimizerConfig, seed: int) -> dict:
           'seed': jnp.uint32(seed)}
 
 
-def init(model: PureModel, config: OptimizerConfig, hparams: dict) -> TrainState:
-  """The state before the first step; pure, so that it can be jitted onto a mesh or packed over hparams."""
+def init(model: PureModel, config: RunConfig, hparams: dict) -> TrainState:
+  """The state before the first step; pure, so that it can be jitted onto a mesh or packed over hparams.
+
+  Raises:
+    UserError: the model or the optimizer does not fit the parametrisation.
+  """
   key = jax.random.key(hparams['seed'])
   params, stats = model.init(jax.random.fold_in(key, 0))
+  factors = parametrisation.factors(config.parametrisation, config.optimizer.name, model)
+  params = parametrisation.initial(params, factors)
   return TrainState(
-      params=params, stats=stats, optimizer=optimizer.transformation(config).init(params),
-      ema=jax.tree.map(jnp.copy, params) if config.ema_decay else {}, step=jnp.int32(0),
+      params=params, stats=stats, optimizer=optimizer.transformation(config.optimizer).init(params),
+      ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else {}, step=jnp.int32(0),
       key_data=jax.random.key_data(jax.random.fold_in(key, 1)), hparams=hparams, metrics=zero_metrics())
 
 
@@ -54,27 +61,27 @@ def reset_metrics(state: TrainState) -> TrainState:
   return state._replace(metrics=zero)
 
 
-def shardings(model: PureModel, config: OptimizerConfig, mesh: Mesh) -> TrainState:
+def shardings(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:
   """Where each array of the state lies: the optimizer's moments and the EMA lie with their parameters.
 
   Raises:
-    UserError: an axis of the mesh that does not divide a parameter's dimension.
+    UserError: an axis of the mesh that does not divide a parameter's dimension, or as `init`.
   """
   whole = mesh_lib.sharding(mesh)
-  shapes = jax.eval_shape(lambda: init(model, config, hparams(config, 0)))
+  shapes = jax.eval_shape(lambda: init(model, config, hparams(config.optimizer, 0)))
   params = mesh_lib.param_shardings(mesh, shapes.params, model.param_axes())
   everywhere = lambda tree: jax.tree.map(lambda _: whole, tree)
-  moments = optax.tree_map_params(optimizer.transformation(config), lambda _, s: s, shapes.optimizer, params,
-                                  transform_non_params=lambda _: whole)
+  moments = optax.tree_map_params(optimizer.transformation(config.optimizer), lambda _, s: s, shapes.optimizer,
+                                  params, transform_non_params=lambda _: whole)
   return TrainState(params=params, stats=everywhere(shapes.stats), optimizer=moments,
-                    ema=params if config.ema_decay else {}, step=whole, key_data=whole,
+                    ema=params if config.optimizer.ema_decay else {}, step=whole, key_data=whole,
                     hparams=everywhere(shapes.hparams), metrics=everywhere(shapes.metrics))
 
 
-def create(model: PureModel, config: OptimizerConfig, seed: int, mesh: Mesh) -> TrainState:
+def create(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:
   """The initial state, made where it belongs: no device ever holds all of a split parameter."""
   place = shardings(model, config, mesh)
-  return jax.jit(lambda h: init(model, config, h), out_shardings=place)(hparams(config, seed))
+  return jax.jit(lambda h: init(model, config, h), out_shardings=place)(hparams(config.optimizer, config.seed))
 
 
 def to_plain(state: TrainState) -> dict:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax.models import PureModel
-from vit_jax.training import losses, optimizer, schedule
+from vit_jax.training import losses, optimizer, parametrisation, schedule
 from vit_jax.training.config import RunConfig
 from vit_jax.training.state import TrainState
 
@@ -25,6 +25,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
   count. All randomness is a function of (seed, step, global row), whatever the sharding and the micro-batches.
   """
   opt = config.optimizer
+  factors = parametrisation.factors(config.parametrisation, opt.name, model)
 
   def loss_of(params, stats, images, targets_BC, weight_B, keys_B):
     logits_BC, _, stats = model.apply(params, stats, images, keys_B)
@@ -45,7 +46,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
     grads = jax.tree.map(lambda g: g / weight, grads)
     scale = schedule.multiplier(config.schedule, steps, state.step)
     params, opt_state = optimizer.step(opt, grads, state.optimizer, state.params,
-                                       scale * state.hparams['learning_rate'], state.hparams['weight_decay'])
+                                       scale * state.hparams['learning_rate'], state.hparams['weight_decay'], factors)
     ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
     new = {'loss': loss, 'correct': correct, 'weight': weight, 'grad_norm': optax.tree.norm(grads),
            'steps': jnp.float32(1)}

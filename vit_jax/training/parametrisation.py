@@ -1,0 +1,124 @@
+"""Parametrisations: how initial values and the optimiser's settings follow a model's width and depth.
+
+'standard' leaves every parameter as its module makes it. 'mup' is the maximal update parametrisation (Yang et al. 2022,
+"Tensor Programs V", table 8) with the depth rule of CompleteP (Dey et al. 2025, "Don't be lazy", table 1, alpha = 1):
+the learning rate and weight decay that are best at the base width and depth are then close to the best at every other.
+At the base both are the same, bit for bit.
+
+With m = width / base_width and l = depth / base_depth, the papers' rules are, relative to the base:
+
+                          multiplier  initial std   AdamW: lr   epsilon      SGD: lr
+  input kernel            1           1             1           1/m          m
+  hidden kernel           1           1/sqrt(m)     1/m         1/m          1
+  output kernel           1/m         1             1           1/m          m
+  biases, norms, scales   1           1             1           1/m          m       (the logits' bias: 1, 1, 1)
+  embeddings, CLS token   1           1             1           1/m          m
+  in a residual block     -           -             x 1         x 1/l        x l     (of each of the above)
+  end of a residual block x 1/l       -             -           -            -
+
+The multipliers stand in the forward pass there. Here they do not: training w = s v with a multiplier s on v is the same
+as training w with initial values, learning rate and epsilon multiplied by s, s and 1/s (AdamW) or s, s^2 (SGD), exactly
+(the abc-symmetry, Yang & Hu 2021, "Tensor Programs IV", sec. 4). So a trained model is an ordinary one: evaluation,
+prediction, conversion and checkpoints know nothing of this file.
+
+Choices, where the papers leave some:
+- The learning rate times the weight decay is what a kernel shrinks by in a step, and it stays the same at every size
+  (as in table 1 of CompleteP for hidden kernels): the weight decay's factor is the inverse of the learning rate's.
+  What does not decay in the standard parametrisation (all but kernels) does not decay here.
+- A zero-initialised head stays zero, as Yang et al. advise (app. D.2); its learning rate is what matters.
+- Heads keep their size K and grow in number, as in the published ViTs, so 1/sqrt(K) is a constant. For a ladder in
+  which they widen, `model.base_head_dim` gives logits scaled as 1/K (def. 4.1); it is the model's, since it changes
+  what the model computes.
+- mlp_dim must grow with the width. The layers that count for l are those of the stacks (the `layers` axis).
+- CompleteP is for AdamW. For SGD, a block's gradient falls as 1/l and its L updates add up: hence l (Bordelon et al.
+  2024, "Infinite limits of multi-head transformer dynamics", where it is L^(2 alpha - 1)).
+- `clip_norm` bounds sqrt(sum of lr factor x gradient^2), the same at every width: the plain norm of the gradient grows
+  with it. The square is the first-order loss that a step of SGD at learning rate 1 gains.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+
+from vit_jax.errors import UserError
+from vit_jax.models import PureModel
+
+OPTIMIZERS = ('adamw', 'sgd')
+
+
+@dataclasses.dataclass(frozen=True)
+class ParametrisationConfig:
+  name: Literal['standard', 'mup'] = 'standard'
+  base_width: int | None = None  # 'mup': the model.width at which it is the standard one; None: this model's
+  base_depth: int | None = None  # 'mup': the model.depth at which it is the standard one; None: this model's
+
+
+@dataclasses.dataclass(frozen=True)
+class Factors:
+  """What is multiplied for one parameter."""
+  init: float  # the initial value
+  learning_rate: float
+  weight_decay: float
+  epsilon: float  # AdamW's
+
+
+def factors(config: ParametrisationConfig, optimizer: str, model: PureModel) -> dict | None:
+  """The factors of each parameter: the nested dict of the model's parameters with `Factors` as leaves; None: all 1.
+
+  Raises:
+    UserError: a base that is not positive or that nothing reads, a family without width or depth, or an optimiser
+      for which there are no rules.
+  """
+  if config.name == 'standard':
+    for name in ('base_width', 'base_depth'):
+      if getattr(config, name) is not None:
+        raise UserError(f'parametrisation.{name}={getattr(config, name)}: only parametrisation.name=mup reads it')
+    return None
+  if optimizer not in OPTIMIZERS:
+    raise UserError(f'optimizer.name={optimizer!r}: parametrisation.name=mup has rules for {" and ".join(OPTIMIZERS)} '
+                    'only')
+  wider, deeper = _growth(config, model, 'width'), _growth(config, model, 'depth')
+  declared = ('role', 'fan_in', 'init_power', 'ends_branch', 'out_sharding')
+  role, fan_in, init_power, ends_branch, axes = (model.param_metadata(name) for name in declared)
+
+  def one(_, role, fan_in, init_power, ends_branch, axes):
+    return _mup(wider, deeper if 'layers' in axes else 1.0, optimizer, role, fan_in > 0, init_power, ends_branch)
+
+  return jax.tree.map(one, model.param_shapes(), role, fan_in, init_power, ends_branch, axes)
+
+
+def initial(params: dict, factors: dict | None) -> dict:
+  """Initial values of the standard parametrisation -> those of this one."""
+  return params if factors is None else jax.tree.map(lambda p, f: p * f.init, params, factors)
+
+
+def _growth(config, model, name):
+  """The model's width or depth as a multiple of the base's."""
+  base, size = getattr(config, f'base_{name}'), getattr(model.config, name, None)
+  if base is None and config.base_width is None and config.base_depth is None:
+    raise UserError('parametrisation.name=mup: give parametrisation.base_width, parametrisation.base_depth or both: '
+                    'the sizes for which the learning rate was chosen')
+  if base is not None and base < 1:
+    raise UserError(f'parametrisation.base_{name}={base}: must be at least 1')
+  if base is not None and size is None:
+    raise UserError(f'parametrisation.base_{name}={base}: this model family has no model.{name}')
+  return 1.0 if base is None else size / base
+
+
+def _mup(wider: float, deeper: float, optimizer: str, role: str, is_map: bool, init_power: float,
+         ends_branch: bool) -> Factors:
+  """One line of the table above, its multiplier folded; `deeper` is 1 outside residual blocks."""
+  grows_in, grows_out = is_map and role != 'input', role != 'output'
+  multiplier = 1 / deeper if ends_branch else 1.0
+  if grows_in and not grows_out:
+    multiplier /= wider
+  power = -0.5 if grows_in and grows_out else 0.0
+  init = wider**(power - init_power) * multiplier
+  if optimizer == 'adamw':
+    learning_rate = (1 / wider if grows_in and grows_out else 1.0) * multiplier
+    epsilon = (1 / wider if grows_in or grows_out else 1.0) / deeper / multiplier
+  else:
+    learning_rate = (wider if grows_in != grows_out else 1.0) * deeper * multiplier**2
+    epsilon = 1.0
+  return Factors(init, learning_rate, 1 / learning_rate, epsilon)
