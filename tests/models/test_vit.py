@@ -84,6 +84,16 @@ def test_rope_depends_on_relative_places_only():
   assert score((0, 0), (1, 2)) != pytest.approx(score((0, 0), (2, 1)), abs=1e-3)
 
 
+def test_attention_logits_of_wider_heads():
+  """Yang et al. 2022, def. 4.1: 1/K, equal to 1/sqrt(K) at the base."""
+  params = _random(_model())
+  weights = lambda **changes: _model(**changes).apply(params, {}, _images(), capture=('attention',))[1]['attention'][0]
+  np.testing.assert_array_equal(weights(), weights(base_head_dim=8))  # the heads' size
+  logits, smaller = np.log(weights()), np.log(weights(base_head_dim=2))
+  centred = lambda x: x - x.mean(-1, keepdims=True)
+  np.testing.assert_allclose(centred(smaller), centred(logits) / 2, rtol=0, atol=1e-4)
+
+
 def test_intermediates_on_demand():
   model = _model(pool='cls')
   logits, captured, _ = model.apply(_random(model), {}, _images(), capture=('features', 'attention'))
