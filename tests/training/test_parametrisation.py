@@ -34,6 +34,11 @@ def _model(width=32, depth=4, execution=Execution(), **changes):
   return PureModel('vit', config, SHAPE, CLASSES, execution)
 
 
+def _key():
+  """Of a generator that compiles much faster than the usual one."""
+  return jax.random.key(0, impl='rbg')
+
+
 def _batch():
   """Each class is a picture under noise, so that the first steps all learn the same."""
   rng = np.random.default_rng(0)
@@ -52,9 +57,10 @@ def _sized(width=32, depth=4):
     loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, batch['label'])
     return jnp.mean(loss_B), {'features': intermediates['features'][-1], 'logits': logits_BC}
 
-  return model, jax.jit(model.init)(jax.random.key(0))[0], jax.jit(jax.grad(loss, has_aux=True))
+  return model, jax.jit(model.init)(_key())[0], jax.jit(jax.grad(loss, has_aux=True))
 
 
+@functools.cache
 def _coordinates(config, parametrisation=STANDARD, **size):
   """Root mean squares: what training has changed in the residual stream after the last block, and in the logits."""
   model, params, gradients = _sized(**size)
@@ -116,9 +122,10 @@ def test_equals_the_papers_form(name):
   """Multipliers in the forward pass, and optax's own optimisers with the table's settings for each parameter."""
   config = OptimizerConfig(name, learning_rate=0.02, weight_decay=0.1, clip_norm=None, epsilon=1e-3)
   model, params, gradients = _sized(width=128, depth=8)
+  params = dict(params, head=dict(params['head']))
   factors = parametrisation_lib.factors(MUP, name, model)
   # A head that is not zero, as a table of initial deviations wants.
-  params['head']['kernel'] = 0.1 * jax.random.normal(jax.random.key(1), params['head']['kernel'].shape)
+  params['head']['kernel'] = 0.1 * jax.random.normal(_key(), params['head']['kernel'].shape)
   ours = parametrisation_lib.initial(params, factors)
   state_of = optimizer.transformation(config).init(ours)
   step = jax.jit(lambda *state: optimizer.step(config, *state, jnp.float32(0.02), jnp.float32(0.1), factors))
@@ -161,14 +168,15 @@ def _train(parametrisation, optimizer, mesh=(1, 1, 1), execution=Execution(), **
   config = RunConfig(parametrisation=parametrisation, optimizer=optimizer, schedule=ScheduleConfig('constant'))
   mesh = make_mesh(MeshConfig(*mesh), jax.devices()[:int(np.prod(mesh))])
   step = jax.jit(make_train_step(model, config, 100, lambda key, images, targets_BC, weight_B: (images, targets_BC)))
-  train_state = state.create(model, config, mesh)
-  head = train_state.params['head']
-  head['kernel'] = jax.device_put(0.1 * jax.random.normal(jax.random.key(1), head['kernel'].shape),
-                                  head['kernel'].sharding)
-  batch = jax.device_put(_batch(), sharding(mesh, 'batch'))
-  for _ in range(3):
-    train_state, _ = step(train_state, batch)
-  return jax.device_get(train_state)
+  with jax.default_prng_impl('rbg'):  # compiles faster; its values depend on the mesh, so drawn on one
+    train_state = jax.jit(lambda: state.init(model, config, state.hparams(optimizer, 0)))()
+    head = train_state.params['head']
+    head['kernel'] = 0.1 * jax.random.normal(_key(), head['kernel'].shape)
+    train_state = jax.device_put(train_state, state.shardings(model, config, mesh))
+    batch = jax.device_put(_batch(), sharding(mesh, 'batch'))
+    for _ in range(3):
+      train_state, _ = step(train_state, batch)
+    return jax.device_get(train_state)
 
 
 @pytest.mark.parametrize('name', ['adamw', 'sgd'])
