@@ -102,8 +102,12 @@ def test_branches_of_a_failed_trunk_run_as_far_as_it_came(sweep):
 
 
 def test_a_folder_that_another_process_holds_is_waited_for(sweep):
-  folder = sweep.add('shared', f'import sys; sys.exit({lock.BUSY})')
-  threading.Timer(0.3, lambda: (folder / 'run.json').write_text('{"status": "finished"}')).start()
+  sweep.add('shared', f"""
+import os, sys
+if not os.path.exists('tried'):
+  open('tried', 'w')
+  sys.exit({lock.BUSY})
+{FINISH}""")
   assert sweep.run() == 0
   assert 'another process works on it' in sweep.said.getvalue()
 
