@@ -11,6 +11,7 @@ from vit_jax.layers import pos_embed
 from vit_jax.layers.dense import Dense, parameter, xavier_uniform
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
+from vit_jax.parallel.mesh import constrain
 
 
 def logit_scale(head_dim: int, base_head_dim: int | None = None) -> float:
@@ -47,7 +48,7 @@ class SelfAttention(nnx.Module):
 
   def __call__(self, x_BTD: jax.Array, rope_angles: np.ndarray | None = None) -> tuple[jax.Array, jax.Array]:
     """[B, T, D] -> [B, T, D] and the attention weights [B, H, T, T]; queries and keys turned where angles are given."""
-    q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(self.qkv(x_BTD), 3, 0)
+    q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(constrain(self.qkv(x_BTD), 'batch', None, 'heads'), 3, 0)
     if rope_angles is not None:
       q_BTHK, k_BTHK = (pos_embed.rotate(t, rope_angles) for t in (q_BTHK, k_BTHK))
     y_BTHK, weights_BHTS = attend(q_BTHK, k_BTHK, v_BTHK, self.base_head_dim)

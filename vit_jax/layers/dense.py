@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vit_jax.parallel import blocks
+
 Initializer = Callable[[jax.Array, tuple[int, ...], int, int], jax.Array]  # (key, shape, fan_in, fan_out) -> float32
 
 
@@ -70,6 +72,7 @@ class Dense(nnx.Module):
                bias_init: Callable | None = None, use_bias: bool = True, ends_branch: bool = False,
                dtype=jnp.float32):
     self.in_shape, self.out_shape, self.dtype = tuple(in_shape), tuple(out_shape), dtype
+    self.contracted = axes[0]
     fan_in, fan_out = math.prod(in_shape), fan_out or math.prod(out_shape)
     kernel = kernel_init(rngs.params(), self.in_shape + self.out_shape, fan_in, fan_out)
     # All initialisers here go as 1 / sqrt(fan), and an input map's fan does not grow with the width.
@@ -80,8 +83,10 @@ class Dense(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., *in_shape] -> [..., *out_shape] in `dtype`."""
-    leading, fan_in = x.shape[:x.ndim - len(self.in_shape)], math.prod(self.in_shape)
-    y = x.astype(self.dtype).reshape(-1, fan_in) @ self.kernel[...].astype(self.dtype).reshape(fan_in, -1)
+    kernel, inputs = self.kernel[...].astype(self.dtype), len(self.in_shape)
+    in_shape, out_shape = kernel.shape[:inputs], kernel.shape[inputs:]  # in a `shard_map` block, those of a part
+    fan_in = math.prod(in_shape)
+    y = x.astype(self.dtype).reshape(-1, fan_in) @ kernel.reshape(fan_in, -1)
     if self.bias is not None:
-      y = y + self.bias[...].astype(self.dtype).reshape(1, -1)
-    return y.reshape(*leading, *self.out_shape)
+      y = y + blocks.once(self.bias[...], self.contracted).astype(self.dtype).reshape(1, -1)
+    return y.reshape(*x.shape[:x.ndim - inputs], *out_shape)

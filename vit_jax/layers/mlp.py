@@ -8,6 +8,7 @@ from flax import nnx
 
 from vit_jax.layers import noise
 from vit_jax.layers.dense import Dense, tiny_normal
+from vit_jax.parallel.mesh import constrain
 
 
 def gelu(x: jax.Array, approximate: bool = False) -> jax.Array:
@@ -30,5 +31,5 @@ class Mlp(nnx.Module):
     self.dropout, self.approximate = dropout, gelu == 'tanh'
 
   def __call__(self, x_BTD: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-    h_BTF = gelu(self.up(x_BTD), self.approximate)
-    return self.down(noise.dropout(h_BTF, self.dropout, keys_B))
+    h_BTF = constrain(gelu(self.up(x_BTD), self.approximate), 'batch', None, 'mlp')
+    return self.down(noise.dropout(h_BTF, self.dropout, keys_B, last='mlp'))

@@ -7,17 +7,23 @@ is split over devices, processes or micro-batches.
 import jax
 import jax.numpy as jnp
 
+from vit_jax.parallel import blocks
+
 
 def fold(keys_B: jax.Array | None, data) -> jax.Array | None:
   """Folds `data` (a layer or site number) into each example's key; None (no noise) stays None."""
   return None if keys_B is None else jax.vmap(lambda key: jax.random.fold_in(key, data))(keys_B)
 
 
-def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
-  """Zeroes elements of x [B, ...] with probability `rate`, scaling the rest (Srivastava et al. 2014)."""
+def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None, last: str | None = None) -> jax.Array:
+  """Zeroes elements of x [B, ...] with probability `rate`, scaling the rest (Srivastava et al. 2014).
+
+  `last` is the logical name of the last axis: where a device has only a part of it, it takes its part of the noise.
+  """
   if keys_B is None or rate == 0:
     return x
-  keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys_B)
+  shape = (*x.shape[1:-1], x.shape[-1] * blocks.parts(last))
+  keep = blocks.own_part(jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys_B), last)
   return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
 
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vit_jax.parallel import blocks
+
 # Modules are built on abstract shapes and placed by `parallel`: Flax must not place them on the way.
 nnx.use_eager_sharding(False)
 
@@ -18,9 +20,11 @@ class Execution:
   """How a stack is run; never what it computes."""
   scan: bool = True  # one compiled block for all layers; False unrolls (slower to compile, may run faster)
   remat: Literal['none', 'dots', 'full'] = 'none'  # recompute in the backward pass: nothing, all but matmuls, all
+  blocks: Literal['jit', 'shard_map'] = 'jit'  # who places a block's collectives: the compiler, or `parallel.blocks`
 
 
 _POLICIES = {
+    'none': blocks.all_but_gathered,
     'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     'full': jax.checkpoint_policies.nothing_saveable,
 }
@@ -56,7 +60,7 @@ class Stack(nnx.Module):
       params, inputs = layer
       return call(nnx.merge(graphdef, params), x, inputs)
 
-    if execution.remat != 'none':
+    if execution.remat != 'none' or execution.blocks == 'shard_map':
       # Inside a scan nothing can merge the recomputation with the forward pass, so the barrier is not needed.
       step = jax.checkpoint(step, prevent_cse=not execution.scan, policy=_POLICIES[execution.remat])
     layers = (stacked, layer_inputs)

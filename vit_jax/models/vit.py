@@ -1,6 +1,7 @@
 """Vision Transformer (Dosovitskiy et al. 2021), with the options of the codebases that followed it."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
@@ -16,6 +17,7 @@ from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.patch_embed import PatchEmbed
 from vit_jax.layers.stack import Execution, Stack
+from vit_jax.parallel import blocks
 
 # Width, depth, MLP and heads: Dosovitskiy et al. 2021, table 1 (B, L, H); Touvron et al. 2021, table 1 (Ti, S);
 # Zhai et al. 2022, table 2 (g, G); Alabdulmohsin et al. 2023 (So400m).
@@ -99,11 +101,13 @@ class EncoderBlock(nnx.Module):
     self.scale1, self.scale2 = (None, None) if config.layer_scale is None else (scale(), scale())
     self.dropout = config.dropout
 
-  def __call__(self, x_BTD, drop_path, keys_B, rope_angles):
-    """Returns ([B, T, D], attention weights [B, H, T, T])."""
-    y_BTD, weights_BHTT = self.attention(self.norm1(x_BTD), rope_angles)
+  def __call__(self, x_BTD, drop_path, keys_B, rope_angles, sub_block):
+    """Returns ([B, T, D], attention weights [B, H, T, T]); `sub_block` is that of `parallel.blocks`."""
+    attend = lambda attention, x_BTD, _: attention(x_BTD, rope_angles)
+    y_BTD, weights_BHTT = sub_block(attend, self.attention, self.norm1(x_BTD))
     x_BTD = x_BTD + self._branch(y_BTD, self.scale1, drop_path, noise.fold(keys_B, 0))
-    y_BTD = self.mlp(self.norm2(x_BTD), noise.fold(keys_B, 1))
+    mix = lambda mlp, x_BTD, keys_B: (mlp(x_BTD, keys_B), None)
+    y_BTD, _ = sub_block(mix, self.mlp, self.norm2(x_BTD), noise.fold(keys_B, 1))
     x_BTD = x_BTD + self._branch(y_BTD, self.scale2, drop_path, noise.fold(keys_B, 2))
     return x_BTD, weights_BHTT
 
@@ -158,16 +162,20 @@ class ViT(nnx.Module):
     x_BTD = noise.dropout(x_BTD, c.dropout, noise.fold(keys_B, c.depth))
     rope_angles = pos_embed.rope2d_angles(self.grid, c.width // c.num_heads) if c.pos_embed == 'rope2d' else None
 
+    tokens = x_BTD.shape[1]
+    sub_block = functools.partial(blocks.sub_block, tokens=tokens, explicit=self.execution.blocks == 'shard_map')
+
     def call(block, x_BTD, layer):
-      x_BTD, weights = block(x_BTD, layer.get('drop_path'), noise.fold(keys_B, layer['index']), rope_angles)
-      every = {'features': x_BTD, 'attention': weights}
+      keys = noise.fold(keys_B, layer['index'])
+      x_BTD, weights = block(x_BTD, layer.get('drop_path'), keys, rope_angles, sub_block)
+      every = {'features': x_BTD[:, :tokens], 'attention': weights}
       return x_BTD, {name: every[name] for name in capture}
 
     layers = {'index': np.arange(c.depth)}
     if c.drop_path:
       layers['drop_path'] = np.linspace(0, c.drop_path, c.depth, dtype=np.float32)
-    x_BTD, captured = self.encoder(x_BTD, layers, call, self.execution)
-    x_BD = self._pool(self.norm(x_BTD))
+    x_BTD, captured = self.encoder(blocks.split_tokens(x_BTD), layers, call, self.execution)
+    x_BD = self._pool(self.norm(blocks.whole_tokens(x_BTD, tokens)))
     return self.head(x_BD.astype(jnp.float32)), {'pre_logits': x_BD, **captured}
 
   def _embed(self, images_BHWC):

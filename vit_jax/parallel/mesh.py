@@ -4,8 +4,10 @@ Parameters carry logical axis names; one table maps them to the mesh's axes. Cha
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -16,28 +18,38 @@ AXES = ('data', 'fsdp', 'tensor')
 
 # Logical axis -> mesh axis. Names that are not here are replicated.
 RULES = {
-    'batch': ('data', 'fsdp'),
-    'embed': 'fsdp',
-    'heads': 'tensor',
-    'mlp': 'tensor',
+    'batch': ('data', 'fsdp'),  # of activations
+    'tokens': 'tensor',  # of the residual stream, between sub-blocks
+    'embed': 'fsdp',  # of parameters
+    'heads': 'tensor',  # of parameters, and of activations inside attention
+    'mlp': 'tensor',  # of parameters, and of activations inside the MLP
+}
+
+# The usual meshes by name: which axis takes the devices.
+PRESETS = {
+    'dp': dict(data=-1, fsdp=1, tensor=1),
+    'fsdp': dict(data=1, fsdp=-1, tensor=1),
+    'tp': dict(data=1, fsdp=1, tensor=-1),
+    'fsdp_tp': dict(data=1, fsdp=-1, tensor=2),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-  """Sizes of the mesh's axes; -1 (at most once) takes all devices that are left."""
+  """Sizes of the mesh's axes; -1 (at most once) takes all devices that are left. Or a preset, which fills them in."""
   data: int = -1  # replicas: batch split, parameters whole
   fsdp: int = 1  # batch split, parameters and optimizer state split too
-  tensor: int = 1  # heads and MLP columns split
+  tensor: int = 1  # heads, MLP columns and the residual stream's tokens split
+  preset: Literal['none', 'dp', 'fsdp', 'tp', 'fsdp_tp'] = 'none'  # fsdp_tp: tensor 2, or what `tensor` says
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
   """A mesh over the devices given, or all.
 
   Raises:
-    UserError: sizes that are not positive, or whose product is not the number of devices.
+    UserError: sizes that are not positive, or whose product is not the number of devices; a preset beside sizes.
   """
-  devices = devices or jax.devices()
+  config, devices = _filled(config), devices or jax.devices()
   sizes, count = [getattr(config, axis) for axis in AXES], len(devices)
   shown = ', '.join(f'{axis}={size}' for axis, size in zip(AXES, sizes))
   if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
@@ -50,6 +62,18 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
   return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
+def _filled(config):
+  """The config with its preset's sizes."""
+  if config.preset == 'none':
+    return config
+  given = {axis: getattr(config, axis) for axis in AXES if getattr(config, axis) != getattr(MeshConfig, axis)}
+  allowed = {'tensor'} if config.preset == 'fsdp_tp' else set()
+  if set(given) - allowed:
+    shown = ', '.join(f'{axis}={size}' for axis, size in given.items())
+    raise UserError(f'system.mesh.preset={config.preset} sets the sizes itself: leave out {shown}, or the preset')
+  return MeshConfig(**PRESETS[config.preset] | given)
+
+
 def batch_shards(mesh: Mesh) -> int:
   """Into how many parts the batch is split."""
   return math.prod(mesh.shape[axis] for axis in RULES['batch'])
@@ -57,7 +81,32 @@ def batch_shards(mesh: Mesh) -> int:
 
 def sharding(mesh: Mesh, *logical: str | None) -> NamedSharding:
   """The sharding of an array with these logical axes (trailing dimensions that are not named are whole)."""
-  return NamedSharding(mesh, PartitionSpec(*(RULES.get(name) for name in logical)))
+  return NamedSharding(mesh, spec(*logical))
+
+
+def spec(*logical: str | None) -> PartitionSpec:
+  """Logical axes as mesh axes."""
+  return PartitionSpec(*(RULES.get(name) for name in logical))
+
+
+def on(mesh: Mesh, fn: Callable) -> Callable:
+  """`fn`, to be jitted: while it is traced, `constrain` and the blocks of `parallel.blocks` see this mesh.
+
+  Without it they do nothing, and a model runs as on one device.
+  """
+  @functools.wraps(fn)
+  def traced(*args, **kwargs):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return fn(*args, **kwargs)
+  return traced
+
+
+def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
+  """x, laid out by its logical axes; x as it is where there is no mesh, and inside `shard_map`."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.manual_axes:
+    return x
+  return jax.lax.with_sharding_constraint(x, spec(*logical))
 
 
 def param_shardings(mesh: Mesh, shapes: dict, axes: dict) -> dict:
@@ -72,7 +121,8 @@ def param_shardings(mesh: Mesh, shapes: dict, axes: dict) -> dict:
     for size, name in zip(shape.shape, names, strict=True):
       axis = RULES.get(name)
       if axis and size % mesh.shape[axis]:
-        refused.add(f'{axis}={mesh.shape[axis]} does not divide {name!r} of size {size}')
+        fits = math.gcd(size, mesh.shape[axis])
+        refused.add(f'{axis}={mesh.shape[axis]} does not divide {name!r} of size {size} ({fits} does)')
     return sharding(mesh, *names)
 
   shardings = jax.tree.map(one, shapes, axes)

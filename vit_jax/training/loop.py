@@ -59,7 +59,7 @@ class _Loop:
 
   def __init__(self, run: Run, folder: RunFolder, display: Display):
     self.run, self.folder, self.display = run, folder, display
-    self._eval_step = jax.jit(evaluate.make_eval_step(run.model, device.normalize))
+    self._eval_step = jax.jit(mesh_lib.on(run.mesh, evaluate.make_eval_step(run.model, device.normalize)))
     self._in_flight = collections.deque()  # (step, loss) that have not been waited for
     self.unreadable = 0  # pictures met so far that could not be read
 
@@ -119,8 +119,8 @@ class _Loop:
     array = lambda dtype, *shape: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=rows)
     batch = {'image': array(jnp.uint8, *run.data.image_shape), 'label': array(jnp.int32), 'weight': array(jnp.float32)}
     step = make_train_step(run.model, run.config, run.steps, device.augment(run.config.data.augment))
-    shardings = jax.tree.map(lambda a: a.sharding, train_state)
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, mesh_lib.sharding(run.mesh)))
+    out = (jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(run.mesh))
+    jitted = jax.jit(mesh_lib.on(run.mesh, step), donate_argnums=0, out_shardings=out)
     compiled = jitted.lower(train_state, batch).compile()
     self.folder.events.append({'event': 'compile', 'seconds': round(time.perf_counter() - start, 3)})
     return compiled
