@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel, vit
@@ -12,8 +13,9 @@ CONFIG = vit.Config(patch_size=4, width=32, depth=3, mlp_dim=48, num_heads=8, dt
 IMAGES = jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32)
 
 
-def _model(explicit=True):
-  return PureModel('vit', CONFIG, IMAGES.shape[1:], 7, Execution(blocks='shard_map' if explicit else 'jit'))
+def _model(explicit=True, remat='none'):
+  execution = Execution(blocks='shard_map' if explicit else 'jit', remat=remat)
+  return PureModel('vit', CONFIG, IMAGES.shape[1:], 7, execution)
 
 
 def _loss(model, **kwargs):
@@ -47,6 +49,15 @@ def test_a_sub_block_gathers_tokens_once_and_reduces_once():
   assert tensor == 2 * [('all_gather', (2, 18, 32)), ('reduce_scatter', (2, 9, 32))]
 
 
+@pytest.mark.parametrize('remat, scatters', [('none', 4), ('dots', 4), ('full', 5)])
+def test_each_pass_reduces_once_a_sub_block(remat, scatters):
+  """Two sub-blocks forward and backward; only full recomputation brings attention's sum a second time."""
+  model = _model(remat=remat)
+  found = _collectives(on(make_mesh(MeshConfig(2, 2, 2)), jax.grad(_loss(model))), model.param_shapes(), IMAGES)
+  tensor = [name for name, axes, shape, _ in found if 'tensor' in axes and len(shape) == 3]
+  assert tensor.count('reduce_scatter') == scatters
+
+
 def test_parameters_travel_in_the_type_of_their_use_and_gradients_are_scattered_before_they_are_summed():
   model = _model()
   found = _collectives(on(make_mesh(MeshConfig(2, 2, 2)), jax.grad(_loss(model))), model.param_shapes(), IMAGES)
@@ -64,9 +75,10 @@ def test_the_backward_pass_finds_parts_not_wholes():
   model = _model()
   grad = jax.make_jaxpr(on(make_mesh(MeshConfig(1, 4, 2)), jax.grad(_loss(model))))(model.param_shapes(), IMAGES)
   forward = next(equation for equation in grad.jaxpr.eqns if equation.primitive.name == 'scan')
-  kept = {variable.aval.shape[-2:] for variable in forward.outvars}
-  assert (17, 24) in kept and (18, 32) in kept  # columns of the MLP; the residual stream
-  assert not kept & {(17, 32), (32, 48), (16, 32), (32, 24), (24, 32)}  # whole tokens; flat kernels, embed whole
+  kept = {variable.aval.shape[1:] for variable in forward.outvars}  # as arrays over all 8 devices, layers left out
+  assert (16, 17, 24) in kept and (8, 18, 32) in kept  # columns of the MLP; the residual stream
+  assert not kept & {(16, 17, 32), (272, 32)}  # whole tokens: 2 examples of 17 on each device
+  assert not kept & {(256, 48), (128, 32), (256, 24), (192, 32)}  # kernels, embed whole
 
 
 def test_attention_weights_come_back_whole():

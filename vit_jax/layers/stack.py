@@ -24,8 +24,9 @@ class Execution:
 
 
 _POLICIES = {
-    'none': blocks.all_but_gathered,
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    'none': blocks.all_but_gathered,  # only where blocks gather
+    'dots': jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, blocks.scattered),
     'full': jax.checkpoint_policies.nothing_saveable,
 }
 

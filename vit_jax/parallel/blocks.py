@@ -100,6 +100,11 @@ def all_but_gathered(primitive, *_, **__) -> bool:
   return primitive.name not in ('all_gather', 'convert_element_type', 'reshape', 'transpose', 'slice', 'pvary')
 
 
+def scattered(primitive, *_, **__) -> bool:
+  """A policy for `jax.checkpoint`: keeps what a reduce-scatter brought, smaller than its operand and dear to bring."""
+  return primitive.name == 'reduce_scatter'
+
+
 def _padded(x_BTD):
   mesh = jax.sharding.get_abstract_mesh()
   padding = 0 if mesh.empty else -x_BTD.shape[1] % mesh.shape[_TENSOR]
