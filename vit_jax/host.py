@@ -1,7 +1,18 @@
-"""The host's memory allocator, set for training on a CPU."""
+"""The machine that a process runs on: its memory allocator, and a TPU library without a TPU."""
 
 import ctypes
 import ctypes.util
+import importlib.util
+import os
+import pathlib
+
+# What libtpu otherwise asks the machine or its metadata server, answered for a machine without a TPU; no log files, no
+# lock against a second process. On a machine with a TPU these would switch off the detection of its cluster.
+WITHOUT_TPU = {
+    'TPU_SKIP_MDS_QUERY': '1', 'TPU_ACCELERATOR_TYPE': 'v5litepod-16', 'TPU_WORKER_HOSTNAMES': 'localhost',
+    'TPU_WORKER_ID': '0', 'TPU_LOG_DIR': 'disabled', 'TPU_MIN_LOG_LEVEL': '3', 'TPU_STDERR_LOG_LEVEL': '3',
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+}
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 
@@ -18,3 +29,18 @@ def keep_freed_memory() -> None:
     return
   for parameter, value in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 256 << 20)):
     mallopt(parameter, value)
+
+
+def hush_absent_tpu() -> None:
+  """Keeps libtpu quiet where it is installed (for planning) but no TPU is: JAX looks for one at every start.
+
+  Otherwise it prints errors, and of two processes one fails to get its lock. To be called before JAX starts.
+  """
+  if importlib.util.find_spec('libtpu') and not has_tpu():
+    for name, value in WITHOUT_TPU.items():
+      os.environ.setdefault(name, value)
+
+
+def has_tpu() -> bool:
+  """Whether a device of Google's (PCI vendor 0x1ae0) is in this machine."""
+  return any(path.read_text().strip() == '0x1ae0' for path in pathlib.Path('/sys/bus/pci/devices').glob('*/vendor'))

@@ -28,6 +28,7 @@ def main() -> int:
   from vit_jax.training.display import Display
 
   host.keep_freed_memory()
+  host.hush_absent_tpu()
   config = run_config.cast(_CONFIG.value)
   branch_steps = _steps(_BRANCH_STEPS.value)
   run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)

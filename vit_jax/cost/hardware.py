@@ -1,28 +1,47 @@
-"""How fast a device is."""
+"""How fast a device is, and how much it holds."""
 
+import dataclasses
 import time
 
 import jax
 import jax.numpy as jnp
 
-# Peak FLOP/s of one chip in dense bfloat16 (multiply-add = 2), by jax's `device_kind`.
-# Google Cloud's TPU pages; NVIDIA's data sheets of A100 and H100 (SXM).
-PEAK_FLOPS = {
-    'TPU v4': 275e12,
-    'TPU v5 lite': 197e12,
-    'TPU v5': 459e12,
-    'TPU v5p': 459e12,
-    'TPU v6 lite': 918e12,
-    'NVIDIA A100-SXM4-40GB': 312e12,
-    'NVIDIA A100-SXM4-80GB': 312e12,
-    'NVIDIA H100 80GB HBM3': 989e12,
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """What a chip can do at best."""
+  peak_flops: float  # FLOP/s in dense bfloat16 (a multiply-add is 2)
+  hbm_bytes: float
+  hbm_bandwidth: float  # bytes/s
+  send_bandwidth: float  # bytes/s that it sends to its neighbours (ICI, NVLink): all links together, one way
+  network_bandwidth: float | None = None  # bytes/s that it sends between slices, through the data centre's network
+  devices: int = 1  # of JAX, on one chip
+
+
+# By JAX's `device_kind`. TPUs: the pages of each generation at cloud.google.com/tpu/docs, where the interconnect is
+# given for both directions together (v4: six links of 45 GB/s each way). GPUs: NVIDIA's data sheets (SXM).
+CHIPS = {
+    'TPU v4': Chip(275e12, 32 * 2**30, 1228e9, 270e9),
+    'TPU v5 lite': Chip(197e12, 16 * 2**30, 819e9, 200e9, 3.125e9),
+    'TPU v5': Chip(459e12, 95 * 2**30, 2765e9, 600e9, 6.25e9),
+    'TPU v6 lite': Chip(918e12, 32 * 2**30, 1638e9, 400e9, 12.5e9),
+    'TPU7x': Chip(2307e12, 192 * 2**30, 7380e9, 600e9, 12.5e9, devices=2),
+    'NVIDIA A100-SXM4-40GB': Chip(312e12, 40e9, 1555e9, 300e9),
+    'NVIDIA A100-SXM4-80GB': Chip(312e12, 80e9, 2039e9, 300e9),
+    'NVIDIA H100 80GB HBM3': Chip(989e12, 80e9, 3350e9, 450e9),
 }
+
+
+def peak_flops(device_kind: str) -> float | None:
+  """FLOP/s of one JAX device of this kind in dense bfloat16; None where the table does not know it."""
+  chip = CHIPS.get(device_kind)
+  return chip.peak_flops / chip.devices if chip else None
 
 
 def matmul_speed(device: jax.Device) -> float:
   """FLOP/s of one device: its peak from the table, else the speed of a large float32 matmul, measured now (0.1 s)."""
-  if device.device_kind in PEAK_FLOPS:
-    return PEAK_FLOPS[device.device_kind]
+  if peak := peak_flops(device.device_kind):
+    return peak
   n, times = 1024, 4
   a = jax.device_put(jnp.ones((n, n), jnp.float32), device)
   matmul = jax.jit(jnp.matmul)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.parallel import blocks
+from vit_jax.parallel import mesh as mesh_lib
 
 Initializer = Callable[[jax.Array, tuple[int, ...], int, int], jax.Array]  # (key, shape, fan_in, fan_out) -> float32
 
@@ -60,9 +61,10 @@ def parameter(value: jax.Array, axes: Sequence[str | None], role: str = 'hidden'
 class Dense(nnx.Module):
   """y = x W + b, contracting the trailing `in_shape` dimensions of x into `out_shape`.
 
-  Computed as one matmul of flat matrices: XLA's CPU backend turns the gradient of a product over several batch
-  dimensions into a transposed copy that costs as much as the product. Of `in_shape` and `out_shape` only the first
-  dimension may be split over a mesh, so that flattening moves no data.
+  On a CPU it is computed as one matmul of flat matrices: there XLA turns the gradient of a product over several batch
+  dimensions into a transposed copy that costs as much as the product. Elsewhere the batch dimensions stay: a TPU keeps
+  arrays in tiles, and flattening a number of tokens that these do not divide copies the array. Of `in_shape` and
+  `out_shape` only the first dimension may be split over a mesh, so that flattening those moves no data.
 
   Fans are given, not guessed from the shape: a fused qkv kernel [D, H, 3, K] is three maps of fan_out H*K each.
   """
@@ -72,7 +74,7 @@ class Dense(nnx.Module):
                bias_init: Callable | None = None, use_bias: bool = True, ends_branch: bool = False,
                dtype=jnp.float32):
     self.in_shape, self.out_shape, self.dtype = tuple(in_shape), tuple(out_shape), dtype
-    self.contracted = axes[0]
+    self.axes = tuple(axes)
     fan_in, fan_out = math.prod(in_shape), fan_out or math.prod(out_shape)
     kernel = kernel_init(rngs.params(), self.in_shape + self.out_shape, fan_in, fan_out)
     # All initialisers here go as 1 / sqrt(fan), and an input map's fan does not grow with the width.
@@ -83,10 +85,12 @@ class Dense(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., *in_shape] -> [..., *out_shape] in `dtype`."""
-    kernel, inputs = self.kernel[...].astype(self.dtype), len(self.in_shape)
+    kernel, inputs = mesh_lib.gathered(self.kernel[...].astype(self.dtype), self.axes), len(self.in_shape)
     in_shape, out_shape = kernel.shape[:inputs], kernel.shape[inputs:]  # in a `shard_map` block, those of a part
     fan_in = math.prod(in_shape)
-    y = x.astype(self.dtype).reshape(-1, fan_in) @ kernel.reshape(fan_in, -1)
+    batch = x.shape[:x.ndim - inputs]
+    rows = (-1,) if mesh_lib.platform() == 'cpu' else batch
+    y = x.astype(self.dtype).reshape(*rows, fan_in) @ kernel.reshape(fan_in, -1)
     if self.bias is not None:
-      y = y + blocks.once(self.bias[...], self.contracted).astype(self.dtype).reshape(1, -1)
-    return y.reshape(*x.shape[:x.ndim - inputs], *out_shape)
+      y = y + blocks.once(self.bias[...], self.axes[0]).astype(self.dtype).reshape((1,) * len(rows) + (-1,))
+    return y.reshape(*batch, *out_shape)

@@ -71,7 +71,7 @@ class Display:
     speed = (row['step'] - self._last_step) * run.config.data.batch_size / max(now - self._since, 1e-9)
     self._since, self._last_step = now, row['step']
     self._shown = f', accuracy {row["accuracy"]:.1%}, {speed:,.0f} images/s'
-    if peak := hardware.PEAK_FLOPS.get(jax.devices()[0].device_kind):
+    if peak := hardware.peak_flops(jax.devices()[0].device_kind):
       mfu = speed * run.flops_per_example_train / peak / jax.device_count()
       self._shown += f', MFU {mfu:.1%}'
     if not self._bar:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from vit_jax import records
 from vit_jax.data import device
@@ -20,7 +19,7 @@ from vit_jax.training.display import Display
 from vit_jax.training.folder import RunFolder
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
-from vit_jax.training.step import make_train_step
+from vit_jax.training.step import trace
 
 PROFILE_AFTER, PROFILE_STEPS = 10, 5  # steps that a --profile trace leaves out (warm-up) and holds
 IN_FLIGHT = 2  # steps that the host may run ahead of the devices
@@ -70,7 +69,7 @@ class _Loop:
       self._evaluate(train_state, step)  # it was due when the run was stopped
     if step >= run.steps or self._out_of_patience():
       return train_state
-    train_step = self._compile(train_state)
+    train_step = self._compile()
     self.display.start(step, run.steps)
     batches = run.data.train_batches(run.config.seed, step, run.steps - step, workers=run.config.system.workers)
     with contextlib.ExitStack() as stack:
@@ -113,15 +112,9 @@ class _Loop:
     return {'step': int(train_state.step), 'steps': steps, 'val': short(val), 'test': short(test),
             'test_examples': self.run.data.size('test')}
 
-  def _compile(self, train_state: TrainState) -> Callable:
+  def _compile(self) -> Callable:
     run, start = self.run, time.perf_counter()
-    batch_size, rows = run.config.data.batch_size, run.batch_sharding
-    array = lambda dtype, *shape: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=rows)
-    batch = {'image': array(jnp.uint8, *run.data.image_shape), 'label': array(jnp.int32), 'weight': array(jnp.float32)}
-    step = make_train_step(run.model, run.config, run.steps, device.augment(run.config.data.augment))
-    out = (jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(run.mesh))
-    jitted = jax.jit(mesh_lib.on(run.mesh, step), donate_argnums=0, out_shardings=out)
-    compiled = jitted.lower(train_state, batch).compile()
+    compiled = trace(run.model, run.config, run.steps, run.mesh).lower().compile()
     self.folder.events.append({'event': 'compile', 'seconds': round(time.perf_counter() - start, 3)})
     return compiled
 

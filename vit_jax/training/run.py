@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from vit_jax import config as config_lib
 from vit_jax.cost import flops, hardware
@@ -99,7 +99,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
     UserError: anything in the config that cannot be done with this data on these devices.
   """
   mesh = mesh_lib.make_mesh(config.system.mesh)
-  _check_batches(config, mesh)
+  check_batches(config, mesh)
   optimizer.check(config.optimizer)
   data = open_data(config.data)
   if config.evaluate.patience and not data.size('val'):
@@ -141,7 +141,8 @@ def estimate_seconds(run: Run) -> float:
   return run.position(run.steps)['flops'] / per_second
 
 
-def _check_batches(config, mesh):
+def check_batches(config: RunConfig, mesh: Mesh | AbstractMesh) -> None:
+  """Raises UserError for batches that do not divide by the mesh's batch shards and the micro-batches."""
   shards, micro = mesh_lib.batch_shards(mesh), config.system.microbatches
   for name, value in (('system.microbatches', micro), ('data.batch_size', config.data.batch_size)):
     if value < 1:

@@ -78,6 +78,13 @@ def shardings(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:
                     hparams=everywhere(shapes.hparams), metrics=everywhere(shapes.metrics))
 
 
+def abstract(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:
+  """The state as ShapeDtypeStructs that say where each array lies; nothing is computed. Raises as `shardings`."""
+  shapes = jax.eval_shape(lambda: init(model, config, hparams(config.optimizer, config.seed)))
+  place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+  return jax.tree.map(place, shapes, shardings(model, config, mesh))
+
+
 def create(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:
   """The initial state, made where it belongs: no device ever holds all of a split parameter."""
   place = shardings(model, config, mesh)

@@ -5,9 +5,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
+from vit_jax.data import device
 from vit_jax.models import PureModel
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import losses, optimizer, parametrisation, schedule
+from vit_jax.training import state as state_lib
 from vit_jax.training.config import RunConfig
 from vit_jax.training.state import TrainState
 
@@ -55,6 +59,21 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
                           metrics=metrics), loss / weight
 
   return train_step
+
+
+def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh) -> jax.stages.Traced:
+  """The step as it runs on a mesh, from shapes alone: what the loop compiles, and what `plan` compiles elsewhere.
+
+  The state is given away (donated), and comes back lying as it lay.
+  """
+  rows = mesh_lib.sharding(mesh, 'batch')
+  array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.data.batch_size, *shape), dtype, sharding=rows)
+  batch = {'image': array(jnp.uint8, *model.image_shape), 'label': array(jnp.int32), 'weight': array(jnp.float32)}
+  train_state = state_lib.abstract(model, config, mesh)
+  step = make_train_step(model, config, steps, device.augment(config.data.augment))
+  lies = jax.tree.map(lambda a: a.sharding, train_state)
+  jitted = jax.jit(mesh_lib.on(mesh, step), donate_argnums=0, out_shardings=(lies, mesh_lib.sharding(mesh)))
+  return jitted.trace(train_state, batch)
 
 
 def _accumulate(loss_of, state, inputs, microbatches):

@@ -1,0 +1,151 @@
+"""What is said of a run without compiling it."""
+
+import dataclasses
+import math
+
+import jax
+import pytest
+
+from vit_jax import config as config_lib
+from vit_jax.cost.hardware import Chip
+from vit_jax.data import device
+from vit_jax.errors import UserError
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.rehearsal import estimate, roofline, slices
+from vit_jax.rehearsal import job as job_lib
+from vit_jax.rehearsal import plan as plan_lib
+from vit_jax.rehearsal.job import Choice
+from vit_jax.training import config as run_config
+from vit_jax.training import state
+from vit_jax.training.step import make_train_step, trace
+
+SLICE = slices.find('v5e-8')
+
+
+def _job(config):
+  return job_lib.open_job(run_config.cast(config))
+
+
+@pytest.fixture(name='wide')
+def _wide(tiny_config):
+  """Dimensions that tiles divide: nothing is padded but the biases' layers."""
+  c = tiny_config
+  c.model.width, c.model.mlp_dim, c.model.num_heads = 1024, 2048, 8
+  return c
+
+
+def test_a_run_without_its_data_set():
+  job = _job(config_lib.load_recipe('configs/vit_b16.py'))
+  assert job.image_shape == (224, 224, 3) and job.num_classes == 1000
+  assert job.examples == 1_281_167 - 10_000 and job.steps == math.ceil(90 * job.examples / 1024)
+  assert job.params == pytest.approx(86.4e6, rel=1e-3)
+
+
+def test_what_the_config_must_say_without_data(tmp_path):
+  c = config_lib.load_recipe('configs/vit_b16.py')
+  c.data.image_size, c.data.data_dir = None, str(tmp_path)
+  with pytest.raises(UserError, match='set data.image_size and data.num_classes'):
+    _job(c)
+  c = config_lib.load_recipe('configs/vit_b16.py')
+  c.data.source = 'tfds:somebodys_own'
+  job = _job(c)
+  assert job.steps is None
+  assert plan_lib.estimated(job, SLICE, job_lib.choice_on(job, SLICE), 16e9).chip_hours(0.4) is None
+
+
+@pytest.mark.parametrize('change, said', [
+    (dict(fsdp=3), r'must multiply to the 8 devices of v5e-8 \(8 chips, 2x4\), not 6'),
+    (dict(data=1, tensor=8, num_heads=4), "tensor=8 does not divide 'heads' of size 4"),
+    (dict(batch_size=12), r'data.batch_size=12: must be a multiple of 8 \(8 batch shards of the mesh\), such as 8'),
+])
+def test_what_cannot_be_carried_out_is_refused(tiny_config, change, said):
+  c = tiny_config
+  for key, value in change.items():
+    node = c.data if key == 'batch_size' else c.model if key == 'num_heads' else c.system.mesh
+    node[key] = value
+  with pytest.raises(UserError, match=said):
+    job_lib.choice_on(_job(c), SLICE)
+
+
+def test_slices_must_be_spanned_by_data(tiny_config):
+  tiny_config.system.mesh.data, tiny_config.system.mesh.fsdp = 1, 16
+  with pytest.raises(UserError, match='system.mesh.data=1: must be a multiple of the 2 slices'):
+    job_lib.choice_on(_job(tiny_config), slices.find('v5e-8', 2))
+
+
+@pytest.mark.parametrize('ema', [0.0, 0.9])
+@pytest.mark.parametrize('name', ['adamw', 'sgd'])
+@pytest.mark.parametrize('sizes', [(8, 1, 1), (1, 8, 1), (2, 2, 2)])
+def test_state_bytes_are_those_of_the_arrays(wide, sizes, name, ema):
+  wide.optimizer.name, wide.optimizer.ema_decay = name, ema
+  job = _job(wide)
+  tree = state.abstract(job.model, job.config.optimizer, mesh_lib.abstract_mesh(sizes))
+  size = lambda tree: sum(math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(tree))
+  parameters, optimizer = estimate.state_bytes(job, sizes)
+  assert parameters == pytest.approx(size((tree.params, tree.ema)), rel=0.03)  # the padding of stacked biases
+  assert optimizer == pytest.approx(size(tree.optimizer), rel=0.03)
+
+
+def test_tiles_are_laid_where_they_waste_least():
+  assert estimate.tiled_bytes((12, 768, 12, 3, 64)) == 4 * 12 * 768 * 12 * 3 * 64
+  assert estimate.tiled_bytes((12, 48, 12, 3, 64)) == 2 * 4 * 12 * 48 * 12 * 3 * 64
+  assert estimate.tiled_bytes((3, 128)) == 4 * 4 * 128
+
+
+def _executed(config, remat, microbatches):
+  config.system.execution.remat, config.system.microbatches = remat, microbatches
+  job = _job(config)
+  traced = trace(job._model(remat), job.config, job.schedule_steps, mesh_lib.make_mesh(job.config.system.mesh))
+  from vit_jax.cost import flops
+  return job, flops._walk(traced.jaxpr.jaxpr)
+
+
+@pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
+def test_executed_flops_are_those_of_the_whole_step(tiny_config, remat):
+  job, counted = _executed(tiny_config, remat, 2)
+  assert counted == job.executed_flops(remat) * job.config.data.batch_size
+  share = job.recomputed_share(remat)
+  assert share == 0 if remat == 'none' else 0 < share < 1 / 3
+
+
+def test_less_recomputed_is_more_kept(tiny_config):
+  job = _job(tiny_config)
+  kept = [job.kept_per_image(remat) for remat in ('none', 'dots', 'full')]
+  assert kept[0] > kept[1] > kept[2] > 0
+
+
+def test_memory_falls_with_microbatches_and_work_does_not_grow_small(wide):
+  job = _job(wide)
+  one, two = (Choice((8, 1, 1), 'none', n) for n in (1, 2))
+  assert estimate.memory(job, SLICE, two).activations == estimate.memory(job, SLICE, one).activations / 2
+  assert estimate.work(job, SLICE, two).flops == estimate.work(job, SLICE, one).flops
+  assert estimate.work(job, SLICE, two).hbm_bytes > estimate.work(job, SLICE, one).hbm_bytes
+
+
+def test_data_parallelism_sends_twice_the_gradients(wide):
+  job = _job(wide)
+  work = estimate.work(job, SLICE, Choice((8, 1, 1), 'none', 1))
+  assert work.within_bytes == 2 * 4 * job.params * 7 / 8 and work.between_bytes == 0
+  two = estimate.work(job, slices.find('v5e-8', 2), Choice((16, 1, 1), 'none', 1))
+  assert two.between_bytes == 2 * 4 * job.params / 8 / 2  # a part of each chip, across
+
+
+def test_the_slowest_part_sets_the_floor():
+  chip = Chip(peak_flops=100.0, hbm_bytes=1.0, hbm_bandwidth=10.0, send_bandwidth=1.0, network_bandwidth=0.5, devices=2)
+  times = roofline.times(chip, estimate.Work(flops=50.0, hbm_bytes=10.0, within_bytes=2.0, between_bytes=0.5))
+  assert times == roofline.Times(1.0, 2.0, 4.0) and times.floor == 4.0 and times.limit == 'interconnect'
+  unknown = dataclasses.replace(chip, network_bandwidth=None)
+  assert roofline.times(unknown, estimate.Work(50.0, 10.0, 0.5, 1e9)).limit == 'hbm'
+
+
+def test_the_step_that_is_planned_is_the_step_that_runs(tiny_config):
+  """`trace` from shapes gives the program that the true state and batch give."""
+  from vit_jax.training import run as run_lib
+  run = run_lib.prepare(run_config.cast(tiny_config))
+  train_state = state.create(run.model, run.config.optimizer, 0, run.mesh)
+  batch = run.place(next(run.data.train_batches(0, 0, 1)))
+  step = make_train_step(run.model, run.config, run.steps, device.augment(run.config.data.augment))
+  lies = jax.tree.map(lambda a: a.sharding, train_state)
+  whole = mesh_lib.sharding(run.mesh)
+  true = jax.jit(step, donate_argnums=0, out_shardings=(lies, whole)).lower(train_state, batch).as_text()
+  assert trace(run.model, run.config, run.steps, run.mesh).lower().as_text() == true

@@ -1,0 +1,100 @@
+"""The search, with a compiler of ours whose answers are known."""
+
+import pytest
+
+from vit_jax.rehearsal import compiler, search, slices
+from vit_jax.rehearsal import job as job_lib
+from vit_jax.rehearsal import plan as plan_lib
+from vit_jax.rehearsal.compiler import Compiled, Refused
+from vit_jax.training import config as run_config
+
+SLICE = slices.find('v5e-8')
+
+
+@pytest.fixture(name='job')
+def _job(tiny_config):
+  tiny_config.data.batch_size = 512
+  return job_lib.open_job(run_config.cast(tiny_config))
+
+
+@pytest.fixture(name='world')
+def _world(monkeypatch):
+  """Replaces the compiler: needs = memory_error x the estimate, refused above `capacity`; all calls are kept."""
+  class World:
+    memory_error, capacity, calls = 1.0, float('inf'), []
+
+    def compile_step(self, job, target, choice, seconds=None, waiting=None):
+      self.calls.append(choice)
+      guess = plan_lib.estimated(job, target, choice, self.capacity)
+      need = guess.memory.parameters + guess.memory.optimizer + self.memory_error * (
+          guess.memory.activations + guess.memory.temporaries)
+      if need > self.capacity:
+        return Refused('RESOURCE_EXHAUSTED', need)
+      return Compiled(int(need), 0, 0, 0, int(guess.memory.activations), int(guess.work.hbm_bytes), {},
+                      {'within': guess.work.within_bytes, 'between': 0.0}, 0.1, 1.0, {})
+
+  world = World()
+  world.calls = []
+  monkeypatch.setattr(compiler, 'compile_step', world.compile_step)
+  return world
+
+
+def _all(job, limit):
+  return [plan_lib.estimated(job, SLICE, choice, limit) for choice in search.choices(job, SLICE)]
+
+
+def test_choices_are_those_that_a_run_accepts(job):
+  choices = list(search.choices(job, SLICE))
+  assert len(set(choices)) == len(choices)
+  assert {choice.sizes for choice in choices} == {
+      (data, fsdp, tensor) for data in (1, 2, 4, 8) for fsdp in (1, 2, 4, 8) for tensor in (1, 2, 4, 8)
+      if data * fsdp * tensor == 8}  # width 16, MLP 32 and 8 heads divide by all of them
+  for choice in choices:
+    job_lib.check(job, SLICE, choice)
+  assert max(choice.microbatches for choice in choices if choice.sizes == (8, 1, 1)) == 64
+
+
+def test_with_good_estimates_the_fastest_that_fits_is_found(job, world):
+  limit = sorted(plan.needs for plan in _all(job, 1.0))[len(_all(job, 1.0)) // 3]
+  plans = search.search(job, SLICE, limit, lambda text: None)
+  best = min(plan.times.floor for plan in _all(job, limit) if plan.needs <= limit)
+  assert plans[0].fits and plans[0].times.floor <= 1.02 * best
+  assert len(world.calls) <= search.MOST_COMPILES
+
+
+@pytest.mark.parametrize('error', [0.5, 1.7, 4.0])
+def test_a_plan_that_was_refused_is_never_said_to_fit(job, world, error):
+  world.memory_error = error
+  world.capacity = limit = sorted(plan.needs for plan in _all(job, 1.0))[len(_all(job, 1.0)) // 2]
+  said = []
+  plans = search.search(job, SLICE, limit, said.append)
+  assert len(world.calls) == len(plans) <= search.MOST_COMPILES and len(set(world.calls)) == len(plans)
+  for plan in plans:
+    assert plan.fits == isinstance(plan.outcome, Compiled)
+    assert plan.needs <= limit or not plan.fits
+  assert plans[0].fits  # what was wrong of the estimates was learned on the way
+  assert [plan.fits for plan in plans] == sorted((plan.fits for plan in plans), reverse=True)
+  assert sum(text.startswith('compile') for text in said) == len(plans)
+
+
+def test_where_nothing_fits_the_smallest_is_tried(job, world):
+  world.capacity = limit = 1000.0
+  plans = search.search(job, SLICE, limit, lambda text: None)
+  assert plans and not any(plan.fits for plan in plans)
+  assert min(plan.needs for plan in _all(job, limit)) == min(plan.needs for plan in plans)
+
+
+def test_a_search_ends_when_its_time_is_over(job, monkeypatch):
+  def slow(*_, **__):
+    raise compiler.OutOfTime
+  monkeypatch.setattr(compiler, 'compile_step', slow)
+  said = []
+  assert search.search(job, SLICE, 16e9, said.append, seconds=1) == [] and 'stopped' in said[-1]
+
+
+def test_the_nearest_that_fits_keeps_what_it_can(job):
+  choice = job_lib.Choice((8, 1, 1), 'none', 1)
+  alone = plan_lib.estimated(job, SLICE, job_lib.Choice((8, 1, 1), 'full', 1), 1.0)
+  near = search.nearest_fit(job, SLICE, choice, 1.2 * alone.needs)
+  assert near.choice.sizes == (8, 1, 1) and near.choice.microbatches == 1 and near.choice.remat != 'none'
+  assert search.nearest_fit(job, SLICE, choice, 1.0) is None

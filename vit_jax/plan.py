@@ -1,0 +1,117 @@
+"""What a run will need on TPUs that are not here: python -m vit_jax.plan --config=configs/vit_b16.py --tpu=v5e-16
+
+Compiles the true training step with the TPU compiler, on a machine that has neither TPU nor data set, and prints
+whether it fits, the memory by class, the collectives, how long a step takes at least, and chip-hours. --search finds
+the fastest mesh, recomputation and micro-batches that fit. Exit codes: 0 it fits (or could not be compiled here), 1 it
+does not, or bad input.
+"""
+
+import json
+import sys
+
+from absl import flags
+
+from vit_jax import cli
+from vit_jax.errors import UserError
+
+_CONFIG = cli.define_config()
+_TPU = flags.DEFINE_string('tpu', None, 'The slice: v5e-16, v4-32, v5p-512, v6e-8, tpu7x-8, ...')
+_NUM_SLICES = flags.DEFINE_integer('num_slices', 1, 'That many slices, joined by the data centre\'s network.')
+_MAX_HBM_GB = flags.DEFINE_float('max_hbm_gb', None, 'Use at most this much memory a chip (1e9 bytes); default: all.')
+_SEARCH = flags.DEFINE_bool('search', False, 'Find the fastest mesh, recomputation and micro-batches that fit.')
+_SECONDS = flags.DEFINE_float('search_seconds', 240, 'When a search compiles no more.', 1)
+_MFU = flags.DEFINE_float('mfu', 0.4, 'Model FLOPs utilisation, for chip-hours.', 0.01, 1)
+_PRICE = flags.DEFINE_float('price', None, 'Dollars a chip-hour, for the cost.', 0)
+_JSON = flags.DEFINE_bool('json', False, 'Print one JSON object instead of the text.')
+
+
+def main() -> int:
+  if _CONFIG.value is None or _TPU.value is None:
+    raise UserError('--config and --tpu are needed, as in --config=configs/vit_b16.py --tpu=v5e-16')
+  from vit_jax.rehearsal import slices
+
+  target = slices.find(_TPU.value, _NUM_SLICES.value)
+  if _MAX_HBM_GB.value is not None and _MAX_HBM_GB.value <= 0:
+    raise UserError(f'--max_hbm_gb={_MAX_HBM_GB.value}: must be positive')
+  limit = min((_MAX_HBM_GB.value or float('inf')) * 1e9, target.chip.hbm_bytes)
+
+  import jax
+  jax.config.update('jax_platforms', 'cpu')  # nothing is computed here: leave an accelerator to those who do
+  from vit_jax.rehearsal import job as job_lib
+  from vit_jax.training import config as run_config
+
+  job = job_lib.open_job(run_config.cast(_CONFIG.value))
+  plan = _search(job, target, limit) if _SEARCH.value else _one(job, target, limit)
+  if _JSON.value:
+    print(json.dumps(plan.to_json()))
+  else:
+    _show(plan)
+  return 1 if plan.fits is False else 0
+
+
+def _one(job, target, limit):
+  from vit_jax.rehearsal import compiler
+  from vit_jax.rehearsal import job as job_lib
+  from vit_jax.rehearsal import plan as plan_lib
+  choice = job_lib.choice_on(job, target)
+  if reason := compiler.missing():
+    print(f'{reason}\nUntil then: the analytic part.', file=sys.stderr)
+    return plan_lib.estimated(job, target, choice, limit)
+  with _Progress() as progress:
+    return plan_lib.compiled(job, target, choice, limit,
+                             waiting=lambda elapsed: progress(f'compiling for {target}, {elapsed:.0f} s'))
+
+
+def _search(job, target, limit):
+  from vit_jax.rehearsal import compiler, report, search
+  if reason := compiler.missing():
+    raise UserError(f'--search: {reason}')
+  with _Progress() as progress:
+    plans = search.search(job, target, limit, progress, _SECONDS.value)
+  if not plans:
+    raise UserError(f'--search: no choice was compiled in {_SECONDS.value:g} s; give more --search_seconds')
+  if not _JSON.value:
+    print('\n'.join([*report.table(plans), '']))
+  return plans[0]
+
+
+def _show(plan):
+  from vit_jax.rehearsal import report, search, slices
+  print('\n'.join(report.lines(plan, cli.recipe_name(), _MFU.value, _PRICE.value)))
+  if plan.fits is False:
+    print(f'\n{report.shortfall(plan)}')
+    for target in [plan.target, *slices.larger(plan.target)]:
+      limit = plan.limit_bytes if _MAX_HBM_GB.value else target.chip.hbm_bytes
+      if near := search.nearest_fit(plan.job, target, plan.choice, limit):
+        print(f'the nearest that should fit, by an estimate: --tpu={target.name}, {near.choice}, about '
+              f'{near.needs / 1e9:.1f} GB a chip:\n  {near.choice.flags()}')
+        return
+    print('no choice on any slice of this generation should fit')
+
+
+class _Progress:
+  """One line on a terminal that is written over and over; elsewhere a line for each thing that is done."""
+
+  def __enter__(self):
+    from rich.console import Console
+    console = Console(stderr=True)
+    self._status = console.status('') if console.is_terminal else None
+    self._said = None
+    if self._status:
+      self._status.start()
+    return self
+
+  def __call__(self, text: str) -> None:
+    if self._status:
+      self._status.update(text)
+    elif (what := text.rpartition(',')[0] if text.endswith(' s') else text) != self._said:
+      print(text, file=sys.stderr, flush=True)
+      self._said = what
+
+  def __exit__(self, *_):
+    if self._status:
+      self._status.stop()
+
+
+if __name__ == '__main__':
+  cli.run(main)

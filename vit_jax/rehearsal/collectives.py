@@ -1,0 +1,119 @@
+"""What the devices of a compiled program send each other."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from vit_jax.rehearsal.hlo import Module
+
+# The part of its operand that a device sends, with n devices in a group and the ring algorithms (as in Thakur et al.
+# 2005, which are optimal in bytes).
+_SENT = {
+    'all-reduce': lambda n: 2 * (n - 1) / n,
+    'all-gather': lambda n: n - 1,  # the operand is one part of the result
+    'reduce-scatter': lambda n: (n - 1) / n,
+    'all-to-all': lambda n: (n - 1) / n,
+    'ragged-all-to-all': lambda n: (n - 1) / n,
+    'collective-permute': lambda n: 1,
+    'collective-broadcast': lambda n: 1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """One collective instruction."""
+  kind: str
+  times: int  # that it runs in a step
+  group: tuple[int, ...]  # devices that take part together, by their place in the mesh; the first such group
+  operand_bytes: int
+
+  def sent(self, members: int | None = None) -> float:
+    """Bytes that a device sends each time; or would, were the group of that many members."""
+    return _SENT[self.kind](members or len(self.group)) * self.operand_bytes
+
+
+def find(module: Module) -> Iterator[Collective]:
+  """The collectives of one step, trip counts included.
+
+  An asynchronous one counts once, whether it is a pair of start and done, or (as the TPU compiler does it) stages that
+  are fused with computation and share a channel. Those whose groups are single devices send nothing and are left out.
+  """
+  staged = set()  # (computation, channel)
+  for computation, instruction, times in module.executed():
+    for where, one in [(computation, instruction), *module.fused(instruction)]:
+      kind = one.opcode.removesuffix('-start')
+      if kind not in _SENT or len(group := _first_group(one.attributes, module.devices)) == 1:
+        continue
+      channel = re.search(r'channel_id=(\d+)', one.attributes)
+      if one is not instruction and channel:
+        if (id(computation), channel[1]) in staged:
+          continue
+        staged.add((id(computation), channel[1]))
+      size = sum(array.bytes for name in one.operands for array in where[name].arrays)
+      yield Collective(kind, times, group, size)
+
+
+def summary(module: Module) -> dict[str, dict[str, int]]:
+  """{kind: {count, bytes}} of one step: how often it runs, and the bytes that a device sends."""
+  out = {}
+  for one in find(module):
+    entry = out.setdefault(one.kind, {'count': 0, 'bytes': 0})
+    entry['count'] += one.times
+    entry['bytes'] += round(one.times * one.sent())
+  return dict(sorted(out.items()))
+
+
+def sent(module: Module, devices_per_slice: int) -> dict[str, float]:
+  """Bytes that a device sends in a step: 'within' its slice, and 'between' slices through the data centre's network.
+
+  A group that spans slices is taken to work in two stages: within each slice, then each device with its like in the
+  other slices, on its part.
+  """
+  within = between = 0.0
+  for one in find(module):
+    slices = len({device // devices_per_slice for device in one.group})
+    inside = max(len(one.group) // slices, 1)
+    if slices > 1:
+      part = 1 if one.kind in ('all-gather', 'collective-permute', 'collective-broadcast') else inside
+      between += one.times * one.sent(slices) / part
+    if slices == 1 or inside > 1:
+      within += one.times * (one.sent() if slices == 1 else one.sent(inside))
+  return {'within': within, 'between': between}
+
+
+def _first_group(attributes: str, devices: int) -> tuple[int, ...]:
+  """The first replica group, in any of the ways in which HLO writes groups."""
+  if match := re.search(r'source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}', attributes):
+    pairs = [tuple(map(int, pair)) for pair in re.findall(r'(\d+),(\d+)', match[1])]
+    return next((pair for pair in pairs if pair[0] != pair[1]), (0,))
+  if match := re.search(r'replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}', attributes):
+    return _mesh_group(match[1], match[2])
+  if match := re.search(r'replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', attributes):
+    shape, order = _integers(match[3]), match[4] and _integers(match[4])
+    ids = np.arange(math.prod(shape)).reshape(shape).transpose(order)
+    return tuple(ids.reshape(int(match[1]), int(match[2]))[0].tolist())
+  if match := re.search(r'replica_groups=\{\{([\d,]+)\}', attributes):
+    return tuple(_integers(match[1]))
+  return tuple(range(devices))  # no groups: all together
+
+
+def _mesh_group(axes, chosen):
+  """Groups along axes of a mesh: 'a'=4,'b'=2 and 'b','a':(2)2, where (before)size is a part of an axis."""
+  sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
+  strides, stride = {}, 1
+  for name in reversed(sizes):
+    strides[name] = stride
+    stride *= sizes[name]
+  group = np.zeros(1, int)
+  for name, before, part in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", chosen):
+    size = int(part) if part else sizes[name]
+    step = strides[name] * (sizes[name] // (int(before) * size) if part else 1)
+    group = (group[:, None] + step * np.arange(size)).ravel()
+  return tuple(sorted(group.tolist()))
+
+
+def _integers(text):
+  return [int(n) for n in text.split(',')]

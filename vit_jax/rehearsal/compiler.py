@@ -1,0 +1,109 @@
+"""The TPU compiler on a machine without a TPU: the true training step, compiled in a process of its own."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from vit_jax import config as config_lib
+from vit_jax import host
+from vit_jax.errors import UserError
+from vit_jax.rehearsal.job import Choice, Job
+from vit_jax.rehearsal.slices import Slice
+
+INSTALL = "uv run --extra plan python -m vit_jax.plan ...   (or: pip install 'jax[tpu]')"
+DOCKER = ('docker run --platform=linux/amd64 -v "$PWD":/work -w /work ghcr.io/astral-sh/uv:python3.12-bookworm '
+          'uv run --extra plan python -m vit_jax.plan ...')
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+  """The compiler's word on a step; bytes are those of one device (two a chip on tpu7x)."""
+  peak_bytes: int  # most that is alive at once, arguments included
+  argument_bytes: int  # state and batch
+  state_bytes: int  # the part of the arguments that comes back updated, in place
+  temporary_bytes: int  # the block that is allocated beside the arguments: work space with its gaps
+  activation_bytes: int  # kept by the forward pass for the backward pass
+  hbm_bytes: int  # moved in a step
+  collectives: dict  # {kind: {count, bytes}}
+  sent_bytes: dict  # {'within': bytes that a device sends inside a slice, 'between': to other slices}
+  trace_s: float
+  compile_s: float
+  versions: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Refused:
+  """The compiler found no room for a step."""
+  why: str
+  needs_bytes: float | None
+
+
+class OutOfTime(Exception):
+  """A compile was stopped."""
+
+
+def missing() -> str | None:
+  """Why there is no compiler here, and the command that brings it; None where there is one."""
+  if importlib.util.find_spec('libtpu'):
+    return None
+  if sys.platform == 'linux' and platform.machine() == 'x86_64':
+    return f'the TPU compiler (libtpu) is not installed: {INSTALL}'
+  return f'the TPU compiler (libtpu) is built for Linux on x86-64 only: {DOCKER}'
+
+
+def compile_step(job: Job, target: Slice, choice: Choice, seconds: float | None = None,
+                 waiting: Callable[[float], None] = lambda elapsed: None) -> Compiled | Refused:
+  """Compiles a run's training step for slices that are not here.
+
+  Args:
+    job: the run.
+    target: the slices.
+    choice: mesh, remat and micro-batches.
+    seconds: after which the compiler is stopped; None: never.
+    waiting: called twice a second with the seconds since the start.
+
+  Raises:
+    OutOfTime: after `seconds`.
+    UserError: no compiler here, or it fails for another reason than memory.
+  """
+  if reason := missing():
+    raise UserError(reason)
+  request = {'config': config_lib.plain(job.carried_out(choice)), 'image_shape': job.image_shape,
+             'num_classes': job.num_classes, 'steps': job.schedule_steps, 'target': {
+                 'topology': f'{target.generation}:{target.topology}', 'slices': target.count,
+                 # Makes the two cores of a v4 chip one device; those of v5p are one without being told.
+                 'chip_config': 'megacore' if target.generation == 'v4' else None}}
+  # Not for this process, nor for others that it starts: see `host.WITHOUT_TPU`.
+  environment = os.environ | host.WITHOUT_TPU | {'JAX_PLATFORMS': 'cpu'}
+  process = subprocess.Popen([sys.executable, '-m', 'vit_jax.rehearsal.worker'], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+  try:
+    out, errors = _communicate(process, json.dumps(request), seconds, waiting)
+  finally:
+    if process.poll() is None:
+      process.kill()
+      process.wait()
+  if process.returncode:
+    last = (errors.strip().splitlines() or ['nothing was said'])[-1]
+    raise UserError(f'the TPU compiler failed (exit code {process.returncode}): {last}')
+  answer = json.loads(out.strip().splitlines()[-1])
+  return Refused(answer['refused'], answer['needs_bytes']) if 'refused' in answer else Compiled(**answer)
+
+
+def _communicate(process, request, seconds, waiting):
+  start = time.monotonic()
+  while True:
+    try:
+      return process.communicate(request, timeout=0.5)
+    except subprocess.TimeoutExpired:
+      request = None
+      elapsed = time.monotonic() - start
+      waiting(elapsed)
+      if seconds is not None and elapsed > seconds:
+        raise OutOfTime from None

@@ -1,0 +1,115 @@
+"""What a step will need, from shapes alone: what can be said without the compiler, and what the search sorts by.
+
+The state is exact. What the forward pass keeps is exact up to padding. The work space of the backward pass and the
+traffic are rules of thumb, set by compiled ViTs (experiments/plan); the compiler's word replaces them.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.rehearsal.job import Choice, Job
+from vit_jax.rehearsal.slices import Slice
+
+# The backward pass's work space, in units of what one layer keeps with nothing recomputed.
+_WORK_SPACE = 1.0
+# Bytes moved to and from HBM for each byte that a step would keep with nothing recomputed.
+_TRAFFIC = 6.0
+_LANES, _SUBLANES = 128, 8  # sides of the tiles that a TPU keeps float32 arrays in
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+  """Bytes on one chip, at the moment when most is needed."""
+  parameters: float  # with their moving average
+  optimizer: float
+  activations: float  # kept by the forward pass for the backward pass
+  temporaries: float  # gradients, the batch, work space, copies
+
+  @property
+  def peak(self) -> float:
+    return self.parameters + self.optimizer + self.activations + self.temporaries
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What one device does in a step, recomputation included."""
+  flops: float
+  hbm_bytes: float  # moved to and from its large memory
+  within_bytes: float  # sent to other devices of its slice
+  between_bytes: float  # sent to other slices
+
+
+def state_bytes(job: Job, sizes: tuple[int, ...]) -> tuple[int, int]:
+  """(parameters, optimizer) on one device, with the padding of a TPU's tiles."""
+  mesh = mesh_lib.abstract_mesh(sizes)
+  shapes = job.model.param_shapes()
+  shardings = mesh_lib.param_shardings(mesh, shapes, job.model.param_axes())
+  parts = jax.tree.map(lambda a, s: tiled_bytes(s.shard_shape(a.shape)), shapes, shardings)
+  one = sum(jax.tree.leaves(parts))
+  parameters, optimizer = job.state_per_parameter
+  return parameters * one, optimizer * one
+
+
+def tiled_bytes(shape: tuple[int, ...]) -> int:
+  """Bytes of a float32 array as a TPU keeps it: two dimensions in tiles of 8 x 128, those that waste least."""
+  if len(shape) < 2:
+    return 4 * math.prod(shape)
+  padded = []
+  for lane, sublane in itertools.permutations(range(len(shape)), 2):
+    sides = {lane: _LANES, sublane: min(_SUBLANES, _power_of_two(shape[sublane]))}
+    padded.append(math.prod(-(-size // sides.get(dim, 1)) * sides.get(dim, 1) for dim, size in enumerate(shape)))
+  return 4 * min(padded)
+
+
+def memory(job: Job, target: Slice, choice: Choice) -> Memory:
+  """An estimate for one chip."""
+  images, depth = _images(job, choice), getattr(job.config.model, 'depth', 1)
+  parameters, optimizer = state_bytes(job, choice.sizes)
+  layer = job.kept_per_image('none') * images / depth / choice.sizes[2]
+  gradients = parameters / job.state_per_parameter[0] * (2 if choice.microbatches > 1 else 1)
+  batch = math.prod(job.image_shape) * images * choice.microbatches
+  kept = job.kept_per_image(choice.remat) * images / choice.sizes[2]
+  per_device = (parameters, optimizer, kept, _WORK_SPACE * layer + gradients + batch + 2 * job.params / choice.sizes[2])
+  return Memory(*(target.chip.devices * bytes for bytes in per_device))
+
+
+def work(job: Job, target: Slice, choice: Choice) -> Work:
+  """An estimate for one device."""
+  data, fsdp, tensor = choice.sizes
+  model, micro, batch = job.config.model, choice.microbatches, job.config.data.batch_size
+  itemsize = jnp.dtype(getattr(model, 'dtype', 'float32')).itemsize
+  images = _images(job, choice) * micro
+  executed = job.executed_flops(choice.remat)
+  weights = job.params / tensor * itemsize  # of all layers, as they are used
+  moved = _TRAFFIC * job.kept_per_image('none') * images / tensor * executed / job.flops_per_image[1]
+  moved += 3 * weights * micro + 28 * job.params / (fsdp * tensor)  # Adam reads 4 and writes 3 float32 a parameter
+  # fsdp gathers the weights for both passes and scatters the gradients, of each micro-batch; tensor gathers and
+  # scatters the residual stream around both sub-blocks; data sums the gradients.
+  within = 3 * micro * weights * (fsdp - 1) / fsdp
+  if tensor > 1:
+    within += 8 * model.depth * images * _tokens(job) * model.width * itemsize * (tensor - 1) / tensor
+  gradients, between = 2 * weights / fsdp, 0.0
+  if target.count > 1:
+    between = gradients * (target.count - 1) / target.count / (data // target.count)
+    data //= target.count
+  within += gradients * (data - 1) / data
+  return Work(executed * batch / target.devices, moved, within, between)
+
+
+def _images(job, choice):
+  """Of one micro-batch on one device."""
+  return job.config.data.batch_size // (choice.sizes[0] * choice.sizes[1] * choice.microbatches)
+
+
+def _tokens(job):
+  return math.prod(job.image_shape[:2]) // job.config.model.patch_size**2
+
+
+def _power_of_two(size):
+  """The next one."""
+  return 1 << (size - 1).bit_length()

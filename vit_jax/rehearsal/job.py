@@ -1,0 +1,183 @@
+"""What is planned: a run without its devices and without its data set."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vit_jax.cost import flops
+from vit_jax.data import config as data_config
+from vit_jax.data import pipeline, splits
+from vit_jax.errors import UserError
+from vit_jax.models import PureModel
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel.mesh import AXES, MeshConfig
+from vit_jax.rehearsal.slices import Slice
+from vit_jax.training import losses, optimizer, schedule, state
+from vit_jax.training import run as run_lib
+from vit_jax.training.config import RunConfig
+
+# Training examples of data sets that are too large to lie on a laptop, as published.
+_EXAMPLES = {'imagenet2012': 1_281_167, 'imagenet21k': 14_197_122}
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """How a run is carried out: what the search chooses."""
+  sizes: tuple[int, ...]  # of the mesh, along AXES
+  remat: str
+  microbatches: int
+
+  def __str__(self):
+    mesh = ' '.join(f'{axis}={size}' for axis, size in zip(AXES, self.sizes))
+    return f'{mesh}, remat={self.remat}, {self.microbatches} micro-batch{"es" if self.microbatches > 1 else ""}'
+
+  def flags(self) -> str:
+    """What makes `main` carry it out so."""
+    mesh = [f'--config.system.mesh.{axis}={size}' for axis, size in zip(AXES, self.sizes)]
+    return ' '.join([*mesh, f'--config.system.execution.remat={self.remat}',
+                     f'--config.system.microbatches={self.microbatches}'])
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """A run whose data need not be there."""
+  config: RunConfig
+  image_shape: tuple[int, int, int]
+  num_classes: int
+  examples: int | None  # that it trains on; None where nobody says
+
+  def carried_out(self, choice: Choice) -> RunConfig:
+    """The config with a choice in it."""
+    system = self.config.system
+    return dataclasses.replace(self.config, system=dataclasses.replace(
+        system, mesh=MeshConfig(**dict(zip(AXES, choice.sizes))), microbatches=choice.microbatches,
+        execution=dataclasses.replace(system.execution, remat=choice.remat)))
+
+  @functools.cached_property
+  def model(self) -> PureModel:
+    """With nothing recomputed."""
+    return self._model('none')
+
+  def _model(self, remat):
+    execution = dataclasses.replace(self.config.system.execution, remat=remat)
+    return PureModel(self.config.family, self.config.model, self.image_shape, self.num_classes, execution)
+
+  @functools.cached_property
+  def params(self) -> int:
+    return flops.params(self.model)[0]
+
+  @functools.cached_property
+  def flops_per_image(self) -> tuple[int, int]:
+    """(forward, training), nothing recomputed."""
+    return flops.per_example(self.model, self.model.stats_shapes())
+
+  @functools.cache  # noqa: B019 (there are few jobs, and they last as long as the program)
+  def executed_flops(self, remat: str) -> int:
+    """Training FLOPs of one image with what is computed a second time."""
+    model = self._model(remat)
+    return flops.per_example(model, model.stats_shapes())[1]
+
+  def recomputed_share(self, remat: str) -> float:
+    """(executed - without remat) / without remat, in matmul FLOPs."""
+    return self.executed_flops(remat) / self.flops_per_image[1] - 1
+
+  @functools.cached_property
+  def steps(self) -> int | None:
+    """None where the length is in epochs of a data set whose size is not known."""
+    if self.examples is None and self.config.train.epochs:
+      return None
+    steps = schedule.num_steps(self.config.train, self.config.data.batch_size, self.examples or 0,
+                               self.flops_per_image[1])
+    schedule.check(self.config.schedule, steps)
+    return steps
+
+  @property
+  def schedule_steps(self) -> int:
+    """A length for the schedule: a constant in the compiled program, which changes nothing else about it."""
+    return self.steps or 2 * self.config.schedule.warmup_steps + 1
+
+  @functools.cache  # noqa: B019
+  def kept_per_image(self, remat: str) -> int:
+    """Bytes that differentiation keeps of one image for the backward pass; padding not counted."""
+    return self._kept(2, remat) - self._kept(1, remat)  # what does not grow with the batch are parameters
+
+  def _kept(self, batch, remat):
+    model, loss_name = self._model(remat), self.config.loss.name
+
+    def loss(params, stats, images_BHWC, targets_BC, keys_B):
+      logits_BC, _, stats = model.apply(params, stats, images_BHWC, keys_B)
+      return jnp.sum(losses.per_example(loss_name, logits_BC, targets_BC))
+
+    def residuals(params, *inputs):
+      return jax.vjp(lambda params: loss(params, *inputs), params)[1]
+
+    float32 = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+    kept = jax.eval_shape(residuals, model.param_shapes(), model.stats_shapes(), float32(batch, *self.image_shape),
+                          float32(batch, self.num_classes), keys)
+    return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(kept)
+               if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key))
+
+  @functools.cached_property
+  def state_per_parameter(self) -> tuple[int, int]:
+    """Copies of the parameters' shape in the state: (parameters and their average, the optimizer's)."""
+    count = lambda tree: sum(math.prod(a.shape) for a in jax.tree.leaves(tree))
+    shapes = jax.eval_shape(lambda: state.init(self.model, self.config.optimizer,
+                                               state.hparams(self.config.optimizer, 0)))
+    return count((shapes.params, shapes.ema)) // self.params, count(shapes.optimizer) // self.params
+
+
+def open_job(config: RunConfig) -> Job:
+  """A run to be planned. The data set is opened only where the config does not say what its pictures are like.
+
+  Raises:
+    UserError: what `run.prepare` would refuse, as far as it can be seen without data and devices.
+  """
+  data_config.check(config.data)
+  optimizer.check(config.optimizer)
+  job = Job(config, *_data_shape(config.data))
+  job.model, job.steps  # noqa: B018 (both are checked as they are made)
+  return job
+
+
+def choice_on(job: Job, target: Slice) -> Choice:
+  """The choice that the config makes on these slices, checked as a run checks it.
+
+  Raises:
+    UserError: sizes that do not multiply up, or that do not divide the batch or a parameter.
+  """
+  system = job.config.system
+  sizes = mesh_lib.mesh_sizes(system.mesh, target.devices, f'devices of {target}')
+  choice = Choice(sizes, system.execution.remat, system.microbatches)
+  check(job, target, choice)
+  return choice
+
+
+def check(job: Job, target: Slice, choice: Choice) -> None:
+  """Raises UserError for a choice that a run would refuse on these slices."""
+  mesh_lib.check_slices(choice.sizes, target.count)
+  mesh = mesh_lib.abstract_mesh(choice.sizes)
+  run_lib.check_batches(job.carried_out(choice), mesh)
+  mesh_lib.param_shardings(mesh, job.model.param_shapes(), job.model.param_axes())
+
+
+def _data_shape(config) -> tuple[Any, ...]:
+  """((H, W, C), classes, training examples or None)."""
+  kind, _, name = config.source.partition(':')
+  absent = kind in ('tfds', 'folder', 'idx')
+  if not absent or not (config.image_size and config.num_classes):
+    try:
+      data = pipeline.open_data(config)
+    except UserError as error:
+      hint = '\nTo plan without the data, set data.image_size and data.num_classes' if absent else ''
+      raise UserError(f'{error}{hint}') from error
+    return data.image_shape, data.num_classes, data.unique_examples
+  examples = config.unique_examples
+  if not examples and (whole := _EXAMPLES.get(name.partition(':')[0].partition('/')[0])):
+    default = min(round(splits.VAL_FRACTION * whole), splits.VAL_MAX)
+    examples = whole - (default if config.val_examples is None else config.val_examples)
+  return (*config.image_size, config.channels or 3), config.num_classes, examples

@@ -1,0 +1,83 @@
+"""A plan: one way to carry out a run on some slices, what it needs there, and whether it fits."""
+
+import dataclasses
+from collections.abc import Callable
+
+from vit_jax.parallel.mesh import AXES
+from vit_jax.rehearsal import compiler, estimate, roofline
+from vit_jax.rehearsal.compiler import Compiled, Refused
+from vit_jax.rehearsal.estimate import Memory, Work
+from vit_jax.rehearsal.job import Choice, Job
+from vit_jax.rehearsal.slices import Slice
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a run needs on some slices."""
+  job: Job
+  target: Slice
+  choice: Choice
+  limit_bytes: float  # of HBM that may be used on a chip
+  memory: Memory  # on a chip; the compiler's where it compiled, else an estimate
+  work: Work  # of a device; likewise, but for the FLOPs, which come from the traced program
+  outcome: Compiled | Refused | None  # None: not compiled
+
+  @property
+  def fits(self) -> bool | None:
+    """None: the compiler was not asked, and an estimate is no promise."""
+    return None if self.outcome is None else isinstance(self.outcome, Compiled) and self.needs <= self.limit_bytes
+
+  @property
+  def needs(self) -> float:
+    """Bytes of HBM on a chip, at the moment when most is needed."""
+    if isinstance(self.outcome, Refused) and self.outcome.needs_bytes:
+      return max(self.outcome.needs_bytes * self.target.chip.devices, self.memory.peak)
+    return self.memory.peak
+
+  @property
+  def times(self) -> roofline.Times:
+    return roofline.times(self.target.chip, self.work)
+
+  @property
+  def recomputed_share(self) -> float:
+    return self.job.recomputed_share(self.choice.remat)
+
+  def chip_hours(self, mfu: float) -> float | None:
+    """Of the whole run at a model FLOPs utilisation; recomputation counts as no use. None: the length is not known."""
+    if self.job.steps is None:
+      return None
+    flops = self.job.steps * self.job.config.data.batch_size * self.job.flops_per_image[1]
+    return flops / (mfu * self.target.chip.peak_flops) / 3600
+
+  def to_json(self) -> dict:
+    """The plan's figures; those that only the compiler can tell are None where it was not asked, or refused."""
+    compiled = self.outcome if isinstance(self.outcome, Compiled) else None
+    return {
+        'fits': self.fits, 'chips': self.target.chips, 'peak_hbm_gb': round(self.needs / 1e9, 3),
+        'params': self.job.params, 'flops_per_image': self.job.flops_per_image[1],
+        'recomputed_share': round(self.recomputed_share, 4), 'mesh': dict(zip(AXES, self.choice.sizes)),
+        'remat': self.choice.remat, 'microbatch': self.choice.microbatches, 'floor_s': self.times.floor,
+        'limit': self.times.limit, 'collectives': compiled and compiled.collectives,
+        'compile_s': compiled and round(compiled.compile_s, 1)}
+
+
+def estimated(job: Job, target: Slice, choice: Choice, limit_bytes: float) -> Plan:
+  """A plan without the compiler."""
+  return Plan(job, target, choice, limit_bytes, estimate.memory(job, target, choice),
+              estimate.work(job, target, choice), None)
+
+
+def compiled(job: Job, target: Slice, choice: Choice, limit_bytes: float, seconds: float | None = None,
+             waiting: Callable[[float], None] = lambda elapsed: None) -> Plan:
+  """A plan with the compiler's word. See `compiler.compile_step`."""
+  plan = estimated(job, target, choice, limit_bytes)
+  outcome = compiler.compile_step(job, target, choice, seconds, waiting)
+  if isinstance(outcome, Refused):
+    return dataclasses.replace(plan, outcome=outcome)
+  devices, memory = target.chip.devices, plan.memory
+  known = memory.parameters + memory.optimizer
+  kept = min(devices * outcome.activation_bytes, devices * outcome.peak_bytes - known)
+  return dataclasses.replace(
+      plan, outcome=outcome,
+      memory=Memory(memory.parameters, memory.optimizer, kept, devices * outcome.peak_bytes - known - kept),
+      work=Work(plan.work.flops, outcome.hbm_bytes, outcome.sent_bytes['within'], outcome.sent_bytes['between']))

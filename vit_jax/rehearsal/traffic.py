@@ -1,0 +1,121 @@
+"""What a compiled program moves through the large memory (HBM), and what it keeps there for the backward pass."""
+
+from collections.abc import Iterator
+
+from vit_jax.rehearsal.hlo import Array, Computation, Instruction, Module
+
+# They move nothing themselves: names for memory, control flow (whose bodies are counted), ends of started copies.
+_FREE = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional', 'call', 'after-all',
+         'partition-id', 'replica-id', 'optimization-barrier', 'async-start', 'async-update', 'async-done',
+         'add-dependency', 'domain'}
+
+
+def hbm_bytes(module: Module) -> int:
+  """Bytes that one device reads from and writes to its large memory in a step, by the arrays of each instruction.
+
+  An operand that is only sliced counts with its slices, a buffer that is updated in place with its update. Arrays
+  that the compiler keeps near the cores are free. Caches and re-reads inside a fusion are not known: an estimate.
+  """
+  return sum(times * _moved(module, computation, instruction)
+             for computation, instruction, times in module.executed())
+
+
+def _moved(module, computation, instruction):
+  opcode = instruction.opcode
+  if opcode in _FREE or opcode.endswith('-done'):
+    return 0
+  operands = [computation[name] for name in instruction.operands if name in computation]
+  if opcode == 'fusion':
+    body = module.computations[instruction.called('calls')[0]]
+    return _read_by_fusion(body, operands) + _written_by_fusion(body, instruction)
+  if opcode in ('copy-start', 'slice-start'):  # (target, source, ...) and ((source), target, ...)
+    source, target = operands[0].arrays[0], instruction.arrays[0 if opcode == 'copy-start' else 1]
+    return target.bytes * ((source.space == 0) + (target.space == 0))
+  if opcode in ('dynamic-slice', 'slice', 'gather'):
+    return _bytes(instruction.arrays) + min(_bytes(instruction.arrays), _bytes(operands[0].arrays))
+  if opcode in ('dynamic-update-slice', 'scatter'):
+    return 2 * _bytes(operands[-1 if opcode == 'scatter' else 1].arrays)
+  if opcode == 'custom-call' and 'AllocateBuffer' in instruction.attributes:
+    return 0
+  results = instruction.arrays
+  if opcode.endswith('-start'):  # a started collective returns its operands beside its results
+    results = results[len(operands):]
+  return _bytes(results) + sum(_bytes(operand.arrays) for operand in operands)
+
+
+def _bytes(arrays):
+  return sum(array.bytes for array in arrays if array.space == 0)
+
+
+def _read_by_fusion(body: Computation, operands: list[Instruction]) -> int:
+  total = 0
+  for parameter in (i for i in body.values() if i.opcode == 'parameter'):
+    operand = operands[int(parameter.attributes)]
+    whole = _bytes(operand.arrays)
+    if not whole:
+      continue
+    users = [user for user in _users(body, parameter.name)]
+    if users and all(user.opcode in ('dynamic-slice', 'slice') for user in users):
+      total += min(whole, sum(_all_bytes(user) for user in users))
+    elif not (users and all(_updates(user, parameter.name, body) for user in users)):
+      total += whole
+  return total
+
+
+def _written_by_fusion(body: Computation, fusion: Instruction) -> int:
+  root = next(i for i in body.values() if i.root)
+  parts = [body[name] for name in root.operands] if root.opcode == 'tuple' else [root]
+  if len(parts) != len(fusion.arrays):
+    return _bytes(fusion.arrays)
+  total = 0
+  for part, array in zip(parts, fusion.arrays):
+    while part.opcode == 'bitcast':
+      part = body[part.operands[0]]
+    if array.space == 0:
+      total += _all_bytes(body[part.operands[1]]) if part.opcode == 'dynamic-update-slice' else array.bytes
+  return total
+
+
+def _users(body, name) -> Iterator[Instruction]:
+  """What reads a value, bitcasts looked through."""
+  for instruction in body.values():
+    if name in instruction.operands:
+      if instruction.opcode == 'bitcast':
+        yield from _users(body, instruction.name)
+      else:
+        yield instruction
+
+
+def _updates(user, name, body):
+  """Whether `user` only writes a slice into the value of that name."""
+  target = body[user.operands[0]] if user.opcode == 'dynamic-update-slice' else None
+  return target is not None and (target.name == name or target.opcode == 'bitcast')
+
+
+def _all_bytes(instruction):
+  return sum(array.bytes for array in instruction.arrays)
+
+
+def saved_for_backward(module: Module) -> int:
+  """Bytes of the arrays that the forward pass over the layers stacks up for the backward pass.
+
+  They are what a forward loop (JAX names it in the metadata) changes and returns with one slice for each of its
+  rounds. Unrolled layers have no such loop: 0.
+  """
+  loops = {}
+  for computation, instruction, _ in module.executed():
+    path = instruction.attributes.partition('op_name="')[2].partition('"')[0]
+    if instruction.opcode == 'while' and 'jvp(' in path and 'transpose(' not in path:
+      loops[instruction.name] = sum(array.bytes for array in _stacked(module, computation, instruction))
+  return sum(loops.values())
+
+
+def _stacked(module: Module, computation: Computation, loop: Instruction) -> Iterator[Array]:
+  rounds, body = module.trip_count(computation, loop), module.computations[loop.called('body')[0]]
+  root = next(i for i in body.values() if i.root)
+  for index, (name, array) in enumerate(zip(root.operands, loop.arrays)):
+    result = body[name]
+    unchanged = result.opcode == 'get-tuple-element' and f'index={index}' in result.attributes.split(',')[0] and (
+        body[result.operands[0]].opcode == 'parameter')
+    if not unchanged and len(array.shape) > 1 and array.shape[0] == rounds and array.space == 0:
+      yield array
