@@ -1,0 +1,63 @@
+"""python -m vit_jax.plan as a person uses it."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from vit_jax.rehearsal import compiler
+
+ROOT = pathlib.Path(__file__).parents[1]
+RECIPE = '''
+from vit_jax import config
+
+def get_config():
+  c = config.defaults('vit')
+  c.model.patch_size, c.model.pool = 4, 'gap'
+  c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 2, 32, 2
+  c.data.source, c.data.num_classes, c.data.image_size, c.data.channels = 'tfds:not_here', 10, (8, 8), 3
+  c.data.batch_size = 32
+  c.train.steps = 60
+  return c
+'''
+
+
+@pytest.fixture(name='recipe')
+def _recipe(tmp_path):
+  path = tmp_path / 'tiny.py'
+  path.write_text(RECIPE)
+  return path
+
+
+def _plan(*flags):
+  command = [sys.executable, '-m', 'vit_jax.plan', *flags]
+  return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+
+
+@pytest.mark.skipif(compiler.missing() is not None, reason=str(compiler.missing()))
+@pytest.mark.slow
+def test_a_plan_without_tpu_and_without_data(recipe):
+  done = _plan(f'--config={recipe}', '--tpu=v5litepod-4', '--json')
+  assert done.returncode == 0, done.stderr
+  plan = json.loads(done.stdout)
+  assert plan['fits'] is True and plan['chips'] == 4 and plan['mesh'] == {'data': 4, 'fsdp': 1, 'tensor': 1}
+  assert plan['recomputed_share'] == 0 and plan['microbatch'] == 1 and plan['remat'] == 'none'
+  assert plan['collectives']['all-reduce']['count'] > 0 and plan['floor_s'] > 0
+  assert plan['limit'] in ('compute', 'hbm', 'interconnect')
+  said = _plan(f'--config={recipe}', '--tpu=v5e-4', '--max_hbm_gb=0.0001', '--mfu=0.5', '--price=2')
+  assert said.returncode == 1 and 'does not fit' in said.stdout and 'GB too much' in said.stdout
+  assert 'no choice on any slice' in said.stdout and 'chip-hours at 50% MFU' in said.stdout
+
+
+@pytest.mark.parametrize('flags, said', [
+    (('--tpu=v5e-17',), 'no such slice is sold; the nearest: v5e-16 (16 chips, 4x4) or v5e-32 (32 chips, 4x8)'),
+    (('--tpu=v5e-4', '--config.system.mesh.fsdp=3'), 'its sizes must multiply to the 4 devices of v5e-4'),
+    (('--tpu=v5e-64',), 'data.batch_size=32: must be a multiple of 64'),
+    ((), '--config and --tpu are needed')])
+def test_bad_input(recipe, flags, said):
+  done = _plan(f'--config={recipe}', *flags)
+  assert done.returncode == 1 and done.stderr.startswith('error: ') and said in done.stderr, done.stderr
+  assert 'Traceback' not in done.stderr
