@@ -2,8 +2,8 @@
 
 Compiles the true training step with the TPU compiler, on a machine that has neither TPU nor data set, and prints
 whether it fits, the memory by class, the collectives, how long a step takes at least, and chip-hours. --search finds
-the fastest mesh, recomputation and micro-batches that fit. Exit codes: 0 it fits (or could not be compiled here), 1 it
-does not, or bad input.
+the fastest mesh, recomputation and micro-batches that fit. --sweep=FILE.py (in place of --config) plans every run of a
+sweep and totals them. Exit codes: 0 it fits (or could not be compiled here), 1 it does not, or bad input.
 """
 
 import json
@@ -15,6 +15,7 @@ from vit_jax import cli
 from vit_jax.errors import UserError
 
 _CONFIG = cli.define_config()
+_SWEEP = flags.DEFINE_string('sweep', None, 'Plan a whole sweep: FILE.py, or FILE.py:ARG.')
 _TPU = flags.DEFINE_string('tpu', None, 'The slice: v5e-16, v4-32, v5p-512, v6e-8, tpu7x-8, ...')
 _NUM_SLICES = flags.DEFINE_integer('num_slices', 1, 'That many slices, joined by the data centre\'s network.')
 _MAX_HBM_GB = flags.DEFINE_float('max_hbm_gb', None, 'Use at most this much memory a chip (1e9 bytes); default: all.')
@@ -26,8 +27,8 @@ _JSON = flags.DEFINE_bool('json', False, 'Print one JSON object instead of the t
 
 
 def main() -> int:
-  if _CONFIG.value is None or _TPU.value is None:
-    raise UserError('--config and --tpu are needed, as in --config=configs/vit_b16.py --tpu=v5e-16')
+  if (_CONFIG.value is None) == (_SWEEP.value is None) or _TPU.value is None:
+    raise UserError('--tpu and one of --config and --sweep are needed, as in --config=configs/vit_b16.py --tpu=v5e-16')
   from vit_jax.rehearsal import slices
 
   target = slices.find(_TPU.value, _NUM_SLICES.value)
@@ -40,13 +41,36 @@ def main() -> int:
   from vit_jax.rehearsal import job as job_lib
   from vit_jax.training import config as run_config
 
-  job = job_lib.open_job(run_config.cast(_CONFIG.value))
-  plan = _search(job, target, limit) if _SEARCH.value else _one(job, target, limit)
+  make = lambda job: (_search if _SEARCH.value else _one)(job, target, limit)
+  if _SWEEP.value:
+    return _sweep(target, make)
+  plan = make(job_lib.open_job(run_config.cast(_CONFIG.value)))
   if _JSON.value:
     print(json.dumps(plan.to_json()))
   else:
     _show(plan)
   return 1 if plan.fits is False else 0
+
+
+def _sweep(target, make):
+  from vit_jax.rehearsal import job as job_lib
+  from vit_jax.rehearsal import report, total
+  from vit_jax.sweeps import plan as sweep_plan
+  configs, names, _ = sweep_plan.read(_SWEEP.value)
+  jobs = {identity: job_lib.open_job(config) for identity, (_, config) in configs.items()}
+  if unknown := [name for name, job in zip(names, jobs.values()) if job.steps is None]:
+    raise UserError(f'--sweep: the length of {unknown[0]} is in epochs of a data set whose size is not known; set '
+                    'data.unique_examples, or give the length in steps')
+  plans = dict(zip(jobs, total.plan_each(jobs.values(), make)))
+  runs = [sweep_plan.PlannedRun(name, identity, configs[identity][0], job.params, job.steps,
+                                job.steps * job.config.data.batch_size, job.flops_per_image[1])
+          for name, (identity, job) in zip(names, jobs.items())]
+  runs, trunks = sweep_plan.share_trunks(runs, configs)
+  whole = sweep_plan.Plan(tuple(runs), tuple(trunks), (), 'tpu', target.chips * target.chip.peak_flops)
+  summary = total.Total(tuple(zip(names, plans.values())), whole.flops_alone, whole.flops, target, _MFU.value,
+                        _PRICE.value)
+  print(json.dumps(summary.to_json()) if _JSON.value else '\n'.join(report.sweep(summary)))
+  return 1 if summary.fits is False else 0
 
 
 def _one(job, target, limit):

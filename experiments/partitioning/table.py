@@ -25,7 +25,7 @@ def main(_) -> None:
   from vit_jax.training import config as run_config
 
   target = slices.find(_TPU.value)
-  print(f'ViT-B/16, batch {_BATCH.value}, remat={_REMAT.value}, {target}: memory of a chip, and MB that it sends a step')
+  print(f'ViT-B/16, batch {_BATCH.value}, remat={_REMAT.value}, {target}: memory of a chip, MB that it sends a step')
   print(f'{"data":>4} {"fsdp":>4} {"tensor":>6}  {"blocks":9} {"peak GB":>7}',
         *(f'{short:>8}' for short in _KINDS.values()), f'{"sum":>8} {"minimum":>8} {"compile s":>9}', flush=True)
   for sizes, blocks in itertools.product(_meshes(target.devices), ('jit', 'shard_map')):

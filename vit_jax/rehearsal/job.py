@@ -126,7 +126,7 @@ class Job:
   def state_per_parameter(self) -> tuple[int, int]:
     """Copies of the parameters' shape in the state: (parameters and their average, the optimizer's)."""
     count = lambda tree: sum(math.prod(a.shape) for a in jax.tree.leaves(tree))
-    shapes = jax.eval_shape(lambda: state.init(self.model, self.config.optimizer,
+    shapes = jax.eval_shape(lambda: state.init(self.model, self.config,
                                                state.hparams(self.config.optimizer, 0)))
     return count((shapes.params, shapes.ema)) // self.params, count(shapes.optimizer) // self.params
 

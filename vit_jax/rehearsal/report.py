@@ -3,6 +3,7 @@
 from vit_jax.rehearsal import compiler
 from vit_jax.rehearsal.compiler import Compiled, Refused
 from vit_jax.rehearsal.plan import Plan
+from vit_jax.rehearsal.total import Total
 
 
 def lines(plan: Plan, name: str, mfu: float, price: float | None) -> list[str]:
@@ -42,8 +43,28 @@ def table(plans: list[Plan]) -> list[str]:
     rows.append(('fits' if plan.fits else 'does not fit', str(plan.choice), f'{plan.needs / 1e9:.2f}',
                  f'{plan.recomputed_share:.1%}', f'{plan.times.floor:.4g}' if done else '-',
                  plan.times.limit if done else '-', f'{plan.outcome.compile_s:.0f}' if done else '-'))
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  return ['  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+  return _columns(rows)
+
+
+def sweep(total: Total) -> list[str]:
+  """A run a line, and their sum."""
+  rows = [('run', 'parameters', 'steps', 'choice', 'GB a chip', 'floor s', 'limit', 'chip-hours')]
+  for name, plan in total.plans:
+    rows.append((name, f'{plan.job.params:,}', f'{plan.job.steps:,}', str(plan.choice),
+                 f'{plan.needs / 1e9:.2f}{" too much" if plan.fits is False else ""}', f'{plan.times.floor:.3g}',
+                 plan.times.limit, f'{plan.chip_hours(total.mfu):,.1f}'))
+  out = [*_columns(rows), '']
+  saved = ''
+  if total.flops < total.flops_alone:
+    saved = f' ({total.hours(total.flops_alone):,.1f} if no run shared its trunk)'
+  dollars = f', ${total.hours(total.flops) * total.price:,.0f} at ${total.price:g} a chip-hour' if total.price else ''
+  out.append(f'{len(total.plans)} runs on {total.target}: {total.flops:.3g} FLOPs, {total.hours(total.flops):,.1f} '
+             f'chip-hours at {total.mfu:.0%} MFU{saved}{dollars}')
+  if refused := [name for name, plan in total.plans if plan.fits is False]:
+    out.append(f'{len(refused)} do not fit: {", ".join(refused)}')
+  elif total.fits is None:
+    out.append(f'estimated, not compiled: {compiler.missing()}')
+  return out
 
 
 def shortfall(plan: Plan) -> str:
@@ -103,3 +124,8 @@ def _compiler(plan):
     return plan.outcome.why
   versions = ', '.join(f'{name} {version}' for name, version in plan.outcome.versions.items())
   return f'{plan.outcome.compile_s:.1f} s, and {plan.outcome.trace_s:.1f} s to trace; {versions}'
+
+
+def _columns(rows):
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  return ['  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]

@@ -92,6 +92,23 @@ def make(sweep_spec: str) -> Plan:
   import jax
 
   from vit_jax.cost import hardware
+  configs, names, notes = read(sweep_spec)
+  runs, trunks = share_trunks(_prepare(configs, names), configs)
+  short = [run for run in runs if run.steps < STEP_FLOOR]
+  if short:
+    fewest = min(short, key=lambda run: run.steps)
+    notes.append(f'{len(short)} of {len(runs)} runs have fewer than {STEP_FLOOR:,} steps ({fewest.name}: '
+                 f'{fewest.steps:,}): such short runs tend to lie off the law of longer ones')
+  speed = hardware.matmul_speed(jax.devices()[0]) * jax.device_count()
+  return Plan(tuple(runs), tuple(trunks), tuple(notes), jax.default_backend(), speed)
+
+
+def read(sweep_spec: str) -> tuple[dict[str, tuple[tuple[str, ...], Any]], list[str], list[str]]:
+  """The runs of a sweep file, without devices and data: ({config hash: (arguments, RunConfig)}, names, notes).
+
+  Raises:
+    UserError: the sweep file, the recipe or an override is not right.
+  """
   sweep = spec.load(sweep_spec)
   recipe = config_lib.load_recipe(sweep.recipe)
   commands = [_arguments(sweep.recipe, recipe, overrides) for overrides in sweep.runs]
@@ -103,15 +120,7 @@ def make(sweep_spec: str) -> Plan:
     notes.append(f'{len(commands)} runs are given, {same} of them twice: {len(configs)} runs')
   names = _names([config for _, config in configs.values()], list(dict.fromkeys(k for r in sweep.runs for k in r)),
                  re.split(r'[./]', sweep.recipe.partition('.py')[0])[-1])
-  runs = _prepare(configs, names)
-  runs, trunks = _share_trunks(runs, configs)
-  short = [run for run in runs if run.steps < STEP_FLOOR]
-  if short:
-    fewest = min(short, key=lambda run: run.steps)
-    notes.append(f'{len(short)} of {len(runs)} runs have fewer than {STEP_FLOOR:,} steps ({fewest.name}: '
-                 f'{fewest.steps:,}): such short runs tend to lie off the law of longer ones')
-  speed = hardware.matmul_speed(jax.devices()[0]) * jax.device_count()
-  return Plan(tuple(runs), tuple(trunks), tuple(notes), jax.default_backend(), speed)
+  return configs, names, notes
 
 
 def command(arguments: Sequence[str]) -> str:
@@ -173,7 +182,7 @@ def _prepare(configs, names):
   return [planned[identity] for identity in configs]
 
 
-def _share_trunks(runs, configs):
+def share_trunks(runs: list[PlannedRun], configs: dict) -> tuple[list[PlannedRun], list[PlannedTrunk]]:
   """The runs with their trunks, and the trunks. One of a single run may still continue that of an earlier sweep."""
   from vit_jax.training import branch
   shared, groups = [], collections.defaultdict(list)

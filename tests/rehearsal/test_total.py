@@ -1,0 +1,65 @@
+"""A sweep's plan: programs that are alike are compiled once, and trunks are paid once."""
+
+import dataclasses
+
+import pytest
+
+from vit_jax.errors import UserError
+from vit_jax.rehearsal import compiler, report, slices, total
+from vit_jax.rehearsal import job as job_lib
+from vit_jax.rehearsal import plan as plan_lib
+from vit_jax.training import config as run_config
+
+SLICE = slices.find('v5e-8')
+
+
+def _jobs(config, *changes):
+  jobs = []
+  for change in changes:
+    c = config.copy_and_resolve_references()
+    c.update_from_flattened_dict(change)
+    jobs.append(job_lib.open_job(run_config.cast(c)))
+  return jobs
+
+
+def _make(job):
+  return plan_lib.estimated(job, SLICE, job_lib.choice_on(job, SLICE), 16e9)
+
+
+def test_runs_that_differ_in_constants_are_planned_once(tiny_config):
+  jobs = _jobs(tiny_config, {'seed': 1}, {'optimizer.learning_rate': 0.5}, {'train.steps': 99}, {'model.width': 32},
+               {'data.augment.mixup': 0.3})
+  made = []
+  plans = total.plan_each(jobs, lambda job: made.append(job) or _make(job))
+  assert made == [jobs[0], jobs[3], jobs[4]]
+  assert [plan.job for plan in plans] == jobs
+  assert plans[2].chip_hours(0.4) / plans[0].chip_hours(0.4) == pytest.approx(99 / 16)
+
+
+def test_the_sum(tiny_config):
+  plans = [_make(job) for job in _jobs(tiny_config, {}, {'train.steps': 32})]
+  whole = total.Total((('a', plans[0]), ('b', plans[1])), 3e18, 2e18, SLICE, 0.5, 2.0)
+  hours = 2e18 / (0.5 * 197e12) / 3600
+  assert whole.fits is None and whole.to_json()['chip_hours'] == pytest.approx(hours)
+  assert whole.to_json()['cost'] == pytest.approx(2 * hours)
+  text = '\n'.join(report.sweep(whole))
+  assert f'{hours:,.1f} chip-hours at 50% MFU ({1.5 * hours:,.1f} if no run shared its trunk)' in text
+  refused = dataclasses.replace(plans[1], outcome=compiler.Refused('too large', 1e12))
+  worse = dataclasses.replace(whole, plans=(('a', plans[0]), ('b', refused)))
+  assert worse.fits is False and '1 do not fit: b' in report.sweep(worse)[-1]
+
+
+def test_words_of_a_plan(tiny_config):
+  job, = _jobs(tiny_config, {})
+  plan = _make(job)
+  text = '\n'.join(report.lines(plan, 'tiny', 0.4, 1.2))
+  for said in (f'tiny: {job.params:,} parameters', '8, v5e-8 (8 chips, 2x4)', 'remat=none, 1 micro-batch', 'rules of thumb',
+               '16 steps', 'MFU', '$0 at $1.2 a chip-hour', '--config.system.mesh.data=8'):
+    assert said in text, (said, text)
+  refused = dataclasses.replace(plan, outcome=compiler.Refused('too large', 20e9), limit_bytes=16e9)
+  assert 'needs 20.00 GB a chip, 16.00 are there, 4.00 GB too much' in report.shortfall(refused)
+
+
+def test_a_run_of_unknown_length_has_no_chip_hours(tiny_config):
+  with pytest.raises(UserError, match='train: give exactly one'):
+    _jobs(tiny_config, {'train.steps': 0})
