@@ -1,5 +1,7 @@
 """Runs many configs: python -m vit_jax.sweep --sweep=FILE.py[:ARG] [--workdir=DIR] [--jobs=N] [--dry_run | --status]
 
+or writes what a cluster needs to run them: --launcher=jobset|skypilot --tpu=v5e-16 --workdir=gs://BUCKET/DIR --out=DIR
+
 FILE has a get_sweep() that gives a vit_jax.sweeps.Sweep. The plan is shown before anything starts; the same command
 goes on where it was stopped, and runs that another sweep has finished in the same folder are not run again. Exit codes:
 0 done, 1 an error, or a run that failed; 130 after Ctrl-C and 42 after SIGTERM, with everything resumable.
@@ -22,11 +24,22 @@ _JOBS = flags.DEFINE_integer('jobs', None, 'Processes at a time; default: one a 
                              'one.', 1)
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Show the plan, start nothing.')
 _STATUS = flags.DEFINE_bool('status', False, 'Show where the runs of --workdir stand, start nothing.')
+_LAUNCHER = flags.DEFINE_enum('launcher', None, ['jobset', 'skypilot'], 'Write files that start the runs on TPUs: on '
+                              'Kubernetes (GKE), or on Cloud TPU VMs.')
+_TPU = flags.DEFINE_string('tpu', None, 'With --launcher: the slice that each run gets, such as v5e-16.')
+_NUM_SLICES = flags.DEFINE_integer('num_slices', None, 'With --launcher=jobset: slices that each run gets; default 1.')
+_SPOT = flags.DEFINE_bool('spot', None, 'With --launcher: machines that are cheap and may be taken away.')
+_IMAGE = flags.DEFINE_string('image', None, 'With --launcher=jobset: the container image.')
+_QUEUE = flags.DEFINE_string('queue', None, 'With --launcher=jobset: the Kueue queue in which the runs wait.')
+_OUT = flags.DEFINE_string('out', None, 'With --launcher: the folder of the files.')
 
 
 def main() -> int:
   if _SWEEP.value is None and not (_STATUS.value and _WORKDIR.value):
     raise UserError('--sweep is missing, as in --sweep=experiments/fashion_mnist_law/sweep.py')
+  if _LAUNCHER.value:
+    return _launch()
+  _refuse([_TPU, _NUM_SLICES, _SPOT, _IMAGE, _QUEUE, _OUT], 'only with --launcher=jobset or --launcher=skypilot')
   from vit_jax.sweeps import folders, jobs
   from vit_jax.sweeps.display import Display
   workdir, display = _WORKDIR.value or f'runs/{_name()}', Display()
@@ -49,6 +62,57 @@ def main() -> int:
   code = _run(jobs.by_priority(left, seconds), processes, display) if left else 0
   _summary(plan, everything, workdir, display)
   return code
+
+
+def _launch():
+  """Writes what a cluster needs to carry out the sweep, and says what starts it."""
+  from vit_jax.cost import slices
+  from vit_jax.launch import files, jobset, skypilot
+  from vit_jax.sweeps import tasks
+  from vit_jax.sweeps.display import Display
+  _refuse([_JOBS, _STATUS], f'not with --launcher={_LAUNCHER.value}')
+  for flag, example in ((_TPU, 'v5e-16'), (_OUT, 'manifests/')):
+    if not flag.value:
+      raise UserError(f'--{flag.name} is missing, as in --{flag.name}={example}')
+  target, spot = slices.find(_TPU.value, 1 if _NUM_SLICES.value is None else _NUM_SLICES.value), bool(_SPOT.value)
+  if _LAUNCHER.value == 'jobset':
+    jobset.check(target, _IMAGE.value, _QUEUE.value)
+    render = lambda task: jobset.render(task, target, _IMAGE.value, spot=spot, queue=_QUEUE.value, sweep=_name())
+  else:
+    _refuse([_IMAGE, _QUEUE], 'not with --launcher=skypilot, which copies this repository')
+    skypilot.check(target)
+    render = lambda task: skypilot.render(task, target, spot=spot)
+  tasks.check_workdir(_WORKDIR.value)
+  plan, display = _plan(_SWEEP.value), Display()
+  several = target.hosts * target.count > 1
+  to_run = tasks.make(plan, _WORKDIR.value, ['--distributed=auto'] if several else [])
+  display.tasks(plan, to_run, target)
+  if not _DRY_RUN.value:
+    files.write(_OUT.value, {task.label: render(task) for task in to_run})
+    _next_steps(plan, display)
+  return 0
+
+
+def _next_steps(plan, display):
+  """The commands from the written files to a law."""
+  out = shlex.quote(_OUT.value.rstrip('/') or '/')
+  if _LAUNCHER.value == 'jobset':
+    from vit_jax.launch.jobset import selector
+    display.note(f'start       kubectl apply -f {out}')
+    display.note(f'watch       kubectl get jobsets -l {selector(_name())}')
+  else:
+    display.note(f'start       for task in {out}/*.yaml; do sky jobs launch --yes --detach-run "$task"; done')
+    display.note('watch       sky jobs queue')
+  logs = shlex.quote(f'runs/{_name()}')
+  display.note(f'fetch logs  gcloud storage rsync --recursive --exclude=".*checkpoints/.*" {_WORKDIR.value} {logs}')
+  display.note(f'fit a law   {_law(plan, f"runs/{_name()}")}')
+
+
+def _refuse(given, why):
+  """Raises UserError where one of these flags has a value."""
+  for flag in given:
+    if flags.FLAGS[flag.name].present:
+      raise UserError(f'--{flag.name}: {why}')
 
 
 def _plan(sweep):
@@ -78,10 +142,14 @@ def _summary(plan, everything, workdir, display):
   if done < len(runs):
     display.note('go on       the same command; --status shows where each run stands')
   if done:
-    sizes, lengths = ({getattr(run, name) for run in plan.runs} for name in ('params', 'examples'))
-    form = '--form=chinchilla' if len(sizes) > 1 and len(lengths) > 1 else f'--x={_x(sizes)}'
-    command = shlex.join(['python', '-m', 'vit_jax.law', workdir, form, f'--out={workdir}/law'])
-    display.note(f'fit a law   {command}')
+    display.note(f'fit a law   {_law(plan, workdir)}')
+
+
+def _law(plan, workdir):
+  """The command that fits a law to a sweep's runs."""
+  sizes, lengths = ({getattr(run, name) for run in plan.runs} for name in ('params', 'examples'))
+  form = '--form=chinchilla' if len(sizes) > 1 and len(lengths) > 1 else f'--x={_x(sizes)}'
+  return shlex.join(['python', '-m', 'vit_jax.law', workdir, form, f'--out={workdir}/law'])
 
 
 def _x(sizes):

@@ -1,6 +1,7 @@
 """What a person sees of a sweep: the plan, the progress over runs and within each, where everything stands."""
 
 import collections
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -9,9 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from vit_jax.cost.slices import Slice
+from vit_jax.launch.task import Task
 from vit_jax.sweeps import folders
 from vit_jax.sweeps.jobs import Job, log_path
 from vit_jax.sweeps.plan import Plan
+from vit_jax.sweeps.tasks import members
 
 _PLAIN_WIDTH = 160  # of tables in a file
 _LINE_SECONDS = 60  # between lines where there is no terminal
@@ -52,6 +56,25 @@ class Display:
                 f'{processes} process{"es" if processes > 1 else ""} (--jobs={processes})')
     else:
       self.note('all of them are finished')
+
+  def tasks(self, plan: Plan, tasks: Sequence[Task], target: Slice) -> None:
+    """A row for each run with the file that starts it, and what all of them cost together."""
+    table = _table('run', 'params', 'examples', 'steps', 'FLOPs', 'file')
+    for task in tasks:
+      for run in members(plan, task.identity):
+        table.add_row(run.name, f'{run.params:,}', f'{run.examples:,}', f'{run.steps:,}', f'{run.flops:.2e}',
+                      f'{task.label}.yaml')
+    self.console.print(table)
+    for line in plan.notes:
+      self.note(f'note: {line}')
+    hosts = target.hosts * target.count
+    self.note(f'\n{len(plan.runs)} runs in {len(tasks)} files, {plan.flops_alone:.2e} FLOPs{saving(plan)}\n'
+              f'each file is for {target}, {hosts} host{"s" if hosts > 1 else ""}')
+    if plan.trunks:
+      self.note('runs of one file share a trunk: it is trained first, then they follow on the same slice')
+    for recipe in sorted({run.arguments[0].partition('=')[2] for run in plan.runs}):
+      if os.path.isabs(recipe):
+        self.note(f'note: {recipe} must be there under the same path on the cluster')
 
   def start(self, total: int) -> None:
     """Begins progress over `total` jobs."""
@@ -144,5 +167,5 @@ def _table(first, *others):
   table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
   table.add_column(first, overflow='fold')
   for name in others:
-    table.add_column(name, justify='left' if name in ('status', 'trunk') else 'right', no_wrap=True)
+    table.add_column(name, justify='left' if name in ('status', 'trunk', 'file') else 'right', no_wrap=True)
   return table

@@ -1,0 +1,45 @@
+import math
+
+import pytest
+
+from vit_jax.cost import slices
+from vit_jax.errors import UserError
+
+
+@pytest.mark.parametrize('name, topology, chips, hosts, per_host', [
+    ('v5e-16', '4x4', 16, 4, 4), ('v5litepod-16', '4x4', 16, 4, 4), ('v5e-1', '1x1', 1, 1, 1),
+    ('v5e-4', '2x2', 4, 1, 4), ('v6e-8', '2x4', 8, 1, 8), ('v6e-256', '16x16', 256, 64, 4),
+    ('v4-8', '2x2x1', 4, 1, 4), ('v4-32', '2x2x4', 16, 4, 4),
+    ('v5p-512', '4x8x8', 256, 64, 4), ('TPU7x-128', '4x4x4', 64, 16, 4)])
+def test_names(name, topology, chips, hosts, per_host):
+  found = slices.find(name)
+  assert (found.topology, found.chips, found.hosts, found.chips_per_host) == (topology, chips, hosts, per_host)
+
+
+def test_every_slice_is_found_by_its_name_and_fills_its_hosts():
+  for generation, info in slices.GENERATIONS.items():
+    for topology in info.topologies:
+      one = slices.Slice(generation, topology)
+      assert slices.find(one.name) == one
+      assert one.hosts * one.chips_per_host == one.chips == math.prod(map(int, topology.split('x')))
+
+
+def test_several_slices():
+  two = slices.find('v5p-512', 2)
+  assert (two.chips, two.hosts, str(two)) == (512, 64, '2 x v5p-512 (256 chips, 4x8x8)')
+
+
+@pytest.mark.parametrize('name, said', [
+    ('v5e-24', r'no such slice is sold; the nearest: v5e-16 \(16 chips, 4x4\) or v5e-32 \(32 chips, 4x8\)'),
+    ('v5p-4', r'counts cores, two a chip\); the nearest: v5p-8 \(4 chips'),
+    ('v5e-1024', r'the nearest: v5e-256 \(256 chips, 16x16\)$'),
+    ('v5f-16', r"did you mean 'v5[ep]'"), ('v5litpod-16', "did you mean 'v5litepod'"),
+    ('v5e', 'a TPU slice is needed, GENERATION-NUMBER'), ('h100-8', 'GENERATION-NUMBER'), ('', 'GENERATION-NUMBER')])
+def test_others_are_refused_with_the_nearest(name, said):
+  with pytest.raises(UserError, match=said):
+    slices.find(name)
+
+
+def test_no_slices_are_refused():
+  with pytest.raises(UserError, match='num_slices=0'):
+    slices.find('v5e-16', 0)

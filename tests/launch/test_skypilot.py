@@ -1,0 +1,62 @@
+"""Managed jobs against SkyPilot's own schema where it is installed, and against bash everywhere."""
+
+import subprocess
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from odd_texts import identities, programs, texts
+
+from vit_jax.cost import slices
+from vit_jax.errors import UserError
+from vit_jax.launch import files, skypilot
+from vit_jax.launch.task import Task
+
+TASK = Task('"; rm -rf /', 'bed66b456c', (('--config=configs/quickstart.py', "--config.x=it's $(date) \n `id`"),
+                                          ('--workdir=gs://bucket/width16',)))
+SLICES = [slices.Slice(generation, topology) for generation, info in slices.GENERATIONS.items() if info.vm_type
+          for topology in info.topologies]
+
+
+@given(texts, identities, programs, st.sampled_from(SLICES), st.booleans())
+def test_any_task_is_read_back(name, identity, programs, target, spot):
+  tree = skypilot.render(Task(name, identity, tuple(programs)), target, spot=spot)
+  assert yaml.safe_load(files.to_yaml(tree)) == tree
+
+
+@given(programs)
+def test_a_shell_hands_the_arguments_on_as_they_are(programs):
+  task = Task('x', 'bed66b456c', tuple(programs))
+  run = yaml.safe_load(files.to_yaml(skypilot.render(task, SLICES[0])))['run']
+  echo = run.replace('exec .venv/bin/python', "exec printf '%s\\0'", 1)
+  said = subprocess.run(['bash', '-c', echo], capture_output=True, check=True).stdout.decode()
+  assert said.split('\0')[:-1] == task.argv('')[1:]
+
+
+@pytest.mark.parametrize('name, accelerator', [('v4-32', 'tpu-v4-32'), ('v5e-16', 'tpu-v5litepod-16'),
+                                               ('v5p-512', 'tpu-v5p-512'), ('v6e-8', 'tpu-v6e-8')])
+def test_resources(name, accelerator):
+  resources = skypilot.render(TASK, slices.find(name), spot=True)['resources']
+  assert resources['accelerators'] == accelerator and resources['use_spot'] is True
+  recovery = resources['job_recovery']
+  assert {42, 143} <= set(recovery['recover_on_exit_codes']) and 1 not in recovery['recover_on_exit_codes']
+  assert recovery['max_restarts_on_errors'] == 0
+
+
+@pytest.mark.parametrize('tpu, count, said', [('tpu7x-128', 1, 'v4, v5e, v5p, v6e; tpu7x is for GKE'),
+                                              ('v4-32', 2, '--num_slices=2: .*--launcher=jobset')])
+def test_slices_that_there_are_not(tpu, count, said):
+  with pytest.raises(UserError, match=said):
+    skypilot.check(slices.find(tpu, count))
+
+
+def test_skypilots_own_schema():
+  schemas = pytest.importorskip('sky.utils.schemas', reason='SkyPilot is not installed: pip install skypilot')
+  import jsonschema
+  tree = yaml.safe_load(files.to_yaml(skypilot.render(TASK, slices.find('v4-32'), spot=True)))
+  jsonschema.validate(tree, schemas.get_task_schema())
+  jsonschema.validate(tree['resources'], schemas.get_resources_schema())
+  tree['resources']['misspelt'] = 1
+  with pytest.raises(jsonschema.ValidationError):
+    jsonschema.validate(tree['resources'], schemas.get_resources_schema())

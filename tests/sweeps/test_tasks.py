@@ -1,0 +1,48 @@
+import pytest
+
+from vit_jax.errors import UserError
+from vit_jax.sweeps import tasks
+from vit_jax.sweeps.plan import Plan, PlannedRun, PlannedTrunk
+
+BUCKET = 'gs://bucket/law'
+
+
+def _run(name, identity, steps=100, **trunk):
+  return PlannedRun(name, identity, ('--config=r.py', f'--config.train.steps={steps}'), 1000, steps, 64 * steps, 10, **trunk)
+
+
+def _plan():
+  runs = (_run('cosine', 'aaaa'), _run('width16_steps200', 'bbbb', 200, trunk='tttt', branch_step=140),
+          _run('width16_steps100', 'cccc', 100, trunk='tttt', branch_step=70))
+  return Plan(runs, (PlannedTrunk('tttt', runs[1].arguments, (70, 140), 64, 10),), (), 'cpu', 1e12)
+
+
+def test_a_run_is_a_task_and_a_trunk_is_one_with_its_runs_in_order():
+  alone, shared = tasks.make(_plan(), BUCKET + '/', ['--distributed=auto'])
+  assert alone.label == 'cosine-aaaa' and shared.label == 'width16-tttt'
+  assert alone.programs == (
+      ('--config=r.py', '--config.train.steps=100', f'--workdir={BUCKET}/cosine-aaaa', '--distributed=auto'),)
+  trunk, first, second = shared.programs
+  assert trunk[2:] == (f'--workdir={BUCKET}/trunks/tttt', '--branch_steps=70,140', '--distributed=auto')
+  for program, name in ((first, 'width16_steps100-cccc'), (second, 'width16_steps200-bbbb')):
+    assert program[2:] == (f'--workdir={BUCKET}/{name}', f'--trunk={BUCKET}/trunks/tttt', '--distributed=auto')
+  assert [run.name for task in (alone, shared) for run in tasks.members(_plan(), task.identity)] == [
+      'cosine', 'width16_steps200', 'width16_steps100']
+
+
+def test_a_trunk_whose_runs_have_no_word_in_common_has_a_name():
+  runs = (_run('steps100', 'bbbb', trunk='tttt'), _run('steps1500', 'cccc', trunk='tttt'))
+  plan = Plan(runs, (PlannedTrunk('tttt', runs[0].arguments, (70,), 64, 10),), (), 'cpu', 1e12)
+  assert [task.label for task in tasks.make(plan, BUCKET)] == ['trunk-tttt']
+
+
+@pytest.mark.parametrize('workdir', [None, '', 'runs/law', '/mnt/law', 'gs://', 's3://bucket/law', 'gs://bucket/../law',
+                                     'gs://bucket/a b', 'gs://bucket/*', 'gs://bucket/"; rm -rf /', 'gs://bucket/a\n'])
+def test_a_workdir_that_not_all_hosts_can_write_to(workdir):
+  with pytest.raises(UserError, match='a bucket path that all hosts can write to is needed, such as gs://'):
+    tasks.check_workdir(workdir)
+
+
+@pytest.mark.parametrize('workdir', ['gs://bucket', 'gs://my-bucket.example/', 'gs://bucket/law/v1.2_b/'])
+def test_bucket_paths(workdir):
+  tasks.check_workdir(workdir)

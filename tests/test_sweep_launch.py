@@ -1,0 +1,74 @@
+"""Sweeps rendered for clusters, as a person does it."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import yaml
+from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
+
+ROOT = pathlib.Path(__file__).parents[1]
+SWEEP = '''
+from vit_jax.sweeps import Sweep, axis, branches, chain, product
+
+def get_sweep():
+  odd = axis('data.data_dir', '"; rm -rf /', "$(HOME) it's\\n- a: b")
+  alone = product(axis('model.depth', 1, 2, 3), odd)
+  return Sweep('configs/quickstart.py', chain(alone, product(axis('model.width', 16, 32), branches([1000, 1500, 2000]))))
+'''
+JOBSET = ('--launcher=jobset', '--tpu=v5e-16', '--spot', '--image=us-docker.pkg.dev/p/r/vit-jax:v1', '--queue=tpus',
+          '--workdir=gs://bucket/law')
+SKYPILOT = ('--launcher=skypilot', '--tpu=v4-32', '--spot', '--workdir=gs://bucket/law')
+
+
+def _sweep(folder, *flags):
+  (folder / 'my "law".py').write_text(SWEEP)
+  command = [sys.executable, '-m', 'vit_jax.sweep', f'--sweep={folder}/my "law".py', *flags]
+  done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+  assert 'Traceback' not in done.stderr, done.stderr
+  return done
+
+
+def test_twelve_runs_as_jobsets(tmp_path):
+  done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/manifests')
+  assert done.returncode == 0, done.stderr
+  for said in ('12 runs in 8 files', 'v5e-16 (16 chips, 4x4), 4 hosts', f'kubectl apply -f {tmp_path}/manifests',
+               'app.kubernetes.io/part-of=my-law', 'runs of one file share a trunk'):
+    assert said in done.stdout, done.stdout
+  paths = sorted((tmp_path / 'manifests').iterdir())
+  commands = []
+  for path in paths:
+    tree = yaml.safe_load(path.read_text())
+    assert JobsetV1alpha2JobSet.from_dict(tree).to_dict() == tree and path.name == f'{tree["metadata"]["name"]}.yaml'
+    assert tree['metadata']['labels']['kueue.x-k8s.io/queue-name'] == 'tpus'
+    pod = tree['spec']['replicatedJobs'][0]['template']['spec']['template']['spec']
+    commands.append(pod['containers'][0]['command'])
+  assert sum(command.count('then') for command in commands) == 2 * 3  # two trunks, three runs after each
+  for said, times in (('--config.data.data_dir="; rm -rf /', 3), ("--config.data.data_dir=$$(HOME) it's\n- a: b", 3),
+                      ('--distributed=auto', 8 + 2 * 3)):
+    assert sum(command.count(said) for command in commands) == times, said
+
+
+def test_twelve_runs_as_managed_jobs(tmp_path):
+  done = _sweep(tmp_path, *SKYPILOT, f'--out={tmp_path}/tasks')
+  assert done.returncode == 0 and 'sky jobs launch' in done.stdout, done.stderr
+  tasks = [yaml.safe_load(path.read_text()) for path in (tmp_path / 'tasks').iterdir()]
+  assert len(tasks) == 8 and {task['resources']['accelerators'] for task in tasks} == {'tpu-v4-32'}
+
+
+@pytest.mark.parametrize('flags, said', [
+    (('--tpu=v5e-16',), '--tpu: only with --launcher'),
+    (('--launcher=kubernetes',), 'jobset'),
+    (('--launcher=jobset', '--out=x'), '--tpu is missing, as in --tpu=v5e-16'),
+    ((*SKYPILOT,), '--out is missing'),
+    ((*JOBSET, '--out=x', '--tpu=v5e-24'), 'the nearest: v5e-16 (16 chips, 4x4) or v5e-32'),
+    ((*JOBSET, '--out=x', '--image='), '--image is missing'),
+    ((*JOBSET, '--out=x', '--num_slices=0'), '--num_slices=0'),
+    ((*JOBSET, '--out=x', '--workdir=runs/law'), '--workdir=runs/law: a bucket path'),
+    ((*JOBSET, '--out=x', '--jobs=2'), '--jobs: not with --launcher=jobset'),
+    ((*SKYPILOT, '--out=x', '--image=y'), '--image: not with --launcher=skypilot')])
+def test_bad_input_is_refused_before_anything_is_planned(tmp_path, flags, said):
+  done = _sweep(tmp_path, *flags)
+  assert done.returncode == 1 and said in done.stderr and not done.stdout, done.stderr

@@ -1,0 +1,56 @@
+"""Several runs, one after the other: python -m vit_jax.launch.sequence ARGUMENTS... then ARGUMENTS... then ...
+
+Each run is a process of its own: python -m vit_jax.main ARGUMENTS... The first that fails ends the sequence with its
+exit code. In place of a shell's `&&`, which as the first process of a container would keep the cluster's SIGTERM for
+itself: here it reaches the run, which saves, and its exit code reaches the cluster.
+"""
+
+import signal
+import subprocess
+import sys
+
+from vit_jax.launch.task import SEPARATOR
+
+
+class _Sequence:
+  """Runs programs until one fails, or until it is told to stop."""
+
+  def __init__(self):
+    self._process, self._stopped = None, False
+    signal.signal(signal.SIGTERM, self._stop)
+
+  def run(self, programs: list[list[str]]) -> int:
+    """The exit code of the last program that was started, 128 + signal where one killed it."""
+    for program in programs:
+      signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until there is a process to pass it on to
+      if self._stopped:
+        return 128 + signal.SIGTERM
+      self._process = subprocess.Popen([sys.executable, '-m', 'vit_jax.main', *program], preexec_fn=_unblock)
+      _unblock()
+      if code := self._process.wait():
+        return 128 - code if code < 0 else code
+    return 0
+
+  def _stop(self, number, frame):
+    self._stopped = True
+    if self._process:
+      self._process.send_signal(number)
+
+
+def _unblock():
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _split(words):
+  """['a', 'then', 'b', 'c'] -> [['a'], ['b', 'c']]"""
+  programs = [[]]
+  for word in words:
+    if word == SEPARATOR:
+      programs.append([])
+    else:
+      programs[-1].append(word)
+  return programs
+
+
+if __name__ == '__main__':
+  sys.exit(_Sequence().run(_split(sys.argv[1:])))
