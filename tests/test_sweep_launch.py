@@ -16,7 +16,8 @@ from vit_jax.sweeps import Sweep, axis, branches, chain, product
 def get_sweep():
   odd = axis('data.data_dir', '"; rm -rf /', "$(HOME) it's\\n- a: b")
   alone = product(axis('model.depth', 1, 2, 3), odd)
-  return Sweep('configs/quickstart.py', chain(alone, product(axis('model.width', 16, 32), branches([1000, 1500, 2000]))))
+  shared = product(axis('model.width', 16, 32), branches([1000, 1500, 2000]))
+  return Sweep('configs/quickstart.py', chain(alone, shared))
 '''
 JOBSET = ('--launcher=jobset', '--tpu=v5e-16', '--spot', '--image=us-docker.pkg.dev/p/r/vit-jax:v1', '--queue=tpus',
           '--workdir=gs://bucket/law')
@@ -60,12 +61,8 @@ def test_twelve_runs_as_managed_jobs(tmp_path):
 
 @pytest.mark.parametrize('flags, said', [
     (('--tpu=v5e-16',), '--tpu: only with --launcher'),
-    (('--launcher=kubernetes',), 'jobset'),
-    (('--launcher=jobset', '--out=x'), '--tpu is missing, as in --tpu=v5e-16'),
-    ((*SKYPILOT,), '--out is missing'),
+    (SKYPILOT, '--out is missing'),
     ((*JOBSET, '--out=x', '--tpu=v5e-24'), 'the nearest: v5e-16 (16 chips, 4x4) or v5e-32'),
-    ((*JOBSET, '--out=x', '--image='), '--image is missing'),
-    ((*JOBSET, '--out=x', '--num_slices=0'), '--num_slices=0'),
     ((*JOBSET, '--out=x', '--workdir=runs/law'), '--workdir=runs/law: a bucket path'),
     ((*JOBSET, '--out=x', '--jobs=2'), '--jobs: not with --launcher=jobset'),
     ((*SKYPILOT, '--out=x', '--image=y'), '--image: not with --launcher=skypilot')])

@@ -8,7 +8,8 @@ BUCKET = 'gs://bucket/law'
 
 
 def _run(name, identity, steps=100, **trunk):
-  return PlannedRun(name, identity, ('--config=r.py', f'--config.train.steps={steps}'), 1000, steps, 64 * steps, 10, **trunk)
+  arguments = ('--config=r.py', f'--config.train.steps={steps}')
+  return PlannedRun(name, identity, arguments, 1000, steps, 64 * steps, 10, **trunk)
 
 
 def _plan():
