@@ -19,7 +19,8 @@ def _plan():
 
 
 def test_a_run_is_a_task_and_a_trunk_is_one_with_its_runs_in_order():
-  alone, shared = tasks.make(_plan(), BUCKET + '/', ['--distributed=auto'])
+  made = tasks.make(_plan(), BUCKET + '/', ['--distributed=auto'])
+  alone, shared = made
   assert alone.label == 'cosine-aaaa' and shared.label == 'width16-tttt'
   assert alone.programs == (
       ('--config=r.py', '--config.train.steps=100', f'--workdir={BUCKET}/cosine-aaaa', '--distributed=auto'),)
@@ -27,8 +28,14 @@ def test_a_run_is_a_task_and_a_trunk_is_one_with_its_runs_in_order():
   assert trunk[2:] == (f'--workdir={BUCKET}/trunks/tttt', '--branch_steps=70,140', '--distributed=auto')
   for program, name in ((first, 'width16_steps100-cccc'), (second, 'width16_steps200-bbbb')):
     assert program[2:] == (f'--workdir={BUCKET}/{name}', f'--trunk={BUCKET}/trunks/tttt', '--distributed=auto')
-  assert [run.name for task in (alone, shared) for run in tasks.members(_plan(), task.identity)] == [
-      'cosine', 'width16_steps200', 'width16_steps100']
+  assert [[run.config_hash for run in runs] for runs in made.values()] == [['aaaa'], ['cccc', 'bbbb']]
+
+
+def test_a_run_that_has_a_trunk_to_itself_runs_whole():
+  run = _run('wsd', 'bbbb', trunk='tttt', branch_step=70)
+  plan = Plan((run,), (PlannedTrunk('tttt', run.arguments, (70,), 64, 10),), (), 'cpu', 1e12)
+  (task,) = tasks.make(plan, BUCKET)
+  assert task.programs == ((*run.arguments, f'--workdir={BUCKET}/wsd-bbbb'),)
 
 
 def test_a_trunk_whose_runs_have_no_word_in_common_has_a_name():

@@ -4,7 +4,7 @@ import collections
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -14,8 +14,7 @@ from vit_jax.cost.slices import Slice
 from vit_jax.launch.task import Task
 from vit_jax.sweeps import folders
 from vit_jax.sweeps.jobs import Job, log_path
-from vit_jax.sweeps.plan import Plan
-from vit_jax.sweeps.tasks import members
+from vit_jax.sweeps.plan import Plan, PlannedRun
 
 _PLAIN_WIDTH = 160  # of tables in a file
 _LINE_SECONDS = 60  # between lines where there is no terminal
@@ -57,11 +56,11 @@ class Display:
     else:
       self.note('all of them are finished')
 
-  def tasks(self, plan: Plan, tasks: Sequence[Task], target: Slice) -> None:
-    """A row for each run with the file that starts it, and what all of them cost together."""
+  def tasks(self, plan: Plan, tasks: Mapping[Task, Sequence[PlannedRun]], target: Slice) -> None:
+    """A row for each run with the file that starts it, and what all of them cost together; `tasks` have their runs."""
     table = _table('run', 'params', 'examples', 'steps', 'FLOPs', 'file')
-    for task in tasks:
-      for run in members(plan, task.identity):
+    for task, runs in tasks.items():
+      for run in runs:
         table.add_row(run.name, f'{run.params:,}', f'{run.examples:,}', f'{run.steps:,}', f'{run.flops:.2e}',
                       f'{task.label}.yaml')
     self.console.print(table)
@@ -70,7 +69,7 @@ class Display:
     hosts = target.hosts * target.count
     self.note(f'\n{len(plan.runs)} runs in {len(tasks)} files, {plan.flops_alone:.2e} FLOPs{saving(plan)}\n'
               f'each file is for {target}, {hosts} host{"s" if hosts > 1 else ""}')
-    if plan.trunks:
+    if len(tasks) < len(plan.runs):
       self.note('runs of one file share a trunk: it is trained first, then they follow on the same slice')
     for recipe in sorted({run.arguments[0].partition('=')[2] for run in plan.runs}):
       if os.path.isabs(recipe):

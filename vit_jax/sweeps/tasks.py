@@ -1,5 +1,6 @@
 """A plan as tasks for a cluster, where each task has a slice to itself."""
 
+import collections
 import os
 import re
 from collections.abc import Sequence
@@ -9,8 +10,8 @@ from vit_jax.launch.task import Task
 from vit_jax.sweeps.plan import Plan, PlannedRun
 
 
-def make(plan: Plan, workdir: str, extra: Sequence[str] = ()) -> list[Task]:
-  """A task for each run; runs that share a trunk are one task: the trunk, then one after the other.
+def make(plan: Plan, workdir: str, extra: Sequence[str] = ()) -> dict[Task, list[PlannedRun]]:
+  """{task: its runs}. A run is a task of its own; runs that share a trunk are one: the trunk, then one after the other.
 
   They follow their trunk on the slice that has trained it: no slice waits for another, and what they share is paid for
   once. The shortest comes first, so that results come early.
@@ -22,14 +23,18 @@ def make(plan: Plan, workdir: str, extra: Sequence[str] = ()) -> list[Task]:
   """
   workdir = workdir.rstrip('/')
   program = lambda run, *more: (*run.arguments, f'--workdir={workdir}/{run.name}-{run.config_hash}', *more, *extra)
-  tasks = [Task(run.name, run.config_hash, (program(run),)) for run in plan.runs if not run.trunk]
-  for trunk in plan.trunks:
-    folder = f'{workdir}/trunks/{trunk.trunk_hash}'
+  groups = collections.defaultdict(list)
+  for run in plan.runs:
+    groups[run.trunk].append(run)
+  shared = {trunk.trunk_hash: trunk for trunk in plan.trunks if len(groups[trunk.trunk_hash]) > 1}
+  tasks = {Task(run.name, run.config_hash, (program(run),)): [run] for run in plan.runs if run.trunk not in shared}
+  for trunk_hash, trunk in shared.items():
+    folder = f'{workdir}/trunks/{trunk_hash}'
     steps = ','.join(map(str, trunk.branch_steps))
     first = (*trunk.arguments, f'--workdir={folder}', f'--branch_steps={steps}', *extra)
-    runs = sorted(members(plan, trunk.trunk_hash), key=lambda run: run.steps)
+    runs = sorted(groups[trunk_hash], key=lambda run: run.steps)
     programs = (first, *(program(run, f'--trunk={folder}') for run in runs))
-    tasks.append(Task(_common_name(runs), trunk.trunk_hash, programs))
+    tasks[Task(_common_name(runs), trunk_hash, programs)] = runs
   return tasks
 
 
@@ -38,11 +43,6 @@ def check_workdir(workdir: str | None) -> None:
   if not workdir or not re.fullmatch(r'gs://[a-z0-9][a-z0-9._-]+(/\w[\w.-]*)*/?', workdir, re.ASCII):
     raise UserError(f'--workdir={workdir or ""}: a bucket path that all hosts can write to is needed, such as '
                     'gs://BUCKET/FOLDER')
-
-
-def members(plan: Plan, identity: str) -> list[PlannedRun]:
-  """The runs of a task."""
-  return [run for run in plan.runs if identity == (run.trunk or run.config_hash)]
 
 
 def _common_name(runs):
