@@ -29,7 +29,7 @@ _JSON = flags.DEFINE_bool('json', False, 'Print one JSON object instead of the t
 def main() -> int:
   if (_CONFIG.value is None) == (_SWEEP.value is None) or _TPU.value is None:
     raise UserError('--tpu and one of --config and --sweep are needed, as in --config=configs/vit_b16.py --tpu=v5e-16')
-  from vit_jax.rehearsal import slices
+  from vit_jax.cost import slices
 
   target = slices.find(_TPU.value, _NUM_SLICES.value)
   if _MAX_HBM_GB.value is not None and _MAX_HBM_GB.value <= 0:

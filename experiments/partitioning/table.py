@@ -19,8 +19,9 @@ _KINDS = {'all-gather': 'gather', 'reduce-scatter': 'scatter', 'all-reduce': 're
 
 def main(_) -> None:
   from vit_jax import config as config_lib
+  from vit_jax.cost import slices
   from vit_jax.errors import UserError
-  from vit_jax.rehearsal import compiler, estimate, slices
+  from vit_jax.rehearsal import compiler, estimate
   from vit_jax.rehearsal import job as job_lib
   from vit_jax.training import config as run_config
 

@@ -18,9 +18,12 @@ def test_names(name, topology, chips, hosts, per_host):
 
 def test_every_slice_is_found_by_its_name_and_fills_its_hosts():
   for generation, info in slices.GENERATIONS.items():
+    chips = [slices.Slice(generation, topology).chips for topology in info.topologies]
+    assert chips == sorted(set(chips))
     for topology in info.topologies:
       one = slices.Slice(generation, topology)
-      assert slices.find(one.name) == one
+      assert slices.find(one.name) == one and one.devices == one.chips * one.chip.devices
+      assert [other.chips for other in slices.larger(one)] == [n for n in chips if n > one.chips]
       assert one.hosts * one.chips_per_host == one.chips == math.prod(map(int, topology.split('x')))
 
 

@@ -6,8 +6,9 @@ import sys
 import pytest
 
 from vit_jax import host
+from vit_jax.cost import slices
 from vit_jax.errors import UserError
-from vit_jax.rehearsal import compiler, slices
+from vit_jax.rehearsal import compiler
 from vit_jax.rehearsal import job as job_lib
 from vit_jax.rehearsal import plan as plan_lib
 from vit_jax.rehearsal.compiler import Compiled

@@ -7,11 +7,12 @@ import jax
 import pytest
 
 from vit_jax import config as config_lib
+from vit_jax.cost import slices
 from vit_jax.cost.hardware import Chip
 from vit_jax.data import device
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.rehearsal import estimate, roofline, slices
+from vit_jax.rehearsal import estimate, roofline
 from vit_jax.rehearsal import job as job_lib
 from vit_jax.rehearsal import plan as plan_lib
 from vit_jax.rehearsal.job import Choice

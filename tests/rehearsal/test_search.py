@@ -2,7 +2,8 @@
 
 import pytest
 
-from vit_jax.rehearsal import compiler, search, slices
+from vit_jax.cost import slices
+from vit_jax.rehearsal import compiler, search
 from vit_jax.rehearsal import job as job_lib
 from vit_jax.rehearsal import plan as plan_lib
 from vit_jax.rehearsal.compiler import Compiled, Refused

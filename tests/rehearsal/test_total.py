@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
+from vit_jax.cost import slices
 from vit_jax.errors import UserError
-from vit_jax.rehearsal import compiler, report, slices, total
+from vit_jax.rehearsal import compiler, report, total
 from vit_jax.rehearsal import job as job_lib
 from vit_jax.rehearsal import plan as plan_lib
 from vit_jax.training import config as run_config
@@ -53,8 +54,8 @@ def test_words_of_a_plan(tiny_config):
   job, = _jobs(tiny_config, {})
   plan = _make(job)
   text = '\n'.join(report.lines(plan, 'tiny', 0.4, 1.2))
-  for said in (f'tiny: {job.params:,} parameters', '8, v5e-8 (8 chips, 2x4)', 'remat=none, 1 micro-batch', 'rules of thumb',
-               '16 steps', 'MFU', '$0 at $1.2 a chip-hour', '--config.system.mesh.data=8'):
+  for said in (f'tiny: {job.params:,} parameters', '8, v5e-8 (8 chips, 2x4)', 'remat=none, 1 micro-batch',
+               'rules of thumb', '16 steps', 'MFU', '$0 at $1.2 a chip-hour', '--config.system.mesh.data=8'):
     assert said in text, (said, text)
   refused = dataclasses.replace(plan, outcome=compiler.Refused('too large', 20e9), limit_bytes=16e9)
   assert 'needs 20.00 GB a chip, 16.00 are there, 4.00 GB too much' in report.shortfall(refused)

@@ -4,12 +4,14 @@ import dataclasses
 import math
 import re
 
+from vit_jax.cost.hardware import CHIPS, Chip
 from vit_jax.errors import UserError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-  """A TPU generation: how its slices are named, which there are, and what must be asked for to get one."""
+  """A TPU generation: its chips, how its slices are named, which there are, and what must be asked for to get one."""
+  device_kind: str  # JAX's name, the key of hardware.CHIPS
   cores: int  # that the number in a slice's name counts on one chip: v5p-512 is 256 chips, v5e-16 is 16
   topologies: tuple[str, ...]
   gke_accelerator: str  # value of the node label cloud.google.com/gke-tpu-accelerator
@@ -22,11 +24,11 @@ _CUBE = ('2x2x1', '2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8', '8x8x8',
 
 # From the tables of configurations, machine types and runtimes: cloud.google.com/tpu/docs, .../kubernetes-engine/docs.
 GENERATIONS = {
-    'v4': Generation(2, (*_CUBE[:8], '8x8x12', *_CUBE[8:]), 'tpu-v4-podslice', 'v4', 'tpu-ubuntu2204-base'),
-    'v5e': Generation(1, _SQUARE, 'tpu-v5-lite-podslice', 'v5litepod', 'v2-alpha-tpuv5-lite'),
-    'v5p': Generation(2, (*_CUBE, '16x16x16', '16x16x24'), 'tpu-v5p-slice', 'v5p', 'v2-alpha-tpuv5'),
-    'v6e': Generation(1, _SQUARE, 'tpu-v6e-slice', 'v6e', 'v2-alpha-tpuv6e'),
-    'tpu7x': Generation(2, _CUBE, 'tpu7x'),
+    'v4': Generation('TPU v4', 2, (*_CUBE[:8], '8x8x12', *_CUBE[8:]), 'tpu-v4-podslice', 'v4', 'tpu-ubuntu2204-base'),
+    'v5e': Generation('TPU v5 lite', 1, _SQUARE, 'tpu-v5-lite-podslice', 'v5litepod', 'v2-alpha-tpuv5-lite'),
+    'v5p': Generation('TPU v5', 2, (*_CUBE, '16x16x16', '16x16x24'), 'tpu-v5p-slice', 'v5p', 'v2-alpha-tpuv5'),
+    'v6e': Generation('TPU v6 lite', 1, _SQUARE, 'tpu-v6e-slice', 'v6e', 'v2-alpha-tpuv6e'),
+    'tpu7x': Generation('TPU7x', 2, _CUBE, 'tpu7x'),
 }
 _ALIASES = {'v5litepod': 'v5e'}
 
@@ -53,6 +55,15 @@ class Slice:
   def chips(self) -> int:
     """Of all slices."""
     return self.count * _chips(self.topology)
+
+  @property
+  def chip(self) -> Chip:
+    return CHIPS[GENERATIONS[self.generation].device_kind]
+
+  @property
+  def devices(self) -> int:
+    """JAX's, of all slices."""
+    return self.chips * self.chip.devices
 
   @property
   def name(self) -> str:
@@ -93,6 +104,12 @@ def find(name: str, count: int = 1) -> Slice:
   below, above = [s for s in sizes if s.number < number][-1:], [s for s in sizes if s.number > number][:1]
   counts = ' (the number counts cores, two a chip)' if GENERATIONS[generation].cores == 2 else ''
   raise UserError(f'--tpu={name}: no such slice is sold{counts}; the nearest: {" or ".join(map(str, below + above))}')
+
+
+def larger(size: Slice) -> list[Slice]:
+  """The slices of the same generation with more chips, smallest first."""
+  sizes = [dataclasses.replace(size, topology=topology) for topology in GENERATIONS[size.generation].topologies]
+  return sorted((other for other in sizes if other.chips > size.chips), key=lambda other: other.chips)
 
 
 def _sizes(generation):

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from vit_jax import config as config_lib
 from vit_jax import host
+from vit_jax.cost.slices import Slice
 from vit_jax.errors import UserError
 from vit_jax.rehearsal.job import Choice, Job
-from vit_jax.rehearsal.slices import Slice
 
 INSTALL = "uv run --extra plan python -m vit_jax.plan ...   (or: pip install 'jax[tpu]')"
 DOCKER = ('docker run --platform=linux/amd64 -v "$PWD":/work -w /work ghcr.io/astral-sh/uv:python3.12-bookworm '

@@ -11,9 +11,9 @@ import math
 import jax
 import jax.numpy as jnp
 
+from vit_jax.cost.slices import Slice
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.rehearsal.job import Choice, Job
-from vit_jax.rehearsal.slices import Slice
 
 # The backward pass's work space, in units of what one layer keeps with nothing recomputed.
 _WORK_SPACE = 1.0

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax.cost import flops
+from vit_jax.cost.slices import Slice
 from vit_jax.data import config as data_config
 from vit_jax.data import pipeline, splits
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import AXES, MeshConfig
-from vit_jax.rehearsal.slices import Slice
 from vit_jax.training import losses, optimizer, schedule, state
 from vit_jax.training import run as run_lib
 from vit_jax.training.config import RunConfig

@@ -5,6 +5,7 @@ import time
 import typing
 from collections.abc import Callable, Iterator
 
+from vit_jax.cost.slices import Slice
 from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.rehearsal import compiler, roofline
@@ -14,7 +15,6 @@ from vit_jax.rehearsal.compiler import Compiled
 from vit_jax.rehearsal.estimate import Memory
 from vit_jax.rehearsal.job import Choice, Job
 from vit_jax.rehearsal.plan import Plan
-from vit_jax.rehearsal.slices import Slice
 
 MOST_COMPILES = 6
 SECONDS = 240.0

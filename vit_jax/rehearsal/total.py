@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 
+from vit_jax.cost.slices import Slice
 from vit_jax.rehearsal.job import Job
 from vit_jax.rehearsal.plan import Plan
-from vit_jax.rehearsal.slices import Slice
 
 
 @dataclasses.dataclass(frozen=True)
