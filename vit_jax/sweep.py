@@ -9,6 +9,7 @@ goes on where it was stopped, and runs that another sweep has finished in the sa
 
 import concurrent.futures
 import multiprocessing
+import os
 import pathlib
 import shlex
 import signal
@@ -59,6 +60,7 @@ def main() -> int:
     raise UserError(f'--workdir={workdir}: runs that are started on this machine keep their logs and locks in a local '
                     'folder')
   folders.write_plan(workdir, _name(), plan)
+  _share_programs(workdir)
   code = _run(jobs.by_priority(left, seconds), processes, display) if left else 0
   _summary(plan, everything, workdir, display)
   return code
@@ -121,6 +123,12 @@ def _plan(sweep):
   context = multiprocessing.get_context('spawn')
   with concurrent.futures.ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
     return pool.submit(plan_lib.make, sweep).result()
+
+
+def _share_programs(workdir):
+  """Runs that differ in seed, learning rate or weight decay alone are one program: the first compiles it for all."""
+  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(workdir, 'compiled').absolute()))
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 
 
 def _run(left, processes, display):
