@@ -28,9 +28,8 @@ SGD_CLIPPED = OptimizerConfig('sgd', learning_rate=1.0, clip_norm=0.2)
 SHAPE, CLASSES, STEPS = (8, 8, 1), 4, 4
 
 
-def _model(width=32, depth=4, execution=Execution(), **changes):
-  config = vit.Config(patch_size=4, width=width, depth=depth, mlp_dim=2 * width, num_heads=width // 8, pool='gap',
-                      **changes)
+def _model(width=32, depth=4, execution=Execution()):
+  config = vit.Config(patch_size=4, width=width, depth=depth, mlp_dim=2 * width, num_heads=width // 8, pool='gap')
   return PureModel('vit', config, SHAPE, CLASSES, execution)
 
 
@@ -162,9 +161,9 @@ def test_equals_the_papers_form(name):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2 * moved, err_msg=n)
 
 
-def _train(parametrisation, optimizer, mesh=(1, 1, 1), execution=Execution(), **size):
+def _train(parametrisation, optimizer, mesh=(1, 1, 1)):
   """The state after three steps of the step that runs take, from a head that is not zero, on the host."""
-  model = _model(16, 2, execution, **size)
+  model = _model(16, 2)
   config = RunConfig(parametrisation=parametrisation, optimizer=optimizer, schedule=ScheduleConfig('constant'))
   mesh = make_mesh(MeshConfig(*mesh), jax.devices()[:int(np.prod(mesh))])
   step = jax.jit(make_train_step(model, config, 100, lambda key, images, targets_BC, weight_B: (images, targets_BC)))
@@ -188,14 +187,18 @@ def test_at_the_base_it_is_the_standard_parametrisation_bit_for_bit(name):
   jax.tree.map(np.testing.assert_array_equal, standard, mup)
 
 
-def test_it_does_not_depend_on_the_mesh_nor_on_scanning():
+def test_it_does_not_depend_on_the_mesh():
   base = ParametrisationConfig('mup', base_width=4, base_depth=1)
-  config = OptimizerConfig(learning_rate=0.02, weight_decay=0.1)
-  alone = _train(base, config)
-  for other in (_train(base, config, (2, 2, 2)), _train(base, config, execution=Execution(scan=False))):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), alone.params, other.params)
-  standard = _train(STANDARD, config)
-  assert np.abs(standard.params['head']['kernel'] - alone.params['head']['kernel']).max() > 1e-3
+  # Adam makes steps of rounding errors where a gradient is zero (the keys' bias), were it not for a larger epsilon.
+  config = OptimizerConfig(learning_rate=0.02, weight_decay=0.1, epsilon=1e-3)
+  alone, together = (_train(base, config, mesh).params for mesh in ((1, 1, 1), (2, 2, 2)))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), alone, together)
+
+
+def test_it_does_not_depend_on_how_the_stack_is_run():
+  scanned, unrolled = (parametrisation_lib.factors(MUP, 'adamw', _model(128, 8, Execution(scan=scan)))
+                       for scan in (True, False))
+  assert scanned == unrolled
 
 
 @pytest.mark.parametrize('config, optimizer, message', [
