@@ -12,7 +12,7 @@ from vit_jax import sweeps
 RECIPE = 'experiments/lr_transfer/recipe.py'
 HEAD_DIM = 8
 RATES = [0.1 / 2**k for k in range(8)]  # 0.1 to 0.0008
-SIZES = {'width': [(16, 3), (32, 3), (64, 3), (128, 3)], 'depth': [(32, 2), (32, 4), (32, 8), (32, 16)]}
+SIZES = {'width': [(16, 3), (48, 3), (128, 3)], 'depth': [(32, 2), (32, 4), (32, 8), (32, 16)]}
 
 
 def shape(width, depth):
@@ -30,5 +30,5 @@ def get_sweep(part='width'):
   mup = {'parametrisation.name': 'mup', 'parametrisation.base_width': base[0], 'parametrisation.base_depth': base[1]}
   return sweeps.Sweep(RECIPE, sweeps.chain(
       ladder([base], RATES),
-      ladder(larger, RATES[1:]),  # the best one is expected to fall as the size grows
-      sweeps.product([mup], ladder(larger, RATES[:-1]))))  # and here to stay
+      ladder(larger, RATES[2:]),  # the best one is expected to fall as the size grows
+      sweeps.product([mup], ladder(larger, RATES[:-2]))))  # and here to stay
