@@ -100,17 +100,24 @@ def _search(job, target, limit):
 
 
 def _show(plan):
-  from vit_jax.rehearsal import report, search, slices
+  from vit_jax.rehearsal import report, slices
   print('\n'.join(report.lines(plan, cli.recipe_name(), _MFU.value, _PRICE.value)))
   if plan.fits is False:
     print(f'\n{report.shortfall(plan)}')
-    for target in [plan.target, *slices.larger(plan.target)]:
+    near = _nearest(plan, [plan.target, *slices.larger(plan.target)])
+    print(f'the nearest that fits: --tpu={near.target.name}, {near.choice}, {near.needs / 1e9:.2f} GB a chip, floor '
+          f'{near.times.floor:.3g} s\n  {near.choice.flags()}' if near else
+          'nothing near it fits: on no slice of this generation, as far as estimates go')
+
+
+def _nearest(plan, targets):
+  from vit_jax.rehearsal import search
+  with _Progress() as progress:
+    for target in targets:
       limit = plan.limit_bytes if _MAX_HBM_GB.value else target.chip.hbm_bytes
-      if near := search.nearest_fit(plan.job, target, plan.choice, limit):
-        print(f'the nearest that should fit, by an estimate: --tpu={target.name}, {near.choice}, about '
-              f'{near.needs / 1e9:.1f} GB a chip:\n  {near.choice.flags()}')
-        return
-    print('no choice on any slice of this generation should fit')
+      if near := search.nearest_fit(plan.job, target, plan.choice, limit, progress):
+        return near
+  return None
 
 
 class _Progress:

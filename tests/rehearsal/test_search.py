@@ -93,9 +93,16 @@ def test_a_search_ends_when_its_time_is_over(job, monkeypatch):
   assert search.search(job, SLICE, 16e9, said.append, seconds=1) == [] and 'stopped' in said[-1]
 
 
-def test_the_nearest_that_fits_keeps_what_it_can(job):
+def test_the_nearest_that_fits_keeps_what_it_can(job, world):
   choice = job_lib.Choice((8, 1, 1), 'none', 1)
   alone = plan_lib.estimated(job, SLICE, job_lib.Choice((8, 1, 1), 'full', 1), 1.0)
-  near = search.nearest_fit(job, SLICE, choice, 1.2 * alone.needs)
-  assert near.choice.sizes == (8, 1, 1) and near.choice.microbatches == 1 and near.choice.remat != 'none'
-  assert search.nearest_fit(job, SLICE, choice, 1.0) is None
+  limit = 1.2 * alone.needs
+  near = search.nearest_fit(job, SLICE, choice, limit, print)
+  assert near.fits and near.choice.sizes == (8, 1, 1) and near.choice.microbatches == 1 and near.choice.remat != 'none'
+  assert search.nearest_fit(job, SLICE, choice, 1.0, print) is None and world.calls == [near.choice]
+
+
+def test_a_neighbour_that_the_compiler_refuses_is_not_offered(job, world):
+  world.memory_error, world.capacity = 1.4, 2e6
+  near = search.nearest_fit(job, SLICE, job_lib.Choice((8, 1, 1), 'none', 1), 2e6, print)
+  assert len(world.calls) <= 2 and (near is None or near.fits)

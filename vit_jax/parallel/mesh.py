@@ -142,16 +142,16 @@ def platform() -> str:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gathered(x: jax.Array, logical: tuple[str | None, ...]) -> jax.Array:
-  """A parameter as a product uses it: whole along what `fsdp` splits. Its gradient comes back split (reduce-scatter).
+  """A parameter as a product uses it: whole along what `fsdp` splits; its gradient comes back whole, and is split.
 
-  Left to itself the TPU compiler multiplies by one part after the other as they come round (a collective matmul): for
-  a ViT-B/16 on 16 chips four times the memory traffic.
+  Left to itself the TPU compiler works through such products by one part after the other as they come round
+  (collective matmuls): for a ViT-B/16 on 16 chips that is up to four times the memory traffic.
   """
   return constrain(x, *(None if RULES.get(name) == 'fsdp' else name for name in logical))
 
 
 gathered.defvjp(lambda x, logical: (gathered(x, logical), None),
-                lambda logical, _, gradient: (constrain(gradient, *logical),))
+                lambda logical, _, gradient: (constrain(gathered(gradient, logical), *logical),))
 
 
 def param_shardings(mesh: Mesh, shapes: dict, axes: dict) -> dict:

@@ -106,13 +106,28 @@ def choices(job: Job, target: Slice) -> Iterator[Choice]:
         microbatches *= 2
 
 
-def nearest_fit(job: Job, target: Slice, choice: Choice, limit_bytes: float) -> Plan | None:
-  """An estimate of the choice that should fit and differs least: recomputation first, then micro-batches, then mesh."""
-  fits = [plan for plan in (plan_lib.estimated(job, target, other, limit_bytes) for other in choices(job, target))
-          if plan.needs * _DOUBT <= limit_bytes]
+def nearest_fit(job: Job, target: Slice, choice: Choice, limit_bytes: float,
+                progress: Callable[[str], None]) -> Plan | None:
+  """The choice that differs least and fits, compiled: recomputation is changed first, then micro-batches, then mesh.
+
+  None where nothing should fit, or where the compiler refused two that should have.
+  """
+  guesses = [plan_lib.estimated(job, target, other, limit_bytes) for other in choices(job, target)]
   distance = lambda other: (other.sizes != choice.sizes, other.microbatches != choice.microbatches,
                             other.remat != choice.remat)
-  return min(fits, key=lambda plan: (distance(plan.choice), plan.times.floor), default=None)
+  room = limit_bytes / _DOUBT
+  for _ in range(2):
+    likely = [guess for guess in guesses if guess.needs <= room]
+    if not likely:
+      return None
+    guess = min(likely, key=lambda plan: (distance(plan.choice), plan.times.floor))
+    said = f'looking for one that fits: {target}, {guess.choice}'
+    result = plan_lib.compiled(job, target, guess.choice, limit_bytes,
+                               waiting=lambda elapsed, said=said: progress(f'{said}, {elapsed:.0f} s'))
+    if result.fits:
+      return result
+    room = 0.7 * guess.needs
+  return None
 
 
 def _next(left: list[Plan], limit_bytes: float, correction: _Correction, best: float) -> Plan | None:
