@@ -148,5 +148,6 @@ def test_the_step_that_is_planned_is_the_step_that_runs(tiny_config):
   step = make_train_step(run.model, run.config, run.steps, device.augment(run.config.data.augment))
   lies = jax.tree.map(lambda a: a.sharding, train_state)
   whole = mesh_lib.sharding(run.mesh)
-  true = jax.jit(step, donate_argnums=0, out_shardings=(lies, whole)).lower(train_state, batch).as_text()
+  jitted = jax.jit(mesh_lib.on(run.mesh, step), donate_argnums=0, out_shardings=(lies, whole))
+  true = jitted.lower(train_state, batch).as_text()
   assert trace(run.model, run.config, run.steps, run.mesh).lower().as_text() == true
