@@ -56,7 +56,7 @@ def test_a_plan_without_tpu_and_without_data(recipe):
     (('--tpu=v5e-17',), 'no such slice is sold; the nearest: v5e-16 (16 chips, 4x4) or v5e-32 (32 chips, 4x8)'),
     (('--tpu=v5e-4', '--config.system.mesh.fsdp=3'), 'its sizes must multiply to the 4 devices of v5e-4'),
     (('--tpu=v5e-64',), 'data.batch_size=32: must be a multiple of 64'),
-    ((), '--config and --tpu are needed')])
+    ((), '--tpu and one of --config and --sweep are needed')])
 def test_bad_input(recipe, flags, said):
   done = _plan(f'--config={recipe}', *flags)
   assert done.returncode == 1 and done.stderr.startswith('error: ') and said in done.stderr, done.stderr

@@ -100,7 +100,8 @@ def _search(job, target, limit):
 
 
 def _show(plan):
-  from vit_jax.rehearsal import report, slices
+  from vit_jax.cost import slices
+  from vit_jax.rehearsal import report
   print('\n'.join(report.lines(plan, cli.recipe_name(), _MFU.value, _PRICE.value)))
   if plan.fits is False:
     print(f'\n{report.shortfall(plan)}')

@@ -80,7 +80,7 @@ def test_slices_must_be_spanned_by_data(tiny_config):
 def test_state_bytes_are_those_of_the_arrays(wide, sizes, name, ema):
   wide.optimizer.name, wide.optimizer.ema_decay = name, ema
   job = _job(wide)
-  tree = state.abstract(job.model, job.config.optimizer, mesh_lib.abstract_mesh(sizes))
+  tree = state.abstract(job.model, job.config, mesh_lib.abstract_mesh(sizes))
   size = lambda tree: sum(math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(tree))
   parameters, optimizer = estimate.state_bytes(job, sizes)
   assert parameters == pytest.approx(size((tree.params, tree.ema)), rel=0.03)  # the padding of stacked biases
@@ -143,7 +143,7 @@ def test_the_step_that_is_planned_is_the_step_that_runs(tiny_config):
   """`trace` from shapes gives the program that the true state and batch give."""
   from vit_jax.training import run as run_lib
   run = run_lib.prepare(run_config.cast(tiny_config))
-  train_state = state.create(run.model, run.config.optimizer, 0, run.mesh)
+  train_state = state.create(run.model, run.config, run.mesh)
   batch = run.place(next(run.data.train_batches(0, 0, 1)))
   step = make_train_step(run.model, run.config, run.steps, device.augment(run.config.data.augment))
   lies = jax.tree.map(lambda a: a.sharding, train_state)
