@@ -66,12 +66,12 @@ def _train(sizes, blocks='jit', model=(), execution=(), microbatches=1):
 
 def _random_state(run):
   """A state with every parameter random and all else zero, made without compiling anything."""
-  opt, rng = run.config.optimizer, np.random.default_rng(0)
-  shapes = jax.eval_shape(lambda: state.init(run.model, opt, state.hparams(opt, 0)))
+  hparams, rng = state.hparams(run.config.optimizer, 0), np.random.default_rng(0)
+  shapes = jax.eval_shape(lambda: state.init(run.model, run.config, hparams))
   zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
   params = jax.tree.map(lambda s: rng.normal(0, 0.2, s.shape).astype(np.float32), shapes.params)
-  return jax.device_put(zeros._replace(params=params, hparams=state.hparams(opt, 0)),
-                        state.shardings(run.model, opt, run.mesh))
+  return jax.device_put(zeros._replace(params=params, hparams=hparams),
+                        state.shardings(run.model, run.config, run.mesh))
 
 
 def _assert_equal(a, b):
