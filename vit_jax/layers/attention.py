@@ -29,10 +29,12 @@ def attend(q_BTHK, k_BSHK, v_BSHK, base_head_dim: int | None = None):
   not kept by the compiler.
   """
   scale = jnp.asarray(logit_scale(q_BTHK.shape[-1], base_head_dim), q_BTHK.dtype)
-  q_BHTK, k_BHSK, v_BHSK = (jnp.swapaxes(x, 1, 2) for x in (q_BTHK * scale, k_BSHK, v_BSHK))
-  logits_BHTS = jnp.einsum('bhtk,bhsk->bhts', q_BHTK, k_BHSK, preferred_element_type=jnp.float32)
+  by_heads = lambda x: constrain(x, 'batch', 'heads')  # and so are the gradients, which may else be split by tokens
+  q_BHTK, k_BHSK, v_BHSK = (by_heads(jnp.swapaxes(x, 1, 2)) for x in (q_BTHK * scale, k_BSHK, v_BSHK))
+  logits_BHTS = by_heads(jnp.einsum('bhtk,bhsk->bhts', q_BHTK, k_BHSK, preferred_element_type=jnp.float32))
   weights_BHTS = jax.nn.softmax(logits_BHTS, axis=-1).astype(v_BSHK.dtype)
-  return jnp.swapaxes(jnp.einsum('bhts,bhsk->bhtk', weights_BHTS, v_BHSK), 1, 2), weights_BHTS
+  y_BHTK = by_heads(jnp.einsum('bhts,bhsk->bhtk', weights_BHTS, v_BHSK))
+  return jnp.swapaxes(y_BHTK, 1, 2), weights_BHTS
 
 
 class SelfAttention(nnx.Module):
