@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.parallel import blocks
+from vit_jax.parallel.mesh import by_compiler
 
 # Modules are built on abstract shapes and placed by `parallel`: Flax must not place them on the way.
 nnx.use_eager_sharding(False)
@@ -24,7 +25,7 @@ class Execution:
 
 
 _POLICIES = {
-    'none': blocks.all_but_gathered,  # only where blocks gather
+    'none': blocks.all_but_gathered,  # only on a mesh
     'dots': jax.checkpoint_policies.save_from_both_policies(
         jax.checkpoint_policies.dots_with_no_batch_dims_saveable, blocks.scattered),
     'full': jax.checkpoint_policies.nothing_saveable,
@@ -61,7 +62,7 @@ class Stack(nnx.Module):
       params, inputs = layer
       return call(nnx.merge(graphdef, params), x, inputs)
 
-    if execution.remat != 'none' or execution.blocks == 'shard_map':
+    if execution.remat != 'none' or by_compiler():
       # Inside a scan nothing can merge the recomputation with the forward pass, so the barrier is not needed.
       step = jax.checkpoint(step, prevent_cse=not execution.scan, policy=_POLICIES[execution.remat])
     layers = (stacked, layer_inputs)
