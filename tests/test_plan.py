@@ -52,6 +52,18 @@ def test_a_plan_without_tpu_and_without_data(recipe):
   assert 'nothing near it fits' in said.stdout and 'chip-hours at 50% MFU' in said.stdout
 
 
+def test_without_a_compiler_the_analytic_part(recipe):
+  program = ("import runpy; from vit_jax.rehearsal import compiler; compiler.missing = lambda: 'no compiler: uv run'; "
+             "runpy.run_module('vit_jax.plan', run_name='__main__')")
+  done = subprocess.run([sys.executable, '-c', program, f'--config={recipe}', '--tpu=v5p-8', '--price=4.2'],
+                        capture_output=True, text=True, cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+  assert done.returncode == 0, done.stderr
+  for said in ('tiny: ', '4, v5p-8 (4 chips, 2x2x1)', 'data=4 fsdp=1 tensor=1', 'estimated', 'rules of thumb',
+               '60 steps', 'at $4.2 a chip-hour', 'not asked, all of this is estimated: no compiler: uv run'):
+    assert said in done.stdout, (said, done.stdout)
+  assert 'Until then: the analytic part' in done.stderr
+
+
 @pytest.mark.parametrize('flags, said', [
     (('--tpu=v5e-17',), 'no such slice is sold; the nearest: v5e-16 (16 chips, 4x4) or v5e-32 (32 chips, 4x8)'),
     (('--tpu=v5e-4', '--config.system.mesh.fsdp=3'), 'its sizes must multiply to the 4 devices of v5e-4'),

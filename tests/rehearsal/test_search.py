@@ -59,7 +59,7 @@ def test_with_good_estimates_the_fastest_that_fits_is_found(job, world):
   limit = sorted(plan.needs for plan in _all(job, 1.0))[len(_all(job, 1.0)) // 3]
   plans = search.search(job, SLICE, limit, lambda text: None)
   best = min(plan.times.floor for plan in _all(job, limit) if plan.needs <= limit)
-  assert plans[0].fits and plans[0].times.floor <= 1.02 * best
+  assert plans[0].fits and plans[0].times.floor <= 1.06 * best
   assert len(world.calls) <= search.MOST_COMPILES
 
 

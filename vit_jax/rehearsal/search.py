@@ -19,7 +19,8 @@ from vit_jax.rehearsal.plan import Plan
 MOST_COMPILES = 6
 SECONDS = 240.0
 _MOST_TENSOR = 16  # heads and columns over more chips cost more to gather than they save
-_DOUBT = 1.1  # before anything is compiled, an estimate may be off by this
+_DOUBT = 1.1  # before anything is compiled, an estimate of memory may be off by this
+_WORTH = 0.95  # of the best floor: what does not promise to be below is not worth a compile
 
 POLICIES = typing.get_args(typing.get_type_hints(Execution)['remat'])
 
@@ -133,7 +134,7 @@ def nearest_fit(job: Job, target: Slice, choice: Choice, limit_bytes: float,
 def _next(left: list[Plan], limit_bytes: float, correction: _Correction, best: float) -> Plan | None:
   """The most promising of those that should fit and beat the best floor; while nothing fits, at least the smallest."""
   likely = [plan for plan in left if correction.needs(plan) <= limit_bytes * correction.doubt
-            and correction.times(plan).floor < 0.99 * best]
+            and correction.times(plan).floor < _WORTH * best]
   if likely:
     return min(likely, key=correction.promise)
   return min(left, key=correction.needs) if best == float('inf') else None
