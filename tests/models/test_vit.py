@@ -42,6 +42,19 @@ def test_every_gradient_leaf_is_finite_and_non_zero(pool, position):
     assert all(np.abs(part).max() > 1e-7 for part in parts), name
 
 
+def test_convolutional_stem():
+  """Xiao et al. 2021, sec. 4: half the resolution and twice the channels at each step, then 1 x 1 up to the width."""
+  model = PureModel('vit', vit.Config(**SMALL | dict(patch_size=8), stem='conv', pool='gap'), (20, 28, 3), 7)
+  params = _random(model)
+  assert [params['patch_embed']['convs'][i]['kernel'].shape for i in range(3)] == [(3, 3, 3, 8), (3, 3, 8, 16),
+                                                                                   (3, 3, 16, 32)]
+  assert params['pos_embed'].shape == (3 * 4, 32)  # 20 x 28 pixels do not divide by 8: the picture is padded
+  images = jax.random.normal(jax.random.key(9), (2, 20, 28, 3))
+  grads = jax.jit(jax.grad(lambda p: jnp.sum(model.apply(p, {}, images)[0] ** 2)))(params)['patch_embed']
+  for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+    assert np.isfinite(leaf).all() and np.abs(leaf).max() > 1e-7, jax.tree_util.keystr(path)
+
+
 @pytest.mark.parametrize('execution', [Execution(scan=False), Execution(remat='dots'), Execution(remat='full'),
                                        Execution(scan=False, remat='full')], ids=str)
 def test_execution_changes_nothing(execution):
@@ -148,6 +161,8 @@ def test_stochastic_depth_drops_whole_branches_and_keeps_the_mean():
 
 @pytest.mark.parametrize('changes, message', [
     (dict(patch_size=5), r'model\.patch_size=5 does not divide the image of 16x24: set data\.image_size to \(15, 20\)'),
+    (dict(stem='conv', patch_size=6), r'model\.patch_size=6: stem=conv .* a power of two'),
+    (dict(stem='conv', patch_size=8, width=38, num_heads=2), r'model\.width=38: .* a multiple of 4'),
     (dict(num_heads=5), r'model\.num_heads=5 does not divide model\.width=32'),
     (dict(width=30, num_heads=2, pos_embed='sincos2d'), 'multiple of 4'),
     (dict(num_heads=16, pos_embed='rope2d'), 'multiple of 4 per head'),

@@ -13,9 +13,9 @@ class LayerNorm(nnx.Module):
   The epsilon of 1e-6 is the original code's. (nnx.LayerNorm mixes types implicitly, which the tests forbid.)
   """
 
-  def __init__(self, width: int, *, dtype=jnp.float32, epsilon: float = 1e-6):
-    self.scale = parameter(jnp.ones(width, jnp.float32), ('embed',))
-    self.bias = parameter(jnp.zeros(width, jnp.float32), ('embed',))
+  def __init__(self, width: int, *, axis: str | None = 'embed', dtype=jnp.float32, epsilon: float = 1e-6):
+    self.scale = parameter(jnp.ones(width, jnp.float32), (axis,))
+    self.bias = parameter(jnp.zeros(width, jnp.float32), (axis,))
     self.dtype, self.epsilon = dtype, epsilon
 
   def __call__(self, x: jax.Array) -> jax.Array:

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vit_jax.layers.conv import Conv
 from vit_jax.layers.dense import Dense, lecun_normal
+from vit_jax.layers.norm import LayerNorm
 
 
 def patchify(images_BHWC: jax.Array, patch_size: int) -> jax.Array:
@@ -25,3 +27,30 @@ class PatchEmbed(nnx.Module):
 
   def __call__(self, images_BHWC: jax.Array) -> jax.Array:
     return self.proj(patchify(images_BHWC, self.patch_size))
+
+
+class ConvStem(nnx.Module):
+  """"Early convolutions help transformers see better" (Xiao et al. 2021, sec. 4): [B, H, W, C] -> [B, T, D].
+
+  log2(p) convolutions of 3 x 3 and stride 2 whose channels double up to the width, then one of 1 x 1, in the place of
+  the p x p patch embedding: T = ceil(H/p) ceil(W/p). Each of the former is followed by a norm and a ReLU; the norm is
+  LayerNorm over the channels where the paper has batch norm, so that no example depends on its batch.
+  """
+
+  def __init__(self, patch_size: int, channels: int, width: int, *, rngs: nnx.Rngs, dtype=jnp.float32):
+    """`patch_size` is a power of two, and `width` a multiple of half of it."""
+    self.convs, self.norms = nnx.List(), nnx.List()
+    levels = patch_size.bit_length() - 1
+    for level in range(levels):
+      out = width >> (levels - 1 - level)
+      self.convs.append(Conv(channels, out, 3, rngs=rngs, stride=2, role='hidden' if level else 'input', dtype=dtype))
+      self.norms.append(LayerNorm(out, axis=None, dtype=dtype))
+      channels = out
+    self.proj = Dense((channels,), (width,), (None, 'embed'), rngs=rngs, kernel_init=lecun_normal, dtype=dtype)
+
+  def __call__(self, images_BHWC: jax.Array) -> jax.Array:
+    x_BHWC = images_BHWC
+    for conv, norm in zip(self.convs, self.norms, strict=True):
+      x_BHWC = jax.nn.relu(norm(conv(x_BHWC)))
+    x_BHWD = self.proj(x_BHWC)
+    return x_BHWD.reshape(x_BHWD.shape[0], -1, x_BHWD.shape[-1])

@@ -15,7 +15,7 @@ from vit_jax.layers.attention import AttentionPool, SelfAttention
 from vit_jax.layers.dense import Dense, parameter, zeros
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
-from vit_jax.layers.patch_embed import PatchEmbed
+from vit_jax.layers.patch_embed import ConvStem, PatchEmbed
 from vit_jax.layers.stack import Execution, Stack
 from vit_jax.parallel import blocks
 
@@ -41,6 +41,7 @@ class Config:
   depth: int = 12
   mlp_dim: int = 768
   num_heads: int = 3
+  stem: Literal['patch', 'conv'] = 'patch'  # a linear map of each patch, or convolutions of stride 2 (Xiao et al. 2021)
   pool: Literal['cls', 'gap', 'map'] = 'cls'  # CLS token, mean over patches, or attention pooling
   pos_embed: Literal['learned', 'sincos2d', 'rope2d', 'none'] = 'learned'
   qkv_bias: bool = True
@@ -70,7 +71,9 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
   for name in ('dropout', 'drop_path'):
     if not 0 <= getattr(config, name) < 1:
       raise UserError(f'model.{name}={getattr(config, name)}: must be in [0, 1)')
-  if height % patch or width % patch:
+  if config.stem == 'conv':
+    _check_conv_stem(config)
+  elif height % patch or width % patch:
     near = [f'({-(-height // patch) * patch}, {-(-width // patch) * patch})']
     if height >= patch and width >= patch:
       near.insert(0, f'({height // patch * patch}, {width // patch * patch})')
@@ -85,6 +88,16 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
   if config.pos_embed == 'rope2d' and (config.width // config.num_heads) % 4:
     raise UserError(f'model.width / model.num_heads = {config.width // config.num_heads}: '
                     'pos_embed=rope2d needs a multiple of 4 per head')
+
+
+def _check_conv_stem(config):
+  patch = config.patch_size
+  if patch < 2 or patch & (patch - 1):
+    raise UserError(f'model.patch_size={patch}: stem=conv halves the picture again and again, so it needs a power of '
+                    'two from 2')
+  if config.width % (patch // 2):
+    raise UserError(f'model.width={config.width}: stem=conv with patch_size={patch} doubles its channels up to the '
+                    f'width, so it needs a multiple of {patch // 2}')
 
 
 class EncoderBlock(nnx.Module):
@@ -127,9 +140,10 @@ class ViT(nnx.Module):
     check(config, image_shape)
     height, width, channels = image_shape
     self.config, self.execution = config, execution
-    self.grid = (height // config.patch_size, width // config.patch_size)
+    self.grid = (-(-height // config.patch_size), -(-width // config.patch_size))
     dtype = jnp.dtype(config.dtype)
-    self.patch_embed = PatchEmbed(config.patch_size, channels, config.width, rngs=rngs, dtype=dtype)
+    embed = ConvStem if config.stem == 'conv' else PatchEmbed
+    self.patch_embed = embed(config.patch_size, channels, config.width, rngs=rngs, dtype=dtype)
     tokens = self.grid[0] * self.grid[1]
     # Deviation 1/sqrt(D), as big_vision's `learn`. CLS is a learned vector already and gets no second one.
     position = jax.random.normal(rngs.params(), (tokens, config.width)) / config.width**0.5
