@@ -1,7 +1,7 @@
 """Trains one config: python -m vit_jax.main --config=configs/quickstart.py [--config.KEY=VALUE] [--workdir=DIR]
 
-The same command on the same folder goes on where it was stopped. Exit codes: 0 done, 1 an error that the message
-explains.
+The same command on the same folder goes on where it was stopped. On many hosts, start it on each of them with
+--distributed. Exit codes: 0 done, 1 an error that the message explains, 134 another process of the run was lost.
 """
 
 from absl import flags
@@ -14,6 +14,12 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'The run folder, local or a buck
 _TRUNK = flags.DEFINE_string('trunk', None, 'Start from this folder\'s checkpoint where the cooldown begins.')
 _BRANCH_STEPS = flags.DEFINE_list('branch_steps', [], 'Train the trunk of wsd or rsqrt runs into --workdir, without a '
                                   'cooldown, and keep the checkpoints of these steps: where branches begin.')
+_DISTRIBUTED = flags.DEFINE_string('distributed', 'none', 'The processes of this run: none but this one; auto (Cloud '
+                                   'TPU, GKE, Slurm, Open MPI as JAX finds them); or HOST:PORT of process 0.')
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes, with --distributed=HOST:PORT.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0, with --distributed=HOST:PORT.')
+_HEARTBEAT = flags.DEFINE_integer('heartbeat_s', 40, 'Seconds of silence after which a process is taken for dead, and '
+                                  'the others end (exit code 134).', lower_bound=5)
 _PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps to WORKDIR/profile, for XProf.')
 
 
@@ -22,6 +28,7 @@ def main() -> int:
     raise UserError('--config is missing, as in --config=configs/quickstart.py')
   # After the flags: a misspelt one is answered before JAX is imported.
   from vit_jax import host
+  from vit_jax.parallel import processes
   from vit_jax.training import config as run_config
   from vit_jax.training import folder, loop
   from vit_jax.training import run as run_lib
@@ -30,14 +37,16 @@ def main() -> int:
   host.keep_freed_memory()
   host.hush_absent_tpu()
   config = run_config.cast(_CONFIG.value)
-  branch_steps = _steps(_BRANCH_STEPS.value)
-  run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
-  workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
-  results, display = folder.finished_results(run, workdir), Display()
-  display.header(run, cli.recipe_name(), workdir)
-  if results is None:
-    results = loop.train(run, workdir, display, _PROFILE.value, _TRUNK.value)
-  display.summary(results, workdir)
+  processes.start(_DISTRIBUTED.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value)
+  with processes.leaving_at_once():
+    branch_steps = _steps(_BRANCH_STEPS.value)
+    run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
+    workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
+    results, display = processes.from_writer(lambda: folder.finished_results(run, workdir)), Display()
+    display.header(run, cli.recipe_name(), workdir)
+    if results is None:
+      results = loop.train(run, workdir, display, _PROFILE.value, _TRUNK.value)
+    display.summary(results, workdir)
   return 0
 
 

@@ -91,6 +91,28 @@ class Lines:
     self._file.close()
 
 
+class NoLines:
+  """In the place of `Lines` for a process that does not write."""
+  size = 0
+
+  def append(self, row: dict[str, Any]) -> None:
+    pass
+
+  def rewind(self, size: int) -> None:
+    pass
+
+  def upload(self) -> None:
+    pass
+
+  def close(self) -> None:
+    pass
+
+
+def events_name(process: int) -> str:
+  """events.jsonl, of further processes events-1.jsonl and so on."""
+  return EVENTS if process == 0 else EVENTS.replace('.', f'-{process}.')
+
+
 class Events(Lines):
   """events.jsonl: timings, saves, restarts, warnings, each with its wall-clock time."""
 

@@ -28,7 +28,7 @@ class MemoryBatches:
   """Batches cut out of arrays. Nothing is read ahead: a batch takes microseconds, and the device is busy meanwhile."""
 
   def __init__(self, images: np.ndarray, labels: np.ndarray, order: Callable[[int], np.ndarray], steps: range,
-               rows: slice):
+               rows: np.ndarray):
     self._images, self._labels, self._order, self._rows = images, labels, order, rows
     self._steps = iter(steps)
 
@@ -63,17 +63,17 @@ class ChunkReader:
   image_shape: tuple[int, int, int]
   seed: int
   first_step: int
-  rows: slice
+  rows: np.ndarray  # of the global batch: those of this process
 
   @property
   def chunks(self) -> int:
-    return -(-(self.rows.stop - self.rows.start) // _CHUNK)
+    return -(-len(self.rows) // _CHUNK)
 
   def __call__(self, k: int) -> Batch:
     step = self.first_step + k // self.chunks
-    start = self.rows.start + (k % self.chunks) * _CHUNK
-    stop = min(start + _CHUNK, self.rows.stop)
-    positions = self.order(step)[start:stop]
+    start = (k % self.chunks) * _CHUNK
+    rows = self.rows[start:start + _CHUNK]
+    positions = self.order(step)[rows]
     image = np.zeros((len(positions), *self.image_shape), np.uint8)
     label, weight = np.zeros(len(positions), np.int32), np.zeros(len(positions), np.float32)
     errors = []
@@ -82,7 +82,7 @@ class ChunkReader:
         continue
       i = int(self.part.examples[position])
       try:
-        image[row] = self._read(i, step, start + row)
+        image[row] = self._read(i, step, int(rows[row]))
       except BadPicture as error:
         errors.append(f'{self.part.source.where(i)}: {error}')
       else:

@@ -5,7 +5,7 @@
   for batch in batches: ...    # dict(image uint8 [b,H,W,C], label int32 [b], weight float32 [b])
   batches.close()
 
-Resuming needs nothing but `first_step`; a process of many passes `rows`, its contiguous rows of the global batch.
+Resuming needs nothing but `first_step`; a process of many passes `rows`, its rows of the global batch.
 """
 
 import math
@@ -58,7 +58,7 @@ class Data:
     """
     return self._arrays_after(split, self._transforms(split))
 
-  def train_batches(self, seed: int, first_step: int, num_steps: int, rows: slice | None = None,
+  def train_batches(self, seed: int, first_step: int, num_steps: int, rows: slice | np.ndarray | None = None,
                     workers: int = 0) -> MemoryBatches | RecordBatches:
     """Batches first_step, first_step + 1, ... of training; a pure function of (seed, step).
 
@@ -66,7 +66,7 @@ class Data:
       seed: fixes the order and the host's random transforms.
       first_step: 0, or where to go on.
       num_steps: how many batches to give.
-      rows: this process's rows of the global batch; None for all.
+      rows: this process's rows of the global batch, as an index; None for all.
       workers: processes that read and decode; 0 for threads of this one.
 
     Returns:
@@ -78,7 +78,7 @@ class Data:
     order = TrainOrder(self.unique_examples, self.config.batch_size, seed)
     return self._batches('train', order, range(first_step, first_step + num_steps), rows, seed, workers)
 
-  def eval_batches(self, split: str, batch_size: int | None = None, rows: slice | None = None,
+  def eval_batches(self, split: str, batch_size: int | None = None, rows: slice | np.ndarray | None = None,
                    workers: int = 0) -> MemoryBatches | RecordBatches:
     """All of a split, each example once, in a fixed order; the last batch is padded with weight 0.
 
@@ -116,9 +116,9 @@ class Data:
     return images, part.labels
 
   def _batches(self, split, order, steps, rows, seed, workers, evaluate=False):
-    rows = slice(*(rows or slice(None)).indices(order.batch_size)[:2])
-    if rows.stop <= rows.start:
-      raise UserError(f'rows {rows.start} to {rows.stop} of a batch of {order.batch_size}: none')
+    rows = np.arange(order.batch_size)[slice(None) if rows is None else rows]
+    if not len(rows):
+      raise UserError(f'none of the {order.batch_size} rows of a batch: at least one is needed')
     host = self._transforms(split, evaluate)
     arrays = self._arrays_after(split, host)
     if arrays is not None:

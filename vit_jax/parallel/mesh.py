@@ -53,7 +53,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
   """
   devices = devices or jax.devices()
   sizes = mesh_sizes(config, len(devices), f'{jax.default_backend()} device(s) that are here')
-  slices = len({getattr(device, 'slice_index', 0) for device in devices})
+  slices = len({getattr(device, 'slice_index', 0) if device.platform == 'tpu' else 0 for device in devices})
   types = (AxisType.Auto,) * len(AXES)
   if slices == 1:
     return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)

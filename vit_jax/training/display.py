@@ -10,15 +10,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from vit_jax.cost import hardware
+from vit_jax.parallel import processes
 from vit_jax.training import run as run_lib
 from vit_jax.training.run import Run
 
 
 class Display:
-  """Prints to a terminal (a live bar) or to a plain stream (a line per training row)."""
+  """Prints to a terminal (a live bar) or to a plain stream (a line per training row); of many processes one does."""
 
   def __init__(self, console: Console | None = None):
-    self.console = console or Console(highlight=False)
+    self.console = console or Console(highlight=False, quiet=not processes.is_writer())
     self._bar = self._task = None
     self._since, self._last_step, self._shown = 0.0, 0, ''
 
@@ -36,7 +37,8 @@ class Display:
                 f'{d.num_classes} classes, {height}x{width}x{channels}',
         'length': f'{run.steps:,} steps of {c.data.batch_size} images = {end["epochs"]:.1f} epochs, '
                   f'{end["flops"]:.2e} FLOPs',
-        'devices': f'{jax.device_count()} x {device.device_kind} ({mesh})',
+        'devices': f'{jax.device_count()} x {device.device_kind} ({mesh})' + (
+            f', {jax.process_count()} processes' if jax.process_count() > 1 else ''),
         'folder': os.fspath(workdir),
         'estimate': f'{duration(run_lib.estimate_seconds(run))} (a rough guess; the bar knows better)'}
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))

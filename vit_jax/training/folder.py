@@ -6,11 +6,13 @@ import os
 import time
 from typing import Any
 
+import jax
 from etils import epath
 
 from vit_jax import checkpoint, records
 from vit_jax import config as config_lib
 from vit_jax.errors import UserError
+from vit_jax.parallel import processes
 from vit_jax.training import branch, evaluate, state
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
@@ -36,7 +38,10 @@ def finished_results(run: Run, workdir: os.PathLike) -> dict[str, Any] | None:
 
 
 class RunFolder:
-  """The open files of a run folder: metrics.jsonl, events.jsonl, checkpoints/ and tensorboard/."""
+  """The open files of a run folder: metrics.jsonl, events.jsonl, checkpoints/ and tensorboard/.
+
+  Of many processes one writes them, but each has an event file of its own, and all save their part of a checkpoint.
+  """
 
   def __init__(self, run: Run, workdir: os.PathLike, trunk: os.PathLike | None = None):
     """Opens the folder of a run, which starts from the checkpoint where it leaves `trunk` (a folder).
@@ -48,8 +53,8 @@ class RunFolder:
     if run.branch_steps:  # earlier branches may still begin where they did
       run = dataclasses.replace(run, branch_steps=tuple(sorted({*run.branch_steps, *there.get('branch_steps', ())})))
     self.run, self.path, self._trunk = run, epath.Path(workdir), trunk
-    self.metrics = records.Lines(self.path / records.METRICS)
-    self.events = records.Events(self.path / records.EVENTS)
+    self.metrics = records.Lines(self.path / records.METRICS) if processes.is_writer() else records.NoLines()
+    self.events = records.Events(self.path / records.events_name(jax.process_index()))
     self.checkpoints = checkpoint.Checkpoints(workdir, run.config.system.keep_last, pinned=run.branch_steps)
     resumed = self.checkpoints.latest() is not None
     self.lineage = there.get('lineage') if resumed else _lineage(run, trunk) if trunk else None
@@ -71,13 +76,22 @@ class RunFolder:
         with contextlib.closing(checkpoint.Checkpoints(self._trunk, read_only=True)) as trunk:
           train_state = _restore(trunk, self.lineage['step'], train_state)
         train_state = state.reset_metrics(train_state)
-    self.val_rows = [row for row in records.read_rows(self.path / records.METRICS) if row['split'] == 'val']
+    rows = processes.from_writer(lambda: records.read_rows(self.path / records.METRICS))
+    self.val_rows = [row for row in rows if row['split'] == 'val']
     self.saved_step = step
     begins = int(train_state.step)
     self.events.append({'event': event, 'step': begins, 'steps': run.steps})
-    from tensorboardX import SummaryWriter  # half a second, not needed before
-    self._tensorboard = SummaryWriter(os.fspath(self.path / 'tensorboard'), purge_step=begins + 1)
+    if processes.is_writer():
+      from tensorboardX import SummaryWriter  # half a second, not needed before
+      self._tensorboard = SummaryWriter(os.fspath(self.path / 'tensorboard'), purge_step=begins + 1)
     return train_state
+
+  def write(self, record: dict[str, Any]) -> None:
+    """Writes run.json. Raises a UserError where this process does not see what the writer wrote."""
+    processes.from_writer(lambda: records.write_run(self.path, record))
+    if not (self.path / records.RUN).exists():
+      raise UserError(f'--workdir={self.path}: process {jax.process_index()} does not see what process 0 wrote there; '
+                      'give a bucket path or a disk that all share')
 
   def restore(self, step: int, like: TrainState) -> TrainState:
     """The state of one checkpoint, placed as `like`."""
@@ -86,8 +100,9 @@ class RunFolder:
   def log(self, row: dict[str, Any]) -> None:
     """Adds a row to metrics.jsonl and its scalars to TensorBoard."""
     self.metrics.append(row)
+    scalars = row if self._tensorboard else {}
     for name in ('loss', 'accuracy', 'learning_rate', 'grad_norm'):
-      if name in row:
+      if name in scalars:
         self._tensorboard.add_scalar(f'{row["split"]}/{name}', row[name], row['step'])
     if row['split'] == 'val':
       self.val_rows.append(row)

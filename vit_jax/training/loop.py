@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 
-from vit_jax import records
 from vit_jax.data import device
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
@@ -41,7 +40,7 @@ def train(run: Run, workdir: os.PathLike, display: Display, profile: bool = Fals
   """
   with contextlib.closing(RunFolder(run, workdir, trunk)) as folder:
     record = folder.run.record() | {'lineage': folder.lineage}
-    records.write_run(workdir, record | {'status': 'trunk' if run.branch_steps else 'running'})
+    folder.write(record | {'status': 'trunk' if run.branch_steps else 'running'})
     train_state = folder.restore_or_create()
     if begins := int(train_state.step):
       display.note(f'{"branched off" if folder.saved_step is None else "resumed"} at step {begins} of {run.steps}')
@@ -49,7 +48,8 @@ def train(run: Run, workdir: os.PathLike, display: Display, profile: bool = Fals
     train_state = loop.to_end(train_state, profile)
     results = loop.results(train_state)
     folder.events.append({'event': 'finished', 'step': results['steps']})
-  records.write_run(workdir, record | {'status': 'trunk' if run.branch_steps else 'finished', 'results': results})
+    folder.checkpoints.wait()
+    folder.write(record | {'status': 'trunk' if run.branch_steps else 'finished', 'results': results})
   return results
 
 
@@ -58,7 +58,8 @@ class _Loop:
 
   def __init__(self, run: Run, folder: RunFolder, display: Display):
     self.run, self.folder, self.display = run, folder, display
-    self._eval_step = jax.jit(mesh_lib.on(run.mesh, evaluate.make_eval_step(run.model, device.normalize)))
+    self._eval_step = jax.jit(mesh_lib.on(run.mesh, evaluate.make_eval_step(run.model, device.normalize)),
+                              out_shardings=mesh_lib.sharding(run.mesh))
     self._in_flight = collections.deque()  # (step, loss) that have not been waited for
     self.unreadable = 0  # pictures met so far that could not be read
 
@@ -71,16 +72,15 @@ class _Loop:
       return train_state
     train_step = self._compile()
     self.display.start(step, run.steps)
-    batches = run.data.train_batches(run.config.seed, step, run.steps - step, workers=run.config.system.workers)
+    batches = run.train_batches(step, lambda errors: self._report(errors, step + 1))
     with contextlib.ExitStack() as stack:
       stack.callback(self.display.stop)
       stack.enter_context(contextlib.closing(batches))
       tracer = stack.enter_context(contextlib.closing(_Tracer(folder.path / 'profile', step, run.steps, profile)))
       for batch in batches:
         tracer.before(step)
-        train_state, loss = train_step(train_state, run.place(batch))
+        train_state, loss = train_step(train_state, batch)
         step += 1
-        self._report(batches.take_errors(), step)
         self._in_flight.append((step, loss))
         self._wait(IN_FLIGHT)
         if self._due(step, run.log_every):

@@ -19,6 +19,7 @@ from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel import processes
 from vit_jax.training import branch, optimizer, parametrisation, schedule
 from vit_jax.training.config import RunConfig
 
@@ -49,22 +50,30 @@ class Run:
   def log_every(self) -> int:
     return self.config.system.log_every or max(1, math.ceil(self.steps / 50))
 
-  @functools.cached_property
-  def batch_sharding(self):
-    return mesh_lib.sharding(self.mesh, 'batch')
-
-  def place(self, batch: dict) -> dict:
-    """A process's rows of a batch as global arrays, split over the mesh."""
-    arrays = {name: batch[name] for name in ('image', 'label', 'weight')}
-    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(self.batch_sharding, a), arrays)
+  def train_batches(self, first_step: int, report: Callable[[list[str]], None]) -> Iterator[dict]:
+    """The batches from `first_step` to the end, on the devices; `report` is told of pictures that cannot be read."""
+    size, workers = self.config.data.batch_size, self.config.system.workers
+    return self._placed(size, report, lambda rows: self.data.train_batches(
+        self.config.seed, first_step, self.steps - first_step, rows, workers))
 
   def eval_batches(self, split: str, report: Callable[[list[str]], None]) -> Iterator[dict]:
-    """The split's batches on the devices; `report` is told of pictures that cannot be read."""
-    batch_size = self.config.evaluate.batch_size or self.config.data.batch_size
-    with contextlib.closing(self.data.eval_batches(split, batch_size, workers=self.config.system.workers)) as batches:
+    """All batches of a split, as `train_batches` gives those of training."""
+    size, workers = self.config.evaluate.batch_size or self.config.data.batch_size, self.config.system.workers
+    return self._placed(size, report, lambda rows: self.data.eval_batches(split, size, rows, workers))
+
+  def _placed(self, batch_size, report, read):
+    """Each process reads the rows that its devices hold."""
+    rows = processes.rows(mesh_lib.sharding(self.mesh, 'batch'), batch_size)
+    with contextlib.closing(read(rows)) as batches:
       for batch in batches:
         report(batches.take_errors())
-        yield self.place(batch)
+        yield self.place(batch, batch_size)
+
+  def place(self, batch: dict, batch_size: int | None = None) -> dict:
+    """This process's rows of a batch (of data.batch_size by default) as global arrays, split over the mesh."""
+    place = functools.partial(processes.place, mesh_lib.sharding(self.mesh, 'batch'),
+                              batch_size or self.config.data.batch_size)
+    return {name: place(batch[name]) for name in ('image', 'label', 'weight')}
 
   def position(self, step: int) -> dict[str, Any]:
     """Where a run stands after `step` steps: the fields that every row of metrics.jsonl begins with."""
@@ -137,7 +146,7 @@ def _costs(family, config, image_shape, num_classes) -> tuple[int, int, int, int
 def estimate_seconds(run: Run) -> float:
   """A rough guess of the training time: the devices' speed at the share of it that such runs reach."""
   share = 0.35  # of peak (chips in the table) or of a large matmul (others)
-  per_second = share * hardware.matmul_speed(jax.devices()[0]) * jax.device_count()
+  per_second = share * hardware.matmul_speed(jax.local_devices()[0]) * jax.device_count()
   return run.position(run.steps)['flops'] / per_second
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import flax.serialization
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -57,8 +58,8 @@ def zero_metrics() -> dict:
 
 def reset_metrics(state: TrainState) -> TrainState:
   """The state with its sums at zero, lying where they lay."""
-  zero = jax.tree.map(lambda z, old: jax.device_put(z, old.sharding), zero_metrics(), state.metrics)
-  return state._replace(metrics=zero)
+  zero = lambda old: jax.make_array_from_callback(old.shape, old.sharding, lambda _: np.zeros(old.shape, old.dtype))
+  return state._replace(metrics=jax.tree.map(zero, state.metrics))
 
 
 def shardings(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:

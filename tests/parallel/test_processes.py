@@ -1,0 +1,183 @@
+"""Several real processes on this machine (gloo), beside one."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from vit_jax import records
+from vit_jax.errors import UserError
+from vit_jax.parallel import processes
+
+ROOT = pathlib.Path(__file__).parents[2]
+DEVICES = 4  # of all processes together
+RECIPE = '''
+from vit_jax import config
+
+def get_config():
+  c = config.defaults('vit')
+  c.model.patch_size, c.model.pool = 4, 'gap'
+  c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 2, 32, 2
+  c.data.augment.crop, c.data.augment.mixup = 'inception', 0.2
+  c.data.batch_size, c.model.dropout = 32, 0.1
+  c.train.steps = 30
+  c.evaluate.every, c.system.log_every, c.system.save_every = 10, 1, 10
+  return c
+'''
+# What each process reads: the rows that it owns, and their pictures.
+READ = '''
+import sys
+import jax, numpy as np
+jax.config.update('jax_platforms', 'cpu')
+from vit_jax import config
+from vit_jax.parallel import mesh, processes
+from vit_jax.training import config as run_config, run
+recipe, out, address, count, index = sys.argv[1:]
+if int(count) > 1:
+  processes.start(address, int(count), int(index))
+r = run.prepare(run_config.cast(config.load_recipe(recipe)))
+rows = processes.rows(mesh.sharding(r.mesh, 'batch'), 32)
+for name, batches in (('train', r.data.train_batches(0, 5, 2, rows)), ('val', r.data.eval_batches('val', 32, rows))):
+  batches = list(batches)
+  np.savez(f'{out}/{name}-{index}.npz', rows=rows, **{k: np.stack([b[k] for b in batches]) for k in batches[0]})
+for batch in r.train_batches(5, lambda errors: None):
+  total = jax.jit(lambda x: x.astype('uint32').sum(), out_shardings=mesh.sharding(r.mesh))(batch['image'])
+  print('sum', int(total))
+  break
+'''
+
+
+def _port():
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    return s.getsockname()[1]
+
+
+def _start(count, command):
+  """`count` processes with DEVICES devices in all; `command` gives the words after python for (address, index)."""
+  address = f'127.0.0.1:{_port()}'
+  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(DEVICES // count)}
+  return [subprocess.Popen([sys.executable, *command(address, index)], cwd=ROOT, env=environment, text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE) for index in range(count)]
+
+
+def _finish(started):
+  outputs = [process.communicate(timeout=240) for process in started]
+  return [process.returncode for process in started], outputs
+
+
+def _spoken(out):
+  return '\n'.join(line for line in out.splitlines() if not line.startswith('[Gloo]'))
+
+
+def _train(recipe, workdir, count, *flags):
+  def command(address, index):
+    joined = [f'--distributed={address}', f'--num_processes={count}', f'--process_id={index}'] if count > 1 else []
+    return ['-m', 'vit_jax.main', f'--config={recipe}', f'--workdir={workdir}', *joined, *flags]
+  return _start(count, command)
+
+
+@pytest.fixture(name='recipe', scope='module')
+def _recipe(tmp_path_factory):
+  path = tmp_path_factory.mktemp('recipe') / 'tiny.py'
+  path.write_text(RECIPE)
+  return path
+
+
+@pytest.fixture(name='alone', scope='module')
+def _alone(recipe, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('alone') / 'run'
+  codes, outputs = _finish(_train(recipe, workdir, 1))
+  assert codes == [0], outputs
+  return workdir
+
+
+@pytest.mark.parametrize('count, mesh', [(2, ()), (4, ('--config.system.mesh.preset=fsdp_tp',))])
+def test_many_processes_train_as_one(recipe, alone, tmp_path, count, mesh):
+  codes, outputs = _finish(_train(recipe, tmp_path / 'run', count, *mesh))
+  assert codes == [0] * count, outputs
+  assert 'test accuracy' in outputs[0][0]
+  assert not any(_spoken(out) for out, _ in outputs[1:]), 'one process speaks'
+  ours, theirs = (records.read_rows(folder / 'metrics.jsonl') for folder in (tmp_path / 'run', alone))
+  assert [(r['split'], r['step']) for r in ours] == [(r['split'], r['step']) for r in theirs]
+  for a, b in zip(ours, theirs):
+    if a['step'] <= 20:
+      np.testing.assert_allclose(a['loss'], b['loss'], rtol=1e-5)
+    assert a['loss'] == pytest.approx(b['loss'], rel=2e-3)
+  record = records.read_run(tmp_path / 'run')
+  assert record['status'] == 'finished' and record['devices']['processes'] == count
+  # The same command again prints the results, and one process alone goes on from a checkpoint that many saved.
+  record['status'] = record.pop('results') and 'running'
+  records.write_run(tmp_path / 'run', record)
+  codes, outputs = _finish(_train(recipe, tmp_path / 'run', 1))
+  assert codes == [0] and 'resumed at step 30' in outputs[0][0], outputs
+
+
+@pytest.mark.parametrize('count, mesh', [(2, ''), (4, 'c.system.mesh.preset = "fsdp_tp"')])
+def test_their_batches_are_those_of_one(tmp_path, count, mesh):
+  recipe, sums = tmp_path / 'recipe.py', {}
+  recipe.write_text(RECIPE.replace('  return c', f'  {mesh or "pass"}\n  return c'))
+  for n in (1, count):
+    out = tmp_path / str(n)
+    out.mkdir()
+    codes, outputs = _finish(_start(n, lambda address, i: ['-c', READ, recipe, out, address, str(n), str(i)]))
+    assert codes == [0] * n, outputs
+    sums[n] = {_spoken(out) for out, _ in outputs}
+  assert len(sums[1]) == 1 and sums[1] == sums[count]  # the global array, on every process
+  for name in ('train', 'val'):
+    whole, seen = np.load(tmp_path / '1' / f'{name}-0.npz'), set()
+    for index in range(count):
+      part = np.load(tmp_path / str(count) / f'{name}-{index}.npz')
+      seen |= set(part['rows'])
+      for key in ('image', 'label', 'weight'):
+        np.testing.assert_array_equal(part[key], whole[key][:, part['rows']])
+    assert seen == set(range(32))
+
+
+def test_an_error_of_all_is_told_and_ends_all(recipe, alone, tmp_path):
+  codes, outputs = _finish(_train(recipe, alone, 2, '--config.seed=1'))
+  assert codes == [1, 1] and 'holds another run' in outputs[0][1] and 'Traceback' not in outputs[0][1] + outputs[1][1]
+
+
+def test_a_lost_process_ends_the_others(recipe, tmp_path):
+  """Long before JAX's own 100 s, and with a code that an engine tries again."""
+  started = _train(recipe, tmp_path / 'run', 2, '--config.train.steps=100000', '--heartbeat_s=6',
+                   '--config.evaluate.every=100000', '--config.system.save_every=100000')
+  try:
+    for line in started[0].stdout:
+      if line.startswith('step '):
+        break
+    started[1].kill()
+    started[0].stdout.close()
+    started[0].wait(timeout=60)
+  finally:
+    for process in started:
+      process.kill()
+  assert started[0].returncode not in (0, 1)
+  events = (tmp_path / 'run' / 'events.jsonl').read_text().splitlines()
+  assert json.loads(events[0])['event'] == 'start'
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (('10.0.0.2',), r'--distributed=10\.0\.0\.2: want none, auto, or HOST:PORT'),
+    (('10.0.0.2:80',), '--num_processes is missing'),
+    (('10.0.0.2:80', 2), '--process_id is missing'),
+    (('10.0.0.2:80', 2, 2), r'--process_id=2: want 0 to 1'),
+    (('none', 2), r'--num_processes=2: only with --distributed=HOST:PORT'),
+    (('auto',), r'--distributed=auto: the processes did not come together'),
+])
+def test_bad_arguments(arguments, message, monkeypatch):
+  for name in list(os.environ):
+    if name.startswith(('SLURM_', 'OMPI_', 'KUBERNETES_', 'TPU_')):
+      monkeypatch.delenv(name)
+  with pytest.raises(UserError, match=message):
+    processes.start(*arguments)
+
+
+def test_one_process_decides_for_itself():
+  assert processes.is_writer() and processes.from_writer(lambda: {'a': [1, None]}) == {'a': [1, None]}

@@ -1,0 +1,136 @@
+"""One program on many hosts: how its processes find one another, and who of them writes.
+
+Every process runs the same code on the same arguments; between them they hold one mesh. What only one may do (logs,
+run.json, the screen) the writer does; what must be decided once is decided by the writer and told to the others.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
+
+from vit_jax.errors import UserError
+
+
+def start(distributed: str, num_processes: int | None = None, process_id: int | None = None,
+          heartbeat_s: int = 40) -> None:
+  """Joins the processes of a run; to be called once, before JAX looks for its devices.
+
+  Args:
+    distributed: 'none': this process is all there is. 'auto': the cluster is found as JAX finds it (Cloud TPU and GKE,
+      Slurm, Open MPI, Kubernetes). HOST:PORT: where process 0 listens; the next two are then needed.
+    num_processes: how many there are.
+    process_id: which one this is, from 0.
+    heartbeat_s: a process that was not heard of for so long is dead, and the others end with exit code 134. Compiling
+      does not silence a process.
+
+  Raises:
+    UserError: arguments that do not fit one another, or no cluster to be found.
+  """
+  by_hand = {'num_processes': num_processes, 'process_id': process_id}
+  given = [f'--{name}={value}' for name, value in by_hand.items() if value is not None]
+  if distributed in ('none', 'auto'):
+    if given:
+      raise UserError(f'{given[0]}: only with --distributed=HOST:PORT, where process 0 listens')
+    if distributed == 'none':
+      return
+    address = {}
+  else:
+    host, colon, port = distributed.rpartition(':')
+    if not (host and colon and port.isdigit()):
+      raise UserError(f'--distributed={distributed}: want none, auto, or HOST:PORT of process 0, such as 10.0.0.2:8476')
+    if missing := [name for name, value in by_hand.items() if value is None]:
+      raise UserError(f'--distributed={distributed}: --{missing[0]} is missing')
+    if not 0 <= process_id < num_processes:
+      raise UserError(f'--process_id={process_id}: want 0 to {num_processes - 1}, with --num_processes={num_processes}')
+    address = {'coordinator_address': distributed, **by_hand}
+  try:
+    jax.distributed.initialize(**address, heartbeat_timeout_seconds=heartbeat_s)
+  except (ValueError, RuntimeError) as error:
+    raise UserError(f'--distributed={distributed}: the processes did not come together: {error}. Without a cluster: '
+                    '--distributed=none') from error
+
+
+@contextlib.contextmanager
+def leaving_at_once():
+  """Ends this process at once where the body fails, if there are others.
+
+  An orderly end would wait for them, and they wait for this one's part of the step. So they see that it is gone, and
+  end too (see `start`).
+  """
+  try:
+    yield
+  except (Exception, KeyboardInterrupt) as error:
+    if jax.process_count() == 1:
+      raise
+    if isinstance(error, UserError):
+      print(f'error: {error}', file=sys.stderr)
+    else:
+      traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def is_writer() -> bool:
+  """Whether this process writes the logs and speaks to the user."""
+  return jax.process_index() == 0
+
+
+def from_writer(decide: Callable[[], Any]) -> Any:
+  """What `decide` gives on the writer, on every process; nothing else calls it. All processes must come here.
+
+  Args:
+    decide: returns a JSON value.
+
+  Raises:
+    UserError: on every process, where `decide` raises it.
+  """
+  if jax.process_count() == 1:
+    return decide()
+  message = {}
+  if is_writer():
+    try:
+      message = {'value': decide()}
+    except UserError as error:
+      message = {'error': str(error)}
+  text = np.frombuffer(json.dumps(message).encode(), np.uint8)
+  length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))  # the others need to know what to receive
+  text = multihost_utils.broadcast_one_to_all(text if is_writer() else np.zeros(length, np.uint8))
+  message = json.loads(np.asarray(text).tobytes())
+  if 'error' in message:
+    raise UserError(message['error'])
+  return message['value']
+
+
+@functools.lru_cache
+def rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
+  """The rows of a global batch that lie on this process's devices, in order.
+
+  They follow one another where the mesh goes through the processes one by one; on a TPU slice it need not, as it
+  follows the wires. Processes that are split along `tensor` share rows.
+  """
+  parts = sharding.addressable_devices_indices_map((batch_size,)).values()
+  return np.unique(np.concatenate([np.arange(batch_size)[part] for part in parts]))
+
+
+def place(sharding: NamedSharding, batch_size: int, local: np.ndarray) -> jax.Array:
+  """The global array of `batch_size` rows, of which `local` are those that `rows` names."""
+  if jax.process_count() == 1:
+    return jax.device_put(local, sharding)
+  mine = rows(sharding, batch_size)
+
+  def part(index):
+    first, stop, _ = index[0].indices(batch_size)
+    return local[np.searchsorted(mine, first):np.searchsorted(mine, stop)]
+
+  return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, part)
