@@ -1,17 +1,19 @@
 """Several real processes on this machine (gloo), beside one."""
 
-import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from vit_jax import records
 from vit_jax.errors import UserError
+from vit_jax.launch import task
 from vit_jax.parallel import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -120,14 +122,17 @@ def test_many_processes_train_as_one(recipe, alone, tmp_path, count, mesh):
 
 @pytest.mark.parametrize('count, mesh', [(2, ''), (4, 'c.system.mesh.preset = "fsdp_tp"')])
 def test_their_batches_are_those_of_one(tmp_path, count, mesh):
-  recipe, sums = tmp_path / 'recipe.py', {}
+  recipe = tmp_path / 'recipe.py'
   recipe.write_text(RECIPE.replace('  return c', f'  {mesh or "pass"}\n  return c'))
-  for n in (1, count):
+
+  def read(n):
     out = tmp_path / str(n)
     out.mkdir()
     codes, outputs = _finish(_start(n, lambda address, i: ['-c', READ, recipe, out, address, str(n), str(i)]))
     assert codes == [0] * n, outputs
-    sums[n] = {_spoken(out) for out, _ in outputs}
+    return {_spoken(out) for out, _ in outputs}
+
+  sums = {n: read(n) for n in (1, count)}
   assert len(sums[1]) == 1 and sums[1] == sums[count]  # the global array, on every process
   for name in ('train', 'val'):
     whole, seen = np.load(tmp_path / '1' / f'{name}-0.npz'), set()
@@ -144,23 +149,23 @@ def test_an_error_of_all_is_told_and_ends_all(recipe, alone, tmp_path):
   assert codes == [1, 1] and 'holds another run' in outputs[0][1] and 'Traceback' not in outputs[0][1] + outputs[1][1]
 
 
-def test_a_lost_process_ends_the_others(recipe, tmp_path):
+@pytest.mark.parametrize('fault', [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_process_ends_the_others(recipe, tmp_path, fault):
   """Long before JAX's own 100 s, and with a code that an engine tries again."""
-  started = _train(recipe, tmp_path / 'run', 2, '--config.train.steps=100000', '--heartbeat_s=6',
+  log = tmp_path / 'run' / 'metrics.jsonl'
+  started = _train(recipe, tmp_path / 'run', 2, '--config.train.steps=100000', '--heartbeat_s=8',
                    '--config.evaluate.every=100000', '--config.system.save_every=100000')
   try:
-    for line in started[0].stdout:
-      if line.startswith('step '):
-        break
-    started[1].kill()
-    started[0].stdout.close()
-    started[0].wait(timeout=60)
+    while not (log.exists() and log.read_text().count('\n') > 3):
+      assert started[0].poll() is None, started[0].communicate()
+      time.sleep(0.2)
+    started[1].send_signal(fault)
+    errors = started[0].communicate(timeout=120)[1]
   finally:
     for process in started:
       process.kill()
-  assert started[0].returncode not in (0, 1)
-  events = (tmp_path / 'run' / 'events.jsonl').read_text().splitlines()
-  assert json.loads(events[0])['event'] == 'start'
+  assert started[0].returncode in (processes.LOST, -signal.SIGABRT), errors
+  assert processes.LOST in task.RETRY_CODES
 
 
 @pytest.mark.parametrize('arguments, message', [

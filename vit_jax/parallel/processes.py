@@ -60,12 +60,21 @@ def start(distributed: str, num_processes: int | None = None, process_id: int | 
                     '--distributed=none') from error
 
 
+LOST = 134  # 128 + SIGABRT: what JAX ends a process with when it misses the heartbeat of another
+
+
+def _lost(error):
+  """Whether a collective broke off. The other errors of a running program are of memory, and would come again."""
+  return isinstance(error, jax.errors.JaxRuntimeError) and 'RESOURCE_EXHAUSTED' not in str(error)
+
+
 @contextlib.contextmanager
 def leaving_at_once():
   """Ends this process at once where the body fails, if there are others.
 
   An orderly end would wait for them, and they wait for this one's part of the step. So they see that it is gone, and
-  end too (see `start`).
+  end too (see `start`). Exit codes: 1 for an error of this process, LOST where a step failed because another one is
+  gone: the same command goes on then.
   """
   try:
     yield
@@ -78,7 +87,7 @@ def leaving_at_once():
       traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+    os._exit(130 if isinstance(error, KeyboardInterrupt) else LOST if _lost(error) else 1)
 
 
 def is_writer() -> bool:

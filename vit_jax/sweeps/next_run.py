@@ -223,7 +223,8 @@ def _rate_rule(points, configs, dial):
 def _unruled(configs, index, ladder):
   """`data.batch_size 64, as in the nearest run (of 32, 64)` for fields that differ and that no rule covers."""
   ruled = {'optimizer.learning_rate', 'seed', *(f'model.{name}' for name in (ladder.dial, *ladder.rules))}
-  flat = [dict(_leaves(config)) for config in configs]
+  default = dict(_leaves(config_lib.defaults(configs[index]['family']).to_dict()))  # of fields younger than a run
+  flat = [default | dict(_leaves(config)) for config in configs]
   for key, value in flat[index].items():
     found = {str(f.get(key)) for f in flat}
     if len(found) > 1 and key not in ruled and key.partition('.')[0] not in ('train', 'system'):
