@@ -222,7 +222,7 @@ def test_errors(options, message):
 
 def test_rows_outside_the_batch_and_unknown_splits():
   data = open_data(MEMORY)
-  with pytest.raises(UserError, match='rows 40 to 40 of a batch of 40'):
+  with pytest.raises(UserError, match='none of the 40 rows of a batch'):
     data.train_batches(0, 0, 1, rows=slice(50, 60))
   with pytest.raises(UserError, match="split 'valid'; one of train, val, test"):
     data.size('valid')
