@@ -1,10 +1,13 @@
 """Checkpoints: plain nested dicts of arrays and a small JSON record, through orbax.
 
-On disk there is nothing of Flax's or optax's classes: any version, and any other program, can read it.
+On disk there is nothing of Flax's or optax's classes: any version, and any other program, can read it. The record
+carries a digest of every array and a checksum of itself, so that a checkpoint that has changed on disk is noticed.
 """
 
+import json
 import os
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,43 +15,59 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from vit_jax import digest
+from vit_jax.errors import UserError
+
 FOLDER = 'checkpoints'
+
+
+class Damaged(UserError):
+  """A checkpoint that is not what was saved; the message says what is wrong with it."""
 
 
 class Checkpoints:
   """The checkpoints of one run folder: saved in the background, the last few, the best and the pinned ones kept."""
 
-  def __init__(self, workdir: os.PathLike, keep_last: int = 2, pinned: Sequence[int] = (), read_only: bool = False):
+  def __init__(self, workdir: os.PathLike, keep_last: int = 2, pinned: Sequence[int] = (),
+               keep_every: int | None = None, penalty: Callable[[int], float | None] = lambda step: None,
+               read_only: bool = False):
     """Opens the folder, and makes it where it is missing.
 
     Args:
       workdir: the run folder.
       keep_last: how many of the newest are kept, beside the best.
       pinned: steps whose checkpoints are never cleared away.
+      keep_every: neither are those of multiples of this.
+      penalty: the metric of a step, lower is better; the checkpoint with the lowest is kept. None: no candidate.
       read_only: touch nothing: another process may be writing there.
     """
-    best = preservation_policy.BestN(get_metric_fn=lambda metrics: -metrics['lowest'], n=1,
-                                     keep_checkpoints_without_metrics=False)
-    keep = [preservation_policy.LatestN(keep_last), best, preservation_policy.CustomSteps(pinned)]
-    folder = epath.Path(workdir) / FOLDER
+    keep = [preservation_policy.LatestN(keep_last), preservation_policy.CustomSteps(pinned), _Best(penalty)]
+    if keep_every:
+      keep.append(preservation_policy.EveryNSteps(keep_every))
+    self._folder = epath.Path(workdir) / FOLDER
+    if '://' not in os.fspath(self._folder):
+      self._folder = self._folder.absolute()
     self._manager = ocp.CheckpointManager(
-        folder if '://' in os.fspath(folder) else folder.absolute(),
-        options=ocp.CheckpointManagerOptions(
+        self._folder, options=ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(keep), read_only=read_only,
             create=not read_only, cleanup_tmp_directories=not read_only, enable_async_checkpointing=True))
 
-  def save(self, step: int, tree: dict[str, Any], record: dict[str, Any], metric: float | None = None) -> None:
+  def save(self, step: int, tree: dict[str, Any], record: dict[str, Any]) -> None:
     """Starts saving; returns once the arrays are copied off the device.
 
     Args:
       step: the number of finished steps.
       tree: nested dicts of arrays.
       record: JSON values.
-      metric: lower is better; the checkpoint with the lowest is kept. None: not a candidate.
     """
+    record = _sealed(record | {'arrays': digest.digests(tree)})
     self._manager.save(
-        step, args=ocp.args.Composite(state=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(record)),
-        metrics=None if metric is None else {'lowest': metric}, force=True)
+        step, args=ocp.args.Composite(state=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(record)), force=True)
+
+  def saving(self) -> bool:
+    """Whether a save is still on its way to the disk; one that failed raises what went wrong."""
+    self._manager.check_for_errors()
+    return self._manager.is_saving_in_progress()
 
   def latest(self) -> int | None:
     """The newest finished checkpoint's step."""
@@ -59,13 +78,29 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def record(self, step: int) -> dict[str, Any]:
-    """The JSON record of a checkpoint."""
-    return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record
+    """The JSON record of a checkpoint. Raises Damaged."""
+    return _read(lambda: _unsealed(self._part(step, record=ocp.args.JsonRestore()).record))
 
   def restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
-    """The arrays of a checkpoint, placed as `like` (ShapeDtypeStructs with shardings) says."""
-    restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))
-    return restored.state
+    """The arrays of a checkpoint, placed as `like` (ShapeDtypeStructs with shardings) says. Raises Damaged."""
+    expected = self.record(step).get('arrays')  # none where it was saved before there were digests
+    tree = _read(lambda: self._part(step, state=ocp.args.StandardRestore(like)).state)
+    found = digest.digests(tree) if expected else None
+    if found != expected:
+      wrong = sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path))
+      raise Damaged(f'{len(wrong)} of {len(expected)} arrays are not what was saved ({", ".join(wrong[:3])})')
+    return tree
+
+  def set_aside(self, step: int) -> epath.Path:
+    """Gives a checkpoint's folder another name; returns where it now lies. `reload` then takes note."""
+    names = (f'damaged-{step}', *(f'damaged-{step}-{i}' for i in range(2, 1000)))
+    there = next(path for path in map(self._folder.joinpath, names) if not path.exists())
+    (self._folder / str(step)).rename(there)
+    return there
+
+  def reload(self) -> None:
+    """Looks again at what is on disk."""
+    self._manager.reload()
 
   def wait(self) -> None:
     """Until what was started is on disk."""
@@ -75,7 +110,57 @@ class Checkpoints:
     self._manager.wait_until_finished()
     self._manager.close()
 
+  def _part(self, step, **items):
+    return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+
+class _Best(preservation_policy.PreservationPolicy):
+  """Keeps the checkpoint with the lowest penalty, the later of equals."""
+
+  def __init__(self, penalty):
+    self._penalty = penalty
+
+  def should_preserve(self, checkpoints, *, context):
+    penalties = {info.step: self._penalty(info.step) for info in checkpoints}
+    known = [step for step in sorted(penalties, reverse=True) if penalties[step] is not None]
+    best = min(known, key=penalties.get, default=None)
+    return [info.step == best for info in checkpoints]
+
 
 def abstract(tree: dict[str, Any]) -> dict[str, Any]:
   """Shapes, types and shardings of a tree of arrays: what `restore` wants."""
   return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tree)
+
+
+def _read(read):
+  """What `read` gives; Damaged where it fails twice, since a network may fail once.
+
+  The libraries below raise a dozen kinds of exceptions at damaged files. Being out of memory is none of those.
+  """
+  for last in (False, True):
+    try:
+      return read()
+    except Damaged:
+      raise
+    except Exception as error:
+      if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+        raise
+      if last:
+        words = ' '.join(str(error).split()) or type(error).__name__
+        raise Damaged(words if len(words) <= 200 else words[:200] + ' ...') from error
+
+
+def _sealed(record):
+  return record | {'checksum': _checksum(record)}
+
+
+def _unsealed(record):
+  """The record without its checksum, which must be right; one from before there were checksums has no digests."""
+  rest = {key: value for key, value in record.items() if key != 'checksum'}
+  if ('checksum' in record or 'arrays' in rest) and record.get('checksum') != _checksum(rest):
+    raise Damaged('its record is not what was saved')
+  return rest
+
+
+def _checksum(record):
+  return zlib.crc32(json.dumps(record, sort_keys=True).encode())

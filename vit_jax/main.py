@@ -1,7 +1,14 @@
 """Trains one config: python -m vit_jax.main --config=configs/quickstart.py [--config.KEY=VALUE] [--workdir=DIR]
 
 The same command on the same folder goes on where it was stopped. On many hosts, start it on each of them with
---distributed. Exit codes: 0 done, 1 an error that the message explains, 134 another process of the run was lost.
+--distributed. Exit codes:
+
+  0    done
+  1    an error that the message explains: the next try would meet it again
+  42   told to stop (SIGTERM or Ctrl-C), and saved: the same command goes on
+  130  stopped at once by a second Ctrl-C; 143 by a SIGTERM before there was anything to save
+  134  another process of the run was lost: the same command goes on
+"""
 """
 
 from absl import flags
@@ -27,10 +34,12 @@ def main() -> int:
   if _CONFIG.value is None:
     raise UserError('--config is missing, as in --config=configs/quickstart.py')
   # After the flags: a misspelt one is answered before JAX is imported.
+  from vit_jax import goodput
+  clock = goodput.Clock()  # before the imports, which every start pays for
   from vit_jax import host
   from vit_jax.parallel import processes
   from vit_jax.training import config as run_config
-  from vit_jax.training import folder, loop
+  from vit_jax.training import folder, loop, stop
   from vit_jax.training import run as run_lib
   from vit_jax.training.display import Display
 
@@ -45,7 +54,11 @@ def main() -> int:
     results, display = processes.from_writer(lambda: folder.finished_results(run, workdir)), Display()
     display.header(run, cli.recipe_name(), workdir)
     if results is None:
-      results = loop.train(run, workdir, display, _PROFILE.value, _TRUNK.value)
+      try:
+        results = loop.train(run, workdir, display, _PROFILE.value, _TRUNK.value, clock)
+      except stop.Stopped:
+        display.stopped(workdir)
+        return stop.PREEMPTED
     display.summary(results, workdir)
   return 0
 

@@ -9,11 +9,14 @@ import math
 import os
 import tempfile
 import time
+import zlib
 from typing import Any
 
 from etils import epath
 
-RUN, METRICS, EVENTS = 'run.json', 'metrics.jsonl', 'events.jsonl'
+from vit_jax.errors import UserError
+
+RUN, METRICS, EVENTS, CHECKPOINTS = 'run.json', 'metrics.jsonl', 'events.jsonl', 'checkpoints'
 
 
 def write_run(folder: os.PathLike, fields: dict[str, Any]) -> None:
@@ -26,16 +29,60 @@ def write_run(folder: os.PathLike, fields: dict[str, Any]) -> None:
 
 
 def read_run(folder: os.PathLike) -> dict[str, Any] | None:
-  """run.json of a run folder, None where there is none."""
+  """run.json of a run folder, None where there is none.
+
+  Raises:
+    UserError: it is not what a run writes.
+  """
   path = epath.Path(folder) / RUN
-  return json.loads(path.read_text()) if path.exists() else None
+  if not path.exists():
+    return None
+  fields = _parse(path.read_bytes(), os.fspath(path))
+  for name, kinds in _KINDS.items():
+    value = fields.get(name)
+    if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+      raise UserError(f'{path}: {name} is {_short(value)}, where {kinds[0].__name__} is needed')
+  return fields
+
+
+# What the readers of run.json count on, where a field is there. A lineage used to be a name.
+_KINDS = {'config': (dict,), 'config_hash': (str,), 'status': (str,), 'params': (int,), 'params_non_embedding': (int,),
+          'flops_per_example_train': (int, float), 'data': (dict,), 'results': (dict,), 'branch_steps': (list,),
+          'lineage': (dict, str)}
 
 
 def read_rows(path: os.PathLike) -> list[dict[str, Any]]:
-  """The rows of a .jsonl file; a last line that was cut off by a kill is left out."""
+  """The rows of a .jsonl file; a last line that was cut off by a kill is left out.
+
+  Raises:
+    UserError: a line that is no JSON object.
+  """
   path = epath.Path(path)
-  lines = path.read_text().split('\n') if path.exists() else []
-  return [json.loads(line) for line in lines[:-1]]  # what follows the last newline is empty or half a line
+  lines = path.read_bytes().split(b'\n') if path.exists() else []
+  # What follows the last newline is empty or half a line.
+  return [_parse(line, f'{os.fspath(path)}, line {number}') for number, line in enumerate(lines[:-1], 1)]
+
+
+def _parse(content, where):
+  """A JSON object from bytes; UserError for anything else."""
+  try:
+    value = json.loads(content.decode())
+  except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of thousands of digits, or a bomb
+    raise UserError(f'{where}: not JSON ({_short(error)}); was the file damaged?') from error
+  if not isinstance(value, dict):
+    raise UserError(f'{where}: {_short(value)}, where an object is needed')
+  return value
+
+
+def _short(value):
+  text = str(value) if isinstance(value, Exception) else repr(value)
+  return text if len(text) <= 100 else text[:100] + ' ...'
+
+
+def saved_steps(folder: os.PathLike) -> list[int]:
+  """The steps of a run's finished checkpoints (one that is being written has another name)."""
+  checkpoints = epath.Path(folder) / CHECKPOINTS
+  return sorted(int(p.name) for p in checkpoints.iterdir() if p.name.isdecimal()) if checkpoints.exists() else []
 
 
 class Lines:
@@ -51,36 +98,60 @@ class Lines:
     else:
       self._path.parent.mkdir(parents=True, exist_ok=True)
       self._local = self._path
-    self._file = open(self._local, 'ab')
+    self._open()
+
+  def _open(self):
+    self._file = open(self._local, 'ab', buffering=0)  # what a full disk refuses must not wait in a buffer
+    content = self._local.read_bytes()
+    self.size, self.crc32 = len(content), zlib.crc32(content)  # of what is in the file
 
   def append(self, row: dict[str, Any]) -> None:
-    """Writes one line and hands it to the operating system: a killed process loses nothing."""
-    line = json.dumps({key: _finite(value) for key, value in row.items()})
-    self._file.write(line.encode() + b'\n')
-    self._file.flush()
+    """Writes one line and hands it to the operating system: a killed process loses nothing.
 
-  @property
-  def size(self) -> int:
-    """Bytes so far."""
-    return self._file.tell()
+    Raises:
+      OSError: the disk is full, for one; the file then ends with the line before.
+    """
+    line = json.dumps({key: _finite(value) for key, value in row.items()}).encode() + b'\n'
+    left = line
+    try:
+      while left:
+        left = left[self._file.write(left):]
+    except OSError:
+      os.truncate(self._local, self.size)
+      raise
+    self.size, self.crc32 = self.size + len(line), zlib.crc32(line, self.crc32)
+
+  def changed(self, size: int, crc32: int | None) -> str | None:
+    """What is wrong with the first `size` bytes, in words; None where they are those of that checksum."""
+    content = self._local.read_bytes()
+    if len(content) < size:
+      return f'{self._path.name} has {len(content)} bytes, {size} when the checkpoint was saved: lines were lost'
+    if crc32 is not None and zlib.crc32(content[:size]) != crc32:
+      return f'{self._path.name} has changed since the checkpoint was saved'
+    return None
 
   def rewind(self, size: int) -> None:
     """Cuts the file back to `size` bytes; the tail is kept in NAME.discarded.jsonl beside it."""
+    if fault := self.changed(size, None):
+      raise OSError(fault)
     self._file.close()
     content = self._local.read_bytes()
-    if len(content) < size:
-      raise OSError(f'{self._path} has {len(content)} bytes, {size} when the checkpoint was saved: lines were lost')
     if tail := content[size:]:
-      discarded = self._path.with_name(self._path.stem + '.discarded.jsonl')
-      kept = discarded.read_bytes() if discarded.exists() else b''
-      discarded.write_bytes(kept + tail + (b'' if tail.endswith(b'\n') else b'\n'))
+      self._discard(tail if tail.endswith(b'\n') else tail + b'\n')
     os.truncate(self._local, size)
-    self._file = open(self._local, 'ab')
+    self._open()
     self.upload()
+
+  def _discard(self, tail):
+    path = self._path.with_name(self._path.stem + '.discarded.jsonl')
+    if self._remote:
+      path.write_bytes((path.read_bytes() if path.exists() else b'') + tail)
+    else:
+      with open(path, 'ab') as file:
+        file.write(tail)
 
   def upload(self) -> None:
     """Makes what was written durable: called before each save."""
-    self._file.flush()
     if self._remote:
       self._local.copy(self._path, overwrite=True)
     else:
@@ -93,7 +164,7 @@ class Lines:
 
 class NoLines:
   """In the place of `Lines` for a process that does not write."""
-  size = 0
+  size = crc32 = 0
 
   def append(self, row: dict[str, Any]) -> None:
     pass
@@ -115,6 +186,13 @@ def events_name(process: int) -> str:
 
 class Events(Lines):
   """events.jsonl: timings, saves, restarts, warnings, each with its wall-clock time."""
+
+  def _open(self):
+    super()._open()
+    content = self._local.read_bytes()
+    if half := len(content) - (content.rfind(b'\n') + 1):  # the machine went down; nothing rewinds this file
+      os.truncate(self._local, len(content) - half)
+      super()._open()
 
   def append(self, row: dict[str, Any]) -> None:
     super().append({'time': round(time.time(), 3), **row})

@@ -31,8 +31,8 @@ def measure(keep: bool) -> str:
     if step == 5:
       jax.block_until_ready(train_state)
       start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-    train_state, loss = train_step(train_state, run.place(batch))
-    loss.block_until_ready()
+    train_state, numbers = train_step(train_state, run.place(batch))
+    jax.block_until_ready(numbers)
   seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
   faults, system = after.ru_minflt - before.ru_minflt, after.ru_stime - before.ru_stime
   return (f'{STEPS * c.data.batch_size / seconds:,.0f} images/s, {faults / STEPS:,.0f} page faults and '

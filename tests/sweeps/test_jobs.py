@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from vit_jax import records
+from vit_jax import lock, records
 from vit_jax.errors import UserError
-from vit_jax.sweeps import folders, jobs, lock
+from vit_jax.sweeps import folders, jobs
 from vit_jax.sweeps.plan import Plan, PlannedRun, PlannedTrunk
 
 TRUNK = PlannedTrunk('f00', ('--config=a.py',), (70, 140), batch_size=10, flops_per_example=1000)

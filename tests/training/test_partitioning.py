@@ -57,8 +57,8 @@ def _train(sizes, blocks='jit', model=(), execution=(), microbatches=1):
       compiler_options={'xla_backend_optimization_level': 0})
   losses, grads = [], None
   for batch in batches:
-    train_state, loss = step(train_state, batch)
-    losses.append(float(loss))
+    train_state, numbers = step(train_state, batch)
+    losses.append(float(numbers['loss']))
     if grads is None:  # Adam's first moment is (1 - beta1) times the gradient
       grads = jax.tree.map(lambda m: m / (1 - c.optimizer.beta1), jax.device_get(train_state.optimizer[1].mu))
   return grads, np.array(losses)

@@ -65,10 +65,7 @@ def _look(path):
 
 
 def _read_run(folder):
-  try:
-    run, rows = records.read_run(folder), records.read_rows(folder / records.METRICS)
-  except json.JSONDecodeError as error:
-    raise UserError(f'{folder}: {error}; run.json and metrics.jsonl must be JSON') from error
+  run, rows = records.read_run(folder), records.read_rows(folder / records.METRICS)
   return run, rows, _half_line(folder / records.METRICS)
 
 

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from vit_jax.sweeps.lock import BUSY, take
+from vit_jax.lock import BUSY, take
 
 
 def main(parent: str, cores: str, folder: str, *arguments: str) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 
 from etils import epath
 
-from vit_jax import records
+from vit_jax import lock, records
 from vit_jax.errors import UserError
-from vit_jax.sweeps import lock
 from vit_jax.sweeps.plan import Plan, PlannedRun, PlannedTrunk
 
 LOG = 'log.txt'
@@ -40,12 +39,6 @@ def run_folder(workdir: os.PathLike, run: PlannedRun) -> epath.Path:
 def trunk_folder(workdir: os.PathLike, trunk_hash: str) -> epath.Path:
   """The folder of a trunk."""
   return epath.Path(workdir) / 'trunks' / trunk_hash
-
-
-def saved_steps(folder: os.PathLike) -> list[int]:
-  """The steps of a run's finished checkpoints (one that is being written has another name)."""
-  checkpoints = epath.Path(folder) / 'checkpoints'
-  return sorted(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit()) if checkpoints.exists() else []
 
 
 def is_finished(folder: os.PathLike) -> bool:

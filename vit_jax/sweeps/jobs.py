@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
+from vit_jax import records
 from vit_jax.sweeps import folders
 from vit_jax.sweeps.plan import Plan
 
@@ -37,14 +38,14 @@ class Job:
   def finished(self) -> bool:
     """Whether there is nothing left to do."""
     if self.saves:
-      saved = set(self.saves) <= set(folders.saved_steps(self.folder))
+      saved = set(self.saves) <= set(records.saved_steps(self.folder))
       return saved or folders.trained_steps(self.folder) >= self.steps
     return folders.is_finished(self.folder)
 
   def ready(self) -> bool:
     """Whether it can start: a branch waits for its trunk to come so far, unless it has checkpoints of its own."""
-    return (not self.trunk or self.first_step in folders.saved_steps(self.trunk)
-            or folders.trained_steps(self.trunk) >= self.first_step or bool(folders.saved_steps(self.folder)))
+    return (not self.trunk or self.first_step in records.saved_steps(self.trunk)
+            or folders.trained_steps(self.trunk) >= self.first_step or bool(records.saved_steps(self.folder)))
 
 
 def make(plan: Plan, workdir: os.PathLike) -> list[Job]:

@@ -12,8 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from vit_jax import records
-from vit_jax.sweeps import folders, lock
+from vit_jax import lock, records
 from vit_jax.sweeps.display import Display
 from vit_jax.sweeps.jobs import Job, cores, log_path
 
@@ -94,7 +93,7 @@ class Runner:
     log.parent.mkdir(parents=True, exist_ok=True)
     used = {other.share for other in self._running}
     attempt.share = next(i for i in range(len(self._shares)) if i not in used)
-    attempt.newest = max(folders.saved_steps(job.folder), default=-1)
+    attempt.newest = max(records.saved_steps(job.folder), default=-1)
     command = self._command(job, self._shares[attempt.share])
     with open(log, 'ab') as file:
       attempt.log_start = file.tell()
@@ -126,7 +125,7 @@ class Runner:
 
   def _again(self, attempt, code):
     """Puts a job that was killed or pre-empted back, first in line; fails it where restarts bring nothing."""
-    newest = max(folders.saved_steps(attempt.job.folder), default=-1)
+    newest = max(records.saved_steps(attempt.job.folder), default=-1)
     attempt.restarts = attempt.restarts + 1 if newest <= attempt.newest else 1
     if attempt.restarts > RESTARTS:
       self._fail(attempt, f'exit code {code}, {RESTARTS} restarts without a newer checkpoint')

@@ -13,7 +13,9 @@ from vit_jax.errors import UserError
 from vit_jax.training.config import RunConfig
 from vit_jax.training.schedule import LengthConfig, ScheduleConfig
 
-NOT_SHARED = ('system', 'train', 'evaluate')  # what runs of one trunk may differ in, beside the cooldown
+# What runs of one trunk may differ in: how their keys begin.
+NOT_SHARED = ('system.', 'evaluate.', 'schedule.cooldown_fraction',
+              *(f'train.{field.name}' for field in dataclasses.fields(LengthConfig)))
 
 
 def branch_step(config: ScheduleConfig, steps: int) -> int:
@@ -37,10 +39,13 @@ def trunk_config(config: RunConfig, steps: int) -> RunConfig:
   branch_step(config.schedule, 1)
   if config.evaluate.patience:
     raise UserError(f'evaluate.patience={config.evaluate.patience}: a run that may stop early has no trunk')
-  return dataclasses.replace(config, train=LengthConfig(steps=steps),
+  length = dataclasses.asdict(LengthConfig(steps=steps))
+  return dataclasses.replace(config, train=dataclasses.replace(config.train, **length),
                              schedule=dataclasses.replace(config.schedule, cooldown_fraction=0.0))
 
 
 def trunk_hash(config: RunConfig) -> str:
   """The identity of a run's trunk: its config without length, cooldown and evaluation."""
-  return config_lib.config_hash(trunk_config(config, 1), without=NOT_SHARED)
+  trunk = trunk_config(config, 1)
+  no_length = dataclasses.replace(trunk.train, steps=None)
+  return config_lib.config_hash(dataclasses.replace(trunk, train=no_length), without=('system', 'evaluate'))

@@ -11,9 +11,10 @@ from vit_jax.layers.stack import Execution
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.training.evaluate import EvaluateConfig
 from vit_jax.training.losses import LossConfig
+from vit_jax.training.numbers import TrainConfig
 from vit_jax.training.optimizer import OptimizerConfig
 from vit_jax.training.parametrisation import ParametrisationConfig
-from vit_jax.training.schedule import LengthConfig, ScheduleConfig
+from vit_jax.training.schedule import ScheduleConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,9 @@ class SystemConfig:
   workers: int = 0  # processes that decode pictures; 0: threads only
   log_every: int | None = None  # steps between training rows in metrics.jsonl; None: 50 rows a run
   save_every: int | None = None  # steps between checkpoints; None: at every evaluation
+  save_minutes: float | None = 15.0  # a checkpoint at the latest so long after the last; 0 or None: by steps alone
   keep_last: int = 2  # checkpoints, beside the best one
+  keep_every: int | None = None  # checkpoints of the multiples of this many steps are saved, and kept for good
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ class RunConfig:
   optimizer: OptimizerConfig = OptimizerConfig()
   parametrisation: ParametrisationConfig = ParametrisationConfig()
   schedule: ScheduleConfig = ScheduleConfig()
-  train: LengthConfig = LengthConfig()
+  train: TrainConfig = TrainConfig()
   evaluate: EvaluateConfig = EvaluateConfig()
   system: SystemConfig = SystemConfig()
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from vit_jax import goodput, records
 from vit_jax.cost import hardware
 from vit_jax.parallel import processes
 from vit_jax.training import run as run_lib
@@ -95,6 +96,12 @@ class Display:
       self._bar.stop()
       self._bar = None
 
+  def stopped(self, workdir: os.PathLike) -> None:
+    """Told to stop: from where the same command goes on."""
+    steps = records.saved_steps(workdir)
+    saved = f'saved at step {steps[-1]:,}' if steps else 'nothing to save yet'
+    self.note(f'stopped, {saved}; the same command goes on')
+
   def summary(self, results: dict[str, Any], workdir: os.PathLike) -> None:
     """The results, where they lie, and what to do next."""
     if 'test' not in results:
@@ -106,7 +113,8 @@ class Display:
               f'({results["test_examples"]:,} images, {steps})')
     if val:
       self.note(f'val  accuracy {val["accuracy"]:.2%}, loss {val["loss"]:.4f}')
-    self.note(f'\nrun folder   {os.fspath(workdir)} (metrics.jsonl, events.jsonl, checkpoints/)\n'
+    self.note(f'\ntime         {_time(workdir)}')
+    self.note(f'run folder   {os.fspath(workdir)} (metrics.jsonl, events.jsonl, checkpoints/)\n'
               f'see curves   uvx tensorboard --logdir={os.fspath(workdir)}\n'
               'train more   another recipe of configs/, or any key: --config.train.epochs=100')
 
@@ -119,6 +127,12 @@ def duration(seconds: float) -> str:
   if seconds < 5400:
     return f'{seconds // 60} min {seconds % 60:02d} s'
   return f'{seconds / 3600:.1f} h' if seconds < 48 * 3600 else f'{seconds / 86400:.1f} days'
+
+
+def _time(workdir):
+  """Where the time went, over all restarts."""
+  spent = goodput.spent(records.read_rows(os.path.join(workdir, records.EVENTS)))
+  return f'{duration(sum(spent.values()))}: {goodput.words(spent)}'
 
 
 def _giga(flops: float) -> str:

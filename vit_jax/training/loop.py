@@ -2,66 +2,98 @@
 
 import collections
 import contextlib
-import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
+from vit_jax import goodput, lock, records
 from vit_jax.data import device
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import evaluate, schedule, state
+from vit_jax.parallel import processes
+from vit_jax.training import disk, evaluate, numbers, schedule, state
 from vit_jax.training.display import Display
 from vit_jax.training.folder import RunFolder
 from vit_jax.training.run import Run
+from vit_jax.training.saving import Saving
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import trace
+from vit_jax.training.stop import Stop, Stopped
+from vit_jax.training.tracer import Tracer
 
-PROFILE_AFTER, PROFILE_STEPS = 10, 5  # steps that a --profile trace leaves out (warm-up) and holds
 IN_FLIGHT = 2  # steps that the host may run ahead of the devices
 MOST_NAMED = 5  # unreadable pictures that are named on the screen; events.jsonl names them all
 
 
 def train(run: Run, workdir: os.PathLike, display: Display, profile: bool = False,
-          trunk: os.PathLike | None = None) -> dict[str, Any]:
+          trunk: os.PathLike | None = None, clock: goodput.Clock | None = None) -> dict[str, Any]:
   """Trains a run to its end in `workdir`, from where it stands, and returns its results.
 
   metrics.jsonl and the final parameters are byte-equal to those of an uninterrupted run on the same devices.
 
   Args:
     trunk: the folder of a trunk (`branch`): the run starts where it leaves it, and its log begins there.
+    clock: begun when the process did, so that its start counts.
 
   Raises:
-    UserError: the loss is not a number any more, a picture does not decode and data.on_error is 'stop', or the
-      trunk is not this run's.
+    Stopped: the run was told to stop and has saved; the same call goes on.
+    UserError: the loss or the gradient is not finite, a picture does not decode and data.on_error is 'stop', the
+      trunk is not this run's, the disk is full, another process trains there, or restarts bring nothing.
   """
-  with contextlib.closing(RunFolder(run, workdir, trunk)) as folder:
-    record = folder.run.record() | {'lineage': folder.lineage}
-    folder.write(record | {'status': 'trunk' if run.branch_steps else 'running'})
-    train_state = folder.restore_or_create()
-    if begins := int(train_state.step):
-      display.note(f'{"branched off" if folder.saved_step is None else "resumed"} at step {begins} of {run.steps}')
-    loop = _Loop(folder.run, folder, display)
-    train_state = loop.to_end(train_state, profile)
-    results = loop.results(train_state)
-    folder.events.append({'event': 'finished', 'step': results['steps']})
-    folder.checkpoints.wait()
-    folder.write(record | {'status': 'trunk' if run.branch_steps else 'finished', 'results': results})
+  clock = clock or goodput.Clock()
+  try:
+    with contextlib.ExitStack() as stack:
+      if processes.is_writer():
+        stack.enter_context(lock.hold(workdir))
+      stop = stack.enter_context(Stop())
+      folder = stack.enter_context(contextlib.closing(RunFolder(run, workdir, trunk, display.note)))
+      stack.enter_context(_on_record(folder, stop, clock))
+      record = folder.run.record() | {'lineage': folder.lineage}
+      folder.write(record | {'status': 'trunk' if run.branch_steps else 'running'})
+      train_state = folder.restore_or_create(clock)
+      if begins := int(train_state.step):
+        display.note(f'{"branched off" if folder.saved_step is None else "resumed"} at step {begins} of {run.steps}')
+      loop = _Loop(folder.run, folder, display, stop, clock)
+      train_state = loop.to_end(train_state, profile)
+      results = loop.results(train_state)
+      folder.append_event('finished', results['steps'], clock)
+      folder.checkpoints.wait()
+      folder.write(record | {'status': 'trunk' if run.branch_steps else 'finished', 'results': results})
+  except Exception as error:
+    if disk.is_full(error):
+      raise disk.full(workdir, state.size(run.model, run.config, run.mesh), records.saved_steps(workdir)) from error
+    raise
   return results
+
+
+@contextlib.contextmanager
+def _on_record(folder, stop, clock):
+  """A run that does not come to its end says so in its events."""
+  try:
+    yield
+  except Stopped:
+    folder.append_event('stopped', folder.saved_step or 0, clock, by_hand=stop.by_hand)
+    raise
+  except Exception as error:
+    with contextlib.suppress(OSError):  # as on a full disk
+      folder.events.append({'event': 'failed', 'why': str(error) or type(error).__name__})
+    raise
 
 
 class _Loop:
   """A run's compiled steps, and the loop around them."""
 
-  def __init__(self, run: Run, folder: RunFolder, display: Display):
-    self.run, self.folder, self.display = run, folder, display
+  def __init__(self, run: Run, folder: RunFolder, display: Display, stop: Stop, clock: goodput.Clock):
+    self.run, self.folder, self.display, self.stop, self.clock = run, folder, display, stop, clock
+    self._saving, self._watch = Saving(run, folder.checkpoints), numbers.Watch(run.config.train)
     self._eval_step = jax.jit(mesh_lib.on(run.mesh, evaluate.make_eval_step(run.model, device.normalize)),
                               out_shardings=mesh_lib.sharding(run.mesh))
-    self._in_flight = collections.deque()  # (step, loss) that have not been waited for
-    self.unreadable = 0  # pictures met so far that could not be read
+    self._in_flight = collections.deque()  # (step, its numbers) that have not been waited for
+    self._told = collections.Counter()  # {kind of event: how many so far}
 
   def to_end(self, train_state: TrainState, profile: bool) -> TrainState:
     """Steps until the length is reached or patience is out. The order in a step is log, evaluate, save."""
@@ -76,23 +108,34 @@ class _Loop:
     with contextlib.ExitStack() as stack:
       stack.callback(self.display.stop)
       stack.enter_context(contextlib.closing(batches))
-      tracer = stack.enter_context(contextlib.closing(_Tracer(folder.path / 'profile', step, run.steps, profile)))
-      for batch in batches:
+      tracer = stack.enter_context(contextlib.closing(Tracer(folder.path / 'profile', step, run.steps, profile)))
+      for batch in self._waited_for(batches):
         tracer.before(step)
-        train_state, loss = train_step(train_state, batch)
+        train_state, told = train_step(train_state, batch)
         step += 1
-        self._in_flight.append((step, loss))
+        self._in_flight.append((step, told))
         self._wait(IN_FLIGHT)
-        if self._due(step, run.log_every):
-          train_state = self._log(train_state, step)
-        if self._due(step, run.eval_every):
-          self._evaluate(train_state, step)
-        if self._save_due(step):
-          self._save(train_state, step)
+        train_state = self._after(train_state, step)
         if self._out_of_patience():
           break
       if folder.saved_step != step:
         self._save(train_state, step)
+    return train_state
+
+  def _after(self, train_state: TrainState, step: int) -> TrainState:
+    """What is due after a step. Told to stop, it saves at once; an evaluation is left to the process that goes on."""
+    evaluates = self._due(step, self.run.eval_every)
+    if self._due(step, self.run.log_every):
+      train_state = self._log(train_state, step)
+    try:
+      self._stop_if_told(step)
+      if evaluates:
+        self._evaluate(train_state, step)
+    except Stopped:
+      self._save(train_state, step)
+      raise
+    if self._saving.due(step, evaluates):
+      self._save(train_state, step)
     return train_state
 
   def results(self, train_state: TrainState) -> dict[str, Any]:
@@ -114,20 +157,26 @@ class _Loop:
 
   def _compile(self) -> Callable:
     run, start = self.run, time.perf_counter()
-    compiled = trace(run.model, run.config, run.steps, run.mesh).lower().compile()
+    with self.clock.measure('compile'):
+      compiled = trace(run.model, run.config, run.steps, run.mesh).lower().compile()
     self.folder.events.append({'event': 'compile', 'seconds': round(time.perf_counter() - start, 3)})
     return compiled
 
+  def _waited_for(self, batches: Iterator[dict]) -> Iterator[dict]:
+    """The batches; the time that they are waited for is measured."""
+    while True:
+      with self.clock.measure('data'):
+        batch = next(batches, None)
+      if batch is None:
+        return
+      yield batch
+
+  def _stop_if_told(self, step: int) -> None:
+    if self.stop.stop_requested(step):
+      raise Stopped
+
   def _due(self, step: int, every: int) -> bool:
     return step > 0 and (step % every == 0 or step == self.run.steps)
-
-  def _save_due(self, step: int) -> bool:
-    if step in self.run.branch_steps:
-      return True
-    every, evaluated = self.run.config.system.save_every, self._due(step, self.run.eval_every)
-    if every is None or (evaluated and self.run.config.evaluate.patience):  # any of these may be the best
-      return evaluated
-    return self._due(step, every)
 
   def _out_of_patience(self) -> bool:
     return evaluate.out_of_patience(self.folder.val_rows, self.run.config.evaluate)
@@ -135,37 +184,54 @@ class _Loop:
   def _report(self, errors: list[str], step: int) -> None:
     """Names the pictures that could not be read; they kept their place in the batch with weight 0."""
     for error in errors:
-      self.unreadable += 1
-      self.folder.events.append({'event': 'unreadable', 'step': step, 'what': error, 'count': self.unreadable})
-      if self.unreadable <= MOST_NAMED:
-        self.display.note(f'skipped (weight 0): {error}')
+      self._tell({'event': 'unreadable', 'step': step, 'what': error}, f'skipped (weight 0): {error}')
+
+  def _tell(self, event: dict[str, Any], words: str) -> None:
+    """Puts an event on record, with a count, and the first few of a kind on the screen."""
+    self._told[event['event']] += 1
+    self.folder.events.append({**event, 'count': self._told[event['event']]})
+    if self._told[event['event']] <= MOST_NAMED:
+      self.display.note(words)
 
   def _wait(self, ahead: int) -> None:
-    """Waits until at most `ahead` steps are in flight; a loss that is not a number ends the run."""
+    """Waits until at most `ahead` steps are in flight; numbers that are not finite may end the run."""
     while len(self._in_flight) > ahead:
-      step, loss = self._in_flight.popleft()
-      loss = float(loss)
-      if not math.isfinite(loss):
+      step, told = self._in_flight.popleft()
+      told = {name: float(value) for name, value in told.items()}
+      try:
+        events = self._watch.observe(step, **told)
+      except UserError as error:
         saved = self.folder.saved_step
         good = f'the last good checkpoint is that of step {saved}' if saved else 'no checkpoint was saved yet'
-        raise UserError(f'the loss is {loss} at step {step}; {good}. A lower optimizer.learning_rate '
-                        f'(now {self.run.config.optimizer.learning_rate}) or a longer schedule.warmup_steps may help')
-      self.display.step(step, loss)
+        raise UserError(f'{error}; {good}. A lower optimizer.learning_rate '
+                        f'(now {self.run.config.optimizer.learning_rate}) or a longer schedule.warmup_steps may help'
+                        ) from error
+      for event in events:
+        self._tell(event, numbers.words(event))
+      self.display.step(step, told['loss'])
 
   def _log(self, train_state: TrainState, step: int) -> TrainState:
     """A row of means since the last one; returns the state with the sums set back to zero."""
     self._wait(0)
     run, sums = self.run, jax.device_get(train_state.metrics)
+    with np.errstate(invalid='ignore'):  # 0 / 0 where every step was skipped
+      loss, correct, grad_norm = sums['loss'] / sums['weight'], sums['correct'] / sums['weight'], (
+          sums['grad_norm'] / sums['steps'])
     multiplier = schedule.multiplier(run.config.schedule, run.steps, step - 1)
-    row = {'split': 'train', **run.position(step), 'loss': float(sums['loss'] / sums['weight']),
-           'accuracy': float(sums['correct'] / sums['weight']),
-           'error': float(1 - sums['correct'] / sums['weight']),
-           'learning_rate': float(multiplier) * run.config.optimizer.learning_rate,
-           'grad_norm': float(sums['grad_norm'] / sums['steps'])}
+    row = {'split': 'train', **run.position(step), 'loss': float(loss), 'accuracy': float(correct),
+           'error': float(1 - correct), 'learning_rate': float(multiplier) * run.config.optimizer.learning_rate,
+           'grad_norm': float(grad_norm)}
+    if run.config.train.on_nonfinite == 'skip':
+      row['skipped'] = step - self._row_before(step) - int(sums['steps'])
     self.folder.log(row)
     speed = self.display.row(row, run)
     self.folder.events.append({'event': 'train', 'step': step, 'images_per_s': round(speed, 1)})
     return state.reset_metrics(train_state)
+
+  def _row_before(self, step: int) -> int:
+    """The step of the training row before that of `step`, or where the log begins."""
+    begins = self.folder.lineage['step'] if self.folder.lineage else 0
+    return max((step - 1) // self.run.log_every * self.run.log_every, begins)
 
   def _evaluate(self, train_state: TrainState, step: int, split: str = 'val') -> dict[str, Any] | None:
     """Scores a split and logs it; None where `val` was switched off."""
@@ -175,7 +241,8 @@ class _Loop:
     start = time.perf_counter()
     params = train_state.ema if self.run.config.optimizer.ema_decay else train_state.params
     batches = self.run.eval_batches(split, lambda errors: self._report(errors, step))
-    scores = evaluate.evaluate(self._eval_step, params, train_state.stats, batches)
+    with self.clock.measure('evaluate'), contextlib.closing(batches):
+      scores = evaluate.evaluate(self._eval_step, params, train_state.stats, self._until_stopped(batches, step))
     row = {'split': split, **self.run.position(step), **scores}
     self.folder.log(row)
     seconds = time.perf_counter() - start
@@ -184,29 +251,15 @@ class _Loop:
     self.display.pause(seconds)
     return row
 
+  def _until_stopped(self, batches: Iterator[dict], step: int) -> Iterator[dict]:
+    for batch in batches:
+      self._stop_if_told(step)
+      yield batch
+
   def _save(self, train_state: TrainState, step: int) -> None:
-    self._wait(0)  # a state whose loss is not a number is never saved
-    start = time.perf_counter()
-    self.folder.save(train_state, step)
-    self.display.pause(time.perf_counter() - start)
-
-
-class _Tracer:
-  """A profiler trace of a few steps, for XProf (`xprof --logdir=WORKDIR/profile`)."""
-
-  def __init__(self, folder, first: int, steps: int, wanted: bool):
-    start = first + min(PROFILE_AFTER, max(steps - first - PROFILE_STEPS, 0))
-    self._folder, self._range, self._running = folder, (start, start + PROFILE_STEPS) if wanted else (-1, -1), False
-
-  def before(self, step: int) -> None:
-    """Called before each step, with the number of finished ones."""
-    if step == self._range[0]:
-      jax.profiler.start_trace(os.fspath(self._folder))
-      self._running = True
-    elif step == self._range[1]:
-      self.close()
-
-  def close(self) -> None:
-    if self._running:
-      jax.profiler.stop_trace()
-      self._running = False
+    self._wait(0)  # a state whose numbers are not finite is never saved
+    with self.clock.measure('save'):
+      stalled = self.folder.save(train_state, step)
+    self._saving.done()
+    self.folder.append_event('save', step, self.clock, stalled_s=round(stalled, 4))
+    self.display.pause(stalled)

@@ -20,7 +20,7 @@ from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import processes
-from vit_jax.training import branch, optimizer, parametrisation, schedule
+from vit_jax.training import branch, numbers, optimizer, parametrisation, schedule
 from vit_jax.training.config import RunConfig
 
 
@@ -110,6 +110,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   mesh = mesh_lib.make_mesh(config.system.mesh)
   check_batches(config, mesh)
   optimizer.check(config.optimizer)
+  numbers.check(config.train)
   data = open_data(config.data)
   if config.evaluate.patience and not data.size('val'):
     raise UserError(f'evaluate.patience={config.evaluate.patience}: early stopping needs data.val_examples above 0')

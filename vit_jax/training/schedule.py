@@ -34,7 +34,7 @@ def num_steps(length: LengthConfig, batch_size: int, num_examples: int, flops_pe
   Raises:
     UserError: none or several lengths, or one that is not positive.
   """
-  given = {key: value for key, value in dataclasses.asdict(length).items() if value}
+  given = {field.name: value for field in dataclasses.fields(LengthConfig) if (value := getattr(length, field.name))}
   if len(given) != 1:
     shown = ', '.join(f'{key}={value}' for key, value in given.items()) or 'none'
     clear = f'; switch one off with --config.train.{list(given)[-1]}=0' if given else ''

@@ -1,5 +1,6 @@
 """The state of a run on the devices, and the plain tree of it that goes to disk."""
 
+import math
 from typing import Any, NamedTuple
 
 import flax.serialization
@@ -84,6 +85,11 @@ def abstract(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:
   shapes = jax.eval_shape(lambda: init(model, config, hparams(config.optimizer, config.seed)))
   place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
   return jax.tree.map(place, shapes, shardings(model, config, mesh))
+
+
+def size(model: PureModel, config: RunConfig, mesh: Mesh) -> int:
+  """Bytes of the whole state, as a checkpoint holds it."""
+  return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(abstract(model, config, mesh)))
 
 
 def create(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:

@@ -17,7 +17,7 @@ from vit_jax.training.state import TrainState
 
 
 def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Callable) -> Callable:
-  """Returns `(state, batch) -> (state, loss)`, to be jitted.
+  """Returns `(state, batch) -> (state, {'loss', 'grad_norm'})`, to be jitted.
 
   Args:
     model: the model as pure functions.
@@ -37,7 +37,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
     correct_B = jnp.argmax(logits_BC, axis=-1) == jnp.argmax(targets_BC, axis=-1)
     return jnp.sum(loss_B * weight_B), (stats, jnp.sum(weight_B, where=correct_B))
 
-  def train_step(state: TrainState, batch: dict) -> tuple[TrainState, jax.Array]:
+  def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
     targets_BC = losses.targets(batch['label'], model.num_classes, config.loss.label_smoothing)
     images, targets_BC = augment(jax.random.fold_in(key, 0), batch['image'], targets_BC, batch['weight'])
@@ -52,11 +52,15 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
     params, opt_state = optimizer.step(opt, grads, state.optimizer, state.params,
                                        scale * state.hparams['learning_rate'], state.hparams['weight_decay'], factors)
     ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
-    new = {'loss': loss, 'correct': correct, 'weight': weight, 'grad_norm': optax.tree.norm(grads),
+    numbers = {'loss': loss / weight, 'grad_norm': optax.tree.norm(grads)}
+    new = {'loss': loss, 'correct': correct, 'weight': weight, 'grad_norm': numbers['grad_norm'],
            'steps': jnp.float32(1)}
     metrics = jax.tree.map(jnp.add, state.metrics, new)
-    return state._replace(params=params, stats=stats, optimizer=opt_state, ema=ema, step=state.step + 1,
-                          metrics=metrics), loss / weight
+    after = state._replace(params=params, stats=stats, optimizer=opt_state, ema=ema, metrics=metrics)
+    if config.train.on_nonfinite == 'skip':
+      finite = jnp.isfinite(numbers['loss']) & jnp.isfinite(numbers['grad_norm'])
+      after = jax.tree.map(lambda a, b: jnp.where(finite, a, b), after, state)
+    return after._replace(step=state.step + 1), numbers
 
   return train_step
 
@@ -71,8 +75,9 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh) -> jax.st
   batch = {'image': array(jnp.uint8, *model.image_shape), 'label': array(jnp.int32), 'weight': array(jnp.float32)}
   train_state = state_lib.abstract(model, config, mesh)
   step = make_train_step(model, config, steps, device.augment(config.data.augment))
-  lies = jax.tree.map(lambda a: a.sharding, train_state)
-  jitted = jax.jit(mesh_lib.on(mesh, step), donate_argnums=0, out_shardings=(lies, mesh_lib.sharding(mesh)))
+  lies, everywhere = jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(mesh)
+  jitted = jax.jit(mesh_lib.on(mesh, step), donate_argnums=0,
+                   out_shardings=(lies, {'loss': everywhere, 'grad_norm': everywhere}))
   return jitted.trace(train_state, batch)
 
 

@@ -1,0 +1,80 @@
+"""Being told to stop: SIGTERM or Ctrl-C, noted at once and acted on between steps."""
+
+import os
+import signal
+import sys
+import threading
+
+PREEMPTED = 42  # exit code of a run that was told to stop and has saved: the same command goes on
+INTERRUPTED = 130  # after a second Ctrl-C, as shells count: 128 + SIGINT
+_NOTED = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(Exception):
+  """The run was told to stop. What raises it leaves a state that can be saved."""
+
+
+class Stop:
+  """While open, SIGTERM and the first SIGINT are noted; a second SIGINT ends the process at once.
+
+  Ending at once does no harm: checkpoints get their name when they are whole, and each line of a log is handed to the
+  system as it is written. A thread reads the signals: Python runs its own handlers only between two instructions of
+  the main thread, which may be in the compiler for minutes.
+  """
+
+  def __init__(self):
+    self._signals: list[signal.Signals] = []
+    self._handlers, self._pipe, self._old_pipe = {}, (), -1
+
+  def stop_requested(self, step: int) -> bool:
+    """Whether to save now and end. Asked once after each step, and between the batches of an evaluation.
+
+    With many processes this is where they agree, since only one may have been told: each asks at the same points, in
+    the same order.
+
+    Args:
+      step: the number of finished steps.
+    """
+    del step  # what processes would agree on
+    return bool(self._signals)
+
+  @property
+  def by_hand(self) -> bool:
+    """Whether it was a person's Ctrl-C."""
+    return signal.SIGINT in self._signals
+
+  def __enter__(self) -> 'Stop':
+    if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
+      self._pipe = os.pipe()
+      os.set_blocking(self._pipe[1], False)
+      self._old_pipe = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+      # Only a handler of Python's makes the system wake the thread up, so there is one that does nothing.
+      self._handlers = {number: signal.signal(number, lambda number, frame: None) for number in _NOTED}
+      threading.Thread(target=self._listen, args=self._pipe[:1], daemon=True).start()
+    return self
+
+  def __exit__(self, *exception):
+    if self._pipe:
+      for number, handler in self._handlers.items():
+        signal.signal(number, handler)
+      signal.set_wakeup_fd(self._old_pipe)
+      os.close(self._pipe[1])  # ends the thread
+
+  def _listen(self, pipe):
+    while byte := os.read(pipe, 1):
+      number = byte[0]
+      if number not in _NOTED:
+        continue
+      if number == signal.SIGINT and self.by_hand:
+        _say('interrupted')
+        os._exit(INTERRUPTED)
+      self._signals.append(signal.Signals(number))
+      _say(f'{signal.Signals(number).name}: saves after this step and stops'
+           + ('; once more to stop at once' if number == signal.SIGINT else ''))
+    os.close(pipe)
+
+
+def _say(words):
+  """A line on stderr, past a progress bar, whose cursor it gives back to the terminal."""
+  show_cursor = '\x1b[?25h\r\x1b[K' if sys.stderr.isatty() else ''
+  os.write(2, f'{show_cursor}{words}\n'.encode())
