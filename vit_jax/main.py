@@ -9,7 +9,6 @@ The same command on the same folder goes on where it was stopped. On many hosts,
   130  stopped at once by a second Ctrl-C; 143 by a SIGTERM before there was anything to save
   134  another process of the run was lost: the same command goes on
 """
-"""
 
 from absl import flags
 

@@ -113,6 +113,13 @@ class RunFolder:
     self.events.append({'event': 'damaged', 'step': step, 'why': fault, 'moved_to': lies})
     self._note(f'the checkpoint of step {step} cannot be used: {fault}. It now lies in {lies}')
 
+  def write(self, record: dict[str, Any]) -> None:
+    """Writes run.json. Raises a UserError where this process does not see what the writer wrote."""
+    processes.from_writer(lambda: records.write_run(self.path, record))
+    if not (self.path / records.RUN).exists():
+      raise UserError(f'--workdir={self.path}: process {jax.process_index()} does not see what process 0 wrote there; '
+                      'give a bucket path or a disk that all share')
+
   def restore(self, step: int, like: TrainState) -> TrainState:
     """The state of one checkpoint, placed as `like`."""
     return _restore(self.checkpoints, step, like)
