@@ -4,7 +4,9 @@ On disk there is nothing of Flax's or optax's classes: any version, and any othe
 carries a digest of every array and a checksum of itself, so that a checkpoint that has changed on disk is noticed.
 """
 
+import contextlib
 import json
+import logging
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -139,7 +141,8 @@ def _read(read):
   """
   for last in (False, True):
     try:
-      return read()
+      with _hushed(logging.getLogger('asyncio')):  # it would print the traceback of what is caught here
+        return read()
     except Damaged:
       raise
     except Exception as error:
@@ -148,6 +151,16 @@ def _read(read):
       if last:
         words = ' '.join(str(error).split()) or type(error).__name__
         raise Damaged(words if len(words) <= 200 else words[:200] + ' ...') from error
+
+
+@contextlib.contextmanager
+def _hushed(logger):
+  level = logger.level
+  logger.setLevel(logging.CRITICAL)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
 
 
 def _sealed(record):

@@ -1,0 +1,66 @@
+import pytest
+
+from vit_jax import goodput
+
+
+def _so_far(**seconds):
+  return {goodput.SO_FAR: dict.fromkeys(('step', 'start', 'compile', 'data', 'evaluate', 'save'), 0.0) | seconds}
+
+
+def _process(begins, first, **start):
+  return {'event': 'resume' if first else 'start', 'step': first, 'time': begins, **_so_far(start=5.0)}
+
+
+def test_an_undisturbed_run_loses_nothing():
+  events = [{'event': 'begun', 'step': 0, 'time': 102.0}, _process(105.0, 0),
+            {'event': 'compile', 'time': 115.0},
+            {'event': 'save', 'step': 10, 'time': 125.0, **_so_far(start=5.0, compile=10.0, step=9.0, save=1.0)},
+            {'event': 'finished', 'step': 20, 'time': 135.0,
+             **_so_far(start=5.0, compile=10.0, step=17.0, save=1.0, evaluate=2.0)}]
+  assert goodput.spent(events) == {'step': 17.0, 'start': 5.0, 'compile': 10.0, 'data': 0.0, 'evaluate': 2.0,
+                                   'save': 1.0, 'lost': 0.0}
+
+
+def test_what_came_after_the_checkpoint_is_lost_and_time_without_a_process_does_not_count():
+  events = [_process(105.0, 0),
+            {'event': 'save', 'step': 10, 'time': 125.0, **_so_far(start=5.0, step=20.0)},
+            {'event': 'train', 'step': 15, 'time': 132.0},  # killed here
+            {'event': 'begun', 'step': 10, 'time': 1000.0}, _process(1005.0, 10),
+            {'event': 'train', 'step': 12, 'time': 1008.0},  # and here
+            {'event': 'begun', 'step': 10, 'time': 2000.0}, _process(2005.0, 10),
+            {'event': 'finished', 'step': 20, 'time': 2025.0, **_so_far(start=5.0, step=20.0)}]
+  spent = goodput.spent(events)
+  assert spent['lost'] == 7 + (5 + 3) and spent['step'] == 40 and spent['start'] == 10
+  assert sum(spent.values()) == (25 + 7) + 8 + 25
+
+
+def test_a_damaged_checkpoint_loses_what_led_to_it():
+  events = [_process(105.0, 0),
+            {'event': 'save', 'step': 10, 'time': 115.0, **_so_far(start=5.0, step=10.0)},
+            {'event': 'save', 'step': 20, 'time': 125.0, **_so_far(start=5.0, step=20.0)},
+            _process(205.0, 10),
+            {'event': 'finished', 'step': 30, 'time': 225.0, **_so_far(start=5.0, step=20.0)}]
+  spent = goodput.spent(events)
+  assert spent['lost'] == 10 and spent['step'] == 30
+
+
+def test_a_clock_misses_nothing(monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(goodput.time, 'perf_counter', lambda: now[0])
+  clock = goodput.Clock()
+  now[0] = 4.0
+  clock.started()
+  for kind, seconds in (('compile', 3.0), ('data', 1.0), ('data', 1.5)):
+    with clock.measure(kind):
+      now[0] += seconds
+  now[0] += 10.0
+  assert clock.seconds() == {'step': 10.0, 'start': 4.0, 'compile': 3.0, 'data': 2.5, 'evaluate': 0.0, 'save': 0.0}
+
+
+def test_words_name_the_largest_first():
+  assert goodput.words({'step': 88.0, 'compile': 11.9, 'save': 0.1}) == '88% steps, 12% compiling'
+  assert goodput.words({'step': 0.0}) == ''
+
+
+def test_an_empty_record_is_no_time():
+  assert sum(goodput.spent([]).values()) == pytest.approx(0)
