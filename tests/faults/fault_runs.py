@@ -1,0 +1,73 @@
+"""Runs of the command line to be stopped, killed and damaged, and what they leave."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from vit_jax import checkpoint, records
+
+ROOT = pathlib.Path(__file__).parents[2]
+RECIPE = '''
+from vit_jax import config
+
+def get_config():
+  c = config.defaults('vit')
+  c.model.patch_size, c.model.pool = 4, 'gap'
+  c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 1, 32, 2
+  c.data.augment.crop, c.data.augment.crop_padding, c.data.augment.mixup = 'pad', 1, 0.2
+  c.data.batch_size, c.model.dropout = 32, 0.1
+  c.optimizer.ema_decay = 0.9
+  c.train.steps = 400
+  c.evaluate.every, c.system.log_every, c.system.save_every = 50, 7, 20
+  return c
+'''
+
+
+class Faults:
+  """Starts runs of one small recipe on the digits. They share compiled programs, as the runs of a sweep do."""
+
+  def __init__(self, folder: pathlib.Path):
+    self.recipe = folder / 'recipe.py'
+    self.recipe.write_text(RECIPE)
+    self._environment = os.environ | {
+        'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled'),
+        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0', 'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0'}
+
+  def start(self, workdir, *flags, cached=True, **popen):
+    """A run in the background; its output is a pipe of lines."""
+    command = [sys.executable, '-m', 'vit_jax.main', f'--config={self.recipe}', f'--workdir={workdir}', *flags]
+    environment = self._environment if cached else self._environment | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, **popen)
+
+  def run(self, workdir, *flags):
+    """(exit code, stdout, stderr) of a run to its end."""
+    process = self.start(workdir, *flags)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+  def until(self, process, condition, seconds=120):
+    """Waits for a condition while the process lives; whether it came true."""
+    deadline = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+      time.sleep(0.002)
+    return condition()
+
+
+def events(workdir, name):
+  """The rows of one kind in events.jsonl."""
+  return [row for row in records.read_rows(workdir / records.EVENTS) if row['event'] == name]
+
+
+def end(workdir):
+  """(metrics.jsonl, {name: bytes of the array} of the final checkpoint)."""
+  import jax
+  from orbax import checkpoint as ocp
+  path = workdir / checkpoint.FOLDER / str(records.saved_steps(workdir)[-1]) / 'state'
+  tree = ocp.StandardCheckpointer().restore(path.absolute())
+  arrays = {jax.tree_util.keystr(p): np.asarray(a).tobytes() for p, a in jax.tree_util.tree_leaves_with_path(tree)}
+  return (workdir / records.METRICS).read_bytes(), arrays

@@ -1,0 +1,114 @@
+"""Damaged checkpoints, a full disk, a second process: said in words, and nothing is lost."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from fault_runs import events
+
+from vit_jax import records
+
+
+def _interrupted(undisturbed, workdir):
+  """The finished run's folder as it was before its last words: two good checkpoints, and something left to do."""
+  shutil.copytree(undisturbed, workdir)
+  run = records.read_run(workdir)
+  run.pop('results')
+  records.write_run(workdir, run | {'status': 'running'})
+  return records.saved_steps(workdir)
+
+
+def _flip(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 4
+  path.write_bytes(content)
+
+
+def _largest(folder):
+  return max((path for path in folder.rglob('*') if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def _damage(newest, kind):
+  if kind == 'flipped bit':
+    _flip(_largest(newest / 'state'))
+  elif kind == 'truncated':
+    os.truncate(_largest(newest / 'state'), 1000)
+  else:
+    shutil.rmtree(newest / 'state')
+
+
+@pytest.mark.parametrize('kind', ['flipped bit', 'truncated', 'missing'])
+def test_it_falls_back_says_so_and_ends_the_same(faults, undisturbed, assert_same_end, tmp_path, kind):
+  workdir = tmp_path / 'run'
+  *_, before, newest = _interrupted(undisturbed, workdir)
+  _damage(workdir / 'checkpoints' / str(newest), kind)
+  code, out, err = faults.run(workdir)
+  assert code == 0 and 'Traceback' not in err, err
+  assert f'the checkpoint of step {newest} cannot be used: ' in out and f'resumed at step {before}' in out
+  damaged, = events(workdir, 'damaged')
+  assert damaged['step'] == newest and damaged['why']
+  assert (workdir / 'checkpoints' / f'damaged-{newest}').is_dir()
+  assert_same_end(workdir)
+
+
+def test_a_log_that_was_changed_falls_back_to_before_that(faults, undisturbed, assert_same_end, tmp_path):
+  workdir = tmp_path / 'run'
+  *_, before, newest = _interrupted(undisturbed, workdir)
+  lines = (workdir / 'metrics.jsonl').read_bytes().splitlines(keepends=True)
+  at = next(i for i, row in enumerate(records.read_rows(workdir / 'metrics.jsonl')) if row['step'] > before)
+  lines[at] = lines[at].replace(b'"loss": ', b'"loss": 1')
+  (workdir / 'metrics.jsonl').write_bytes(b''.join(lines))
+  code, out, err = faults.run(workdir)
+  assert code == 0 and 'metrics.jsonl has changed' in out, err
+  assert_same_end(workdir)
+
+
+def test_a_full_disk_ends_the_run_in_words_and_the_same_command_goes_on(faults, assert_same_end, tmp_path):
+  disk = tmp_path / 'disk'
+  disk.mkdir()
+  mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', disk], capture_output=True, check=False)
+  if mounted.returncode:
+    pytest.skip('cannot mount a tmpfs here')
+  try:
+    ballast = disk / 'ballast'
+    ballast.write_bytes(bytes(1 << 20))
+    process = faults.start(disk / 'run')
+    faults.until(process, lambda: records.saved_steps(disk / 'run'))
+    with open(ballast, 'ab', buffering=0) as file:
+      while process.poll() is None:
+        try:
+          file.write(bytes(4096))
+        except OSError:  # full, until a checkpoint is cleared away
+          pass
+    out, err = process.communicate()
+    assert process.returncode == 1 and 'Traceback' not in err, err
+    assert 'is full: ' in err and 'a checkpoint takes' in err and 'goes on at step' in err
+    step = records.saved_steps(disk / 'run')[-1]
+    rows = records.read_rows(disk / 'run' / 'metrics.jsonl')
+    assert rows and (disk / 'run' / 'metrics.jsonl').read_bytes().endswith(b'\n')
+    ballast.unlink()
+    code, out, err = faults.run(disk / 'run')
+    assert code == 0 and f'resumed at step {step} of 400' in out, err
+    assert_same_end(disk / 'run')
+  finally:
+    subprocess.run(['umount', '-l', disk], check=True)
+
+
+def test_a_second_process_is_refused_while_the_first_lives(faults, tmp_path):
+  first = faults.start(tmp_path / 'run', '--config.train.steps=1000000', '--config.system.log_every=100')
+  assert faults.until(first, lambda: (tmp_path / 'run').exists() and events(tmp_path / 'run', 'start'))
+  code, _, err = faults.run(tmp_path / 'run', '--config.train.steps=1000000', '--config.system.log_every=100')
+  assert code == 1 and f'another process trains there (process {first.pid} on ' in err
+  first.kill()
+  first.communicate()
+
+
+def test_restarts_that_bring_nothing_end_the_run(faults, tmp_path):
+  for tries in range(4):
+    process = faults.start(tmp_path / 'run', '--config.system.save_every=1000000', '--config.evaluate.every=1000000')
+    assert faults.until(process, lambda tries=tries: (tmp_path / 'run').exists() and len(events(tmp_path / 'run', 'begun')) > tries)
+    process.kill()
+    process.communicate()
+  code, _, err = faults.run(tmp_path / 'run', '--config.system.save_every=1000000', '--config.evaluate.every=1000000')
+  assert code == 1 and '3 restarts brought no checkpoint after step 0' in err and 'Traceback' not in err, err

@@ -1,0 +1,81 @@
+"""Signals: what was done is saved, and the end is that of an undisturbed run."""
+
+import signal
+import time
+
+import pytest
+from fault_runs import events
+
+from vit_jax import records
+
+
+def _rows(workdir):
+  return records.read_rows(workdir / 'metrics.jsonl') if workdir.exists() else []
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_saves_at_that_step_and_goes_on_from_there(faults, assert_same_end, tmp_path, number):
+  process = faults.start(tmp_path / 'run')
+  assert faults.until(process, lambda: len(_rows(tmp_path / 'run')) > 3)
+  process.send_signal(number)
+  out, err = process.communicate(timeout=120)
+  assert process.returncode == 42 and 'the same command goes on' in out and 'Traceback' not in err, err
+  step = records.saved_steps(tmp_path / 'run')[-1]
+  stopped, = events(tmp_path / 'run', 'stopped')
+  assert stopped['step'] == step and stopped['by_hand'] == (number == signal.SIGINT)
+  assert f'saved at step {step}' in out and _rows(tmp_path / 'run')[-1]['step'] <= step
+  code, out, _ = faults.run(tmp_path / 'run')
+  assert code == 0 and f'resumed at step {step} of 400' in out
+  assert not (tmp_path / 'run' / 'metrics.discarded.jsonl').exists()  # nothing was done twice
+  assert_same_end(tmp_path / 'run')
+
+
+def test_an_evaluation_is_left_and_done_again(faults, assert_same_end, tmp_path):
+  process = faults.start(tmp_path / 'run', cached=False)
+  assert faults.until(process, lambda: [row for row in _rows(tmp_path / 'run') if row['step'] == 49])
+  time.sleep(0.05)  # the evaluation after step 50 compiles its step, for a second or more
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(120) == 42
+  process.communicate()
+  assert records.saved_steps(tmp_path / 'run')[-1] == 50
+  assert not [row for row in _rows(tmp_path / 'run') if row['split'] == 'val']
+  assert faults.run(tmp_path / 'run')[0] == 0
+  assert_same_end(tmp_path / 'run')
+
+
+def test_during_compilation_it_stops_soon_and_starts_again(faults, assert_same_end, tmp_path):
+  process = faults.start(tmp_path / 'run', cached=False)
+  assert faults.until(process, lambda: (tmp_path / 'run').exists() and events(tmp_path / 'run', 'start'))
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(120) == 42
+  process.communicate()
+  assert len(_rows(tmp_path / 'run')) <= 1
+  assert faults.run(tmp_path / 'run')[0] == 0
+  assert_same_end(tmp_path / 'run')
+
+
+def test_a_second_interrupt_stops_at_once_without_harm(faults, assert_same_end, tmp_path):
+  process = faults.start(tmp_path / 'run', cached=False)
+  assert faults.until(process, lambda: (tmp_path / 'run').exists() and events(tmp_path / 'run', 'start'))
+  process.send_signal(signal.SIGINT)
+  assert 'once more to stop at once' in process.stderr.readline()
+  process.send_signal(signal.SIGINT)
+  assert process.wait(5) == 130
+  process.communicate()
+  assert faults.run(tmp_path / 'run')[0] == 0
+  assert_same_end(tmp_path / 'run')
+
+
+def test_killed_it_goes_on_from_its_last_checkpoint(faults, assert_same_end, tmp_path):
+  for rows in (5, 30, 50):
+    process = faults.start(tmp_path / 'run')
+    faults.until(process, lambda rows=rows: len(_rows(tmp_path / 'run')) >= rows)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+  code, out, err = faults.run(tmp_path / 'run')
+  assert code == 0, err
+  assert 'lost to restarts' in out or 'starting' in out
+  assert_same_end(tmp_path / 'run')
+  left = [p.name for p in (tmp_path / 'run' / 'checkpoints').iterdir()]
+  assert all(name.isdigit() for name in left), left
