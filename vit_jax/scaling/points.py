@@ -148,23 +148,25 @@ def _add_run(name, run, lines, half_line, metric, rows, dropped, curves):
     return
   split, _, short = metric.rpartition('/')
   present = [s for s in ([split] if split else SPLITS[:2]) if any(line.get('split') == s for line in lines)]
-  scored = [line for line in lines if present and line['split'] == present[0] and short in line]
+  scored = [line for line in lines if present and line.get('split') == present[0] and short in line]
   if not scored:
     dropped.append((name, f'no {metric} in metrics.jsonl'))
     return
   if half_line:
     dropped.append((f'{name}/metrics.jsonl', 'half-written last line'))
-  last, config = scored[-1], run.get('config') or {}
+  last, config, optimizer = scored[-1], run.get('config') or {}, (run.get('config') or {}).get('optimizer')
   lineage = run.get('lineage')
   rows.append({
       'run': name, metric: last[short], 'split': present[0], 'params': run.get('params'),
       'params_non_embedding': run.get('params_non_embedding'), 'data': (run.get('data') or {}).get('name'),
       'lineage': (lineage.get('trunk') or lineage.get('parent')) if isinstance(lineage, dict) else lineage,
-      'learning_rate': (config.get('optimizer') or {}).get('learning_rate'), 'seed': config.get('seed'),
+      'learning_rate': optimizer.get('learning_rate') if isinstance(optimizer, dict) else None,
+      'seed': config.get('seed'),
       'config_hash': run.get('config_hash'), '_config': config, '_metric': metric,
       **{k: last.get(k) for k in ('examples', 'unique_examples', 'flops', 'step', 'epochs')},
       **{key: value for key, value in _flat(config).items() if '.' in key}})
-  curves[name] = tuple(np.array([(line['examples'], line[short]) for line in scored if line[short]], float).T)
+  curve = [(_number(line.get('examples')), _number(line[short])) for line in scored]
+  curves[name] = tuple(np.array([pair for pair in curve if None not in pair], float).reshape(-1, 2).T)
 
 
 def _flat(tree, path=''):
@@ -211,20 +213,31 @@ def _clean(rows, names, needed, dropped):
   if not kept:
     raise UserError(f'no points left: {"; ".join(f"{what}: {why}" for what, why in dropped[:5]) or "nothing was read"}')
   whole = [name for name in names if not any(_fault(theirs := names[name], row.get(theirs)) for row in kept)]
-  return kept, {name: np.array([float(row[names[name]]) for row in kept]) for name in whole}
+  return kept, {name: np.array([_number(row[names[name]]) for row in kept]) for name in whole}
 
 
 def _fault(name, value):
   """What is wrong with a value, None where it is a number above 0."""
   if value in (None, ''):
     return f'no {name}'
-  try:
-    number = float(value)
-  except (TypeError, ValueError):
+  number = _number(value)
+  if number is None:
     return f'{name} is not a number'
   if not math.isfinite(number):
     return f'{name} is {number}'
   return None if number > 0 else f'{name} is not above 0'
+
+
+def _number(value):
+  """A value of a table as a float; None for what people would not read as that number: true, 1_000, and lists."""
+  if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    return None
+  if isinstance(value, str) and ('_' in value or not value.isascii()):
+    return None
+  try:
+    return float(value)
+  except (ValueError, OverflowError):  # or a whole number beyond 1e308
+    return None
 
 
 def _check_comparable(rows, group):

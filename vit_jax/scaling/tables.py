@@ -22,7 +22,10 @@ def read_table(path: epath.Path) -> tuple[list[Row], list[str]]:
   Raises:
     UserError: no such kind of table, an empty one, or a line in the middle that does not parse.
   """
-  text = path.read_text()
+  try:
+    text = path.read_bytes().decode('utf-8-sig')  # spreadsheets write a mark before the first column's name
+  except UnicodeDecodeError as error:
+    raise UserError(f'{path}: not UTF-8 ({error}); save the table as UTF-8') from error
   if path.suffix in ('.csv', '.tsv'):
     rows, dropped = _csv(path, text, '\t' if path.suffix == '.tsv' else ',')
   elif path.suffix == '.jsonl':
@@ -76,7 +79,10 @@ def _half_line(path):
 
 
 def _csv(path, text, delimiter):
-  lines = list(csv.reader(io.StringIO(text, newline=''), delimiter=delimiter))
+  try:
+    lines = list(csv.reader(io.StringIO(text, newline=''), delimiter=delimiter))
+  except csv.Error as error:
+    raise UserError(f'{path}: {error}') from error
   lines = [(i, fields) for i, fields in enumerate(lines, 1) if any(f.strip() for f in fields)]
   if not lines:
     return [], []
@@ -99,7 +105,7 @@ def _jsonl(path, text):
       continue
     try:
       row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no JSONDecodeError
       if number == len(lines):  # no newline follows it
         dropped.append(f'{path.name}, line {number}: half-written last line')
         continue
@@ -111,7 +117,7 @@ def _jsonl(path, text):
 def _json(path, text):
   try:
     rows = json.loads(text)
-  except json.JSONDecodeError as error:
+  except (ValueError, RecursionError) as error:
     raise UserError(f'{path}: not JSON ({error})') from error
   if not isinstance(rows, list):
     raise UserError(f'{path}: a .json table is a list of objects, one a row')
