@@ -31,7 +31,7 @@ def run(main: Callable[..., int | None], positional: bool = False) -> None:
 
   def guarded(argv):
     if not flags.FLAGS['verbosity'].present:
-      logging.set_verbosity(logging.ERROR)  # libraries' chatter: --verbosity=0 brings it back
+      logging.set_verbosity(logging.FATAL)  # libraries' chatter; errors are raised too. --verbosity=0 brings it back
     if positional:
       return main(argv[1:])
     if len(argv) > 1:

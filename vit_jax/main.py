@@ -10,6 +10,9 @@ The same command on the same folder goes on where it was stopped. On many hosts,
   134  another process of the run was lost: the same command goes on
 """
 
+import os
+import sys
+
 from absl import flags
 
 from vit_jax import cli
@@ -38,7 +41,7 @@ def main() -> int:
   from vit_jax import host
   from vit_jax.parallel import processes
   from vit_jax.training import config as run_config
-  from vit_jax.training import folder, loop, stop
+  from vit_jax.training import disk, folder, loop, stop
   from vit_jax.training import run as run_lib
   from vit_jax.training.display import Display
 
@@ -58,6 +61,9 @@ def main() -> int:
       except stop.Stopped:
         display.stopped(workdir)
         return stop.PREEMPTED
+      except disk.DiskFull as error:  # at an orderly exit libraries try once more to write, and print how that fails
+        print(f'error: {error}', file=sys.stderr, flush=True)
+        os._exit(1)
     display.summary(results, workdir)
   return 0
 

@@ -11,13 +11,17 @@ from vit_jax.errors import UserError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+class DiskFull(UserError):
+  """No room for a log line or a checkpoint."""
+
+
 def is_full(error: BaseException) -> bool:
   """Whether an error, or what led to it, is that of a full disk. TensorStore's has no number, only words."""
   return any((isinstance(cause, OSError) and cause.errno in _FULL) or os.strerror(errno.ENOSPC) in str(cause)
              for cause in _causes(error))
 
 
-def full(folder: os.PathLike, needed: int, saved_steps: Sequence[int]) -> UserError:
+def full(folder: os.PathLike, needed: int, saved_steps: Sequence[int]) -> DiskFull:
   """What a person is told.
 
   Args:
@@ -28,9 +32,9 @@ def full(folder: os.PathLike, needed: int, saved_steps: Sequence[int]) -> UserEr
   local = '://' not in os.fspath(folder)
   free = f'{_size(shutil.disk_usage(Path(folder)).free)} free, ' if local else ''
   goes_on = f'goes on at step {saved_steps[-1]}' if saved_steps else 'begins anew, as no checkpoint was saved yet'
-  return UserError(f'the disk of {os.fspath(folder)} is full: {free}a checkpoint takes {_size(needed)}, and a new one '
-                   'is written before an old one goes. All earlier checkpoints and log lines are intact; free some '
-                   f'space, and the same command {goes_on}')
+  return DiskFull(f'the disk of {os.fspath(folder)} is full: {free}a checkpoint takes {_size(needed)}, and a new one '
+                  'is written before an old one goes. All earlier checkpoints and log lines are intact; free some '
+                  f'space, and the same command {goes_on}')
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
