@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from vit_jax.checkpoint import Checkpoints, Damaged
 from vit_jax.errors import UserError
-from vit_jax.parallel import processes
 
 
 def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Callable[[dict], str | None],
@@ -21,6 +22,7 @@ def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Calla
 
   Raises:
     UserError: there are several, and none is good. That is no damage of a disk: nothing is touched.
+    Damaged: the newest one, where there are many processes.
   """
   steps, faults, found = checkpoints.steps(), {}, None
   for step in reversed(steps):
@@ -31,13 +33,15 @@ def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Calla
       found = step, checkpoints.restore(step, like), record
       break
     except Damaged as damage:
+      if jax.process_count() > 1:  # perhaps only this one cannot read its part: the others would go on elsewhere
+        raise
       faults[step] = str(damage)
   if found is None and len(steps) > 1:
     said = '; '.join(f'step {step}: {fault}' for step, fault in faults.items())
     raise UserError(f'none of the {len(steps)} checkpoints can be used. {said}. Nothing was changed; to begin anew '
                     'give another --workdir')
   for step, fault in faults.items():
-    note(step, fault, processes.from_writer(lambda step=step: str(checkpoints.set_aside(step))))
+    note(step, fault, str(checkpoints.set_aside(step)))
   if faults:
     checkpoints.reload()
   return found

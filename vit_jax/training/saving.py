@@ -19,7 +19,8 @@ class Saving:
     """Whether to save after `step`.
 
     Branch steps, multiples of `keep_every` and whatever may be the best are saved at their very step. What is due by an
-    interval waits for the save before it to be on disk, so that the loop does not.
+    interval waits for the save before it to be on disk, so that the loop does not. (Not with many processes: all must
+    save the same step, and clocks and disks differ between them.)
 
     Args:
       evaluated: whether this step was due to be evaluated.
@@ -33,14 +34,11 @@ class Saving:
       return True
     if evaluated and (self._run.config.evaluate.patience or system.save_every is None):
       return True
+    alone = jax.process_count() == 1
     self._wanted |= bool(system.save_every) and step % system.save_every == 0
-    self._wanted |= self._minutes_are_over(system.save_minutes)
-    return self._wanted and not self._on_its_way
+    self._wanted |= alone and bool(system.save_minutes) and time.monotonic() - self._last >= 60 * system.save_minutes
+    return self._wanted and not (alone and self._on_its_way)
 
   def done(self) -> None:
     """A save was started."""
     self._last, self._wanted, self._on_its_way = time.monotonic(), False, True
-
-  def _minutes_are_over(self, minutes):
-    # Clocks differ between processes, and all of them must save the same step.
-    return bool(minutes) and jax.process_count() == 1 and time.monotonic() - self._last >= 60 * minutes

@@ -5,6 +5,8 @@ import signal
 import sys
 import threading
 
+import jax
+
 PREEMPTED = 42  # exit code of a run that was told to stop and has saved: the same command goes on
 INTERRUPTED = 130  # after a second Ctrl-C, as shells count: 128 + SIGINT
 _NOTED = (signal.SIGTERM, signal.SIGINT)
@@ -29,8 +31,8 @@ class Stop:
   def stop_requested(self, step: int) -> bool:
     """Whether to save now and end. Asked once after each step, and between the batches of an evaluation.
 
-    With many processes this is where they agree, since only one may have been told: each asks at the same points, in
-    the same order.
+    With many processes this is where they have to agree, since only one may have been told: each asks at the same
+    points, in the same order. They do not agree yet, so none is told: signals keep the meaning that JAX gave them.
 
     Args:
       step: the number of finished steps.
@@ -44,7 +46,8 @@ class Stop:
     return signal.SIGINT in self._signals
 
   def __enter__(self) -> 'Stop':
-    if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
+    alone = jax.process_count() == 1
+    if alone and threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
       self._pipe = os.pipe()
       os.set_blocking(self._pipe[1], False)
       self._old_pipe = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
