@@ -41,9 +41,12 @@ with stop.Stop():
 def test_a_second_interrupt_ends_even_a_process_that_is_busy_outside_of_python():
   process = subprocess.Popen([sys.executable, '-c', BUSY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                              env=os.environ | {'JAX_PLATFORMS': 'cpu'})
-  assert process.stdout.readline() == 'busy\n'
-  process.send_signal(signal.SIGINT)
-  assert any('once more to stop at once' in line for line in process.stderr)
-  process.send_signal(signal.SIGINT)
-  assert process.wait(60) == stop.INTERRUPTED
-  process.communicate()
+  try:
+    assert process.stdout.readline() == 'busy\n'
+    process.send_signal(signal.SIGINT)
+    assert any('once more to stop at once' in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == stop.INTERRUPTED
+  finally:
+    process.kill()
+    process.communicate()
