@@ -115,6 +115,7 @@ class Display:
       self.note(f'val  accuracy {val["accuracy"]:.2%}, loss {val["loss"]:.4f}')
     self.note(f'\ntime         {_time(workdir)}')
     self.note(f'run folder   {os.fspath(workdir)} (metrics.jsonl, events.jsonl, checkpoints/)\n'
+              f'use it       python -m vit_jax.predict {os.fspath(workdir)} PICTURE...\n'
               f'see curves   uvx tensorboard --logdir={os.fspath(workdir)}\n'
               'train more   another recipe of configs/, or any key: --config.train.epochs=100')
 

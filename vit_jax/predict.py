@@ -1,0 +1,104 @@
+"""What is in these pictures: python -m vit_jax.predict RUN PICTURE_OR_FOLDER... [--top=5] [--format=table|csv|json]
+
+RUN is a run folder of vit_jax.main. Pictures are prepared as the run's own evaluation prepared them. One that cannot be
+read is named on stderr and left out; exit code 1 where none is left.
+"""
+
+import csv
+import json
+import os
+import pathlib
+import sys
+
+from absl import flags
+
+from vit_jax import cli
+from vit_jax.errors import UserError
+
+_TOP = flags.DEFINE_integer('top', 5, 'How many classes are told of each picture.', lower_bound=1)
+_FORMAT = flags.DEFINE_enum('format', 'table', ['table', 'csv', 'json'], 'table: for people; csv: a line a picture and '
+                            'class; json: a line a picture.')
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Pictures that are computed at a time.', lower_bound=1)
+_STEP = flags.DEFINE_integer('step', None, 'Of which checkpoint; default: the one that the test score is of.')
+
+
+def main(arguments: list[str]) -> int:
+  if len(arguments) < 2:
+    raise UserError('want a run folder and pictures: python -m vit_jax.predict RUN PICTURE_OR_FOLDER...')
+  run, *places = arguments
+  from vit_jax import host
+  from vit_jax.training import trained
+
+  host.hush_absent_tpu()
+  paths = _pictures(places)
+  model = trained.load(run, _STEP.value)
+  write = {'table': _table, 'csv': _csv, 'json': _json}[_FORMAT.value](model.class_names)
+  read = 0
+  for start in range(0, len(paths), _BATCH_SIZE.value):
+    named = list(_prepared(model, paths[start:start + _BATCH_SIZE.value]))
+    if named:
+      names, images = zip(*named)
+      for name, probabilities in zip(names, model.probabilities(images, _BATCH_SIZE.value), strict=True):
+        best = probabilities.argsort()[::-1][:_TOP.value]
+        write(name, [(int(i), float(probabilities[i])) for i in best])
+    read += len(named)
+  if not read:
+    raise UserError(f'none of {len(paths)} pictures could be read')
+  return 0
+
+
+def _pictures(places):
+  """The files named, and the pictures in the folders named, hidden ones left out."""
+  from vit_jax.data.folder import SUFFIXES
+  paths = []
+  for place in map(pathlib.Path, places):
+    if not place.exists():
+      raise UserError(f'{place}: no such file or folder')
+    below = sorted(path for path in place.rglob('*') if path.suffix.lower() in SUFFIXES and path.is_file()
+                   and not any(part.startswith('.') for part in path.relative_to(place).parts))
+    if place.is_dir() and not below:
+      raise UserError(f'{place}: no pictures there ({", ".join(SUFFIXES)})')
+    paths += below if place.is_dir() else [place]
+  return paths
+
+
+def _prepared(model, paths):
+  """(path, pixels) of those that can be read."""
+  from vit_jax.data import pictures
+  for path in paths:
+    try:
+      yield os.fspath(path), model.prepare(path)
+    except pictures.BadPicture as error:
+      print(f'{path}: cannot be read: {error}', file=sys.stderr)
+
+
+def _table(class_names):
+  from rich.console import Console
+  console = Console(highlight=False, soft_wrap=True)
+
+  def write(path, classes):
+    console.print(path, markup=False, style='bold')
+    for i, probability in classes:
+      console.print(f'  {probability:7.2%}  {class_names[i]}', markup=False)
+  return write
+
+
+def _csv(class_names):
+  writer = csv.writer(sys.stdout, lineterminator='\n')
+  writer.writerow(['path', 'rank', 'class', 'probability'])
+
+  def write(path, classes):
+    for rank, (i, probability) in enumerate(classes, 1):
+      writer.writerow([path, rank, class_names[i], f'{probability:.6g}'])
+  return write
+
+
+def _json(class_names):
+  def write(path, classes):
+    told = [{'class': class_names[i], 'probability': round(probability, 6)} for i, probability in classes]
+    print(json.dumps({'path': path, 'classes': told}))
+  return write
+
+
+if __name__ == '__main__':
+  cli.run(main, positional=True)
