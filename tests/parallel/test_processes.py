@@ -168,6 +168,22 @@ def test_a_lost_process_ends_the_others(recipe, tmp_path, fault):
   assert processes.LOST in task.RETRY_CODES
 
 
+def test_one_is_told_to_stop_and_all_do(recipe, tmp_path):
+  """Each saves its part of the same step and exits 42; another number of processes goes on from there."""
+  log, flags = tmp_path / 'run' / 'events.jsonl', ('--config.train.steps=400', '--config.evaluate.every=50')
+  started = _train(recipe, tmp_path / 'run', 2, *flags)
+  while not (log.exists() and '"compile"' in log.read_text()):
+    assert started[0].poll() is None, started[0].communicate()
+    time.sleep(0.1)
+  started[1].send_signal(signal.SIGTERM)
+  codes, outputs = _finish(started)
+  assert codes == [42, 42], outputs
+  codes, outputs = _finish(_train(recipe, tmp_path / 'run', 1, *flags))
+  assert codes == [0] and 'resumed at step' in outputs[0][0], outputs
+  rows = records.read_rows(tmp_path / 'run' / 'metrics.jsonl')
+  assert [row['step'] for row in rows if row['split'] == 'train'] == list(range(1, 401))
+
+
 @pytest.mark.parametrize('arguments, message', [
     (('10.0.0.2',), r'--distributed=10\.0\.0\.2: want none, auto, or HOST:PORT'),
     (('10.0.0.2:80',), '--num_processes is missing'),

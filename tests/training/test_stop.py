@@ -20,9 +20,9 @@ def _until(condition):
 def test_a_signal_is_noted_and_handlers_are_given_back(number, capfd):
   before = signal.getsignal(number)
   with stop.Stop() as told:
-    assert not told.stop_requested(1)
+    assert not told.stop_requested()
     os.kill(os.getpid(), number)
-    assert _until(lambda: told.stop_requested(2))
+    assert _until(lambda: told.stop_requested())
     assert told.by_hand == (number == signal.SIGINT)
     time.sleep(0.1)  # it speaks after it has noted
   assert signal.getsignal(number) is before

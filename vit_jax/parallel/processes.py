@@ -121,6 +121,15 @@ def from_writer(decide: Callable[[], Any]) -> Any:
   return message['value']
 
 
+def stop_agreed(count: int) -> bool:
+  """Whether all processes stop here, since one of them got SIGTERM some time ago; the same answer on each.
+
+  Args:
+    count: of the calls: 1, 2, 3, ... on every process.
+  """
+  return multihost_utils.reached_preemption_sync_point(count)
+
+
 @functools.lru_cache
 def rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
   """The rows of a global batch that lie on this process's devices, in order.

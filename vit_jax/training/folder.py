@@ -76,7 +76,7 @@ class RunFolder:
       UserError: three restarts brought no newer checkpoint, or none of several can be used.
     """
     newest = self.checkpoints.latest() or 0
-    restarts.check(records.read_rows(self.path / records.EVENTS), newest)
+    processes.from_writer(lambda: restarts.check(records.read_rows(self.path / records.EVENTS), newest))
     self.events.append({'event': restarts.BEGUN, 'step': newest})
     train_state = state.create(self.run.model, self.run.config, self.run.mesh)
     log_fault = lambda record: self.metrics.changed(record['metrics_bytes'], record.get('metrics_crc32'))

@@ -128,7 +128,7 @@ class _Loop:
     if self._due(step, self.run.log_every):
       train_state = self._log(train_state, step)
     try:
-      self._stop_if_told(step)
+      self._stop_if_told()
       if evaluates:
         self._evaluate(train_state, step)
     except Stopped:
@@ -171,8 +171,8 @@ class _Loop:
         return
       yield batch
 
-  def _stop_if_told(self, step: int) -> None:
-    if self.stop.stop_requested(step):
+  def _stop_if_told(self) -> None:
+    if self.stop.stop_requested():
       raise Stopped
 
   def _due(self, step: int, every: int) -> bool:
@@ -242,7 +242,7 @@ class _Loop:
     params = train_state.ema if self.run.config.optimizer.ema_decay else train_state.params
     batches = self.run.eval_batches(split, lambda errors: self._report(errors, step))
     with self.clock.measure('evaluate'), contextlib.closing(batches):
-      scores = evaluate.evaluate(self._eval_step, params, train_state.stats, self._until_stopped(batches, step))
+      scores = evaluate.evaluate(self._eval_step, params, train_state.stats, self._until_stopped(batches))
     row = {'split': split, **self.run.position(step), **scores}
     self.folder.log(row)
     seconds = time.perf_counter() - start
@@ -251,9 +251,9 @@ class _Loop:
     self.display.pause(seconds)
     return row
 
-  def _until_stopped(self, batches: Iterator[dict], step: int) -> Iterator[dict]:
+  def _until_stopped(self, batches: Iterator[dict]) -> Iterator[dict]:
     for batch in batches:
-      self._stop_if_told(step)
+      self._stop_if_told()
       yield batch
 
   def _save(self, train_state: TrainState, step: int) -> None:

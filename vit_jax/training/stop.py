@@ -7,6 +7,8 @@ import threading
 
 import jax
 
+from vit_jax.parallel import processes
+
 PREEMPTED = 42  # exit code of a run that was told to stop and has saved: the same command goes on
 INTERRUPTED = 130  # after a second Ctrl-C, as shells count: 128 + SIGINT
 _NOTED = (signal.SIGTERM, signal.SIGINT)
@@ -26,19 +28,19 @@ class Stop:
 
   def __init__(self):
     self._signals: list[signal.Signals] = []
+    self._asked = 0
+    # Of many processes, JAX listens to SIGTERM itself, from `jax.distributed.initialize` on.
+    self._noted = _NOTED if jax.process_count() == 1 else (signal.SIGINT,)
     self._handlers, self._pipe, self._old_pipe = {}, (), -1
 
-  def stop_requested(self, step: int) -> bool:
+  def stop_requested(self) -> bool:
     """Whether to save now and end. Asked once after each step, and between the batches of an evaluation.
 
-    With many processes this is where they have to agree, since only one may have been told: each asks at the same
-    points, in the same order. They do not agree yet, so none is told: signals keep the meaning that JAX gave them.
-
-    Args:
-      step: the number of finished steps.
+    Of many processes only one may have been told. They ask at the same points in the same order, and JAX lets them
+    agree on one of these.
     """
-    del step  # what processes would agree on
-    return bool(self._signals)
+    self._asked += 1
+    return processes.stop_agreed(self._asked) if jax.process_count() > 1 else bool(self._signals)
 
   @property
   def by_hand(self) -> bool:
@@ -46,13 +48,12 @@ class Stop:
     return signal.SIGINT in self._signals
 
   def __enter__(self) -> 'Stop':
-    alone = jax.process_count() == 1
-    if alone and threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
+    if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
       self._pipe = os.pipe()
       os.set_blocking(self._pipe[1], False)
       self._old_pipe = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
       # Only a handler of Python's makes the system wake the thread up, so there is one that does nothing.
-      self._handlers = {number: signal.signal(number, lambda number, frame: None) for number in _NOTED}
+      self._handlers = {number: signal.signal(number, lambda number, frame: None) for number in self._noted}
       threading.Thread(target=self._listen, args=self._pipe[:1], daemon=True).start()
     return self
 
@@ -66,12 +67,14 @@ class Stop:
   def _listen(self, pipe):
     while byte := os.read(pipe, 1):
       number = byte[0]
-      if number not in _NOTED:
+      if number not in self._noted:
         continue
       if number == signal.SIGINT and self.by_hand:
         _say('interrupted')
         os._exit(INTERRUPTED)
       self._signals.append(signal.Signals(number))
+      if jax.process_count() > 1:
+        os.kill(os.getpid(), signal.SIGTERM)  # the others hear of that one
       _say(f'{signal.Signals(number).name}: saves after this step and stops'
            + ('; once more to stop at once' if number == signal.SIGINT else ''))
     os.close(pipe)
