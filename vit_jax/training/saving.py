@@ -28,16 +28,15 @@ class Saving:
     Raises:
       an error of the save before, soon after it happened rather than at the next one.
     """
-    system = self._run.config.system
-    self._on_its_way = self._on_its_way and self._checkpoints.saving()
+    system, alone = self._run.config.system, jax.process_count() == 1
+    self._on_its_way = alone and self._on_its_way and self._checkpoints.saving()
     if step in self._run.branch_steps or (system.keep_every and step % system.keep_every == 0):
       return True
     if evaluated and (self._run.config.evaluate.patience or system.save_every is None):
       return True
-    alone = jax.process_count() == 1
     self._wanted |= bool(system.save_every) and step % system.save_every == 0
     self._wanted |= alone and bool(system.save_minutes) and time.monotonic() - self._last >= 60 * system.save_minutes
-    return self._wanted and not (alone and self._on_its_way)
+    return self._wanted and not self._on_its_way
 
   def done(self) -> None:
     """A save was started."""
