@@ -129,12 +129,13 @@ def changed(config: Any) -> dict:
   return json.loads(json.dumps(out))
 
 
-def config_hash(config: Any, without: tuple[str, ...] = ('system',)) -> str:
+def config_hash(config: Any, without: tuple[str, ...] = ('system',), more: dict | None = None) -> str:
   """The identity of a run: 10 hex digits of its fields that are not at their default, `system` left out.
 
-  Fields at their default do not count, so an option that is added later leaves old runs where they are.
+  Fields at their default do not count, so an option that is added later leaves old runs where they are. `more` counts
+  beside the fields.
   """
-  fields = {key: value for key, value in changed(config).items() if key not in without}
+  fields = {key: value for key, value in changed(config).items() if key not in without} | (more or {})
   return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
 
 

@@ -25,7 +25,7 @@ def test_published_sizes(name):
   head = model.param_shapes()['head']['kernel'].size + 1000
   digits = 0.5 / 22 if params == 22 else 0.01  # 22 is printed with two digits
   assert (flops.params(model)[0] - head) / 1e6 == pytest.approx(params, rel=digits)
-  assert flops.per_example(model, {})[0] / 1e9 == pytest.approx(gflops, rel=0.01)
+  assert flops.per_example(model)[0] / 1e9 == pytest.approx(gflops, rel=0.01)
 
 
 @pytest.mark.parametrize('name, pool', [('Ti/16', 'cls'), ('S/32', 'gap')])
@@ -36,17 +36,17 @@ def test_closed_form(name, pool):
   T, D, F = patches + (pool == 'cls'), c.width, c.mlp_dim
   layer = 2 * T * (4 * D * D + 2 * D * F) + 4 * T * T * D
   closed = c.depth * layer + 2 * patches * (3 * c.patch_size**2) * D + 2 * D * 1000
-  assert flops.per_example(model, {})[0] == closed
+  assert flops.per_example(model)[0] == closed
 
 
 def test_training_is_three_forwards_less_the_first_layers_input_gradient():
   model, c = _model('Ti/16'), vit.Config(**vit.size('Ti/16'))
-  forward, train = flops.per_example(model, {})
+  forward, train = flops.per_example(model)
   assert train == 3 * forward - 2 * 196 * (3 * 16 * 16) * c.width
 
 
 def test_scan_and_unrolled_count_the_same_and_remat_counts_more():
-  count = lambda **kwargs: flops.per_example(_model('Ti/16', execution=Execution(**kwargs)), {})
+  count = lambda **kwargs: flops.per_example(_model('Ti/16', execution=Execution(**kwargs)))
   assert count(scan=True) == count(scan=False)
   forward, train = count(remat='full')
   assert forward == count()[0]

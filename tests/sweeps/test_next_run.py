@@ -43,7 +43,7 @@ def config_of(width, steps, **optimizer):
 
 def counts(config):
   model = PureModel('vit', config.model, (8, 8, 1), 10)
-  return (*flops.params(model), flops.per_example(model, {})[1])
+  return (*flops.params(model), flops.per_example(model)[1])
 
 
 def make_run(folder, config, loss, params, other, per_example):

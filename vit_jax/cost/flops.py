@@ -60,17 +60,17 @@ def _size(variable) -> int:
   return math.prod(variable.aval.shape)
 
 
-def per_example(model, stats: dict) -> tuple[int, int]:
+def per_example(model) -> tuple[int, int]:
   """(forward, training) FLOPs of one example of a `models.PureModel`, evaluation mode, nothing recomputed.
 
   Training is the forward pass plus the gradients of all parameters: close to three forwards, less what the first
   layer saves by not needing a gradient for the picture.
   """
   image = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
-  forward = lambda params, image: model.apply(params, stats, image)[0]
-  params = model.param_shapes()
-  loss = lambda params, image: jnp.sum(forward(params, image))
-  return count(forward, params, image), count(jax.grad(loss), params, image)
+  forward = lambda params, stats, image: model.apply(params, stats, image)[0]
+  loss = lambda *inputs: jnp.sum(forward(*inputs))
+  inputs = model.param_shapes(), model.stats_shapes(), image
+  return count(forward, *inputs), count(jax.grad(loss), *inputs)
 
 
 def params(model) -> tuple[int, int]:

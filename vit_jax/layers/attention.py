@@ -22,16 +22,19 @@ def logit_scale(head_dim: int, base_head_dim: int | None = None) -> float:
   return math.sqrt((base_head_dim or head_dim) / head_dim) / math.sqrt(head_dim)
 
 
-def attend(q_BTHK, k_BSHK, v_BSHK, base_head_dim: int | None = None):
+def attend(q_BTHK, k_BSHK, v_BSHK, base_head_dim: int | None = None, bias_WHTS=None):
   """Softmax attention (Vaswani et al. 2017, eq. 1): ([B, T, H, K], weights [B, H, T, S]); softmax in float32.
 
   Heads are moved to the front first, so that both products are plain batched matmuls. Weights that nobody uses are
-  not kept by the compiler.
+  not kept by the compiler. A bias [W, H or 1, T, S], float32, is added to the logits of each W sequences in turn.
   """
   scale = jnp.asarray(logit_scale(q_BTHK.shape[-1], base_head_dim), q_BTHK.dtype)
   by_heads = lambda x: constrain(x, 'batch', 'heads')  # and so are the gradients, which may else be split by tokens
   q_BHTK, k_BHSK, v_BHSK = (by_heads(jnp.swapaxes(x, 1, 2)) for x in (q_BTHK * scale, k_BSHK, v_BSHK))
   logits_BHTS = by_heads(jnp.einsum('bhtk,bhsk->bhts', q_BHTK, k_BHSK, preferred_element_type=jnp.float32))
+  if bias_WHTS is not None:
+    by_turns = logits_BHTS.reshape(-1, len(bias_WHTS), *logits_BHTS.shape[1:])
+    logits_BHTS = by_heads((by_turns + bias_WHTS[None]).reshape(logits_BHTS.shape))
   weights_BHTS = jax.nn.softmax(logits_BHTS, axis=-1).astype(v_BSHK.dtype)
   y_BHTK = by_heads(jnp.einsum('bhts,bhsk->bhtk', weights_BHTS, v_BHSK))
   return jnp.swapaxes(y_BHTK, 1, 2), weights_BHTS
@@ -48,12 +51,16 @@ class SelfAttention(nnx.Module):
     self.out = Dense((num_heads, head_dim), (width,), ('heads', None, 'embed'), rngs=rngs, ends_branch=True,
                      dtype=dtype)
 
-  def __call__(self, x_BTD: jax.Array, rope_angles: np.ndarray | None = None) -> tuple[jax.Array, jax.Array]:
-    """[B, T, D] -> [B, T, D] and the attention weights [B, H, T, T]; queries and keys turned where angles are given."""
+  def __call__(self, x_BTD: jax.Array, rope_angles: np.ndarray | None = None,
+               bias_WHTT: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    """[B, T, D] -> [B, T, D] and the attention weights [B, H, T, T].
+
+    Queries and keys are turned where angles are given; a bias is added to the logits as in `attend`.
+    """
     q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(constrain(self.qkv(x_BTD), 'batch', None, 'heads'), 3, 0)
     if rope_angles is not None:
       q_BTHK, k_BTHK = (pos_embed.rotate(t, rope_angles) for t in (q_BTHK, k_BTHK))
-    y_BTHK, weights_BHTS = attend(q_BTHK, k_BTHK, v_BTHK, self.base_head_dim)
+    y_BTHK, weights_BHTS = attend(q_BTHK, k_BTHK, v_BTHK, self.base_head_dim, bias_WHTT)
     return self.out(y_BTHK), weights_BHTS
 
 

@@ -1,4 +1,4 @@
-"""Layer normalisation."""
+"""Normalisation: over the channels of a place (layer norm), or over the batch and its places (batch norm)."""
 
 import jax
 import jax.numpy as jnp
@@ -25,3 +25,35 @@ class LayerNorm(nnx.Module):
     x = x - x.mean(axis=-1, keepdims=True)
     x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
     return (x * self.scale[...].reshape(broadcast) + self.bias[...].reshape(broadcast)).astype(self.dtype)
+
+
+class BatchNorm(nnx.Module):
+  """Over all axes but the last (Ioffe & Szegedy 2015): statistics in float32 whatever x is, result in `dtype`.
+
+  In training x is normalised by its own mean and variance. Those are of the whole batch, however a mesh splits it
+  ("cross-replica"), but with gradient accumulation of one micro-batch. The module then holds them in place of the ones
+  that it was given; their moving average, with which evaluation normalises, is the training step's affair, so that it
+  can fit the parameters' average. The variance is the biased one, in training and in evaluation.
+  """
+
+  def __init__(self, width: int, *, axis: str | None = 'embed', zero_scale: bool = False, dtype=jnp.float32,
+               epsilon: float = 1e-5):
+    """`zero_scale`: gives zeros at the start, so that a residual branch that it ends begins as nothing."""
+    self.scale = parameter(jnp.full(width, 0.0 if zero_scale else 1.0, jnp.float32), (axis,))
+    self.bias = parameter(jnp.zeros(width, jnp.float32), (axis,))
+    self.mean, self.var = nnx.BatchStat(jnp.zeros(width, jnp.float32)), nnx.BatchStat(jnp.ones(width, jnp.float32))
+    self.dtype, self.epsilon = dtype, epsilon
+
+  def __call__(self, x: jax.Array, training: bool) -> jax.Array:
+    """[..., D] -> [..., D]."""
+    x = x.astype(jnp.float32)
+    broadcast = lambda v: v.reshape((1,) * (x.ndim - 1) + (-1,))
+    if training:
+      axes = tuple(range(x.ndim - 1))
+      mean = x.mean(axes)
+      var = jnp.mean(jnp.square(x - broadcast(mean)), axes)
+      self.mean[...], self.var[...] = mean, var
+    else:
+      mean, var = self.mean[...], self.var[...]
+    scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
+    return ((x - broadcast(mean)) * broadcast(scale) + broadcast(self.bias[...])).astype(self.dtype)

@@ -33,7 +33,10 @@ _POLICIES = {
 
 
 class Stack(nnx.Module):
-  """`depth` blocks of one shape. The parameters on disk are the same whether scanned or unrolled."""
+  """`depth` blocks of one shape. The parameters on disk are the same whether scanned or unrolled.
+
+  Statistics that the blocks hold (batch norm's) are stacked like their parameters, and replaced as the blocks run.
+  """
 
   def __init__(self, make_block: Callable[[nnx.Rngs], nnx.Module], depth: int, *, rngs: nnx.Rngs):
     @jax.vmap
@@ -56,20 +59,26 @@ class Stack(nnx.Module):
     Returns:
       x after the last block, and the blocks' outputs stacked on a leading [L] axis.
     """
-    graphdef, stacked = nnx.split(self.blocks)
+    graphdef, params, stats = nnx.split(self.blocks, nnx.Param, nnx.BatchStat)
 
     def step(x, layer):
-      params, inputs = layer
-      return call(nnx.merge(graphdef, params), x, inputs)
+      params, stats, inputs = layer
+      block = nnx.merge(graphdef, params, stats)
+      x, outputs = call(block, x, inputs)
+      return x, (outputs, nnx.state(block, nnx.BatchStat))
 
+    scan = execution.scan and self.depth > 1  # a single block may change the shape of x
     if execution.remat != 'none' or by_compiler():
       # Inside a scan nothing can merge the recomputation with the forward pass, so the barrier is not needed.
-      step = jax.checkpoint(step, prevent_cse=not execution.scan, policy=_POLICIES[execution.remat])
-    layers = (stacked, layer_inputs)
-    if execution.scan:
-      return jax.lax.scan(step, x, layers)
-    outputs = []
-    for i in range(self.depth):
-      x, out = step(x, jax.tree.map(operator.itemgetter(i), layers))
-      outputs.append(out)
-    return x, jax.tree.map(lambda *slices: jnp.stack(slices), *outputs)
+      step = jax.checkpoint(step, prevent_cse=not scan, policy=_POLICIES[execution.remat])
+    layers = (params, stats, layer_inputs)
+    if scan:
+      x, (outputs, stats) = jax.lax.scan(step, x, layers)
+    else:
+      every = []
+      for i in range(self.depth):
+        x, out = step(x, jax.tree.map(operator.itemgetter(i), layers))
+        every.append(out)
+      outputs, stats = jax.tree.map(lambda *slices: jnp.stack(slices), *every)
+    nnx.update(self.blocks, stats)
+    return x, outputs

@@ -2,7 +2,7 @@
 
 A family is a module with a `Config` dataclass and a class that is built as
 `Model(config, image_shape, num_classes, rngs=, execution=)` and called as
-`model(images_BHWC, keys_B, capture) -> (logits_BC, intermediates)`.
+`model(images_BHWC, keys_B, capture) -> (logits_BC, intermediates)`; without keys it evaluates.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from flax import nnx, traverse_util
 
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers.stack import Execution
-from vit_jax.models import vit
+from vit_jax.models import convnext, resnet, swin, vit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +22,14 @@ class Family:
   """What the rest of the program needs of a model family."""
   config: type  # its frozen config dataclass
   model: Callable[..., nnx.Module]
+  batch_norm: bool = False  # an example's training depends on the others of its batch, or micro-batch
 
 
 FAMILIES = {
     'vit': Family(vit.Config, vit.ViT),
+    'swin': Family(swin.Config, swin.Swin),
+    'resnet': Family(resnet.Config, resnet.ResNet, batch_norm=True),
+    'convnext': Family(convnext.Config, convnext.ConvNeXt),
 }
 
 
@@ -57,7 +61,10 @@ class PureModel:
 
   def apply(self, params: dict, stats: dict, images_BHWC: jax.Array, keys_B: jax.Array | None = None,
             capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict, dict]:
-    """(logits [B, C], intermediates, updated stats); see the family's __call__."""
+    """(logits [B, C], intermediates, stats); see the family's __call__. With keys, the stats are those of this batch.
+
+    It is the training step that averages them (`training.optimizer.moving_average`).
+    """
     module = nnx.merge(self.graphdef, _filled(self._params, params), _filled(self._stats, stats))
     logits_BC, intermediates = module(images_BHWC, keys_B, capture)
     return logits_BC, intermediates, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))

@@ -172,7 +172,8 @@ def param_shardings(mesh: Mesh, shapes: dict, axes: dict) -> dict:
   """A NamedSharding for each parameter, from its logical axes.
 
   Raises:
-    UserError: an axis of the mesh that does not divide its dimension; all of them are named.
+    UserError: an axis of the mesh that does not divide its dimension (all of them are named), or a tensor axis that
+      splits no parameter.
   """
   refused = set()
 
@@ -185,6 +186,10 @@ def param_shardings(mesh: Mesh, shapes: dict, axes: dict) -> dict:
     return sharding(mesh, *names)
 
   shardings = jax.tree.map(one, shapes, axes)
+  named = {RULES.get(name) for names in jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, tuple)) for name in names}
+  if mesh.shape['tensor'] > 1 and 'tensor' not in named:
+    refused.add(f'tensor={mesh.shape["tensor"]} splits nothing of this model, which has neither heads nor MLPs (1 does '
+                'no harm)')
   if refused:
     raise UserError('system.mesh: ' + '; '.join(sorted(refused)))
   return shardings

@@ -91,7 +91,7 @@ def work(job: Job, target: Slice, choice: Choice) -> Work:
   # fsdp gathers the weights for both passes and scatters the gradients, of each micro-batch; tensor gathers and
   # scatters the residual stream around both sub-blocks; data sums the gradients.
   within = 3 * micro * weights * (fsdp - 1) / fsdp
-  if tensor > 1:
+  if tensor > 1 and hasattr(model, 'depth'):  # of a ViT, that is; what others send is left to the compiler
     within += 8 * model.depth * images * _tokens(job) * model.width * itemsize * (tensor - 1) / tensor
   gradients, between = 2 * weights / fsdp, 0.0
   if target.count > 1:

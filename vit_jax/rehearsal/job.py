@@ -73,13 +73,13 @@ class Job:
   @functools.cached_property
   def flops_per_image(self) -> tuple[int, int]:
     """(forward, training), nothing recomputed."""
-    return flops.per_example(self.model, self.model.stats_shapes())
+    return flops.per_example(self.model)
 
   @functools.cache  # noqa: B019 (there are few jobs, and they last as long as the program)
   def executed_flops(self, remat: str) -> int:
     """Training FLOPs of one image with what is computed a second time."""
     model = self._model(remat)
-    return flops.per_example(model, model.stats_shapes())[1]
+    return flops.per_example(model)[1]
 
   def recomputed_share(self, remat: str) -> float:
     """(executed - without remat) / without remat, in matmul FLOPs."""

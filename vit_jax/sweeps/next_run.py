@@ -150,7 +150,7 @@ class _Sizes:
   def flops(self, shape: dict[str, int]) -> int:
     """Training FLOPs of an example."""
     model = self._model(shape)
-    return flops.per_example(model, model.stats_shapes())[1]
+    return flops.per_example(model)[1]
 
   def _model(self, shape):
     key = tuple(sorted(shape.items()))

@@ -109,13 +109,14 @@ def read(sweep_spec: str) -> tuple[dict[str, tuple[tuple[str, ...], Any]], list[
   Raises:
     UserError: the sweep file, the recipe or an override is not right.
   """
+  from vit_jax.training.config import run_hash
   sweep = spec.load(sweep_spec)
   recipe = config_lib.load_recipe(sweep.recipe)
   commands = [_arguments(sweep.recipe, recipe, overrides) for overrides in sweep.runs]
   configs, notes = {}, []
   for arguments in commands:
     config = _parse(arguments)
-    configs.setdefault(config_lib.config_hash(config), (arguments, config))
+    configs.setdefault(run_hash(config), (arguments, config))
   if (same := len(commands) - len(configs)) > 0:
     notes.append(f'{len(commands)} runs are given, {same} of them twice: {len(configs)} runs')
   names = _names([config for _, config in configs.values()], list(dict.fromkeys(k for r in sweep.runs for k in r)),

@@ -8,9 +8,8 @@ trunk is a cache: its identity leaves the length out, and it keeps a checkpoint 
 import dataclasses
 import math
 
-from vit_jax import config as config_lib
 from vit_jax.errors import UserError
-from vit_jax.training.config import RunConfig
+from vit_jax.training.config import RunConfig, run_hash
 from vit_jax.training.schedule import LengthConfig, ScheduleConfig
 
 # What runs of one trunk may differ in: how their keys begin.
@@ -48,4 +47,4 @@ def trunk_hash(config: RunConfig) -> str:
   """The identity of a run's trunk: its config without length, cooldown and evaluation."""
   trunk = trunk_config(config, 1)
   no_length = dataclasses.replace(trunk.train, steps=None)
-  return config_lib.config_hash(dataclasses.replace(trunk, train=no_length), without=('system', 'evaluate'))
+  return run_hash(dataclasses.replace(trunk, train=no_length), without=('system', 'evaluate'))

@@ -19,7 +19,10 @@ from vit_jax.training.schedule import ScheduleConfig
 
 @dataclasses.dataclass(frozen=True)
 class SystemConfig:
-  """How a run is carried out: nothing here changes what it computes, and none of it is part of its identity."""
+  """How a run is carried out: nothing here changes what it computes, and none of it is part of its identity.
+
+  But for `microbatches` with batch norm, which takes the statistics of a micro-batch (see `run_hash`).
+  """
   mesh: MeshConfig = MeshConfig()
   execution: Execution = Execution()
   microbatches: int = 1  # gradients are accumulated over this many slices of the batch
@@ -54,6 +57,13 @@ def run_config_class(family: str) -> type[RunConfig]:
   identity = dataclasses.field(default=family, metadata={'identity': True})
   return dataclasses.make_dataclass('RunConfig', [('family', str, identity), ('model', model, model())],
                                     bases=(RunConfig,), frozen=True)
+
+
+def run_hash(config: RunConfig, without: tuple[str, ...] = ('system',)) -> str:
+  """A run's identity (`config.config_hash`); with batch norm the number of micro-batches belongs to it."""
+  micro = config.system.microbatches
+  batch_norm = micro > 1 and models.family(config.family).batch_norm
+  return config_lib.config_hash(config, without, {'microbatches': micro} if batch_norm else {})
 
 
 def cast(config) -> RunConfig:

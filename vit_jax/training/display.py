@@ -42,6 +42,9 @@ class Display:
             f', {jax.process_count()} processes' if jax.process_count() > 1 else ''),
         'folder': os.fspath(workdir),
         'estimate': f'{duration(run_lib.estimate_seconds(run))} (a rough guess; the bar knows better)'}
+    if (parts := c.system.microbatches) > 1 and run.model.stats_shapes():
+      rows['batch norm'] = (f'statistics are those of each of the {parts} micro-batches of a step '
+                            f'({c.data.batch_size // parts} images), not of its batch')
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style='bold', no_wrap=True)
     table.add_column(overflow='fold')

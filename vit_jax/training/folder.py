@@ -30,12 +30,17 @@ def finished_results(run: Run, workdir: os.PathLike) -> dict[str, Any] | None:
     return None
   ours = run.record()
   if there.get('config_hash') != ours['config_hash']:
-    identity = lambda record: {key: value for key, value in record.get('config', {}).items() if key != 'system'}
+    identity = lambda record: record.get('config', {}) | {'system': {'microbatches': _counted(run, record)}}
     keys = '; '.join(config_lib.differing_keys(identity(ours), identity(there)))
     raise UserError(f'{workdir} holds another run ({there.get("config_hash")}; this one is {ours["config_hash"]}). '
                     f'Here {keys}. Give another --workdir')
   results = there.get('results')
   return None if results and run.branch_steps and results['steps'] < run.steps else results
+
+
+def _counted(run, record):
+  """The micro-batches of a record's run where they belong to its identity, else None."""
+  return record.get('config', {}).get('system', {}).get('microbatches') if run.model.stats_shapes() else None
 
 
 class RunFolder:

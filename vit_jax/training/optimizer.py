@@ -29,6 +29,10 @@ class OptimizerConfig:
   ema_decay: float = 0.0  # of the parameters' moving average, which is then what is evaluated; 0: none
 
 
+# Of batch norm's statistics where the parameters themselves are evaluated (Ioffe & Szegedy 2015; Goyal et al. 2017).
+_STATS_DECAY = 0.9
+
+
 def check(config: OptimizerConfig) -> None:
   """Raises UserError for values that cannot be meant."""
   for name in ('learning_rate', 'weight_decay'):
@@ -89,6 +93,15 @@ def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, lea
     direction = add_decay(direction)
   move = lambda p, d, f: p - learning_rate * f * d
   return jax.tree.map(move, params, direction, each('learning_rate')), opt_state
+
+
+def average_stats(config: OptimizerConfig, stats: dict, batch_stats: dict, step: jax.Array) -> dict:
+  """The moving average of batch norm's statistics: what evaluation normalises with.
+
+  Where the parameters' moving average is what is evaluated, the statistics are averaged with the same weights, so that
+  the two fit: each batch's statistics count as much as the parameters that they were measured with.
+  """
+  return moving_average(stats, batch_stats, config.ema_decay or _STATS_DECAY, step) if stats else stats
 
 
 def moving_average(ema: dict, params: dict, decay: float, step: jax.Array) -> dict:

@@ -78,6 +78,9 @@ def factors(config: ParametrisationConfig, optimizer: str, model: PureModel) -> 
   if optimizer not in OPTIMIZERS:
     raise UserError(f'optimizer.name={optimizer!r}: parametrisation.name=mup has rules for {" and ".join(OPTIMIZERS)} '
                     'only')
+  if not any(hasattr(model.config, name) for name in ('width', 'depth')):
+    raise UserError('parametrisation.name=mup: this model family has neither model.width nor model.depth that could '
+                    'grow: set parametrisation.name=standard')
   wider, deeper = _growth(config, model, 'width'), _growth(config, model, 'depth')
   declared = ('role', 'fan_in', 'init_power', 'ends_branch', 'out_sharding')
   role, fan_in, init_power, ends_branch, axes = (model.param_metadata(name) for name in declared)
@@ -102,7 +105,7 @@ def _growth(config, model, name):
   if base is not None and base < 1:
     raise UserError(f'parametrisation.base_{name}={base}: must be at least 1')
   if base is not None and size is None:
-    raise UserError(f'parametrisation.base_{name}={base}: this model family has no model.{name}')
+    raise UserError(f'parametrisation.base_{name}={base}: this model family has no model.{name}: leave it out')
   return 1.0 if base is None else size / base
 
 

@@ -21,7 +21,7 @@ from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import processes
 from vit_jax.training import branch, numbers, optimizer, parametrisation, schedule
-from vit_jax.training.config import RunConfig
+from vit_jax.training.config import RunConfig, run_hash
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Run:
 
   @property
   def config_hash(self) -> str:
-    return branch.trunk_hash(self.config) if self.branch_steps else config_lib.config_hash(self.config)
+    return branch.trunk_hash(self.config) if self.branch_steps else run_hash(self.config)
 
   @property
   def eval_every(self) -> int:
@@ -142,7 +142,7 @@ def _costs(family, config, image_shape, num_classes) -> tuple[int, int, int, int
   Counted on the scanned stack: the same numbers, and one block to trace instead of all.
   """
   model = _model(family, config, image_shape, num_classes, Execution())
-  return *flops.per_example(model, model.stats_shapes()), *flops.params(model)
+  return *flops.per_example(model), *flops.params(model)
 
 
 def estimate_seconds(run: Run) -> float:

@@ -32,10 +32,10 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
   factors = parametrisation.factors(config.parametrisation, opt.name, model)
 
   def loss_of(params, stats, images, targets_BC, weight_B, keys_B):
-    logits_BC, _, stats = model.apply(params, stats, images, keys_B)
+    logits_BC, _, batch_stats = model.apply(params, stats, images, keys_B)
     loss_B = losses.per_example(config.loss.name, logits_BC, targets_BC)
     correct_B = jnp.argmax(logits_BC, axis=-1) == jnp.argmax(targets_BC, axis=-1)
-    return jnp.sum(loss_B * weight_B), (stats, jnp.sum(weight_B, where=correct_B))
+    return jnp.sum(loss_B * weight_B), (batch_stats, jnp.sum(weight_B, where=correct_B))
 
   def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
@@ -44,7 +44,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
     row_key = jax.random.fold_in(key, 1)
     keys_B = jax.vmap(lambda row: jax.random.fold_in(row_key, row))(jnp.arange(len(images)))
     inputs = (images, targets_BC, batch['weight'], keys_B)
-    (loss, (stats, correct)), grads = _accumulate(loss_of, state, inputs, config.system.microbatches)
+    (loss, (batch_stats, correct)), grads = _accumulate(loss_of, state, inputs, config.system.microbatches)
 
     weight = jnp.maximum(jnp.sum(batch['weight']), 1e-9)
     grads = jax.tree.map(lambda g: g / weight, grads)
@@ -52,6 +52,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
     params, opt_state = optimizer.step(opt, grads, state.optimizer, state.params,
                                        scale * state.hparams['learning_rate'], state.hparams['weight_decay'], factors)
     ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
+    stats = optimizer.average_stats(opt, state.stats, batch_stats, state.step)
     numbers = {'loss': loss / weight, 'grad_norm': optax.tree.norm(grads)}
     new = {'loss': loss, 'correct': correct, 'weight': weight, 'grad_norm': numbers['grad_norm'],
            'steps': jnp.float32(1)}
@@ -82,7 +83,7 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh) -> jax.st
 
 
 def _accumulate(loss_of, state, inputs, microbatches):
-  """((loss sum, (stats, correct sum)), gradient sum) over equal slices of the batch, one after another."""
+  """((loss sum, (mean of batch stats, correct sum)), gradient sum) over equal slices of the batch, one after another."""
   value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
   if microbatches == 1:
     return value_and_grad(state.params, state.stats, *inputs)
@@ -91,10 +92,9 @@ def _accumulate(loss_of, state, inputs, microbatches):
   deal = lambda x: jnp.moveaxis(x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:]), 1, 0)
 
   def slice_step(carry, inputs):
-    (loss, (stats, correct)), grads = carry
-    (more_loss, (stats, more_correct)), more = value_and_grad(state.params, stats, *inputs)
-    return ((loss + more_loss, (stats, correct + more_correct)), jax.tree.map(jnp.add, grads, more)), None
+    return jax.tree.map(jnp.add, carry, value_and_grad(state.params, state.stats, *inputs)), None
 
-  zero = jnp.float32(0)
-  start = ((zero, (state.stats, zero)), jax.tree.map(jnp.zeros_like, state.params))
-  return jax.lax.scan(slice_step, start, jax.tree.map(deal, inputs))[0]
+  zero, zeros = jnp.float32(0), lambda tree: jax.tree.map(jnp.zeros_like, tree)
+  start = ((zero, (zeros(state.stats), zero)), zeros(state.params))
+  (loss, (stats, correct)), grads = jax.lax.scan(slice_step, start, jax.tree.map(deal, inputs))[0]
+  return (loss, (jax.tree.map(lambda s: s / microbatches, stats), correct)), grads

@@ -1,0 +1,149 @@
+"""ConvNeXt (Liu et al. 2022, "A ConvNet for the 2020s"): a CNN of depthwise convolutions, layer norms and MLPs."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from vit_jax.errors import UserError, nearest
+from vit_jax.layers import noise
+from vit_jax.layers.conv import Conv
+from vit_jax.layers.dense import Dense, parameter, zeros
+from vit_jax.layers.mlp import Mlp
+from vit_jax.layers.norm import LayerNorm
+from vit_jax.layers.stack import Execution, Stack
+from vit_jax.parallel.mesh import constrain
+
+# Liu et al. 2022, sec. 3.
+SIZES = {
+    'T': dict(depths=(3, 3, 9, 3), widths=(96, 192, 384, 768)),
+    'S': dict(depths=(3, 3, 27, 3), widths=(96, 192, 384, 768)),
+    'B': dict(depths=(3, 3, 27, 3), widths=(128, 256, 512, 1024)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """A ConvNeXt's shape; `size('T')` gives the published ones."""
+  patch_size: int = 4  # of the stem, a convolution whose kernel is its stride
+  depths: tuple[int, ...] = (3, 3, 9, 3)  # blocks of each stage; each but the first stage halves the picture
+  widths: tuple[int, ...] = (96, 192, 384, 768)  # channels of each stage; its MLPs are four times as wide
+  kernel_size: int = 7  # of the depthwise convolutions
+  layer_scale: float = 1e-6  # initial scale of the residual branches (Touvron et al. 2021b)
+  drop_path: float = 0.0  # stochastic depth of the last block; rises linearly from 0 at the first
+  dtype: Literal['float32', 'bfloat16'] = 'float32'  # of matmuls and convolutions; parameters and norms stay float32
+
+
+def size(name: str) -> dict:
+  """The fields of a published shape: size('T')."""
+  if name not in SIZES:
+    raise UserError(f'ConvNeXt size {name!r}: no such published size{nearest(name, SIZES)}')
+  return dict(SIZES[name])
+
+
+def check(config: Config, image_shape: tuple[int, int, int]) -> None:
+  """Raises UserError where the shape cannot be built; before anything is compiled.
+
+  Rows and columns that do not fill a patch of the stem, or of a halving, are left out (as in the published code).
+  """
+  if len(config.depths) != len(config.widths) or not config.depths:
+    raise UserError(f'model.depths={config.depths} and model.widths={config.widths}: one of each for every stage')
+  for name in ('patch_size', 'depths', 'widths', 'kernel_size'):
+    value = getattr(config, name)
+    if min(value if isinstance(value, tuple) else (value,)) < 1:
+      raise UserError(f'model.{name}={value}: must be at least 1')
+  if config.kernel_size % 2 == 0:
+    raise UserError(f'model.kernel_size={config.kernel_size}: must be odd, such as {config.kernel_size + 1}')
+  if config.patch_size > 1 and config.patch_size % 2:
+    raise UserError(f'model.patch_size={config.patch_size}: must be 1 or even, such as {config.patch_size + 1}')
+  if not 0 <= config.drop_path < 1:
+    raise UserError(f'model.drop_path={config.drop_path}: must be in [0, 1)')
+  least = config.patch_size * 2 ** (len(config.depths) - 1)
+  if min(image_shape[:2]) < least:
+    raise UserError(f'an image of {image_shape[0]}x{image_shape[1]} is too small for model.patch_size='
+                    f'{config.patch_size} and {len(config.depths)} stages: they need {least}x{least}; take a smaller '
+                    'patch or fewer stages')
+
+
+class Block(nnx.Module):
+  """x + scale MLP(norm(depthwise convolution(x))) (Liu et al. 2022, fig. 4)."""
+
+  def __init__(self, config: Config, width: int, *, rngs: nnx.Rngs):
+    dtype = jnp.dtype(config.dtype)
+    self.conv = Conv(width, width, config.kernel_size, groups=width, use_bias=True, axis='embed', rngs=rngs,
+                     dtype=dtype)
+    self.norm = LayerNorm(width, dtype=dtype)
+    self.mlp = Mlp(width, 4 * width, rngs=rngs, dtype=dtype)
+    self.scale = parameter(jnp.full(width, config.layer_scale, jnp.float32), ('embed',))
+
+  def __call__(self, x_BHWD: jax.Array, drop_path: jax.Array | None, keys_B: jax.Array | None) -> jax.Array:
+    b, *_, d = x_BHWD.shape
+    y_BTD = self.mlp(self.norm(self.conv(x_BHWD)).reshape(b, -1, d))
+    y_BHWD = y_BTD.reshape(x_BHWD.shape) * self.scale[...].astype(y_BTD.dtype)[None, None, None]
+    if drop_path is not None:
+      y_BHWD = noise.drop_path(y_BHWD, drop_path, keys_B)
+    return constrain(x_BHWD + y_BHWD, 'batch')
+
+
+class Patches(nnx.Module):
+  """A convolution whose kernel is its stride, and a norm after it (the stem) or before it (between stages)."""
+
+  def __init__(self, in_channels: int, width: int, patch_size: int, *, stem: bool, rngs: nnx.Rngs, dtype=jnp.float32):
+    self.conv = Conv(in_channels, width, patch_size, stride=patch_size, use_bias=True, axis='embed', rngs=rngs,
+                     role='input' if stem else 'hidden', dtype=dtype)
+    self.norm = LayerNorm(width if stem else in_channels, dtype=dtype)
+    self.stem = stem
+
+  def __call__(self, x_BHWD: jax.Array) -> jax.Array:
+    return self.norm(self.conv(x_BHWD)) if self.stem else self.conv(self.norm(x_BHWD))
+
+
+class ConvNeXt(nnx.Module):
+  """Patches -> stages of blocks -> mean over all places -> norm -> logits."""
+
+  def __init__(self, config: Config, image_shape: tuple[int, int, int], num_classes: int, *, rngs: nnx.Rngs,
+               execution: Execution = Execution()):
+    """Raises UserError for shapes that cannot be built (see `check`)."""
+    check(config, image_shape)
+    self.config, self.execution = config, execution
+    dtype, channels = jnp.dtype(config.dtype), image_shape[2]
+    self.patches, self.stages = nnx.List(), nnx.List()
+    for i, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
+      self.patches.append(Patches(channels, width, 2 if i else config.patch_size, stem=not i, rngs=rngs, dtype=dtype))
+      self.stages.append(Stack(lambda rngs, width=width: Block(config, width, rngs=rngs), depth, rngs=rngs))
+      channels = width
+    self.norm = LayerNorm(channels, dtype=dtype)
+    self.head = Dense((channels,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output', kernel_init=zeros)
+
+  def __call__(self, images_BHWC: jax.Array, keys_B: jax.Array | None = None,
+               capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict]:
+    """Logits, and what was asked for on the way.
+
+    Args:
+      images_BHWC: float32, normalised.
+      keys_B: one PRNG key an example: stochastic depth acts. None: it does not (evaluation).
+      capture: names of intermediates to return: 'features', a list of [B, H, W, D] after each stage.
+
+    Returns:
+      Logits [B, C] in float32, and a dict: 'pre_logits' [B, D] and what `capture` names.
+    """
+    c = self.config
+
+    def call(block, x_BHWD, layer):
+      return block(x_BHWD, layer.get('drop_path'), noise.fold(keys_B, layer['index'])), None
+
+    layers = {'index': np.arange(sum(c.depths))}
+    if c.drop_path:
+      layers['drop_path'] = np.linspace(0, c.drop_path, sum(c.depths), dtype=np.float32)
+    x_BHWD, features, first = images_BHWC, [], 0
+    for patches, stage in zip(self.patches, self.stages, strict=True):
+      own = {name: values[first:first + stage.depth] for name, values in layers.items()}
+      x_BHWD, _ = stage(constrain(patches(x_BHWD), 'batch'), own, call, self.execution)
+      features.append(x_BHWD)
+      first += stage.depth
+    x_BD = self.norm(x_BHWD.astype(jnp.float32).mean(axis=(1, 2)))
+    return self.head(x_BD.astype(jnp.float32)), {
+        'pre_logits': x_BD, **{name: {'features': features}[name] for name in capture}}

@@ -1,0 +1,260 @@
+"""Swin Transformer (Liu et al. 2021): attention inside windows of patches, which every other block shifts.
+
+Any picture will do: what does not fill a patch, a window or a pair of patches to be merged is padded with zeros. As in
+the published code, padding inside a window is attended to, like a patch of zeros.
+"""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from vit_jax.errors import UserError, nearest
+from vit_jax.layers import noise
+from vit_jax.layers.attention import SelfAttention
+from vit_jax.layers.dense import Dense, lecun_normal, parameter, zeros
+from vit_jax.layers.mlp import Mlp
+from vit_jax.layers.norm import LayerNorm
+from vit_jax.layers.stack import Execution, Stack
+from vit_jax.parallel.mesh import constrain
+
+# Liu et al. 2021, sec. 3.3; heads of 32.
+SIZES = {
+    'T': dict(width=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
+    'S': dict(width=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
+    'B': dict(width=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
+    'L': dict(width=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
+}
+_EPSILON = 1e-5  # of the norms, in the published code
+_APART = -1e9  # added to the logits of patches that a shift brought together
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """A Swin Transformer's shape; `size('T')` gives the published ones."""
+  patch_size: int = 4
+  width: int = 96  # of the first stage; each further stage halves the picture and doubles the width
+  depths: tuple[int, ...] = (2, 2, 6, 2)  # blocks of each stage, in pairs: plain windows, shifted windows
+  num_heads: tuple[int, ...] = (3, 6, 12, 24)
+  window_size: int = 7  # patches, at most; a smaller picture is one window, which nothing shifts
+  mlp_ratio: int = 4  # of the MLPs' width to the stage's
+  base_head_dim: int | None = None  # logits scaled as 1/K, equal to 1/sqrt(K) at this K; None: 1/sqrt(K)
+  drop_path: float = 0.0  # stochastic depth of the last block; rises linearly from 0 at the first
+  dtype: Literal['float32', 'bfloat16'] = 'float32'  # of matmuls; parameters, norms and softmax stay float32
+
+
+def size(name: str) -> dict:
+  """The fields of a published shape: size('T')."""
+  if name not in SIZES:
+    raise UserError(f'Swin size {name!r}: no such published size{nearest(name, SIZES)}')
+  return dict(SIZES[name])
+
+
+def check(config: Config) -> None:
+  """Raises UserError where the shape cannot be built; before anything is compiled."""
+  if len(config.depths) != len(config.num_heads) or not config.depths:
+    raise UserError(f'model.depths={config.depths} and model.num_heads={config.num_heads}: one of each for every stage')
+  for name in ('patch_size', 'width', 'depths', 'num_heads', 'window_size', 'mlp_ratio', 'base_head_dim'):
+    value = getattr(config, name)
+    if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
+      raise UserError(f'model.{name}={value}: must be at least 1')
+  if odd := [depth for depth in config.depths if depth % 2]:
+    raise UserError(f'model.depths={config.depths}: {odd[0]} is odd; blocks come in pairs, one of which shifts windows')
+  for stage, heads in enumerate(config.num_heads):
+    if (config.width << stage) % heads:
+      raise UserError(f'model.num_heads={config.num_heads}: {heads} does not divide the width of its stage, '
+                      f'{config.width << stage}')
+  if not 0 <= config.drop_path < 1:
+    raise UserError(f'model.drop_path={config.drop_path}: must be in [0, 1)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+  """How a grid of patches is cut into windows."""
+  grid: tuple[int, int]
+  window: tuple[int, int]
+  shift: tuple[int, int] = (0, 0)
+
+  @property
+  def padded(self) -> tuple[int, int]:
+    """The grid, filled up to whole windows."""
+    return tuple(-(-size // window) * window for size, window in zip(self.grid, self.window))
+
+  def split(self, x_BHWD: jax.Array) -> jax.Array:
+    """[B, H, W, D] -> [B N, T, D], the N windows of each picture in row-major order."""
+    (h, w), (a, b) = self.padded, self.window
+    x_BHWD = jnp.pad(x_BHWD, ((0, 0), (0, h - self.grid[0]), (0, w - self.grid[1]), (0, 0)))
+    x_BHWD = jnp.roll(x_BHWD, (-self.shift[0], -self.shift[1]), axis=(1, 2))
+    x = x_BHWD.reshape(-1, h // a, a, w // b, b, x_BHWD.shape[-1])
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, a * b, x_BHWD.shape[-1])
+
+  def join(self, x_NTD: jax.Array) -> jax.Array:
+    """The inverse of `split`."""
+    (h, w), (a, b) = self.padded, self.window
+    x = x_NTD.reshape(-1, h // a, w // b, a, b, x_NTD.shape[-1])
+    x_BHWD = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, h, w, x_NTD.shape[-1])
+    return jnp.roll(x_BHWD, self.shift, axis=(1, 2))[:, :self.grid[0], :self.grid[1]]
+
+
+def windows(grid: tuple[int, int], window_size: int) -> tuple[Windows, Windows]:
+  """Plain and shifted windows of a grid. Where one window spans the grid, it is as small as the grid and stays."""
+  window = tuple(min(window_size, size) for size in grid)
+  shift = tuple(window_size // 2 if size > window_size else 0 for size in grid)
+  return Windows(grid, window), Windows(grid, window, shift)
+
+
+@functools.cache
+def relative_index(window: tuple[int, int]) -> np.ndarray:
+  """[T, T]: which row of the table of (2a - 1)(2b - 1) relative places belongs to a query and a key."""
+  y, x = (places.ravel() for places in np.mgrid[:window[0], :window[1]])
+  apart = lambda at, size: at[:, None] - at[None, :] + size - 1
+  return apart(y, window[0]) * (2 * window[1] - 1) + apart(x, window[1])
+
+
+@functools.cache
+def shift_mask(cut: Windows) -> np.ndarray | None:
+  """[N, T, T], added to the logits: patches that meet in a window only because the shift goes round the edge.
+
+  None where nothing is shifted (Liu et al. 2021, sec. 3.2 and fig. 4).
+  """
+  if not any(cut.shift):
+    return None
+  regions = []  # along each side: whole windows, the last one's part that was there, the part that came round
+  for size, window, shift in zip(cut.padded, cut.window, cut.shift):
+    place = np.arange(size)
+    regions.append((place >= size - window).astype(int) + (place >= size - shift))
+  (h, w), (a, b) = cut.padded, cut.window
+  region = (3 * regions[0][:, None] + regions[1]).reshape(h // a, a, w // b, b).transpose(0, 2, 1, 3).reshape(-1, a * b)
+  return np.where(region[:, :, None] == region[:, None, :], 0, _APART).astype(np.float32)
+
+
+class Block(nnx.Module):
+  """Pre-LN: x + windowed attention(norm(x)), then x + MLP(norm(x)) (Liu et al. 2021, eq. 3)."""
+
+  def __init__(self, config: Config, width: int, num_heads: int, window: tuple[int, int], *, rngs: nnx.Rngs):
+    dtype = jnp.dtype(config.dtype)
+    self.norm1 = LayerNorm(width, dtype=dtype, epsilon=_EPSILON)
+    self.attention = SelfAttention(width, num_heads, rngs=rngs, base_head_dim=config.base_head_dim, dtype=dtype)
+    places = (2 * window[0] - 1) * (2 * window[1] - 1)
+    table = 0.02 * jax.random.truncated_normal(rngs.params(), -2, 2, (places, num_heads))
+    self.bias_table = parameter(table, (None, 'heads'))
+    self.norm2 = LayerNorm(width, dtype=dtype, epsilon=_EPSILON)
+    self.mlp = Mlp(width, config.mlp_ratio * width, rngs=rngs, dtype=dtype)
+
+  def __call__(self, x_BHWD: jax.Array, cut: Windows, drop_path: jax.Array | None,
+               keys_B: jax.Array | None) -> jax.Array:
+    y_NTD, _ = self.attention(cut.split(self.norm1(x_BHWD)), bias_WHTT=self._bias(cut))
+    x_BHWD = x_BHWD + _dropped(cut.join(y_NTD), drop_path, noise.fold(keys_B, 0))
+    b, *_, d = x_BHWD.shape
+    y_BTD = self.mlp(self.norm2(x_BHWD).reshape(b, -1, d))
+    return constrain(x_BHWD + _dropped(y_BTD.reshape(x_BHWD.shape), drop_path, noise.fold(keys_B, 1)), 'batch')
+
+  def _bias(self, cut):
+    """[N or 1, H, T, T]: the relative position bias of each head, and where patches must not see each other."""
+    bias_HTT = jnp.moveaxis(self.bias_table[...][relative_index(cut.window)], 2, 0)
+    mask_NTT = shift_mask(cut)
+    return bias_HTT[None] if mask_NTT is None else bias_HTT[None] + mask_NTT[:, None]
+
+
+def _dropped(y, drop_path, keys_B):
+  return y if drop_path is None else noise.drop_path(y, drop_path, keys_B)
+
+
+class Pair(nnx.Module):
+  """A block with plain windows and one with shifted windows: what a stage repeats."""
+
+  def __init__(self, make_block, *, rngs: nnx.Rngs):
+    self.blocks = nnx.List([make_block(rngs), make_block(rngs)])
+
+  def __call__(self, x_BHWD: jax.Array, cuts: tuple[Windows, Windows], drop_path_2: jax.Array | None,
+               keys_B: jax.Array | None) -> jax.Array:
+    for i, (block, cut) in enumerate(zip(self.blocks, cuts, strict=True)):
+      x_BHWD = block(x_BHWD, cut, None if drop_path_2 is None else drop_path_2[i], noise.fold(keys_B, i))
+    return x_BHWD
+
+
+class Merge(nnx.Module):
+  """Each 2 x 2 patches become one of twice the width (Liu et al. 2021, sec. 3.1)."""
+
+  def __init__(self, width: int, *, rngs: nnx.Rngs, dtype=jnp.float32):
+    self.norm = LayerNorm(4 * width, dtype=dtype, epsilon=_EPSILON)
+    self.proj = Dense((4 * width,), (2 * width,), (None, 'embed'), rngs=rngs, use_bias=False, dtype=dtype)
+
+  def __call__(self, x_BHWD: jax.Array) -> jax.Array:
+    """[B, H, W, D] -> [B, ceil(H/2), ceil(W/2), 2D]."""
+    return self.proj(self.norm(_gather(x_BHWD, 2, by_column=True)))
+
+
+class Swin(nnx.Module):
+  """Patches -> stages of blocks, between which patches are merged -> norm -> mean over all patches -> logits."""
+
+  def __init__(self, config: Config, image_shape: tuple[int, int, int], num_classes: int, *, rngs: nnx.Rngs,
+               execution: Execution = Execution()):
+    """Raises UserError for shapes that cannot be built (see `check`)."""
+    check(config)
+    self.config, self.execution = config, execution
+    dtype, width, channels = jnp.dtype(config.dtype), config.width, image_shape[2]
+    self.patch_embed = Dense((config.patch_size**2 * channels,), (width,), (None, 'embed'), rngs=rngs, role='input',
+                             kernel_init=lecun_normal, dtype=dtype)
+    self.patch_norm = LayerNorm(width, dtype=dtype, epsilon=_EPSILON)
+    grid = tuple(-(-size // config.patch_size) for size in image_shape[:2])
+    self.stages, self.merges, cuts = nnx.List(), nnx.List(), []
+    for i, (depth, heads) in enumerate(zip(config.depths, config.num_heads, strict=True)):
+      if i:
+        self.merges.append(Merge(width, rngs=rngs, dtype=dtype))
+        grid, width = tuple(-(-size // 2) for size in grid), 2 * width
+      cuts.append(windows(grid, config.window_size))
+      block = functools.partial(_block, config, width, heads, cuts[-1][0].window)
+      self.stages.append(Stack(lambda rngs, block=block: Pair(block, rngs=rngs), depth // 2, rngs=rngs))
+    self.cuts = tuple(cuts)
+    self.norm = LayerNorm(width, dtype=dtype, epsilon=_EPSILON)
+    self.head = Dense((width,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output', kernel_init=zeros)
+
+  def __call__(self, images_BHWC: jax.Array, keys_B: jax.Array | None = None,
+               capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict]:
+    """Logits, and what was asked for on the way.
+
+    Args:
+      images_BHWC: float32, normalised.
+      keys_B: one PRNG key an example: stochastic depth acts. None: it does not (evaluation).
+      capture: names of intermediates to return: 'features', a list of [B, H, W, D] after each stage.
+
+    Returns:
+      Logits [B, C] in float32, and a dict: 'pre_logits' [B, D] and what `capture` names.
+    """
+    c, pairs = self.config, sum(self.config.depths) // 2
+    layers = {'index': np.arange(pairs)}
+    if c.drop_path:
+      layers['drop_path'] = np.linspace(0, c.drop_path, 2 * pairs, dtype=np.float32).reshape(-1, 2)
+    x_BHWD, features, first = self.patch_norm(self.patch_embed(_gather(images_BHWC, c.patch_size))), [], 0
+    for i, (stage, cuts) in enumerate(zip(self.stages, self.cuts, strict=True)):
+
+      def call(pair, x_BHWD, layer, cuts=cuts):
+        return pair(x_BHWD, cuts, layer.get('drop_path'), noise.fold(keys_B, layer['index'])), None
+
+      own = {name: values[first:first + stage.depth] for name, values in layers.items()}
+      x_BHWD = constrain(self.merges[i - 1](x_BHWD) if i else x_BHWD, 'batch')
+      x_BHWD, _ = stage(x_BHWD, own, call, self.execution)
+      features.append(x_BHWD)
+      first += stage.depth
+    x_BD = self.norm(x_BHWD).mean(axis=(1, 2))
+    return self.head(x_BD.astype(jnp.float32)), {
+        'pre_logits': x_BD, **{name: {'features': features}[name] for name in capture}}
+
+
+def _block(config, width, num_heads, window, rngs):
+  return Block(config, width, num_heads, window, rngs=rngs)
+
+
+def _gather(x_BHWC, patch, by_column=False):
+  """[B, H, W, C] -> [B, ceil(H/p), ceil(W/p), p p C]: patches, row by row (or, as merging does, column by column)."""
+  b, h, w, c = x_BHWC.shape
+  x = jnp.pad(x_BHWC, ((0, 0), (0, -h % patch), (0, -w % patch), (0, 0)))
+  rows, columns = -(-h // patch), -(-w // patch)
+  x = x.reshape(b, rows, patch, columns, patch, c)
+  x = x.transpose(0, 1, 3, 4, 2, 5) if by_column else x.transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, rows, columns, patch * patch * c)
