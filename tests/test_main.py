@@ -210,6 +210,25 @@ def test_what_cannot_be_done_is_refused_by_prepare(tiny_config, change, message)
     run.prepare(run_config.cast(tiny_config))
 
 
+TINY_FAMILIES = {
+    'swin': dict(width=16, depths=(2, 2), num_heads=(2, 2), window_size=3, patch_size=2),
+    'resnet': dict(block='basic', depths=(1, 1), widths=(8, 16), stem='full', stem_width=8),
+    'convnext': dict(depths=(1, 1), widths=(8, 16), patch_size=2, kernel_size=3),
+}
+
+
+@pytest.mark.parametrize('family', TINY_FAMILIES)
+def test_every_family_trains(family, tmp_path):
+  recipe = tmp_path / 'tiny.py'
+  recipe.write_text(f'from vit_jax import config\n\ndef get_config():\n  c = config.defaults({family!r})\n'
+                    f'  c.model.update({TINY_FAMILIES[family]})\n  c.data.batch_size, c.optimizer.ema_decay = 32, 0.9\n'
+                    '  c.train.steps, c.evaluate.every, c.optimizer.learning_rate = 40, 20, 3e-3\n  return c\n')
+  done = _run(recipe, tmp_path / 'run')
+  assert done.returncode == 0, done.stderr
+  rows = [row for row in records.read_rows(tmp_path / 'run' / 'metrics.jsonl') if row['split'] == 'val']
+  assert rows[-1]['loss'] < min(rows[0]['loss'], 2.2)  # ln 10 = 2.30
+
+
 def test_imagenet_recipe_without_imagenet_says_how_to_get_it(tmp_path):
   done = _run('configs/vit_b16.py', tmp_path / 'run', f'--config.data.data_dir={tmp_path}')
   assert done.returncode == 1 and 'Traceback' not in done.stderr

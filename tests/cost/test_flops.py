@@ -78,6 +78,16 @@ def test_convolutions(groups):
   assert flops.count(conv, x, kernel) == 2 * (2 * 8 * 8 * 16) * (3 * 3 * 8 // groups)
 
 
+@pytest.mark.parametrize('kernel_size, stride, groups', [(3, 1, 1), (3, 2, 1), (1, 2, 1), (2, 2, 1), (7, 1, 8)])
+def test_each_gradient_of_a_convolution_costs_what_it_does(kernel_size, stride, groups):
+  x, kernel = jnp.ones((2, 12, 12, 8)), jnp.ones((kernel_size, kernel_size, 8 // groups, 16))
+  pad = (kernel_size - 1) // 2
+  conv = lambda x, k: jax.lax.conv_general_dilated(
+      x, k, (stride, stride), 2 * [(pad, pad)], feature_group_count=groups, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  both = jax.grad(lambda x, k: jnp.sum(jnp.sin(conv(x, k))), (0, 1))
+  assert flops.count(both, x, kernel) == 3 * flops.count(conv, x, kernel)
+
+
 def test_non_embedding_leaves_out_embeddings_and_head():
   model, c = _model('Ti/16'), vit.Config(**vit.size('Ti/16'))
   D, F = c.width, c.mlp_dim

@@ -1,4 +1,4 @@
-"""Writes the golden files that hold our other families to Hugging Face transformers' classes, as make_golden.py for ViT.
+"""Writes the golden files that hold our CNNs and Swin to Hugging Face transformers' classes, as make_golden.py for ViT.
 
   pip install torch==2.13.0 transformers==5.23.0 numpy==2.4.6
   python tests/golden/make_families_golden.py

@@ -2,6 +2,7 @@
 
 import pytest
 
+from vit_jax import config as config_lib
 from vit_jax.cost import slices
 from vit_jax.rehearsal import compiler, search
 from vit_jax.rehearsal import job as job_lib
@@ -53,6 +54,23 @@ def test_choices_are_those_that_a_run_accepts(job):
   for choice in choices:
     job_lib.check(job, SLICE, choice)
   assert max(choice.microbatches for choice in choices if choice.sizes == (8, 1, 1)) == 64
+
+
+@pytest.mark.parametrize('family, fields, sizes', [
+    ('resnet', dict(depths=(1,), widths=(16,), stem_width=8), {(8, 1, 1), (4, 2, 1), (2, 4, 1), (1, 8, 1)}),
+    ('convnext', dict(depths=(1,), widths=(8,)), {(8 // fsdp // tensor, fsdp, tensor) for fsdp in (1, 2, 4, 8)
+                                                 for tensor in (1, 2, 4, 8) if fsdp * tensor <= 8}),
+])
+def test_other_families_have_choices_too(family, fields, sizes):
+  """A CNN has nothing that `tensor` splits, unless it has MLPs; batch norm keeps its micro-batches."""
+  c = config_lib.defaults(family)
+  c.model.update(fields)
+  c.data.batch_size, c.system.microbatches, c.train.steps = 512, 2, 10
+  job = job_lib.open_job(run_config.cast(c))
+  choices = list(search.choices(job, SLICE))
+  assert {choice.sizes for choice in choices} == sizes
+  assert ({choice.microbatches for choice in choices} == {2}) == (family == 'resnet')
+  assert all(plan_lib.estimated(job, SLICE, choice, 1e9).needs > 0 for choice in choices)
 
 
 def test_with_good_estimates_the_fastest_that_fits_is_found(job, world):

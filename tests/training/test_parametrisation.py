@@ -212,8 +212,13 @@ def test_what_has_no_rule_is_refused(config, optimizer, message):
     parametrisation_lib.factors(config, optimizer, _model())
 
 
-def test_a_family_without_a_width_is_refused():
+@pytest.mark.parametrize('fields, parametrisation, message', [
+    (dict(depths=(1,), widths=(8,)), MUP, r'neither model\.width nor model\.depth .* parametrisation\.name=standard'),
+    (dict(depth=1), MUP, r'base_width=32: this model family has no model\.width'),
+    (dict(width=8), ParametrisationConfig('mup', base_depth=4), r'base_depth=4: this model family has no model\.depth'),
+])
+def test_a_family_without_a_width_or_a_depth_is_refused(fields, parametrisation, message):
   model = _model()
-  model.config = dataclasses.make_dataclass('Config', [])()
-  with pytest.raises(UserError, match=r'no model\.width'):
-    parametrisation_lib.factors(MUP, 'adamw', model)
+  model.config = dataclasses.make_dataclass('Config', fields)(**fields)
+  with pytest.raises(UserError, match=message):
+    parametrisation_lib.factors(parametrisation, 'adamw', model)

@@ -1,4 +1,4 @@
-"""Every mesh, and both ways through a block, compute what one device computes."""
+"""Every mesh, and both ways through a block, compute what one device computes; so does every family."""
 
 import dataclasses
 import functools
@@ -10,6 +10,7 @@ import pytest
 
 from vit_jax import config as config_lib
 from vit_jax.data import device
+from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.training import config as run_config
@@ -31,16 +32,31 @@ VARIANTS = {
                  (('scan', False), ('remat', 'full')), 1),
 }
 
+# 16 tokens and CLS are 17, which no size of `tensor` divides.
+VIT = dict(patch_size=2, width=32, depth=2, mlp_dim=64, num_heads=8, pool='cls', layer_scale=0.5)
+# Other shapes, on a mesh: (family, its fields, mesh, micro-batches).
+FAMILIES = {
+    'vit-conv_stem': ('vit', VIT | dict(stem='conv'), (2, 2, 2), 1),
+    'swin': ('swin', dict(width=16, depths=(2, 2), num_heads=(2, 4), window_size=3, patch_size=2, drop_path=0.2),
+             (2, 2, 2), 1),
+    'convnext': ('convnext', dict(depths=(2, 1), widths=(8, 16), patch_size=2, kernel_size=3, layer_scale=0.5,
+                                  drop_path=0.2), (2, 2, 2), 1),
+    'resnet': ('resnet', dict(depths=(3,), widths=(32,), stem='full', stem_width=8), (2, 4, 1), 1),
+    'resnet-microbatches': ('resnet', dict(block='basic', depths=(1, 1), widths=(8, 16), stem='full', stem_width=8),
+                            (4, 1, 1), 2),
+    'regnet_y': ('resnet', dict(depths=(2,), widths=(16,), stem='half', stem_width=8, bottleneck=1, group_width=4,
+                                squeeze_excite=True), (1, 8, 1), 1),
+}
+
 
 @functools.cache
-def _train(sizes, blocks='jit', model=(), execution=(), microbatches=1):
-  """(the first step's gradients, the losses) on a mesh, from random parameters: a zero head would hide the backbone.
+def _train(sizes, blocks='jit', model=(), execution=(), microbatches=1, family='vit'):
+  """(the first step's gradients, the losses, the statistics) on a mesh, from random parameters.
 
-  16 tokens and CLS are 17, which no size of `tensor` divides.
+  A zero head would hide the backbone.
   """
-  c = config_lib.defaults('vit')
-  c.model.update(patch_size=2, width=32, depth=2, mlp_dim=64, num_heads=8, pool='cls', layer_scale=0.5)
-  c.model.update(dict(model))
+  c = config_lib.defaults(family)
+  c.model.update((VIT if family == 'vit' else {}) | dict(model))
   c.system.execution.update(dict(execution), blocks=blocks)
   c.data.batch_size, c.system.microbatches, c.train.steps = 32, microbatches, STEPS
   c.optimizer.clip_norm = 0.0
@@ -61,7 +77,7 @@ def _train(sizes, blocks='jit', model=(), execution=(), microbatches=1):
     losses.append(float(numbers['loss']))
     if grads is None:  # Adam's first moment is (1 - beta1) times the gradient
       grads = jax.tree.map(lambda m: m / (1 - c.optimizer.beta1), jax.device_get(train_state.optimizer[1].mu))
-  return grads, np.array(losses)
+  return grads, np.array(losses), jax.device_get(train_state.stats)
 
 
 def _random_state(run):
@@ -74,13 +90,15 @@ def _random_state(run):
                         state.shardings(run.model, run.config, run.mesh))
 
 
-def _assert_equal(a, b):
+def _assert_equal(a, b, drift=1e-5):
+  """`drift`: by how much the losses may come apart in STEPS steps."""
   for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a[0]), jax.tree.leaves(b[0]), strict=True):
     name = jax.tree_util.keystr(path)
     assert np.abs(x).max() > 1e-4, name
     np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * max(1, np.abs(x).max()), err_msg=name)
-  np.testing.assert_allclose(a[1], b[1], rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(a[1], b[1], rtol=drift, atol=drift)
   assert len(set(a[1])) == STEPS
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-3 * np.abs(x).max()), a[2], b[2])
 
 
 @pytest.mark.parametrize('blocks', ['jit', 'shard_map'])
@@ -93,3 +111,26 @@ def test_gradients_and_first_steps_equal_the_single_devices(sizes, blocks):
 def test_so_do_noise_positions_and_ways_to_run_a_stack(variant):
   blocks, model, execution, microbatches = VARIANTS[variant]
   _assert_equal(_train((1, 1, 1), model=model), _train((2, 2, 2), blocks, model, execution, microbatches))
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_so_does_every_family(name):
+  """Batch norm too: its statistics are those of the whole (micro-)batch, wherever it lies."""
+  family, model, sizes, microbatches = FAMILIES[name]
+  alone, apart = (_train(s, 'jit', tuple(model.items()), (), microbatches, family) for s in ((1, 1, 1), sizes))
+  assert bool(alone[2]) == (family == 'resnet')
+  _assert_equal(alone, apart, drift=1e-4)
+
+
+def test_a_mesh_that_a_family_cannot_use_is_refused():
+  family, model, _, _ = FAMILIES['regnet_y']
+  c = config_lib.defaults(family)
+  c.model.update(model)
+  c.train.steps, c.data.batch_size = 1, 32
+  c.system.mesh.update(data=1, fsdp=4, tensor=2)
+  with pytest.raises(UserError, match=r'tensor=2 splits nothing of this model'):
+    run_lib.prepare(run_config.cast(c))
+  c.model.widths, c.model.group_width = (12,), 6
+  c.system.mesh.update(data=1, fsdp=8, tensor=1)
+  with pytest.raises(UserError, match=r"fsdp=8 does not divide 'embed' of size 12 \(4 does\)"):
+    run_lib.prepare(run_config.cast(c))

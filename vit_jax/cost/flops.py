@@ -35,7 +35,9 @@ def _equation(equation) -> int:
     return 2 * _size(equation.outvars[0]) * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
   if name == 'conv_general_dilated':
     kernel, rhs_spec = equation.invars[1].aval.shape, params['dimension_numbers'].rhs_spec
-    return 2 * _size(equation.outvars[0]) * math.prod(kernel[i] for i in rhs_spec[1:])  # (out, in / groups, *spatial)
+    taps = math.prod(kernel[i] for i in rhs_spec[1:])  # (out, in / groups, *spatial)
+    # The zeros that the gradient of a strided convolution puts between its places are not multiplied with.
+    return 2 * _size(equation.outvars[0]) * taps // math.prod(params['lhs_dilation'])
   inner = [_walk(jaxpr) for jaxpr in _jaxprs(params)]
   if name == 'cond':
     return max(inner)

@@ -19,19 +19,20 @@ def he_normal_fan_out(key, shape, fan_in, fan_out):
 class Conv(nnx.Module):
   """A square convolution over [B, H, W, C_in].
 
-  An odd kernel sees (k - 1) / 2 zeros beyond every edge, as in the published CNNs (`SAME` pads a stride of 2 on one
-  side only): a stride of s gives ceil(H / s) places. An even one, which is for patches (k = s), sees none: floor(H / s).
+  A stride of s gives ceil(H / s) places, with SAME padding and with (k - 1) / 2 zeros beyond each edge, which is how the
+  published CNNs pad (a stride of 2 on an even side moves their places by one pixel). Without padding, and with k = s,
+  it cuts floor(H / s) patches.
 
   Of a kernel [k, k, C_in / groups, C_out] the output channels carry a logical axis: `fsdp` splits `embed`. Fans are
   k^2 C_in / groups and k^2 C_out (PyTorch's, and so the published initial values, also with groups).
   """
 
   def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, rngs: nnx.Rngs, stride: int = 1,
-               groups: int = 1, use_bias: bool = False, role: str = 'hidden', axis: str | None = None,
-               kernel_init: Initializer = lecun_normal, dtype=jnp.float32):
-    """No bias, unless asked for: what follows is mostly a norm."""
+               padding: int | None = None, groups: int = 1, use_bias: bool = False, role: str = 'hidden',
+               axis: str | None = None, kernel_init: Initializer = lecun_normal, dtype=jnp.float32):
+    """`padding`: zeros beyond each edge; None: SAME. No bias, unless asked for: what follows is mostly a norm."""
     self.stride, self.groups, self.dtype = stride, groups, dtype
-    self.padding = (kernel_size - 1) // 2 if kernel_size % 2 else 0
+    self.padding = 'SAME' if padding is None else 2 * ((padding, padding),)
     shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
     self.axes = (None, None, None, axis)
     fan_in, fan_out = math.prod(shape[:3]), kernel_size**2 * out_channels
@@ -43,6 +44,6 @@ class Conv(nnx.Module):
     """[B, H, W, C_in] -> [B, H', W', C_out] in `dtype`."""
     y_BHWC = jax.lax.conv_general_dilated(
         x_BHWC.astype(self.dtype), mesh_lib.gathered(self.kernel[...].astype(self.dtype), self.axes),
-        (self.stride, self.stride), 2 * ((self.padding, self.padding),), feature_group_count=self.groups,
+        (self.stride, self.stride), self.padding, feature_group_count=self.groups,
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
     return y_BHWC if self.bias is None else y_BHWC + self.bias[...].astype(self.dtype)[None, None, None]

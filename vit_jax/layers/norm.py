@@ -31,9 +31,10 @@ class BatchNorm(nnx.Module):
   """Over all axes but the last (Ioffe & Szegedy 2015): statistics in float32 whatever x is, result in `dtype`.
 
   In training x is normalised by its own mean and variance. Those are of the whole batch, however a mesh splits it
-  ("cross-replica"), but with gradient accumulation of one micro-batch. The module then holds them in place of the ones
-  that it was given; their moving average, with which evaluation normalises, is the training step's affair, so that it
-  can fit the parameters' average. The variance is the biased one, in training and in evaluation.
+  ("cross-replica"), but with gradient accumulation of one micro-batch; rows of weight 0 are in them. The module then
+  holds them in place of the ones that it was given; their moving average, with which evaluation normalises, is the
+  training step's affair, so that it can fit the parameters' average. The variance is the biased one, in training and
+  in evaluation.
   """
 
   def __init__(self, width: int, *, axis: str | None = 'embed', zero_scale: bool = False, dtype=jnp.float32,

@@ -57,8 +57,6 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
       raise UserError(f'model.{name}={value}: must be at least 1')
   if config.kernel_size % 2 == 0:
     raise UserError(f'model.kernel_size={config.kernel_size}: must be odd, such as {config.kernel_size + 1}')
-  if config.patch_size > 1 and config.patch_size % 2:
-    raise UserError(f'model.patch_size={config.patch_size}: must be 1 or even, such as {config.patch_size + 1}')
   if not 0 <= config.drop_path < 1:
     raise UserError(f'model.drop_path={config.drop_path}: must be in [0, 1)')
   least = config.patch_size * 2 ** (len(config.depths) - 1)
@@ -92,8 +90,8 @@ class Patches(nnx.Module):
   """A convolution whose kernel is its stride, and a norm after it (the stem) or before it (between stages)."""
 
   def __init__(self, in_channels: int, width: int, patch_size: int, *, stem: bool, rngs: nnx.Rngs, dtype=jnp.float32):
-    self.conv = Conv(in_channels, width, patch_size, stride=patch_size, use_bias=True, axis='embed', rngs=rngs,
-                     role='input' if stem else 'hidden', dtype=dtype)
+    self.conv = Conv(in_channels, width, patch_size, stride=patch_size, padding=0, use_bias=True, axis='embed',
+                     rngs=rngs, role='input' if stem else 'hidden', dtype=dtype)
     self.norm = LayerNorm(width if stem else in_channels, dtype=dtype)
     self.stem = stem
 

@@ -92,8 +92,8 @@ class ConvNorm(nnx.Module):
 
   def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, rngs: nnx.Rngs, zero_scale: bool = False,
                dtype=jnp.float32, **kwargs):
-    self.conv = Conv(in_channels, out_channels, kernel_size, rngs=rngs, axis='embed', kernel_init=he_normal_fan_out,
-                     dtype=dtype, **kwargs)
+    self.conv = Conv(in_channels, out_channels, kernel_size, padding=kernel_size // 2, axis='embed', rngs=rngs,
+                     kernel_init=he_normal_fan_out, dtype=dtype, **kwargs)
     self.norm = BatchNorm(out_channels, zero_scale=zero_scale, dtype=dtype)
 
   def __call__(self, x_BHWC: jax.Array, training: bool) -> jax.Array:
@@ -121,7 +121,8 @@ class Block(nnx.Module):
     if config.block == 'bottleneck':
       inner = width // config.bottleneck
       groups = inner // config.group_width if config.group_width else 1
-      shapes = [(in_width, inner, 1, {}), (inner, inner, 3, dict(stride=stride, groups=groups)), (inner, width, 1, last)]
+      middle = dict(stride=stride, groups=groups)
+      shapes = [(in_width, inner, 1, {}), (inner, inner, 3, middle), (inner, width, 1, last)]
     else:
       shapes = [(in_width, width, 3, dict(stride=stride)), (width, width, 3, last)]
     self.convs = nnx.List([ConvNorm(*shape, rngs=rngs, dtype=dtype, **kwargs) for *shape, kwargs in shapes])
@@ -145,8 +146,9 @@ class Stage(nnx.Module):
   """A block that changes the shape, and a stack of those that do not."""
 
   def __init__(self, config: Config, depth: int, in_width: int, width: int, stride: int, *, rngs: nnx.Rngs):
-    self.first = Stack(lambda rngs: Block(config, in_width, width, stride, rngs=rngs), 1, rngs=rngs)
-    self.rest = Stack(lambda rngs: Block(config, width, width, 1, rngs=rngs), depth - 1, rngs=rngs) if depth > 1 else None
+    stack = lambda depth, *shape: Stack(lambda rngs: Block(config, *shape, rngs=rngs), depth, rngs=rngs)
+    self.first = stack(1, in_width, width, stride)
+    self.rest = stack(depth - 1, width, width, 1) if depth > 1 else None
 
   def __call__(self, x_BHWC: jax.Array, training: bool, execution: Execution) -> jax.Array:
     call = lambda block, x_BHWC, _: (block(x_BHWC, training), None)

@@ -91,8 +91,12 @@ def verdict(plan: Plan) -> str:
 
 
 def choices(job: Job, target: Slice) -> Iterator[Choice]:
-  """Every choice that a run would accept on these slices."""
+  """Every choice that a run would accept on these slices.
+
+  With batch norm, micro-batches change what is computed: they stay as the config has them.
+  """
   batch, devices = job.config.data.batch_size, target.devices
+  fixed = job.config.system.microbatches if job.model.stats_shapes() else None
   for tensor in _divisors(min(devices, _MOST_TENSOR), devices):
     for fsdp in _divisors(devices // tensor, devices // tensor):
       sizes = (devices // tensor // fsdp, fsdp, tensor)
@@ -100,10 +104,12 @@ def choices(job: Job, target: Slice) -> Iterator[Choice]:
         job_lib.check(job, target, Choice(sizes, 'none', 1))
       except UserError:
         continue
-      microbatches = 1
+      microbatches = fixed or 1
       while batch % (sizes[0] * sizes[1] * microbatches) == 0:
         for remat in POLICIES:
           yield Choice(sizes, remat, microbatches)
+        if fixed:
+          break
         microbatches *= 2
 
 

@@ -83,7 +83,7 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh) -> jax.st
 
 
 def _accumulate(loss_of, state, inputs, microbatches):
-  """((loss sum, (mean of batch stats, correct sum)), gradient sum) over equal slices of the batch, one after another."""
+  """((loss sum, (mean batch stats, correct sum)), gradient sum) over equal slices of the batch, one after another."""
   value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
   if microbatches == 1:
     return value_and_grad(state.params, state.stats, *inputs)

@@ -1,0 +1,127 @@
+"""Batch norm's statistics in a run: averaged with the parameters, saved, resumed, part of its identity."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+from rich.console import Console
+
+from vit_jax import checkpoint, records
+from vit_jax import config as config_lib
+from vit_jax.models import FAMILIES
+from vit_jax.training import config as run_config
+from vit_jax.training import loop, optimizer, state
+from vit_jax.training import run as run_lib
+from vit_jax.training.display import Display
+from vit_jax.training.folder import RunFolder
+from vit_jax.training.optimizer import OptimizerConfig
+
+
+def _config(**optimizer_fields):
+  c = config_lib.defaults('resnet')
+  c.model.update(depths=(2,), widths=(16,), stem='full', stem_width=8)
+  c.data.batch_size, c.train.steps, c.evaluate.every, c.system.log_every = 32, 30, 10, 10
+  c.optimizer.learning_rate = 1e-2
+  c.optimizer.update(optimizer_fields)
+  return c
+
+
+def _display():
+  return Display(Console(quiet=True))
+
+
+def _final(run, workdir):
+  """The state of the last checkpoint, on the host."""
+  folder = RunFolder(run, workdir)
+  train_state = jax.device_get(state.to_plain(folder.restore_or_create()))
+  folder.close()
+  return train_state
+
+
+@pytest.fixture(name='trained', scope='module')
+def _trained(tmp_path_factory):
+  """(run, folder) of a run whose parameters are averaged."""
+  workdir = tmp_path_factory.mktemp('batch_norm') / 'run'
+  run = run_lib.prepare(run_config.cast(_config(ema_decay=0.9)))
+  loop.train(run, workdir, _display())
+  return run, workdir
+
+
+def test_the_average_parameters_come_with_statistics_that_fit(trained):
+  """What evaluation normalises with is close to the statistics that the training set has under those parameters."""
+  run, workdir = trained
+  final = _final(run, workdir)
+  batches = run.data.train_batches(0, 0, run.data.unique_examples // 32)
+  images = np.concatenate([batch['image'] for batch in batches]).astype(np.float32)
+  from vit_jax.data import device
+  keys = jax.random.split(jax.random.key(0), len(images))
+  exact = jax.jit(lambda params, stats, images: run.model.apply(params, stats, device.normalize(images), keys)[2])(
+      final['ema'], final['stats'], images)
+  ours, exact = (traverse_util.flatten_dict(jax.device_get(tree), sep='/') for tree in (final['stats'], exact))
+  for name in ours:
+    if name.endswith('var'):
+      spread = np.sqrt(exact[name])
+      means = name.removesuffix('var') + 'mean'
+      assert np.median(np.abs(ours[means] - exact[means]) / (spread + 1e-3)) < 0.2, name
+      assert np.median(np.abs(np.sqrt(ours[name]) / (spread + 1e-6) - 1)) < 0.2, name
+
+
+def test_a_resumed_run_ends_in_the_same_bits(trained, tmp_path):
+  run, undisturbed = trained
+  workdir = tmp_path / 'run'
+  shutil.copytree(undisturbed, workdir)
+  shutil.rmtree(workdir / checkpoint.FOLDER / '30')
+  record = json.loads((workdir / records.RUN).read_text())
+  (workdir / records.RUN).write_text(json.dumps({k: v for k, v in record.items() if k != 'results'}))
+  notes = []
+  display = _display()
+  display.note = notes.append
+  loop.train(run, workdir, display)
+  assert 'resumed at step 20 of 30' in notes
+  assert (workdir / records.METRICS).read_bytes() == (undisturbed / records.METRICS).read_bytes()
+  ours, theirs = (_final(run, folder) for folder in (workdir, undisturbed))
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+  assert ours['stats']
+
+
+def test_statistics_are_averaged_with_the_parameters_weights():
+  config = OptimizerConfig(ema_decay=0.99)
+  ema = stats = {'a': np.float32(0)}
+  for step in range(200):
+    value = {'a': np.float32(step)}
+    ema = optimizer.moving_average(ema, value, config.ema_decay, step)
+    stats = optimizer.average_stats(config, stats, value, step)
+  assert ema == stats and 90 < ema['a'] < 150  # about 1 / (1 - 0.99) steps behind the last value
+  stats = {'a': np.float32(0)}
+  for step in range(200):
+    stats = optimizer.average_stats(OptimizerConfig(), stats, {'a': np.float32(step)}, step)
+  assert 185 < stats['a'] < 195
+
+
+def test_micro_batches_are_part_of_the_identity_and_the_header_says_what_they_change(trained, tmp_path):
+  run, workdir = trained
+  config = dataclasses.replace(run.config, system=dataclasses.replace(run.config.system, microbatches=2))
+  assert run_config.run_hash(config) != run_config.run_hash(run.config)
+  split = dataclasses.replace(run, config=config)
+  display = Display(Console(record=True, width=200, quiet=True))
+  shown = []
+  for each in (run, split):
+    display.console = Console(record=True, width=200, file=open(tmp_path / 'out', 'w'))
+    display.header(each, 'name', tmp_path)
+    shown.append(display.console.export_text())
+  assert 'batch norm' not in shown[0] and '2 micro-batches of a step (16 images)' in shown[1]
+
+  vit = run_config.cast(config_lib.defaults('vit'))
+  accumulated = dataclasses.replace(vit, system=dataclasses.replace(vit.system, microbatches=2))
+  assert run_config.run_hash(accumulated) == run_config.run_hash(vit) == config_lib.config_hash(vit)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_the_families_that_say_they_have_it_do(family):
+  from vit_jax.models import PureModel
+  model = PureModel(family, FAMILIES[family].config(), (64, 64, 3), 3)
+  assert bool(model.stats_shapes()) == FAMILIES[family].batch_norm
