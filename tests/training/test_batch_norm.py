@@ -1,5 +1,6 @@
 """Batch norm's statistics in a run: averaged with the parameters, saved, resumed, part of its identity."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -17,7 +18,6 @@ from vit_jax.training import config as run_config
 from vit_jax.training import loop, optimizer, state
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
-from vit_jax.training.folder import RunFolder
 from vit_jax.training.optimizer import OptimizerConfig
 
 
@@ -36,10 +36,9 @@ def _display():
 
 def _final(run, workdir):
   """The state of the last checkpoint, on the host."""
-  folder = RunFolder(run, workdir)
-  train_state = jax.device_get(state.to_plain(folder.restore_or_create()))
-  folder.close()
-  return train_state
+  like = checkpoint.abstract(state.to_plain(state.abstract(run.model, run.config, run.mesh)))
+  with contextlib.closing(checkpoint.Checkpoints(workdir, read_only=True)) as checkpoints:
+    return jax.device_get(checkpoints.restore(checkpoints.latest(), like))
 
 
 @pytest.fixture(name='trained', scope='module')
@@ -61,13 +60,12 @@ def test_the_average_parameters_come_with_statistics_that_fit(trained):
   keys = jax.random.split(jax.random.key(0), len(images))
   exact = jax.jit(lambda params, stats, images: run.model.apply(params, stats, device.normalize(images), keys)[2])(
       final['ema'], final['stats'], images)
-  ours, exact = (traverse_util.flatten_dict(jax.device_get(tree), sep='/') for tree in (final['stats'], exact))
-  for name in ours:
-    if name.endswith('var'):
-      spread = np.sqrt(exact[name])
-      means = name.removesuffix('var') + 'mean'
-      assert np.median(np.abs(ours[means] - exact[means]) / (spread + 1e-3)) < 0.2, name
-      assert np.median(np.abs(np.sqrt(ours[name]) / (spread + 1e-6) - 1)) < 0.2, name
+  ours, exact = (traverse_util.flatten_dict(jax.device_get(tree)) for tree in (final['stats'], exact))
+  for path in ours:
+    if path[-1] == 'var':
+      deviation, mean = np.sqrt(exact[path]), (*path[:-1], 'mean')
+      assert np.median(np.abs(ours[mean] - exact[mean]) / deviation) < 0.2, path
+      assert np.median(np.abs(np.sqrt(ours[path]) / deviation - 1)) < 0.2, path
 
 
 def test_a_resumed_run_ends_in_the_same_bits(trained, tmp_path):
@@ -95,7 +93,7 @@ def test_statistics_are_averaged_with_the_parameters_weights():
     value = {'a': np.float32(step)}
     ema = optimizer.moving_average(ema, value, config.ema_decay, step)
     stats = optimizer.average_stats(config, stats, value, step)
-  assert ema == stats and 90 < ema['a'] < 150  # about 1 / (1 - 0.99) steps behind the last value
+  assert ema == stats and 170 < ema['a'] < 185  # the decay has warmed up to 0.957: some 22 steps behind
   stats = {'a': np.float32(0)}
   for step in range(200):
     stats = optimizer.average_stats(OptimizerConfig(), stats, {'a': np.float32(step)}, step)

@@ -19,9 +19,9 @@ def he_normal_fan_out(key, shape, fan_in, fan_out):
 class Conv(nnx.Module):
   """A square convolution over [B, H, W, C_in].
 
-  A stride of s gives ceil(H / s) places, with SAME padding and with (k - 1) / 2 zeros beyond each edge, which is how the
-  published CNNs pad (a stride of 2 on an even side moves their places by one pixel). Without padding, and with k = s,
-  it cuts floor(H / s) patches.
+  A stride of s gives ceil(H / s) places with SAME padding, and with (k - 1) / 2 zeros beyond each edge, which is how
+  the published CNNs pad (at a stride of 2 and an even side, one pixel apart). Without padding, and with k = s, it cuts
+  floor(H / s) patches.
 
   Of a kernel [k, k, C_in / groups, C_out] the output channels carry a logical axis: `fsdp` splits `embed`. Fans are
   k^2 C_in / groups and k^2 C_out (PyTorch's, and so the published initial values, also with groups).
