@@ -1,5 +1,6 @@
 """The convolution that stems and convolutional families are built of."""
 
+import functools
 import math
 
 import jax
@@ -42,8 +43,10 @@ class Conv(nnx.Module):
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
     """[B, H, W, C_in] -> [B, H', W', C_out] in `dtype`."""
-    y_BHWC = jax.lax.conv_general_dilated(
-        x_BHWC.astype(self.dtype), mesh_lib.gathered(self.kernel[...].astype(self.dtype), self.axes),
-        (self.stride, self.stride), self.padding, feature_group_count=self.groups,
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    convolve = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=(self.stride, self.stride), padding=self.padding,
+        feature_group_count=self.groups, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    if self.groups > 1:
+      convolve = mesh_lib.by_rows(convolve)
+    y_BHWC = convolve(x_BHWC.astype(self.dtype), mesh_lib.gathered(self.kernel[...].astype(self.dtype), self.axes))
     return y_BHWC if self.bias is None else y_BHWC + self.bias[...].astype(self.dtype)[None, None, None]

@@ -149,6 +149,16 @@ def gathered(x: jax.Array, logical: tuple[str | None, ...]) -> jax.Array:
   return _gathered(x, logical) if by_compiler() else x
 
 
+def by_rows(fn: Callable) -> Callable:
+  """`fn(x, weights)`, where each device computes its rows of the batch x from whole weights, written as a `shard_map`.
+
+  For what the compiler should not split itself. Of a convolution with groups it makes the kernel's gradient too large
+  by the number of devices that hold the same rows (JAX 0.10.2), and it gathers the batch on the way.
+  """
+  rows = spec('batch')
+  return jax.shard_map(fn, in_specs=(rows, PartitionSpec()), out_specs=rows) if by_compiler() else fn
+
+
 def by_compiler() -> bool:
   """Whether the function being traced runs on a mesh of several devices, outside `shard_map`."""
   mesh = jax.sharding.get_abstract_mesh()
