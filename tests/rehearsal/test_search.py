@@ -57,7 +57,7 @@ def test_choices_are_those_that_a_run_accepts(job):
 
 
 @pytest.mark.parametrize('family, fields, sizes', [
-    ('resnet', dict(depths=(1,), widths=(16,), stem_width=8), {(8, 1, 1), (4, 2, 1), (2, 4, 1), (1, 8, 1)}),
+    ('resnet', dict(depths=(1,), widths=(32,), stem_width=8), {(8, 1, 1), (4, 2, 1), (2, 4, 1), (1, 8, 1)}),
     ('convnext', dict(depths=(1,), widths=(8,)), {(8 // fsdp // tensor, fsdp, tensor) for fsdp in (1, 2, 4, 8)
                                                  for tensor in (1, 2, 4, 8) if fsdp * tensor <= 8}),
 ])
