@@ -36,7 +36,7 @@ def _display():
 
 def _final(run, workdir):
   """The state of the last checkpoint, on the host."""
-  like = checkpoint.abstract(state.to_plain(state.abstract(run.model, run.config, run.mesh)))
+  like = state.to_plain(state.abstract(run.model, run.config, run.mesh))
   with contextlib.closing(checkpoint.Checkpoints(workdir, read_only=True)) as checkpoints:
     return jax.device_get(checkpoints.restore(checkpoints.latest(), like))
 
