@@ -1,5 +1,7 @@
 """Accounting of compiled programs: on small texts, and on programs whose collectives are known."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -84,13 +86,36 @@ def test_every_way_to_write_groups(written, group):
   assert collectives._first_group(written, 8) == group
 
 
+SLICES = '''HloModule jit_step, num_partitions=4
+
+ENTRY %main (x: bf16[4,8,128]) -> bf16[4,8,128] {
+  %x = bf16[4,8,128]{2,1,0} parameter(0)
+  %reduced = bf16[8,128]{1,0} reduce-scatter(%x), replica_groups={{0,1,2,3}}, dimensions={0}, to_apply=%add
+  %after-all = token[] after-all()
+  %send = (bf16[8,128]{1,0}, u32[], token[]) send(%reduced, %after-all), channel_id=2, is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_reduce_operation="SUM",\
+_xla_megascale_target="{1,2,3}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv = (bf16[8,128]{1,0}, u32[], token[]) recv(%after-all), channel_id=3, is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %sent = token[] send-done(%send), channel_id=2, is_host_transfer=true
+  %received = (bf16[8,128]{1,0}, token[]) recv-done(%recv), channel_id=3, is_host_transfer=true
+  %sum = bf16[8,128]{1,0} get-tuple-element(%received), index=0
+  ROOT %out = bf16[4,8,128]{2,1,0} all-gather(%sum), replica_groups={{0,1,2,3}}, dimensions={0}
+}
+'''
+
+
 def test_bytes_within_and_between_slices():
-  """An all-reduce over two slices of four: three quarters twice inside, then a quarter of the array across."""
-  text = LOOP.replace('replica_groups=[2,4]<=[8]', 'replica_groups=[1,8]<=[8]')
-  sent = collectives.sent(hlo.parse(text), 4)
-  array, gathered = 36 * 16 * 128 * 2, 8 * 128 * 4
-  assert sent == {'within': array * 1.5 + 3 * gathered, 'between': array / 4 + gathered}
-  assert collectives.sent(hlo.parse(text), 8)['between'] == 0
+  """A gradient on three slices of four: scattered and gathered within each, a quarter of it reduced between them."""
+  module = hlo.parse(SLICES)
+  whole, part = 4 * 8 * 128 * 2, 8 * 128 * 2
+  assert collectives.sent(module) == {'within': whole * 3 / 4 + 3 * part, 'between': part * 2 * 2 / 3}
+  assert collectives.summary(module)['all-reduce between slices'] == {'count': 1, 'bytes': round(part * 4 / 3)}
+  assert traffic.hbm_bytes(module) == 2 * whole + 4 * part  # sent and received: once each through a slice's memory
+  pairs = re.sub('_xla_megascale_target="[^"]*"', '_xla_megascale_target={{100000->200002}}', SLICES)
+  assert collectives.sent(hlo.parse(pairs.replace('ALL_REDUCE', 'ONE_TO_ONE')))['between'] == part
+  with pytest.raises(ValueError, match='not known what it sends'):
+    collectives.summary(hlo.parse(SLICES.replace('ALL_REDUCE', 'SOMETHING_NEW')))
 
 
 def _compiled(fn, mesh, in_specs, out_specs, *shapes):

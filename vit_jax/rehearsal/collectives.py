@@ -1,4 +1,4 @@
-"""What the devices of a compiled program send each other."""
+"""What the devices of a compiled program send each other, within a slice and between slices."""
 
 import dataclasses
 import math
@@ -27,12 +27,14 @@ class Collective:
   """One collective instruction."""
   kind: str
   times: int  # that it runs in a step
-  group: tuple[int, ...]  # devices that take part together, by their place in the mesh; the first such group
+  group: tuple[int, ...]  # devices that take part together, by their place in the slice's mesh; the first such group
   operand_bytes: int
+  slices: int = 1  # above 1: the group is a device and its likes in the other slices
 
-  def sent(self, members: int | None = None) -> float:
-    """Bytes that a device sends each time; or would, were the group of that many members."""
-    return _SENT[self.kind](members or len(self.group)) * self.operand_bytes
+  @property
+  def sent(self) -> float:
+    """Bytes that a device sends each time."""
+    return _SENT[self.kind](max(len(self.group), self.slices)) * self.operand_bytes
 
 
 def find(module: Module) -> Iterator[Collective]:
@@ -40,10 +42,18 @@ def find(module: Module) -> Iterator[Collective]:
 
   An asynchronous one counts once, whether it is a pair of start and done, or (as the TPU compiler does it) stages that
   are fused with computation and share a channel. Those whose groups are single devices send nothing and are left out.
+
+  A program for several slices is one slice's. Where a collective spans them, the TPU compiler writes its part within a
+  slice as one over the slice's devices, and its part between them as a send to the hosts, which join it with the other
+  slices' through the data centre's network (MegaScale).
   """
   staged = set()  # (computation, channel)
   for computation, instruction, times in module.executed():
     for where, one in [(computation, instruction), *module.fused(instruction)]:
+      size = sum(array.bytes for name in one.operands for array in where[name].arrays)
+      if one.opcode == 'send' and 'xla_megascale' in one.attributes:
+        yield _between(one, times, size)
+        continue
       kind = one.opcode.removesuffix('-start')
       if kind not in _SENT or len(group := _first_group(one.attributes, module.devices)) == 1:
         continue
@@ -52,36 +62,37 @@ def find(module: Module) -> Iterator[Collective]:
         if (id(computation), channel[1]) in staged:
           continue
         staged.add((id(computation), channel[1]))
-      size = sum(array.bytes for name in one.operands for array in where[name].arrays)
       yield Collective(kind, times, group, size)
+
+
+def _between(send, times, size):
+  """The collective of a send to the hosts: its kind, and the slices that take part."""
+  text = send.attributes
+  if '_xla_megascale_transfer_type="ONE_TO_ONE"' in text:  # from device to device, in pairs
+    return Collective('collective-permute', times, (0,), size, 2)
+  kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', text)
+  slices = re.search(r'_xla_megascale_target="\{([\d,]+)\}x', text)  # "{1,2}x{0:3}": slices, and devices in them
+  if not (kind and slices) or (name := kind[1].lower().replace('_', '-')) not in _SENT:
+    raise ValueError(f'{send.name}: not known what it sends between slices: {text[:500]}')
+  return Collective(name, times, (0,), size, len(slices[1].split(',')))
 
 
 def summary(module: Module) -> dict[str, dict[str, int]]:
   """{kind: {count, bytes}} of one step: how often it runs, and the bytes that a device sends."""
   out = {}
   for one in find(module):
-    entry = out.setdefault(one.kind, {'count': 0, 'bytes': 0})
+    entry = out.setdefault(one.kind + (' between slices' if one.slices > 1 else ''), {'count': 0, 'bytes': 0})
     entry['count'] += one.times
-    entry['bytes'] += round(one.times * one.sent())
+    entry['bytes'] += round(one.times * one.sent)
   return dict(sorted(out.items()))
 
 
-def sent(module: Module, devices_per_slice: int) -> dict[str, float]:
-  """Bytes that a device sends in a step: 'within' its slice, and 'between' slices through the data centre's network.
-
-  A group that spans slices is taken to work in two stages: within each slice, then each device with its like in the
-  other slices, on its part.
-  """
-  within = between = 0.0
+def sent(module: Module) -> dict[str, float]:
+  """Bytes that a device sends in a step: 'within' its slice, and 'between' slices through the data centre's network."""
+  out = {'within': 0.0, 'between': 0.0}
   for one in find(module):
-    slices = len({device // devices_per_slice for device in one.group})
-    inside = max(len(one.group) // slices, 1)
-    if slices > 1:
-      part = 1 if one.kind in ('all-gather', 'collective-permute', 'collective-broadcast') else inside
-      between += one.times * one.sent(slices) / part
-    if slices == 1 or inside > 1:
-      within += one.times * (one.sent() if slices == 1 else one.sent(inside))
-  return {'within': within, 'between': between}
+    out['between' if one.slices > 1 else 'within'] += one.times * one.sent
+  return out
 
 
 def _first_group(attributes: str, devices: int) -> tuple[int, ...]:

@@ -37,6 +37,8 @@ def _moved(module, computation, instruction):
     return 2 * _bytes(operands[-1 if opcode == 'scatter' else 1].arrays)
   if opcode == 'custom-call' and 'AllocateBuffer' in instruction.attributes:
     return 0
+  if opcode in ('send', 'recv'):  # the array, beside a context
+    return _bytes(instruction.arrays[:1])
   results = instruction.arrays
   if opcode.endswith('-start'):  # a started collective returns its operands beside its results
     results = results[len(operands):]
