@@ -24,8 +24,8 @@ JOBSET = ('--launcher=jobset', '--tpu=v5e-16', '--spot', '--image=us-docker.pkg.
 SKYPILOT = ('--launcher=skypilot', '--tpu=v4-32', '--spot', '--workdir=gs://bucket/law')
 
 
-def _sweep(folder, *flags):
-  (folder / 'my "law".py').write_text(SWEEP)
+def _sweep(folder, *flags, sweep=SWEEP):
+  (folder / 'my "law".py').write_text(sweep)
   command = [sys.executable, '-m', 'vit_jax.sweep', f'--sweep={folder}/my "law".py', *flags]
   done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
   assert 'Traceback' not in done.stderr, done.stderr
@@ -59,10 +59,35 @@ def test_twelve_runs_as_managed_jobs(tmp_path):
   assert len(tasks) == 8 and {task['resources']['accelerators'] for task in tasks} == {'tpu-v4-32'}
 
 
+ABSENT = '''
+from vit_jax.sweeps import Sweep, axis, chain, product
+
+def get_sweep():
+  large = {'model.width': 12288, 'model.mlp_dim': 49152}
+  mesh = {'system.mesh.fsdp': 16, 'system.mesh.data': 1}  # of the slice, not of the machine where files are written
+  return Sweep('configs/vit_b16.py', product([mesh], axis('data.source', 'tfds:not_here'), axis('train.steps', 20_000),
+                                             axis('train.epochs', 0), chain([{}], [large])))
+'''
+
+
+def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
+  """Neither the data nor the devices are here. ViT-B/16 fits; 12,288 wide, its state alone does not."""
+  done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/out', sweep=ABSENT)
+  assert done.returncode == 1 and not (tmp_path / 'out').exists()
+  for said in ('width12288: does not fit: needs about ', ' are there, ', ' GB too much', '--tpu=v5e-16',
+               'python -m vit_jax.plan --config=configs/vit_b16.py', '--plan=none writes the files all the same'):
+    assert said in done.stderr, done.stderr
+  assert 'chip-hours at 40% MFU' in done.stdout and '17.18 GB a chip, in width12288 (estimated' in done.stdout
+  done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/out', '--plan=none', sweep=ABSENT)
+  assert done.returncode == 0 and len(list((tmp_path / 'out').iterdir())) == 2, done.stderr
+
+
 @pytest.mark.parametrize('flags, said', [
     (('--tpu=v5e-16',), '--tpu: only with --launcher'),
     (SKYPILOT, '--out is missing'),
     ((*JOBSET, '--out=x', '--tpu=v5e-24'), 'the nearest: v5e-16 (16 chips, 4x4) or v5e-32'),
+    (('--plan=compile',), '--plan: only with --launcher'),
+    ((*JOBSET, '--out=x', '--tpu=v7-16'), '--tpu=v7-16: a TPU slice is needed'),
     ((*JOBSET, '--out=x', '--workdir=runs/law'), '--workdir=runs/law: a bucket path'),
     ((*JOBSET, '--out=x', '--jobs=2'), '--jobs: not with --launcher=jobset'),
     ((*SKYPILOT, '--out=x', '--image=y'), '--image: not with --launcher=skypilot')])

@@ -48,6 +48,30 @@ def run(main: Callable[..., int | None], positional: bool = False) -> None:
     sys.exit(130)
 
 
+class Progress:
+  """One line on a terminal that is written over and over; elsewhere a line for each thing that is done."""
+
+  def __enter__(self):
+    from rich.console import Console
+    console = Console(stderr=True)
+    self._status = console.status('') if console.is_terminal else None
+    self._said = None
+    if self._status:
+      self._status.start()
+    return self
+
+  def __call__(self, text: str) -> None:
+    if self._status:
+      self._status.update(text)
+    elif (what := text.rpartition(',')[0] if text.endswith(' s') else text) != self._said:
+      print(text, file=sys.stderr, flush=True)
+      self._said = what
+
+  def __exit__(self, *_):
+    if self._status:
+      self._status.stop()
+
+
 def _parse(argv):
   overrides = [a.lstrip('-')[len('config.'):] for a in argv if a.lstrip('-').startswith('config.')]
   recipes = [a.partition('=')[2] for a in argv if a.lstrip('-').startswith('config=')]

@@ -53,22 +53,13 @@ def main() -> int:
 
 
 def _sweep(target, make):
-  from vit_jax.rehearsal import job as job_lib
   from vit_jax.rehearsal import report, total
   from vit_jax.sweeps import plan as sweep_plan
-  configs, names, _ = sweep_plan.read(_SWEEP.value)
-  jobs = {identity: job_lib.open_job(config) for identity, (_, config) in configs.items()}
-  if unknown := [name for name, job in zip(names, jobs.values()) if job.steps is None]:
-    raise UserError(f'--sweep: the length of {unknown[0]} is in epochs of a data set whose size is not known; set '
-                    'data.unique_examples, or give the length in steps')
-  plans = dict(zip(jobs, total.plan_each(jobs.values(), make)))
-  runs = [sweep_plan.PlannedRun(name, identity, configs[identity][0], job.params, job.steps,
-                                job.steps * job.config.data.batch_size, job.flops_per_image[1])
-          for name, (identity, job) in zip(names, jobs.items())]
-  runs, trunks = sweep_plan.share_trunks(runs, configs)
-  whole = sweep_plan.Plan(tuple(runs), tuple(trunks), (), 'tpu', target.chips * target.chip.peak_flops)
-  summary = total.Total(tuple(zip(names, plans.values())), whole.flops_alone, whole.flops, target, _MFU.value,
-                        _PRICE.value)
+  configs, names, notes = sweep_plan.read(_SWEEP.value)
+  jobs = total.open_jobs(names, [config for _, config in configs.values()])
+  whole = sweep_plan.elsewhere(configs, names, notes, [job.size for job in jobs], target.chips * target.chip.peak_flops)
+  plans = zip(names, total.plan_each(jobs, make), strict=True)
+  summary = total.Total(tuple(plans), whole.flops_alone, whole.flops, target, _MFU.value, _PRICE.value)
   print(json.dumps(summary.to_json()) if _JSON.value else '\n'.join(report.sweep(summary)))
   return 1 if summary.fits is False else 0
 
@@ -81,7 +72,7 @@ def _one(job, target, limit):
   if reason := compiler.missing():
     print(f'{reason}\nUntil then: the analytic part.', file=sys.stderr)
     return plan_lib.estimated(job, target, choice, limit)
-  with _Progress() as progress:
+  with cli.Progress() as progress:
     return plan_lib.compiled(job, target, choice, limit,
                              waiting=lambda elapsed: progress(f'compiling for {target}, {elapsed:.0f} s'))
 
@@ -90,7 +81,7 @@ def _search(job, target, limit):
   from vit_jax.rehearsal import compiler, report, search
   if reason := compiler.missing():
     raise UserError(f'--search: {reason}')
-  with _Progress() as progress:
+  with cli.Progress() as progress:
     plans = search.search(job, target, limit, progress, _SECONDS.value)
   if not plans:
     raise UserError(f'--search: no choice was compiled in {_SECONDS.value:g} s; give more --search_seconds')
@@ -113,36 +104,12 @@ def _show(plan):
 
 def _nearest(plan, targets):
   from vit_jax.rehearsal import search
-  with _Progress() as progress:
+  with cli.Progress() as progress:
     for target in targets:
       limit = plan.limit_bytes if _MAX_HBM_GB.value else target.chip.hbm_bytes
       if near := search.nearest_fit(plan.job, target, plan.choice, limit, progress):
         return near
   return None
-
-
-class _Progress:
-  """One line on a terminal that is written over and over; elsewhere a line for each thing that is done."""
-
-  def __enter__(self):
-    from rich.console import Console
-    console = Console(stderr=True)
-    self._status = console.status('') if console.is_terminal else None
-    self._said = None
-    if self._status:
-      self._status.start()
-    return self
-
-  def __call__(self, text: str) -> None:
-    if self._status:
-      self._status.update(text)
-    elif (what := text.rpartition(',')[0] if text.endswith(' s') else text) != self._said:
-      print(text, file=sys.stderr, flush=True)
-      self._said = what
-
-  def __exit__(self, *_):
-    if self._status:
-      self._status.stop()
 
 
 if __name__ == '__main__':

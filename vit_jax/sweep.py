@@ -33,6 +33,9 @@ _SPOT = flags.DEFINE_bool('spot', None, 'With --launcher: machines that are chea
 _IMAGE = flags.DEFINE_string('image', None, 'With --launcher=jobset: the container image.')
 _QUEUE = flags.DEFINE_string('queue', None, 'With --launcher=jobset: the Kueue queue in which the runs wait.')
 _OUT = flags.DEFINE_string('out', None, 'With --launcher: the folder of the files.')
+_PLAN = flags.DEFINE_enum('plan', 'estimate', ['none', 'estimate', 'compile'], 'With --launcher: how to find out '
+                          'whether the runs fit the slice, before files are written: not at all, from shapes '
+                          '(seconds), or by the TPU compiler (a minute for each model size).')
 
 
 def main() -> int:
@@ -40,7 +43,7 @@ def main() -> int:
     raise UserError('--sweep is missing, as in --sweep=experiments/fashion_mnist_law/sweep.py')
   if _LAUNCHER.value:
     return _launch()
-  _refuse([_TPU, _NUM_SLICES, _SPOT, _IMAGE, _QUEUE, _OUT], 'only with --launcher=jobset or --launcher=skypilot')
+  _refuse([_TPU, _NUM_SLICES, _SPOT, _IMAGE, _QUEUE, _OUT, _PLAN], 'only with --launcher=jobset or --launcher=skypilot')
   from vit_jax.sweeps import folders, jobs
   from vit_jax.sweeps.display import Display
   workdir, display = _WORKDIR.value or f'runs/{_name()}', Display()
@@ -85,14 +88,64 @@ def _launch():
     skypilot.check(target)
     render = lambda task: skypilot.render(task, target, spot=spot)
   tasks.check_workdir(_WORKDIR.value)
-  plan, display = _plan(_SWEEP.value), Display()
+  plan, summary = _rehearse(target)
   several = target.hosts * target.count > 1
   to_run = tasks.make(plan, _WORKDIR.value, ['--distributed=auto'] if several else [])
+  display = Display()
   display.tasks(plan, to_run, target)
+  _show_needs(summary, display)
+  _refuse_what_does_not_fit(plan, summary, target)
   if not _DRY_RUN.value:
     files.write(_OUT.value, {task.label: render(task) for task in to_run})
     _next_steps(plan, display)
   return 0
+
+
+def _rehearse(target):
+  """The plan of the sweep on slices that are not here, and what each run needs there; data need not be here either."""
+  import jax
+  jax.config.update('jax_platforms', 'cpu')  # this machine's devices are not what is asked about
+  from vit_jax.rehearsal import compiler, total
+  from vit_jax.rehearsal import job as job_lib
+  from vit_jax.rehearsal import plan as plan_lib
+  from vit_jax.sweeps import plan as sweep_plan
+  configs, names, notes = sweep_plan.read(_SWEEP.value)
+  jobs = total.open_jobs(names, [config for _, config in configs.values()])
+  whole = sweep_plan.elsewhere(configs, names, notes, [job.size for job in jobs], target.chips * target.chip.peak_flops)
+  if _PLAN.value == 'compile' and (reason := compiler.missing()):
+    raise UserError(f'--plan=compile: {reason}')
+  with cli.Progress() as progress:
+    def make(job):
+      choice, limit = job_lib.choice_on(job, target), target.chip.hbm_bytes
+      if _PLAN.value != 'compile':
+        return plan_lib.estimated(job, target, choice, limit)
+      said = f'compiling {names[jobs.index(job)]} for {target}'
+      return plan_lib.compiled(job, target, choice, limit, waiting=lambda seconds: progress(f'{said}, {seconds:.0f} s'))
+    plans = zip(names, total.plan_each(jobs, make), strict=True)
+    return whole, total.Total(tuple(plans), whole.flops_alone, whole.flops, target)
+
+
+def _show_needs(summary, display):
+  """The largest run's memory, and the sweep's chip-hours."""
+  display.note(f'about {summary.hours(summary.flops):,.1f} chip-hours at {summary.mfu:.0%} MFU')
+  if _PLAN.value != 'none':
+    name, largest = max(summary.plans, key=lambda item: item[1].needs)
+    how = 'compiled' if _PLAN.value == 'compile' else 'estimated; --plan=compile asks the TPU compiler'
+    display.note(f'at most {largest.needs / 1e9:.2f} of {largest.limit_bytes / 1e9:.2f} GB a chip, in {name} ({how})')
+
+
+def _refuse_what_does_not_fit(plan, summary, target):
+  """Raises UserError where a run needs more than a chip has; the message says by how much, and what would fit."""
+  from vit_jax.rehearsal import report
+  if _PLAN.value == 'none' or not (too_large := summary.too_large):
+    return
+  name, worst = too_large[0]
+  arguments = next(run.arguments for run in plan.runs if run.name == name)
+  slices = [f'--num_slices={target.count}'] if target.count > 1 else []
+  command = shlex.join(['python', '-m', 'vit_jax.plan', *arguments, f'--tpu={target.name}', *slices])
+  others = f', and {len(too_large) - 1} more' if len(too_large) > 1 else ''
+  raise UserError(f'{name}{others}: {report.shortfall(worst)}. The nearest that fits tells\n  {command}\n'
+                  'and --plan=none writes the files all the same')
 
 
 def _next_steps(plan, display):
@@ -121,8 +174,15 @@ def _plan(sweep):
   """The plan, made in a process of its own: it opens the devices, which the runs must find free."""
   from vit_jax.sweeps import plan as plan_lib
   context = multiprocessing.get_context('spawn')
-  with concurrent.futures.ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+  with concurrent.futures.ProcessPoolExecutor(1, context, _start_planning) as pool:
     return pool.submit(plan_lib.make, sweep).result()
+
+
+def _start_planning():
+  """First thing in the planning process: Ctrl-C is for its parent, and JAX is not to look for an absent TPU."""
+  from vit_jax import host
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  host.hush_absent_tpu()
 
 
 def _share_programs(workdir):

@@ -16,7 +16,7 @@ from vit_jax.errors import UserError
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import AXES, MeshConfig
-from vit_jax.training import losses, optimizer, schedule, state
+from vit_jax.training import losses, optimizer, parametrisation, schedule, state
 from vit_jax.training import run as run_lib
 from vit_jax.training.config import RunConfig
 
@@ -96,6 +96,11 @@ class Job:
     return steps
 
   @property
+  def size(self) -> tuple[int, int | None, int]:
+    """(parameters, steps, training FLOPs an image)."""
+    return self.params, self.steps, self.flops_per_image[1]
+
+  @property
   def schedule_steps(self) -> int:
     """A length for the schedule: a constant in the compiled program, which changes nothing else about it."""
     return self.steps or 2 * self.config.schedule.warmup_steps + 1
@@ -139,8 +144,9 @@ def open_job(config: RunConfig) -> Job:
   """
   data_config.check(config.data)
   optimizer.check(config.optimizer)
-  job = Job(config, *_data_shape(config.data))
+  job = Job(config, *_data_shape(dataclasses.replace(config.data, batch_size=1)))
   job.model, job.steps  # noqa: B018 (both are checked as they are made)
+  parametrisation.factors(config.parametrisation, config.optimizer.name, job.model)  # refuses what it has no rule for
   return job
 
 
@@ -165,6 +171,7 @@ def check(job: Job, target: Slice, choice: Choice) -> None:
   mesh_lib.param_shardings(mesh, job.model.param_shapes(), job.model.param_axes())
 
 
+@functools.cache  # the runs of a sweep share their data
 def _data_shape(config) -> tuple[Any, ...]:
   """((H, W, C), classes, training examples or None)."""
   kind, _, name = config.source.partition(':')

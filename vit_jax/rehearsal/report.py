@@ -70,7 +70,8 @@ def sweep(total: Total) -> list[str]:
 def shortfall(plan: Plan) -> str:
   """By how much a plan does not fit."""
   over = (plan.needs - plan.limit_bytes) / 1e9
-  needs = f'needs {plan.needs / 1e9:.2f} GB a chip, {plan.limit_bytes / 1e9:.2f} are there'
+  about = 'about ' if plan.outcome is None else ''
+  needs = f'needs {about}{plan.needs / 1e9:.2f} GB a chip, {plan.limit_bytes / 1e9:.2f} are there'
   if over <= 0:  # refused for what the compiler keeps for itself
     return f'does not fit: {needs}, but the compiler refused it: {plan.outcome.why}'
   return f'does not fit: {needs}, {over:.2f} GB too much'

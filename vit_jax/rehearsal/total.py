@@ -1,11 +1,14 @@
 """Many runs on the same slices: each planned, programs that are alike compiled once, and their sum."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from vit_jax.cost.slices import Slice
+from vit_jax.errors import UserError
+from vit_jax.rehearsal import job as job_lib
 from vit_jax.rehearsal.job import Job
 from vit_jax.rehearsal.plan import Plan
+from vit_jax.training.config import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,14 +18,20 @@ class Total:
   flops_alone: float  # if no run shared anything
   flops: float  # with trunks trained once
   target: Slice
-  mfu: float
-  price: float | None  # dollars a chip-hour
+  mfu: float = 0.4
+  price: float | None = None  # dollars a chip-hour
 
   @property
   def fits(self) -> bool | None:
     """Whether all do; None where that is not known."""
     verdicts = {plan.fits for _, plan in self.plans}
     return False if False in verdicts else None if None in verdicts else True
+
+  @property
+  def too_large(self) -> list[tuple[str, Plan]]:
+    """Those that do not fit, or should not as far as estimates go; the largest first."""
+    over = [(name, plan) for name, plan in self.plans if plan.fits is False or plan.needs > plan.limit_bytes]
+    return sorted(over, key=lambda item: -item[1].needs)
 
   def hours(self, flops: float) -> float:
     """Chip-hours."""
@@ -35,6 +44,25 @@ class Total:
             'chip_hours_alone': self.hours(self.flops_alone), 'cost': self.price and hours * self.price,
             'runs': [{'name': name, 'steps': plan.job.steps, 'chip_hours': plan.chip_hours(self.mfu), **plan.to_json()}
                      for name, plan in self.plans]}
+
+
+def open_jobs(names: Sequence[str], configs: Sequence[RunConfig]) -> list[Job]:
+  """The runs of a sweep, to be planned.
+
+  Raises:
+    UserError: a run that is not right, or whose length is in epochs of a data set that is not known.
+  """
+  jobs = []
+  for name, config in zip(names, configs, strict=True):
+    try:
+      job = job_lib.open_job(config)
+    except UserError as error:
+      raise UserError(f'{error}, in the run {name}') from error
+    if job.steps is None:
+      raise UserError(f'--sweep: the length of {name} is in epochs of a data set whose size is not known; set '
+                      'data.unique_examples, or give the length in steps')
+    jobs.append(job)
+  return jobs
 
 
 def plan_each(jobs: Iterable[Job], make: Callable[[Job], Plan]) -> list[Plan]:

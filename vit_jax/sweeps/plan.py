@@ -93,14 +93,36 @@ def make(sweep_spec: str) -> Plan:
 
   from vit_jax.cost import hardware
   configs, names, notes = read(sweep_spec)
-  runs, trunks = share_trunks(_prepare(configs, names), configs)
+  speed = hardware.matmul_speed(jax.devices()[0]) * jax.device_count()
+  return _plan(_prepare(configs, names), configs, notes, jax.default_backend(), speed)
+
+
+def elsewhere(configs: dict, names: Sequence[str], notes: Sequence[str], sizes: Sequence[tuple[int, int, int]],
+              peak_flops: float) -> Plan:
+  """The plan of a sweep for TPUs and data that are not here.
+
+  Args:
+    configs, names, notes: as from `read`.
+    sizes: (parameters, steps, training FLOPs an image) of each run.
+    peak_flops: FLOP/s of all chips together.
+  """
+  runs = [_planned(name, identity, *configs[identity], *size)
+          for name, identity, size in zip(names, configs, sizes, strict=True)]
+  return _plan(runs, configs, notes, 'tpu', peak_flops)
+
+
+def _plan(runs, configs, notes, platform, matmul_speed):
+  runs, trunks = _share_trunks(runs, configs)
   short = [run for run in runs if run.steps < STEP_FLOOR]
   if short:
     fewest = min(short, key=lambda run: run.steps)
-    notes.append(f'{len(short)} of {len(runs)} runs have fewer than {STEP_FLOOR:,} steps ({fewest.name}: '
-                 f'{fewest.steps:,}): such short runs tend to lie off the law of longer ones')
-  speed = hardware.matmul_speed(jax.devices()[0]) * jax.device_count()
-  return Plan(tuple(runs), tuple(trunks), tuple(notes), jax.default_backend(), speed)
+    notes = [*notes, f'{len(short)} of {len(runs)} runs have fewer than {STEP_FLOOR:,} steps ({fewest.name}: '
+             f'{fewest.steps:,}): such short runs tend to lie off the law of longer ones']
+  return Plan(tuple(runs), tuple(trunks), tuple(notes), platform, matmul_speed)
+
+
+def _planned(name, identity, arguments, config, params, steps, flops_per_example):
+  return PlannedRun(name, identity, arguments, params, steps, steps * config.data.batch_size, flops_per_example)
 
 
 def read(sweep_spec: str) -> tuple[dict[str, tuple[tuple[str, ...], Any]], list[str], list[str]]:
@@ -178,12 +200,12 @@ def _prepare(configs, names):
       run = run_lib.prepare(config, lambda data: opened(unbatched(data)))
     except UserError as error:
       raise UserError(f'{error}, in the run\n  {command(arguments)}') from error
-    planned[identity] = PlannedRun(names[list(configs).index(identity)], identity, arguments, run.params, run.steps,
-                                   run.steps * config.data.batch_size, run.flops_per_example_train)
+    planned[identity] = _planned(names[list(configs).index(identity)], identity, arguments, config, run.params,
+                                 run.steps, run.flops_per_example_train)
   return [planned[identity] for identity in configs]
 
 
-def share_trunks(runs: list[PlannedRun], configs: dict) -> tuple[list[PlannedRun], list[PlannedTrunk]]:
+def _share_trunks(runs, configs):
   """The runs with their trunks, and the trunks. One of a single run may still continue that of an earlier sweep."""
   from vit_jax.training import branch
   shared, groups = [], collections.defaultdict(list)
