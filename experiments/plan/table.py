@@ -1,0 +1,35 @@
+"""The table of this folder's README, from the logs of run.sh: python experiments/plan/table.py"""
+
+import pathlib
+import re
+
+RESULTS = pathlib.Path(__file__).parent / 'results'
+# Column -> where a plan's text says so.
+COLUMNS = {
+    'slice': r'^chips +\d+, (.*)$',
+    'choice': r'^choice +(.*), [\d,]+ images a step$',
+    'images a step': r'^choice .* ([\d,]+) images a step$',
+    'GB a chip': r'^memory .*?(?:needs |: )([\d.]+ (?:of|GB a chip,) [\d.]+)',
+    'recomputed': r'^recomputed +([\d.]+%)',
+    'floor': r'^floor +([\d.e-]+ s)',
+    'limit': r'^floor .*limited by (\w+)',
+    'MFU at the floor': r'MFU (\d+%) at the floor',
+    'compile, wall': r'^compiler +([\d.]+ s)',
+}
+
+
+def main():
+  rows = [('log', *COLUMNS, 'processor', 'exit code')]
+  for path in sorted(RESULTS.glob('*.log')):
+    text = path.read_text()
+    user, system = map(float, re.search(r'processor time ([\d.]+) s user, ([\d.]+) s system', text).groups())
+    code = re.search(r'^exit code (\d+)', text, re.MULTILINE)[1]
+    found = [re.findall(pattern, text, re.MULTILINE) for pattern in COLUMNS.values()]
+    rows.append((f'[{path.stem}](results/{path.name})', *(cells[-1] if cells else '-' for cells in found),
+                 f'{user + system:.0f} s', code))
+  rows.insert(1, ('---',) * len(rows[0]))
+  print('\n'.join(f'| {" | ".join(row)} |' for row in rows))
+
+
+if __name__ == '__main__':
+  main()
