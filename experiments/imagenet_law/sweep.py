@@ -3,7 +3,8 @@
   python -m vit_jax.plan --sweep=experiments/imagenet_law/sweep.py:small --tpu=v5e-16
   python -m vit_jax.sweep --sweep=experiments/imagenet_law/sweep.py:small --launcher=jobset --tpu=v5e-16 ...
 
-`small`: Ti, S, B. `large`: L, H, g, for v5e-128. `random`: both on fake pictures of the same shape and number, where the data is not.
+`small`: Ti, S, B. `large`: L, H, g, for v5e-128. `random`: both,
+on fake pictures.
 """
 
 from vit_jax import sweeps

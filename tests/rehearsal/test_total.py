@@ -61,6 +61,27 @@ def test_words_of_a_plan(tiny_config):
   assert 'needs 20.00 GB a chip, 16.00 are there, 4.00 GB too much' in report.shortfall(refused)
 
 
+def test_what_is_wrong_with_a_run_of_a_sweep_names_it(tiny_config):
+  config = tiny_config.copy_and_resolve_references()
+  config.data.source, config.data.image_size, config.data.num_classes = 'tfds:not_here', (8, 8), 10
+  absent = run_config.cast(config)
+  assert [job.steps for job in total.open_jobs(['a'], [absent])] == [16]
+  config.train.steps, config.train.epochs = 0, 2
+  with pytest.raises(UserError, match='the length of b is in epochs of a data set whose size is not known'):
+    total.open_jobs(['a', 'b'], [absent, run_config.cast(config)])
+  tiny_config.parametrisation.name, tiny_config.model.width = 'mup', 12
+  with pytest.raises(UserError, match='in the run c'):
+    total.open_jobs(['c'], [run_config.cast(tiny_config)])
+
+
+def test_the_largest_that_does_not_fit_comes_first(tiny_config):
+  plans = [_make(job) for job in _jobs(tiny_config, {}, {'model.width': 64}, {'model.width': 32})]
+  whole = total.Total(tuple(zip('abc', plans)), 1, 1, SLICE)
+  assert whole.too_large == []
+  small = [dataclasses.replace(plan, limit_bytes=plans[0].needs) for plan in plans]
+  assert [name for name, _ in dataclasses.replace(whole, plans=tuple(zip('abc', small))).too_large] == ['b', 'c']
+
+
 def test_a_run_of_unknown_length_has_no_chip_hours(tiny_config):
   with pytest.raises(UserError, match='train: give exactly one'):
     _jobs(tiny_config, {'train.steps': 0})

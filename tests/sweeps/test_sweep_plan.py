@@ -6,6 +6,7 @@ import pytest
 from vit_jax import config as config_lib
 from vit_jax.data import pipeline
 from vit_jax.errors import UserError
+from vit_jax.rehearsal import total
 from vit_jax.sweeps import plan
 from vit_jax.training import config as run_config
 
@@ -59,6 +60,15 @@ def test_what_depends_on_its_length_or_may_stop_early_shares_nothing(write_sweep
   made = plan.make(write_sweep(runs))
   assert len(made.runs) == 6 and made.flops == made.flops_alone
   assert [run.trunk is None for run in made.runs] == [True] * 4 + [False] * 2  # theirs may be continued by others
+
+
+def test_a_sweep_is_the_same_elsewhere(write_sweep):
+  """Planned for absent chips from shapes alone, runs and trunks are those of the machine that has devices and data."""
+  spec = write_sweep(f'product({WIDTHS}, branches([50, 1000]))')
+  configs, names, notes = plan.read(spec)
+  jobs = total.open_jobs(names, [config for _, config in configs.values()])
+  here, there = plan.make(spec), plan.elsewhere(configs, names, notes, [job.size for job in jobs], 1e15)
+  assert (there.runs, there.trunks, there.notes) == (here.runs, here.trunks, here.notes) and len(there.trunks) == 3
 
 
 def test_runs_that_are_given_twice_are_one(write_sweep):
