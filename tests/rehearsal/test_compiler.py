@@ -66,8 +66,8 @@ def test_state_bytes_on_every_preset(job, preset):
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize('name, count, sizes', [
-    ('v4-16', 1, (8, 1, 1)), ('v5p-16', 1, (2, 4, 1)), ('v6e-1', 1, (1, 1, 1)), ('tpu7x-8', 1, (4, 2, 1)),
-    ('v5e-4', 2, (2, 4, 1)), ('v5e-4', 2, (4, 2, 1))])
+    ('v4-16', 1, (8, 1, 1)), ('v5p-16', 1, (2, 4, 1)), ('v5p-128', 1, (2, 32, 1)), ('v6e-1', 1, (1, 1, 1)),
+    ('tpu7x-8', 1, (4, 2, 1)), ('v5e-4', 2, (2, 4, 1)), ('v5e-4', 2, (4, 2, 1))])
 def test_every_generation_and_two_slices(job, name, count, sizes):
   plan = _compile(job, Choice(sizes, 'none', 1), name, count)
   assert plan.fits and plan.target.devices == math.prod(sizes)
