@@ -81,6 +81,9 @@ def test_bytes_with_the_padding_of_tiles(shape, size):
     ('replica_groups={}', tuple(range(8))),
     ("replica_groups=mesh['a'=2,'b'=4] {'a'}", (0, 4)), ("replica_groups=mesh['a'=2,'b'=4] {'a','b'}", tuple(range(8))),
     ("replica_groups=mesh['a'=2,'b'=4] {'b':(1)2}", (0, 2)), ("replica_groups=mesh['a'=2,'b'=4] {'b':(2)2}", (0, 1)),
+    ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}, dimensions={1}", (0, 1, 2, 3)),
+    ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'b'}", (0, 4)),
+    ("replica_groups=mesh['a'=4,'b'=2], device_ids=([8]) {'b'}", (0, 1)),
     ('source_target_pairs={{0,0},{1,5},{5,1}}, x=1', (1, 5))])
 def test_every_way_to_write_groups(written, group):
   assert collectives._first_group(written, 8) == group
@@ -103,6 +106,11 @@ frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xl
   ROOT %out = bf16[4,8,128]{2,1,0} all-gather(%sum), replica_groups={{0,1,2,3}}, dimensions={0}
 }
 '''
+
+
+def test_groups_in_a_new_way_of_writing_are_no_guess():
+  with pytest.raises(ValueError, match='not understood: spiral'):
+    collectives._first_group('replica_groups=spiral, x=1', 8)
 
 
 def test_bytes_within_and_between_slices():

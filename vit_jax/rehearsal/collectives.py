@@ -100,15 +100,24 @@ def _first_group(attributes: str, devices: int) -> tuple[int, ...]:
   if match := re.search(r'source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}', attributes):
     pairs = [tuple(map(int, pair)) for pair in re.findall(r'(\d+),(\d+)', match[1])]
     return next((pair for pair in pairs if pair[0] != pair[1]), (0,))
-  if match := re.search(r'replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}', attributes):
-    return _mesh_group(match[1], match[2])
-  if match := re.search(r'replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', attributes):
-    shape, order = _integers(match[3]), match[4] and _integers(match[4])
-    ids = np.arange(math.prod(shape)).reshape(shape).transpose(order)
-    return tuple(ids.reshape(int(match[1]), int(match[2]))[0].tolist())
+  if match := re.search(rf'replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({_IOTA}\))? ?\{{([^}}]*)\}}', attributes):
+    places = _mesh_group(match[1], match[4])
+    return tuple(sorted(_iota(match[2], match[3]).ravel()[list(places)].tolist())) if match[2] else places
+  if match := re.search(rf'replica_groups=\[(\d+),(\d+)\]<={_IOTA}', attributes):
+    return tuple(_iota(match[3], match[4]).reshape(int(match[1]), int(match[2]))[0].tolist())
   if match := re.search(r'replica_groups=\{\{([\d,]+)\}', attributes):
     return tuple(_integers(match[1]))
+  if (match := re.search(r'replica_groups=(.{,200})', attributes)) and not match[1].startswith('{}'):
+    raise ValueError(f'groups of devices that are not understood: {match[1]}')
   return tuple(range(devices))  # no groups: all together
+
+
+_IOTA = r'\[([\d,]+)\](?:T\(([\d,]+)\))?'  # [8,32]T(1,0): 0 to 255 as an array of that shape, its axes then permuted
+
+
+def _iota(shape, order):
+  shape = _integers(shape)
+  return np.arange(math.prod(shape)).reshape(shape).transpose(_integers(order) if order else None)
 
 
 def _mesh_group(axes, chosen):
