@@ -108,6 +108,24 @@ frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xl
 '''
 
 
+def test_a_fused_all_reduce_of_which_a_part_is_kept_is_a_reduce_scatter():
+  fused = '''HloModule jit_step, num_partitions=4
+
+%all-reduce-scatter.1 (x: bf16[64,128]) -> bf16[16,128] {
+  %x = bf16[64,128] parameter(0)
+  %whole = bf16[64,128] all-reduce(%x), replica_groups={{0,1,2,3}}, to_apply=%add
+  %i = u32[] partition-id()
+  ROOT %part = bf16[16,128] dynamic-slice(%whole, %i), dynamic_slice_sizes={16,128}
+}
+
+ENTRY %main (x: bf16[64,128]) -> bf16[16,128] {
+  %x = bf16[64,128] parameter(0)
+  ROOT %out = bf16[16,128] fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+}
+'''
+  assert collectives.summary(hlo.parse(fused)) == {'reduce-scatter': {'count': 1, 'bytes': 64 * 128 * 2 * 3 // 4}}
+
+
 def test_groups_in_a_new_way_of_writing_are_no_guess():
   with pytest.raises(ValueError, match='not understood: spiral'):
     collectives._first_group('replica_groups=spiral, x=1', 8)

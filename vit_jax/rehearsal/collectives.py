@@ -42,12 +42,14 @@ def find(module: Module) -> Iterator[Collective]:
 
   An asynchronous one counts once, whether it is a pair of start and done, or (as the TPU compiler does it) stages that
   are fused with computation and share a channel. Those whose groups are single devices send nothing and are left out.
+  A fusion that is called all-reduce-scatter keeps a part of its all-reduce: it is a reduce-scatter.
 
   A program for several slices is one slice's. Where a collective spans them, the TPU compiler writes its part within a
   slice as one over the slice's devices, and its part between them as a send to the hosts, which join it with the other
   slices' through the data centre's network (MegaScale).
   """
   staged = set()  # (computation, channel)
+  scattering = {id(body) for name, body in module.computations.items() if name.startswith('all-reduce-scatter')}
   for computation, instruction, times in module.executed():
     for where, one in [(computation, instruction), *module.fused(instruction)]:
       size = sum(array.bytes for name in one.operands for array in where[name].arrays)
@@ -62,7 +64,7 @@ def find(module: Module) -> Iterator[Collective]:
         if (id(computation), channel[1]) in staged:
           continue
         staged.add((id(computation), channel[1]))
-      yield Collective(kind, times, group, size)
+      yield Collective('reduce-scatter' if id(where) in scattering else kind, times, group, size)
 
 
 def _between(send, times, size):
