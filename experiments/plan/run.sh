@@ -26,5 +26,4 @@ plan g14_v5e256 --config=configs/vit_b16.py $g14 --tpu=v5e-256 --config.data.bat
 plan vit_22b_v5p512 --config=configs/vit_b16.py $vit_22b --tpu=v5p-512 --config.data.batch_size=4096 $(remat dots) \
   $(mesh 2 128 1)
 plan b16_two_slices $b16 --num_slices=2 --config.data.batch_size=4096 $(remat dots) $(mesh 2 16 1)
-plan b16_batch4096_none $b16 --config.data.batch_size=4096 $(remat none) $(mesh 1 16 1)  # does not fit
 plan b16_batch1024_search $b16 --max_hbm_gb=3.3 --search --search_seconds="${SEARCH_SECONDS:-240}"
