@@ -1,4 +1,4 @@
-"""Writes the golden files that hold our CNNs and Swin to Hugging Face transformers' classes, as make_golden.py for ViT.
+"""Writes the golden files that hold our CNNs, DeiT and Swin to transformers' classes, as make_golden.py does for ViT.
 
   pip install torch==2.13.0 transformers==5.23.0 numpy==2.4.6
   python tests/golden/make_families_golden.py
@@ -29,6 +29,8 @@ CASES = {
                                        groups_width=4), (29, 38)),
     'convnext-two_stages': ('ConvNext', dict(LABELS, hidden_sizes=[12, 20], depths=[2, 3], num_stages=2, patch_size=4,
                                              layer_scale_init_value=0.5, layer_norm_eps=1e-6), (27, 38)),
+    'deit-tall': ('DeiT', dict(LABELS, image_size=[12, 20], patch_size=4, hidden_size=16, num_hidden_layers=3,
+                               num_attention_heads=2, intermediate_size=40, layer_norm_eps=1e-6), (12, 20)),
     'swin-padded': ('Swin', dict(LABELS, image_size=[22, 29], embed_dim=12, depths=[2, 4], num_heads=[2, 3],
                                  window_size=3, patch_size=2), (22, 29)),
     'swin-one_window': ('Swin', dict(LABELS, image_size=[16, 16], embed_dim=12, depths=[2, 2], num_heads=[3, 2],
@@ -52,7 +54,8 @@ def random_value(rng: np.random.Generator, name: str, shape: tuple[int, ...]) ->
 def random_model(kind: str, config: dict, seed: int) -> torch.nn.Module:
   """A model in evaluation mode whose every parameter and running statistic is drawn from the seed."""
   theirs = getattr(transformers, f'{kind}Config')(**config, attn_implementation='eager')
-  model = getattr(transformers, f'{kind}ForImageClassification')(theirs).eval()
+  suffix = 'WithTeacher' if kind == 'DeiT' else ''
+  model = getattr(transformers, f'{kind}ForImageClassification{suffix}')(theirs).eval()
   rng = np.random.default_rng(seed)
   with torch.no_grad():
     for name, tensor in model.state_dict().items():

@@ -1,4 +1,4 @@
-"""Our CNNs and Swin compute what Hugging Face transformers' classes compute from the same parameters and statistics.
+"""Our CNNs, DeiT and Swin compute what transformers' classes compute from the same parameters and statistics.
 
 Always: from the files that tests/golden/make_families_golden.py wrote. Live, with fresh random models of other shapes:
 where torch and transformers are installed.
@@ -19,7 +19,7 @@ from vit_jax.layers.stack import Execution
 from vit_jax.models import FAMILIES, PureModel
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
-CASES = ['resnet-basic', 'resnet-bottleneck', 'resnet-regnet_y', 'convnext-two_stages', 'swin-padded',
+CASES = ['resnet-basic', 'resnet-bottleneck', 'resnet-regnet_y', 'convnext-two_stages', 'deit-tall', 'swin-padded',
          'swin-one_window']
 TOLERANCE = 1e-4  # largest absolute difference, of values of about 1, in float32
 
@@ -39,6 +39,11 @@ LIVE = {
 def our_model(case: str, theirs: dict, size: tuple[int, int], execution: Execution = Execution()) -> PureModel:
   """The model of ours that the arguments of transformers' config describe."""
   family = case.partition('-')[0]
+  if family == 'deit':
+    config = FAMILIES[family].config(
+        patch_size=theirs['patch_size'], width=theirs['hidden_size'], depth=theirs['num_hidden_layers'],
+        mlp_dim=theirs['intermediate_size'], num_heads=theirs['num_attention_heads'])
+    return PureModel(family, config, (*size, theirs['num_channels']), theirs['num_labels'], execution)
   fields = dict(depths=tuple(theirs['depths']))
   if family == 'swin':
     fields |= dict(width=theirs['embed_dim'], num_heads=tuple(theirs['num_heads']), window_size=theirs['window_size'],
@@ -68,7 +73,7 @@ class Converter:
 
   def params_and_stats(self, family: str) -> tuple[dict, dict]:
     params = getattr(self, f'_{family}')()
-    params['head'] = self.affine('classifier.1' if family == 'resnet' else 'classifier')
+    params['head'] = self.affine({'resnet': 'classifier.1', 'deit': 'cls_classifier'}.get(family, 'classifier'))
     assert not self.left, f'tensors that nothing of ours uses: {sorted(self.left)}'
     if family != 'resnet':
       return params, {}
@@ -130,18 +135,33 @@ class Converter:
       stages[i] = {'blocks': _stacked([block(f'{name}.layers.{j}') for j in range(depth)])}
     return {'patches': patches, 'stages': stages, 'norm': self.norm('convnext.layernorm')}
 
-  def _swin(self):
-    def attention(name, heads):
-      q_k_v = [self.affine(f'{name}.{letter}_proj') for letter in 'qkv']
-      out = self.affine(f'{name}.o_proj')
-      return {'qkv': jax.tree.map(lambda *p: np.stack([x.reshape(*x.shape[:-1], heads, -1) for x in p], -2), *q_k_v),
-              'out': dict(out, kernel=out['kernel'].reshape(heads, -1, out['kernel'].shape[-1]))}
+  def _attention(self, name, heads):
+    q_k_v = [self.affine(f'{name}.{letter}_proj') for letter in 'qkv']
+    out = self.affine(f'{name}.o_proj')
+    return {'qkv': jax.tree.map(lambda *p: np.stack([x.reshape(*x.shape[:-1], heads, -1) for x in p], -2), *q_k_v),
+            'out': dict(out, kernel=out['kernel'].reshape(heads, -1, out['kernel'].shape[-1]))}
 
+  def _encoder_block(self, name, heads):
+    return {'norm1': self.norm(f'{name}.layernorm_before'), 'attention': self._attention(f'{name}.attention', heads),
+            'norm2': self.norm(f'{name}.layernorm_after'),
+            'mlp': {'up': self.affine(f'{name}.mlp.fc1'), 'down': self.affine(f'{name}.mlp.fc2')}}
+
+  def _deit(self):
+    """Their position embeddings of the two leading tokens are added to these."""
+    patch = self.affine('deit.embeddings.patch_embeddings.projection')
+    position = self.left.pop('deit.embeddings.position_embeddings')[0]
+    token = lambda kind, i: self.left.pop(f'deit.embeddings.{kind}_token')[0, 0] + position[i]
+    blocks = [self._encoder_block(f'deit.layers.{i}', self.theirs['num_attention_heads'])
+              for i in range(self.theirs['num_hidden_layers'])]
+    return {'patch_embed': {'proj': dict(patch, kernel=patch['kernel'].reshape(-1, patch['kernel'].shape[-1]))},
+            'pos_embed': position[2:], 'cls': token('cls', 0), 'distillation': token('distillation', 1),
+            'encoder': {'blocks': _stacked(blocks)}, 'norm': self.norm('deit.layernorm'),
+            'distillation_head': self.affine('distillation_classifier')}
+
+  def _swin(self):
     def block(name, heads):
       table = self.left.pop(f'{name}.attention.relative_position_bias.relative_position_bias_table')
-      return {'norm1': self.norm(f'{name}.layernorm_before'), 'attention': attention(f'{name}.attention', heads),
-              'bias_table': table, 'norm2': self.norm(f'{name}.layernorm_after'),
-              'mlp': {'up': self.affine(f'{name}.mlp.fc1'), 'down': self.affine(f'{name}.mlp.fc2')}}
+      return self._encoder_block(name, heads) | {'bias_table': table}
 
     patch = self.affine('swin.embeddings.patch_embeddings.projection')
     params = {'patch_embed': dict(patch, kernel=patch['kernel'].reshape(-1, patch['kernel'].shape[-1])),

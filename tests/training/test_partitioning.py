@@ -37,6 +37,7 @@ VIT = dict(patch_size=2, width=32, depth=2, mlp_dim=64, num_heads=8, pool='cls',
 # Other shapes, on a mesh: (family, its fields, mesh, micro-batches).
 FAMILIES = {
     'vit-conv_stem': ('vit', VIT | dict(stem='conv'), (2, 2, 2), 1),
+    'deit': ('deit', dict(patch_size=2, width=32, depth=2, mlp_dim=64, num_heads=8), (2, 2, 2), 1),
     'swin': ('swin', dict(width=16, depths=(2, 2), num_heads=(2, 4), window_size=3, patch_size=2, drop_path=0.2),
              (2, 2, 2), 1),
     'convnext': ('convnext', dict(depths=(2, 1), widths=(8, 16), patch_size=2, kernel_size=3, layer_scale=0.5,

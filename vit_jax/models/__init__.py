@@ -14,7 +14,7 @@ from flax import nnx, traverse_util
 
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers.stack import Execution
-from vit_jax.models import convnext, resnet, swin, vit
+from vit_jax.models import convnext, deit, resnet, swin, vit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Family:
 
 FAMILIES = {
     'vit': Family(vit.Config, vit.ViT),
+    'deit': Family(deit.Config, deit.DeiT),
     'swin': Family(swin.Config, swin.Swin),
     'resnet': Family(resnet.Config, resnet.ResNet, batch_norm=True),
     'convnext': Family(convnext.Config, convnext.ConvNeXt),

@@ -189,8 +189,8 @@ class ViT(nnx.Module):
     if c.drop_path:
       layers['drop_path'] = np.linspace(0, c.drop_path, c.depth, dtype=np.float32)
     x_BTD, captured = self.encoder(blocks.split_tokens(x_BTD), layers, call, self.execution)
-    x_BD = self._pool(self.norm(blocks.whole_tokens(x_BTD, tokens)))
-    return self.head(x_BD.astype(jnp.float32)), {'pre_logits': x_BD, **captured}
+    logits_BC, told = self._classify(self.norm(blocks.whole_tokens(x_BTD, tokens)))
+    return logits_BC, {**told, **captured}
 
   def _embed(self, images_BHWC):
     x_BTD = self.patch_embed(images_BHWC)
@@ -199,10 +199,20 @@ class ViT(nnx.Module):
       position = jnp.asarray(pos_embed.sincos2d(self.grid, self.config.width))
     if position is not None:
       x_BTD = x_BTD + position.astype(x_BTD.dtype)[None]
-    if self.cls is not None:
-      cls_B1D = jnp.broadcast_to(self.cls[...].astype(x_BTD.dtype), (x_BTD.shape[0], 1, x_BTD.shape[2]))
-      x_BTD = jnp.concatenate([cls_B1D, x_BTD], axis=1)
+    if tokens := self._leading_tokens():
+      tokens_ND = jnp.stack([token[...] for token in tokens]).astype(x_BTD.dtype)
+      tokens_BND = jnp.broadcast_to(tokens_ND[None], (x_BTD.shape[0], *tokens_ND.shape))
+      x_BTD = jnp.concatenate([tokens_BND, x_BTD], axis=1)
     return x_BTD
+
+  def _leading_tokens(self):
+    """The learned tokens [D] in front of the patches."""
+    return [] if self.cls is None else [self.cls]
+
+  def _classify(self, x_BTD):
+    """(logits [B, C], what to tell of them) from the encoder's normalised output."""
+    x_BD = self._pool(x_BTD)
+    return self.head(x_BD.astype(jnp.float32)), {'pre_logits': x_BD}
 
   def _pool(self, x_BTD):
     if self.config.pool == 'map':

@@ -9,6 +9,7 @@ from vit_jax import models
 from vit_jax.data.config import DataConfig
 from vit_jax.layers.stack import Execution
 from vit_jax.parallel.mesh import MeshConfig
+from vit_jax.training.distillation import DistillConfig
 from vit_jax.training.evaluate import EvaluateConfig
 from vit_jax.training.losses import LossConfig
 from vit_jax.training.numbers import TrainConfig
@@ -42,6 +43,7 @@ class RunConfig:
   model: Any = None
   data: DataConfig = DataConfig()
   loss: LossConfig = LossConfig()
+  distill: DistillConfig = DistillConfig()
   optimizer: OptimizerConfig = OptimizerConfig()
   parametrisation: ParametrisationConfig = ParametrisationConfig()
   schedule: ScheduleConfig = ScheduleConfig()

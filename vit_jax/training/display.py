@@ -36,6 +36,7 @@ class Display:
                  f'{_giga(run.flops_per_example_forward)} GFLOPs an image',
         'data': f'{d.name}, {d.unique_examples:,} training images ({d.size("val"):,} val, {d.size("test"):,} test), '
                 f'{d.num_classes} classes, {height}x{width}x{channels}',
+        **({'teacher': f'{run.teacher.workdir} ({run.config.distill.kind} labels)'} if run.teacher else {}),
         'length': f'{run.steps:,} steps of {c.data.batch_size} images = {end["epochs"]:.1f} epochs, '
                   f'{end["flops"]:.2e} FLOPs',
         'devices': f'{jax.device_count()} x {device.device_kind} ({mesh})' + (

@@ -158,9 +158,12 @@ class _Loop:
   def _compile(self) -> Callable:
     run, start = self.run, time.perf_counter()
     with self.clock.measure('compile'):
-      compiled = trace(run.model, run.config, run.steps, run.mesh).lower().compile()
+      compiled = trace(run.model, run.config, run.steps, run.mesh, run.teacher).lower().compile()
     self.folder.events.append({'event': 'compile', 'seconds': round(time.perf_counter() - start, 3)})
-    return compiled
+    if run.teacher is None:
+      return compiled
+    taught = run.teacher.arrays(run.mesh)
+    return lambda train_state, batch: compiled(train_state, batch, taught)
 
   def _waited_for(self, batches: Iterator[dict]) -> Iterator[dict]:
     """The batches; the time that they are waited for is measured."""

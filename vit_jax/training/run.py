@@ -20,7 +20,8 @@ from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import processes
-from vit_jax.training import branch, numbers, optimizer, parametrisation, schedule
+from vit_jax.training import branch, distillation, numbers, optimizer, parametrisation, schedule
+from vit_jax.training import teacher as teacher_lib
 from vit_jax.training.config import RunConfig, run_hash
 
 
@@ -35,7 +36,8 @@ class Run:
   params: int
   params_non_embedding: int
   flops_per_example_forward: int
-  flops_per_example_train: int
+  flops_per_example_train: int  # of the model; a teacher's are not counted
+  teacher: teacher_lib.Teacher | None = None
   branch_steps: tuple[int, ...] = ()  # of a trunk: where branches begin, so that these checkpoints are kept
 
   @property
@@ -95,6 +97,7 @@ class Run:
         'devices': {'kind': device.device_kind, 'platform': device.platform, 'count': jax.device_count(),
                     'processes': jax.process_count()},
         'mesh': dict(self.mesh.shape), 'versions': _versions(), 'git': _git(),
+        **({'teacher': {'config_hash': self.teacher.config_hash}} if self.teacher else {}),
         **({'branch_steps': list(self.branch_steps)} if self.branch_steps else {})}
 
 
@@ -112,6 +115,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   check_batches(config, mesh)
   optimizer.check(config.optimizer)
   numbers.check(config.train)
+  distillation.check(config.distill)
   data = open_data(config.data)
   if config.evaluate.patience and not data.size('val'):
     raise UserError(f'evaluate.patience={config.evaluate.patience}: early stopping needs data.val_examples above 0')
@@ -121,7 +125,10 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   forward, train, params, params_non_embedding = _costs(config.family, config.model, data.image_shape, data.num_classes)
   steps = schedule.num_steps(config.train, config.data.batch_size, data.unique_examples, train)
   schedule.check(config.schedule, steps)
-  return Run(config, data, model, mesh, steps, params, params_non_embedding, forward, train)
+  teacher = None
+  if config.distill.teacher is not None:
+    teacher = teacher_lib.find(config.distill.teacher, data.class_names, data.image_shape)
+  return Run(config, data, model, mesh, steps, params, params_non_embedding, forward, train, teacher)
 
 
 def prepare_trunk(config: RunConfig, branch_steps: Sequence[int]) -> Run:

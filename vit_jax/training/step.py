@@ -10,20 +10,23 @@ from jax.sharding import Mesh
 from vit_jax.data import device
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import losses, optimizer, parametrisation, schedule
+from vit_jax.training import distillation, losses, optimizer, parametrisation, schedule
 from vit_jax.training import state as state_lib
 from vit_jax.training.config import RunConfig
 from vit_jax.training.state import TrainState
+from vit_jax.training.teacher import Teacher
 
 
-def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Callable) -> Callable:
-  """Returns `(state, batch) -> (state, {'loss', 'grad_norm'})`, to be jitted.
+def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Callable,
+                    teacher: Teacher | None = None) -> Callable:
+  """Returns `(state, batch, teacher's arrays) -> (state, {'loss', 'grad_norm'})`, to be jitted.
 
   Args:
     model: the model as pure functions.
     config: the run.
     steps: the run's length, for the schedule.
     augment: (key, images uint8 [B, H, W, C], targets [B, C], weights [B]) -> (images float32, targets).
+    teacher: whom the model learns from too; without one the third argument is left out.
 
   The batch is a dict of image [B, H, W, C] uint8, label [B] int32 and weight [B] float32; rows of weight 0 do not
   count. All randomness is a function of (seed, step, global row), whatever the sharding and the micro-batches.
@@ -31,19 +34,23 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
   opt = config.optimizer
   factors = parametrisation.factors(config.parametrisation, opt.name, model)
 
-  def loss_of(params, stats, images, targets_BC, weight_B, keys_B):
-    logits_BC, _, batch_stats = model.apply(params, stats, images, keys_B)
-    loss_B = losses.per_example(config.loss.name, logits_BC, targets_BC)
+  def loss_of(params, stats, images, targets_BC, weight_B, keys_B, teacher_BC):
+    logits_BC, told, batch_stats = model.apply(params, stats, images, keys_B)
+    if teacher_BC is None:
+      loss_B = losses.per_example(config.loss.name, logits_BC, targets_BC)
+    else:
+      loss_B = distillation.per_example(config.distill, config.loss.name, logits_BC, told, targets_BC, teacher_BC)
     correct_B = jnp.argmax(logits_BC, axis=-1) == jnp.argmax(targets_BC, axis=-1)
     return jnp.sum(loss_B * weight_B), (batch_stats, jnp.sum(weight_B, where=correct_B))
 
-  def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
+  def train_step(state: TrainState, batch: dict, taught: dict | None = None) -> tuple[TrainState, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
     targets_BC = losses.targets(batch['label'], model.num_classes, config.loss.label_smoothing)
     images, targets_BC = augment(jax.random.fold_in(key, 0), batch['image'], targets_BC, batch['weight'])
     row_key = jax.random.fold_in(key, 1)
     keys_B = jax.vmap(lambda row: jax.random.fold_in(row_key, row))(jnp.arange(len(images)))
-    inputs = (images, targets_BC, batch['weight'], keys_B)
+    teacher_BC = teacher.logits(taught, images) if teacher else None
+    inputs = (images, targets_BC, batch['weight'], keys_B, teacher_BC)
     (loss, (batch_stats, correct)), grads = _accumulate(loss_of, state, inputs, config.system.microbatches)
 
     weight = jnp.maximum(jnp.sum(batch['weight']), 1e-9)
@@ -66,7 +73,8 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
   return train_step
 
 
-def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh) -> jax.stages.Traced:
+def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh,
+          teacher: Teacher | None = None) -> jax.stages.Traced:
   """The step as it runs on a mesh, from shapes alone: what the loop compiles, and what `plan` compiles elsewhere.
 
   The state is given away (donated), and comes back lying as it lay.
@@ -75,11 +83,11 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh) -> jax.st
   array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.data.batch_size, *shape), dtype, sharding=rows)
   batch = {'image': array(jnp.uint8, *model.image_shape), 'label': array(jnp.int32), 'weight': array(jnp.float32)}
   train_state = state_lib.abstract(model, config, mesh)
-  step = make_train_step(model, config, steps, device.augment(config.data.augment))
+  step = make_train_step(model, config, steps, device.augment(config.data.augment), teacher)
   lies, everywhere = jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(mesh)
   jitted = jax.jit(mesh_lib.on(mesh, step), donate_argnums=0,
                    out_shardings=(lies, {'loss': everywhere, 'grad_norm': everywhere}))
-  return jitted.trace(train_state, batch)
+  return jitted.trace(train_state, batch, *([teacher.shapes(mesh)] if teacher else []))
 
 
 def _accumulate(loss_of, state, inputs, microbatches):

@@ -93,16 +93,20 @@ def load(workdir: os.PathLike, step: int | None = None) -> Trained:
   record = records.read_run(workdir)
   if record is None:
     raise UserError(f'{os.fspath(workdir)}: no run there (no {records.RUN}); give the folder that vit_jax.main wrote')
-  config = run_config.cast(record['config'])
-  class_names = tuple(record['data']['classes'])
-  shape = record['data'].get('image_shape') or pipeline.open_data(config.data).image_shape  # absent from older runs
-  model = PureModel(config.family, config.model, tuple(shape), len(class_names), Execution())
+  config, model = run_config.cast(record['config']), model_of(record)
   with contextlib.closing(checkpoint.Checkpoints(workdir, read_only=True)) as checkpoints:
     step = _step(checkpoints.steps(), step, (record.get('results') or {}).get('step'), workdir)
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=1), jax.local_devices()[:1])
     tree = checkpoints.restore(step, state.to_plain(state.abstract(model, config, mesh)))
   return Trained(config, model, tree['ema'] if config.optimizer.ema_decay else tree['params'], tree['stats'],
-                 class_names, step)
+                 tuple(record['data']['classes']), step)
+
+
+def model_of(record: dict[str, Any]) -> PureModel:
+  """The model that run.json describes."""
+  config, data = run_config.cast(record['config']), record['data']
+  shape = data.get('image_shape') or pipeline.open_data(config.data).image_shape  # absent from older runs
+  return PureModel(config.family, config.model, tuple(shape), len(data['classes']), Execution())
 
 
 def _step(there, wanted, scored, workdir):

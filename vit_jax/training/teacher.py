@@ -1,0 +1,74 @@
+"""The teacher of a run: another run's model, which sees each batch in evaluation and gets no gradient."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from vit_jax import records
+from vit_jax.errors import UserError
+from vit_jax.models import PureModel
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+  """A teacher's function; its arrays are loaded when they are needed, and given to the step beside the state.
+
+  Attributes:
+    workdir: its run folder.
+    config_hash: of its run.
+    model: the PureModel.
+    classes: of each class of the student, which of the teacher's it is.
+  """
+  workdir: str
+  config_hash: str
+  model: PureModel
+  classes: tuple[int, ...]
+
+  def shapes(self, mesh: Mesh) -> dict[str, Any]:
+    """Its arrays as ShapeDtypeStructs, split over the mesh like those of any model."""
+    whole = mesh_lib.sharding(mesh)
+    places = {'params': mesh_lib.param_shardings(mesh, self.model.param_shapes(), self.model.param_axes()),
+              'stats': jax.tree.map(lambda _: whole, self.model.stats_shapes())}
+    shapes = {'params': self.model.param_shapes(), 'stats': self.model.stats_shapes()}
+    return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
+
+  def arrays(self, mesh: Mesh) -> dict[str, Any]:
+    """Its arrays, placed as `shapes` says."""
+    loaded = trained.load(self.workdir)
+    put = lambda array, shape: jax.make_array_from_callback(shape.shape, shape.sharding, np.asarray(array).__getitem__)
+    return jax.tree.map(put, {'params': loaded.params, 'stats': loaded.stats}, self.shapes(mesh))
+
+  def logits(self, arrays: dict[str, Any], images_BHWC: jax.Array) -> jax.Array:
+    """Logits [B, C] for the student's classes, of its normalised pictures, resized where the teacher's are larger."""
+    B, H, W, channels = images_BHWC.shape
+    size = self.model.image_shape[:2]
+    if (H, W) != size:
+      images_BHWC = jax.image.resize(images_BHWC, (B, *size, channels), 'bilinear')
+    logits_BC, _, _ = self.model.apply(arrays['params'], arrays['stats'], images_BHWC)
+    return jax.lax.stop_gradient(jnp.take(logits_BC, jnp.asarray(self.classes), axis=1))
+
+
+def find(workdir: str, class_names: tuple[str, ...], image_shape: tuple[int, int, int]) -> Teacher:
+  """The teacher in a run folder, checked against the student's data; nothing is loaded.
+
+  Raises:
+    UserError: no finished run there, a class that the teacher does not know, or other colours.
+  """
+  record = records.read_run(workdir)
+  if record is None or not record.get('results'):
+    raise UserError(f'distill.teacher={workdir}: no finished run there; train the teacher first')
+  model = trained.model_of(record)
+  theirs = list(record['data']['classes'])
+  if unknown := [name for name in class_names if name not in theirs]:
+    raise UserError(f'distill.teacher={workdir}: it does not know the class {unknown[0]!r}'
+                    f'{f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""} of this data')
+  if model.image_shape[2] != image_shape[2]:
+    raise UserError(f'distill.teacher={workdir}: it was trained on pictures of {model.image_shape[2]} channels, these '
+                    f'have {image_shape[2]}; set data.channels')
+  return Teacher(workdir, record['config_hash'], model, tuple(theirs.index(name) for name in class_names))
