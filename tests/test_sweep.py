@@ -95,7 +95,7 @@ def test_ctrl_c_leaves_the_run_resumable_and_no_process(tmp_path):
   assert process.returncode == 130, said
   assert 'the same command' in said and 'Traceback' not in said
   run = _folder(tmp_path, 'tiny')
-  assert folders.standing(run).status == 'stopped' and 'interrupted' in (run / 'log.txt').read_text()
+  assert folders.standing(run).status == 'stopped' and 'the same command goes on' in (run / 'log.txt').read_text()
 
 
 def test_a_dry_run_leaves_nothing_and_a_missing_sweep_is_named(tmp_path):

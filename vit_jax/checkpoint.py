@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -132,6 +133,20 @@ class _Best(preservation_policy.PreservationPolicy):
 def abstract(tree: dict[str, Any]) -> dict[str, Any]:
   """Shapes, types and shardings of a tree of arrays: what `restore` wants."""
   return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tree)
+
+
+def hush_late_callbacks() -> None:
+  """Keeps off the screen what comes too late.
+
+  After a read or write that failed, TensorStore calls back into an event loop that orbax has closed, and Python prints
+  a traceback of each call beside the message that tells what failed.
+  """
+  before = sys.unraisablehook
+
+  def hook(unraisable):
+    if 'Event loop is closed' not in str(unraisable.exc_value):
+      before(unraisable)
+  sys.unraisablehook = hook
 
 
 def _read(read):

@@ -38,7 +38,7 @@ def main() -> int:
   # After the flags: a misspelt one is answered before JAX is imported.
   from vit_jax import goodput
   clock = goodput.Clock()  # before the imports, which every start pays for
-  from vit_jax import host
+  from vit_jax import checkpoint, host
   from vit_jax.parallel import processes
   from vit_jax.training import config as run_config
   from vit_jax.training import disk, folder, loop, stop
@@ -47,6 +47,7 @@ def main() -> int:
 
   host.keep_freed_memory()
   host.hush_absent_tpu()
+  checkpoint.hush_late_callbacks()
   config = run_config.cast(_CONFIG.value)
   processes.start(_DISTRIBUTED.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value)
   with processes.leaving_at_once():
