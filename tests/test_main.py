@@ -99,6 +99,7 @@ def test_another_runs_folder_is_refused_with_the_differing_key(recipe, undisturb
   assert 'Traceback' not in other.stderr
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_byte_equal(recipe, undisturbed, tmp_path):
   workdir, rng, kills = tmp_path / 'run', np.random.default_rng(), 0
   for _ in range(3):

@@ -9,6 +9,8 @@ from fault_runs import events
 
 from vit_jax import records
 
+pytestmark = pytest.mark.slow  # seconds each, a process or three a test
+
 
 def _interrupted(undisturbed, workdir):
   """The finished run's folder as it was before its last words: two good checkpoints, and something left to do."""

@@ -8,6 +8,8 @@ from fault_runs import events
 
 from vit_jax import records
 
+pytestmark = pytest.mark.slow  # seconds each, a process or three a test
+
 
 def _rows(workdir):
   return records.read_rows(workdir / 'metrics.jsonl') if workdir.exists() else []

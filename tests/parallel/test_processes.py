@@ -99,7 +99,8 @@ def _alone(recipe, tmp_path_factory):
   return workdir
 
 
-@pytest.mark.parametrize('count, mesh', [(2, ()), (4, ('--config.system.mesh.preset=fsdp_tp',))])
+@pytest.mark.parametrize('count, mesh', [
+    (2, ()), pytest.param(4, ('--config.system.mesh.preset=fsdp_tp',), marks=pytest.mark.slow)])
 def test_many_processes_train_as_one(recipe, alone, tmp_path, count, mesh):
   codes, outputs = _finish(_train(recipe, tmp_path / 'run', count, *mesh))
   assert codes == [0] * count, outputs

@@ -86,6 +86,7 @@ def test_the_trunk_keeps_where_branches_begin_and_is_no_run(folders):
   assert train == list(range(1, 29))  # going on for the longer branch repeated and lost nothing
 
 
+@pytest.mark.slow
 def test_a_branch_from_an_earlier_checkpoint_trains_the_rest_itself(folders, tmp_path):
   _train(_config(30), tmp_path / 'branch', trunk=folders / 'trunk')  # its cooldown begins at 21: nearest below is 14
   _train(_config(30), tmp_path / 'alone')
@@ -93,6 +94,7 @@ def test_a_branch_from_an_earlier_checkpoint_trains_the_rest_itself(folders, tmp
   assert records.read_run(tmp_path / 'branch')['lineage']['step'] == 14
 
 
+@pytest.mark.slow
 def test_a_resumed_branch_keeps_its_lineage(folders, tmp_path):
   _train(_config(40), tmp_path / 'run', trunk=folders / 'trunk')
   lineage = records.read_run(tmp_path / 'run')['lineage']
