@@ -17,7 +17,23 @@ def gelu(x: jax.Array, approximate: bool = False) -> jax.Array:
   jax.nn.gelu writes Phi as erfc, which is exact far out on the negative side, where the value is 0 for a network. erf
   is within 6e-7 of it and makes the exact form 1.5 times as fast on a CPU, a training step of a small ViT 1.2 times.
   """
-  return jax.nn.gelu(x, approximate=True) if approximate else 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+  return jax.nn.gelu(x, approximate=True) if approximate else _exact_gelu(x)
+
+
+@jax.custom_jvp  # JAX 0.12.0 cannot differentiate erf inside `shard_map`
+def _exact_gelu(x):
+  return x * _normal_cdf(x)
+
+
+@_exact_gelu.defjvp
+def _exact_gelu_jvp(primals, tangents):
+  (x,), (t,) = primals, tangents
+  cdf, density = _normal_cdf(x), jnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+  return x * cdf, t * (cdf + x * density)
+
+
+def _normal_cdf(x):
+  return 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 class Mlp(nnx.Module):
