@@ -86,11 +86,23 @@ class Checkpoints:
 
   def restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
     """The arrays of a checkpoint, placed as `like` (ShapeDtypeStructs with shardings) says. Raises Damaged."""
-    expected = self.record(step).get('arrays')  # none where it was saved before there were digests
-    tree = _read(lambda: self._part(step, state=ocp.args.StandardRestore(like)).state)
-    found = digest.digests(tree) if expected else None
-    if found != expected:
-      wrong = sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path))
+    return self._verified(step, like, lambda: self._part(step, state=ocp.args.StandardRestore(like)).state)
+
+  def restore_some(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+    """As `restore`, of those of its entries (params, stats, ...) alone that `like` names: no more is read."""
+    def read():
+      with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(self._folder / str(step) / 'state', args=ocp.args.PyTreeRestore(
+            like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True))
+    return self._verified(step, like, read)
+
+  def _verified(self, step, like, read):
+    """What `read` gives, whose digests must be those of the record; older ones have none."""
+    every = self.record(step).get('arrays') or {}
+    expected = {path: value for path, value in every.items() if path.partition('/')[0] in like}
+    tree = _read(read)
+    found = digest.digests(tree) if every else {}
+    if wrong := sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path)):
       raise Damaged(f'{len(wrong)} of {len(expected)} arrays are not what was saved ({", ".join(wrong[:3])})')
     return tree
 

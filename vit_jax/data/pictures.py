@@ -7,6 +7,7 @@ import numpy as np
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the upright picture
 
+INTERPOLATIONS = {'nearest': 0, 'lanczos': 1, 'bilinear': 2, 'bicubic': 3}  # Pillow's numbers, and transformers'
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
@@ -23,7 +24,7 @@ def size(record: bytes | np.ndarray) -> tuple[int, int]:
 
 
 def decode(record: bytes | np.ndarray, channels: int, box: Box | None = None,
-           out_size: tuple[int, int] | None = None) -> np.ndarray:
+           out_size: tuple[int, int] | None = None, interpolation: str = 'bilinear') -> np.ndarray:
   """Pixels of a picture, or of a box of it resized.
 
   EXIF rotation is applied; transparency is laid on white; 16-bit grey is cut to its upper 8 bits. A JPEG is decoded
@@ -34,6 +35,7 @@ def decode(record: bytes | np.ndarray, channels: int, box: Box | None = None,
     channels: 1 (luma, ITU-R 601) or 3.
     box: what is kept; None for all.
     out_size: (height, width) of the result; None for the box's own, where `box` is None too.
+    interpolation: a key of INTERPOLATIONS; when shrinking, over all source pixels.
 
   Returns:
     uint8 [H,W,C].
@@ -51,7 +53,7 @@ def decode(record: bytes | np.ndarray, channels: int, box: Box | None = None,
     scale_x, scale_y = image.width / width, image.height / height
     box = (box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y)
     if box != (0, 0, out_size[1], out_size[0]) or image.size != out_size[::-1]:
-      image = image.resize(out_size[::-1], resample=2, box=box)  # 2: bilinear, over all source pixels when shrinking
+      image = image.resize(out_size[::-1], resample=INTERPOLATIONS[interpolation], box=box)
     pixels = np.asarray(image)
   except BadPicture:
     raise

@@ -32,6 +32,7 @@ class ResizeCenterCrop:
   size: tuple[int, int]  # (height, width)
   channels: int
   ratio: float = 1.0
+  interpolation: str = 'bilinear'
   random = False
 
   def __call__(self, record: bytes | np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
@@ -40,7 +41,7 @@ class ResizeCenterCrop:
     box_height, box_width = self.size[0] * scale, self.size[1] * scale
     top, left = (height - box_height) / 2, (width - box_width) / 2
     box = (max(left, 0), max(top, 0), min(left + box_width, width), min(top + box_height, height))
-    return pictures.decode(record, self.channels, box, self.size)
+    return pictures.decode(record, self.channels, box, self.size, self.interpolation)
 
 
 @dataclasses.dataclass(frozen=True)
