@@ -26,19 +26,22 @@ def generator(seed: int, step: int, row: int) -> np.random.Generator:
 class ResizeCenterCrop:
   """The centre of the picture, its shape kept: `ratio` of the largest box of the wanted proportions.
 
-  A ratio of 0.875 is the usual "resize to 256, crop 224".
+  A ratio of 0.875 is the usual "resize to 256, crop 224". With `squeeze` it is a box of the picture's own proportions.
   """
 
   size: tuple[int, int]  # (height, width)
   channels: int
   ratio: float = 1.0
   interpolation: str = 'bilinear'
+  squeeze: bool = False
   random = False
 
   def __call__(self, record: bytes | np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
     height, width = pictures.size(record)
     scale = self.ratio * min(height / self.size[0], width / self.size[1])
     box_height, box_width = self.size[0] * scale, self.size[1] * scale
+    if self.squeeze:
+      box_height, box_width = self.ratio * height, self.ratio * width
     top, left = (height - box_height) / 2, (width - box_width) / 2
     box = (max(left, 0), max(top, 0), min(left + box_width, width), min(top + box_height, height))
     return pictures.decode(record, self.channels, box, self.size, self.interpolation)

@@ -68,7 +68,7 @@ class AttentionPool(nnx.Module):
   """Multi-head attention pooling with one learned query (MAP: Lee et al. 2019; Zhai et al. 2022, sec. 3.2)."""
 
   def __init__(self, width: int, mlp_dim: int, num_heads: int, *, rngs: nnx.Rngs, base_head_dim: int | None = None,
-               dtype=jnp.float32, gelu='exact'):
+               dtype=jnp.float32, gelu='exact', epsilon: float = 1e-6):
     head_dim, self.base_head_dim = width // num_heads, base_head_dim
     self.probe = parameter(xavier_uniform(rngs.params(), (1, width), 1, width), (None, 'embed'), 'input',
                            init_power=-0.5)
@@ -76,7 +76,7 @@ class AttentionPool(nnx.Module):
     self.key_value = Dense((width,), (num_heads, 2, head_dim), ('embed', 'heads', None, None), rngs=rngs,
                            fan_out=width, dtype=dtype)
     self.out = Dense((num_heads, head_dim), (width,), ('heads', None, 'embed'), rngs=rngs, dtype=dtype)
-    self.norm = LayerNorm(width, dtype=dtype)
+    self.norm = LayerNorm(width, dtype=dtype, epsilon=epsilon)
     self.mlp = Mlp(width, mlp_dim, rngs=rngs, dtype=dtype, gelu=gelu)
 
   def __call__(self, x_BTD: jax.Array) -> jax.Array:

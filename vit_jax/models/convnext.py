@@ -34,6 +34,7 @@ class Config:
   kernel_size: int = 7  # of the depthwise convolutions
   layer_scale: float = 1e-6  # initial scale of the residual branches (Touvron et al. 2021b)
   drop_path: float = 0.0  # stochastic depth of the last block; rises linearly from 0 at the first
+  last_epsilon: float = 1e-6  # of the last norm; that of all others is 1e-6
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # of matmuls and convolutions; parameters and norms stay float32
 
 
@@ -113,7 +114,7 @@ class ConvNeXt(nnx.Module):
       self.patches.append(Patches(channels, width, 2 if i else config.patch_size, stem=not i, rngs=rngs, dtype=dtype))
       self.stages.append(Stack(lambda rngs, width=width: Block(config, width, rngs=rngs), depth, rngs=rngs))
       channels = width
-    self.norm = LayerNorm(channels, dtype=dtype)
+    self.norm = LayerNorm(channels, dtype=dtype, epsilon=config.last_epsilon)
     self.head = Dense((channels,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output', kernel_init=zeros)
 
   def __call__(self, images_BHWC: jax.Array, keys_B: jax.Array | None = None,

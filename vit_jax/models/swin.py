@@ -29,7 +29,6 @@ SIZES = {
     'B': dict(width=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
     'L': dict(width=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
 }
-_EPSILON = 1e-5  # of the norms, in the published code
 _APART = -1e9  # added to the logits of patches that a shift brought together
 
 
@@ -44,6 +43,7 @@ class Config:
   mlp_ratio: int = 4  # of the MLPs' width to the stage's
   base_head_dim: int | None = None  # logits scaled as 1/K, equal to 1/sqrt(K) at this K; None: 1/sqrt(K)
   drop_path: float = 0.0  # stochastic depth of the last block; rises linearly from 0 at the first
+  epsilon: float = 1e-5  # of the norms, as in the published code
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # of matmuls; parameters, norms and softmax stay float32
 
 
@@ -137,12 +137,12 @@ class Block(nnx.Module):
 
   def __init__(self, config: Config, width: int, num_heads: int, window: tuple[int, int], *, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
-    self.norm1 = LayerNorm(width, dtype=dtype, epsilon=_EPSILON)
+    self.norm1 = LayerNorm(width, dtype=dtype, epsilon=config.epsilon)
     self.attention = SelfAttention(width, num_heads, rngs=rngs, base_head_dim=config.base_head_dim, dtype=dtype)
     places = (2 * window[0] - 1) * (2 * window[1] - 1)
     table = 0.02 * jax.random.truncated_normal(rngs.params(), -2, 2, (places, num_heads))
     self.bias_table = parameter(table, (None, 'heads'))
-    self.norm2 = LayerNorm(width, dtype=dtype, epsilon=_EPSILON)
+    self.norm2 = LayerNorm(width, dtype=dtype, epsilon=config.epsilon)
     self.mlp = Mlp(width, config.mlp_ratio * width, rngs=rngs, dtype=dtype)
 
   def __call__(self, x_BHWD: jax.Array, cut: Windows, drop_path: jax.Array | None,
@@ -180,8 +180,8 @@ class Pair(nnx.Module):
 class Merge(nnx.Module):
   """Each 2 x 2 patches become one of twice the width (Liu et al. 2021, sec. 3.1)."""
 
-  def __init__(self, width: int, *, rngs: nnx.Rngs, dtype=jnp.float32):
-    self.norm = LayerNorm(4 * width, dtype=dtype, epsilon=_EPSILON)
+  def __init__(self, width: int, *, rngs: nnx.Rngs, dtype=jnp.float32, epsilon: float = 1e-5):
+    self.norm = LayerNorm(4 * width, dtype=dtype, epsilon=epsilon)
     self.proj = Dense((4 * width,), (2 * width,), (None, 'embed'), rngs=rngs, use_bias=False, dtype=dtype)
 
   def __call__(self, x_BHWD: jax.Array) -> jax.Array:
@@ -200,18 +200,18 @@ class Swin(nnx.Module):
     dtype, width, channels = jnp.dtype(config.dtype), config.width, image_shape[2]
     self.patch_embed = Dense((config.patch_size**2 * channels,), (width,), (None, 'embed'), rngs=rngs, role='input',
                              kernel_init=lecun_normal, dtype=dtype)
-    self.patch_norm = LayerNorm(width, dtype=dtype, epsilon=_EPSILON)
+    self.patch_norm = LayerNorm(width, dtype=dtype, epsilon=config.epsilon)
     grid = tuple(-(-size // config.patch_size) for size in image_shape[:2])
     self.stages, self.merges, cuts = nnx.List(), nnx.List(), []
     for i, (depth, heads) in enumerate(zip(config.depths, config.num_heads, strict=True)):
       if i:
-        self.merges.append(Merge(width, rngs=rngs, dtype=dtype))
+        self.merges.append(Merge(width, rngs=rngs, dtype=dtype, epsilon=config.epsilon))
         grid, width = tuple(-(-size // 2) for size in grid), 2 * width
       cuts.append(windows(grid, config.window_size))
       block = functools.partial(_block, config, width, heads, cuts[-1][0].window)
       self.stages.append(Stack(lambda rngs, block=block: Pair(block, rngs=rngs), depth // 2, rngs=rngs))
     self.cuts = tuple(cuts)
-    self.norm = LayerNorm(width, dtype=dtype, epsilon=_EPSILON)
+    self.norm = LayerNorm(width, dtype=dtype, epsilon=config.epsilon)
     self.head = Dense((width,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output', kernel_init=zeros)
 
   def __call__(self, images_BHWC: jax.Array, keys_B: jax.Array | None = None,

@@ -50,6 +50,7 @@ class Config:
   dropout: float = 0.0  # after the embedding, in the MLP and on both residual branches
   drop_path: float = 0.0  # stochastic depth of the last block; rises linearly from 0 at the first
   gelu: Literal['exact', 'tanh'] = 'exact'
+  epsilon: float = 1e-6  # of the norms, as in the original code; transformers' default is 1e-12
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # of matmuls; parameters, norms and softmax stay float32
 
 
@@ -105,10 +106,10 @@ class EncoderBlock(nnx.Module):
 
   def __init__(self, config: Config, *, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
-    self.norm1 = LayerNorm(config.width, dtype=dtype)
+    self.norm1 = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
     self.attention = SelfAttention(config.width, config.num_heads, rngs=rngs, qkv_bias=config.qkv_bias,
                                    base_head_dim=config.base_head_dim, dtype=dtype)
-    self.norm2 = LayerNorm(config.width, dtype=dtype)
+    self.norm2 = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
     self.mlp = Mlp(config.width, config.mlp_dim, rngs=rngs, dropout=config.dropout, gelu=config.gelu, dtype=dtype)
     scale = lambda: parameter(jnp.full(config.width, config.layer_scale), ('embed',))
     self.scale1, self.scale2 = (None, None) if config.layer_scale is None else (scale(), scale())
@@ -151,10 +152,10 @@ class ViT(nnx.Module):
     self.pos_embed = parameter(position, (None, 'embed'), 'input', init_power=-0.5) if learned else None
     self.cls = parameter(jnp.zeros(config.width), ('embed',), 'input') if config.pool == 'cls' else None
     self.encoder = Stack(lambda rngs: EncoderBlock(config, rngs=rngs), config.depth, rngs=rngs)
-    self.norm = LayerNorm(config.width, dtype=dtype)
+    self.norm = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
     self.attention_pool = AttentionPool(
         config.width, config.mlp_dim, config.num_heads, rngs=rngs, base_head_dim=config.base_head_dim, dtype=dtype,
-        gelu=config.gelu) if config.pool == 'map' else None
+        gelu=config.gelu, epsilon=config.epsilon) if config.pool == 'map' else None
     self.head = Dense((config.width,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output',
                       kernel_init=zeros)
 

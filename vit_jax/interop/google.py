@@ -1,0 +1,82 @@
+"""The .npz files of the Vision Transformer's original code (google-research/vision_transformer: ViT and AugReg).
+
+Everything about the model is in the shapes. Not there: the size of the pictures, which is taken to be square; and
+their preparation, which that code does by squeezing them to that size, from -1 to 1.
+"""
+
+import math
+
+from vit_jax.data.preprocessing import parse
+from vit_jax.errors import UserError
+from vit_jax.interop import layout
+from vit_jax.interop.rules import Axes, Rule, Tokens, same
+from vit_jax.interop.tensors import Tensors
+from vit_jax.interop.weights import Weights
+
+_BLOCK = 'Transformer/encoderblock_'
+_POSITION = 'Transformer/posembed_input/pos_embedding'
+
+
+def _norm(ours, theirs):
+  return same(f'{ours}.scale', 'D', f'{theirs}/scale') + same(f'{ours}.bias', 'D', f'{theirs}/bias')
+
+
+def _dense(ours, theirs, axes='I O', their_axes=None):
+  return same(f'{ours}.kernel', axes, f'{theirs}/kernel', their_axes) + same(f'{ours}.bias', 'O', f'{theirs}/bias')
+
+
+def _rules() -> list[Rule]:
+  block, theirs = 'encoder.blocks.{i}', _BLOCK + '{i}'
+  attention = f'{theirs}/MultiHeadDotProductAttention_1'
+  q_k_v = [f'{attention}/{name}' for name in ('query', 'key', 'value')]
+  return [*_dense('patch_embed.proj', 'embedding', '(P Q C) O', 'P Q C O'), Tokens(('cls',), ('cls',), _POSITION),
+          *same('pos_embed', 'T D', _POSITION, '1 T D'),
+          *_norm(f'{block}.norm1', f'{theirs}/LayerNorm_0'), *_norm(f'{block}.norm2', f'{theirs}/LayerNorm_2'),
+          Axes(f'{block}.attention.qkv.kernel', 'D H 3 K', tuple(f'{name}/kernel' for name in q_k_v), 'D H K'),
+          Axes(f'{block}.attention.qkv.bias', 'H 3 K', tuple(f'{name}/bias' for name in q_k_v), 'H K'),
+          *_dense(f'{block}.attention.out', f'{attention}/out', 'H K O'),
+          *_dense(f'{block}.mlp.up', f'{theirs}/MlpBlock_3/Dense_0'),
+          *_dense(f'{block}.mlp.down', f'{theirs}/MlpBlock_3/Dense_1'),
+          *_norm('norm', 'Transformer/encoder_norm'), *_dense('head', 'head')]
+
+
+def is_of(tensors: Tensors) -> bool:
+  """Whether names are joined by slashes, as Flax's are: a .npz file's. PyTorch's are joined by dots."""
+  return any('/' in name for name in tensors.shapes)
+
+
+def read(tensors: Tensors, without: tuple[str, ...] = ()) -> Weights:
+  """The weights of a .npz file. GELU is the approximation with tanh, as Flax's default is.
+
+  Raises:
+    UserError: no ViT of these names, or tensors that do not fit.
+  """
+  shapes, where = tensors.shapes, tensors.source
+  if 'conv_root/kernel' in shapes:
+    raise UserError(f'{where}: a hybrid, whose patches come from a ResNet: a model that is not among the families here')
+  kernel, query = shapes.get('embedding/kernel'), shapes.get(
+      f'{_BLOCK}0/MultiHeadDotProductAttention_1/query/kernel')
+  up, position = shapes.get(f'{_BLOCK}0/MlpBlock_3/Dense_0/kernel'), shapes.get(_POSITION)
+  if not all((kernel, query, up, position)) or [len(s) for s in (kernel, query, up, position)] != [4, 3, 2, 3]:
+    raise UserError(f'{where}: not the names of a ViT of google-research/vision_transformer (no embedding/kernel, '
+                    f'{_POSITION} and so on, of their shapes)')
+  cls = 'cls' in shapes
+  side = math.isqrt(position[1] - cls)
+  if side * side != position[1] - cls:
+    raise UserError(f'{where}: {position[1] - cls} positions of patches are no square')
+  depth = len({name.split('/')[1] for name in shapes if name.startswith(_BLOCK)})
+  model = {'patch_size': kernel[0], 'width': kernel[3], 'depth': depth, 'mlp_dim': up[1], 'num_heads': query[1],
+           'pool': 'cls' if cls else 'gap', 'gelu': 'tanh'}
+  preprocessing = parse({'size': side * kernel[0], 'channels': kernel[2], 'squeeze': True}, where)
+  weights = Weights(where, 'vit', model, {}, {}, preprocessing)
+  classes = shapes['head/kernel'][-1] if 'head/kernel' in shapes else None
+  return layout.read(tensors, weights, classes, _rules(), without)
+
+
+def write(weights: Weights):
+  """{name of theirs: array}, as `read` reads it. Raises UserError for what is no ViT of their code."""
+  c = weights.config
+  if weights.family != 'vit' or c.stem != 'patch' or c.pos_embed != 'learned' or c.pool == 'map' or (
+      c.layer_scale is not None or not c.qkv_bias):
+    raise UserError(f'{weights.source}: no ViT that the original code has')
+  return layout.write(weights, _rules())

@@ -1,0 +1,221 @@
+"""Tables of names, read in both directions: which tensor of another program is which parameter of ours.
+
+A rule pairs a name of ours (of a single block, see `stacks`) with one of theirs and says how the axes of both relate,
+by the same letters: `D H 3 K` of ours is `(3 H K) D` of theirs. So one line of a table says what a tensor's shape must
+be, how it is read and how it is written.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Axes:
+  """One parameter of ours is one tensor of theirs, or several that lie along an axis which only ours has.
+
+  Attributes:
+    ours: its name, in which {i}, {j}, ... stand for numbers.
+    our_axes: a letter or number an axis; axes that are one in the array stand in parentheses.
+    theirs: names, in which {i} stands for the same number and {i1} for one more.
+    their_axes: likewise, in any order.
+  """
+  ours: str
+  our_axes: str
+  theirs: tuple[str, ...]
+  their_axes: str
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    return (self.ours,)
+
+  def shapes(self, ours: Sequence[tuple[int, ...]], known: Mapping[str, int]) -> list[tuple[int, ...]]:
+    """The shapes of theirs, from that of ours and sizes that are known."""
+    sizes = self._sizes(ours[0], known)
+    return [tuple(math.prod(sizes[a] for a in group) for group in _groups(self.their_axes))] * len(self.theirs)
+
+  def read(self, theirs: Sequence[np.ndarray], ours: Sequence[tuple[int, ...]], known: Mapping[str, int]) -> list:
+    """Ours from theirs."""
+    sizes, atoms = self._sizes(ours[0], known), _atoms(self.their_axes)
+    parts = [x.reshape([sizes[a] for a in atoms]) for x in theirs]
+    if (over := self._over()) is None:
+      value, = parts
+    else:
+      value, atoms = np.stack(parts), [over, *atoms]
+    order = [atoms.index(a) for a in _atoms(self.our_axes)]
+    return [np.ascontiguousarray(value.transpose(order).reshape(ours[0]))]
+
+  def write(self, ours: Sequence[np.ndarray], known: Mapping[str, int]) -> list[np.ndarray]:
+    """Theirs from ours."""
+    sizes, atoms = self._sizes(ours[0].shape, known), _atoms(self.our_axes)
+    value = ours[0].reshape([sizes[a] for a in atoms])
+    over = self._over()
+    parts = [value] if over is None else list(np.moveaxis(value, atoms.index(over), 0))
+    atoms = [a for a in atoms if a != over]
+    order = [atoms.index(a) for a in _atoms(self.their_axes)]
+    shape, = set(self.shapes([ours[0].shape], known))
+    return [np.ascontiguousarray(part.transpose(order).reshape(shape)) for part in parts]
+
+  def _over(self):
+    """The axis of ours along which theirs are several tensors."""
+    only = [a for a in _atoms(self.our_axes) if a not in _atoms(self.their_axes)]
+    return only[0] if only else None
+
+  def _sizes(self, shape, known):
+    sizes = {a: int(a) for a in '1' + self.our_axes + self.their_axes if a.isdigit()} | dict(known)
+    for group, size in zip(_groups(self.our_axes), shape, strict=True):
+      unknown = [a for a in group if a not in sizes or len(group) == 1]
+      if unknown:
+        name, = unknown
+        sizes[name] = size // math.prod(sizes[a] for a in group if a != name)
+    return sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+  """Leading tokens [D] and positions [T, D] of ours; theirs has positions for the tokens too, [1, N + T, D].
+
+  Reading adds a token and its position. Writing gives tokens the position -0.0, which changes no value it is added to.
+  """
+  tokens: tuple[str, ...]
+  their_tokens: tuple[str, ...]
+  position: str
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    return ('pos_embed', *self.tokens)
+
+  @property
+  def theirs(self) -> tuple[str, ...]:
+    return (self.position, *self.their_tokens)
+
+  def shapes(self, ours, known):
+    t, d = ours[0]
+    return [(1, len(self.tokens) + t, d)] + len(self.tokens) * [(1, 1, d)]
+
+  def read(self, theirs, ours, known):
+    position, *tokens = theirs
+    n = len(tokens)
+    return [position[0, n:], *(token[0, 0] + position[0, i] for i, token in enumerate(tokens))]
+
+  def write(self, ours, known):
+    position, *tokens = ours
+    nowhere = np.full((len(tokens), position.shape[1]), -0.0, np.float32)
+    return [np.concatenate([nowhere, position])[None], *(token[None, None] for token in tokens)]
+
+
+Rule = Axes | Tokens
+
+
+def _groups(axes: str) -> list[list[str]]:
+  """'(3 H K) D' -> [['3', 'H', 'K'], ['D']]: the letters of each axis of an array."""
+  return [group.strip('()').split() for group in re.findall(r'\([^)]*\)|\S+', axes)]
+
+
+def _atoms(axes: str) -> list[str]:
+  """All letters; an axis of 1 holds nothing apart."""
+  return [letter for group in _groups(axes) for letter in group if letter != '1']
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+  """A rule, for certain parameters of a certain model."""
+  rule: Rule
+  ours: tuple[str, ...]
+  theirs: tuple[str, ...]
+  our_shapes: tuple[tuple[int, ...], ...]
+
+
+def bind(rules: Sequence[Rule], ours: Shapes) -> list[Bound]:
+  """The rules of each parameter of ours; an earlier one wins, and each parameter has exactly one."""
+  left, bound = dict(ours), []
+  for rule in rules:
+    first, *more = rule.names
+    pattern = re.compile(re.sub(r'\\{(\w+)\\}', r'(?P<\1>\\d+)', re.escape(first)))
+    for name in list(left):
+      if not (match := pattern.fullmatch(name)):
+        continue
+      numbers = {key: int(value) for key, value in match.groupdict().items()}
+      names = (name, *more)
+      if all(other in left for other in names):
+        after = {f'{key}1': value + 1 for key, value in numbers.items()}
+        theirs = tuple(their.format(**numbers, **after) for their in rule.theirs)
+        bound.append(Bound(rule, names, theirs, tuple(left.pop(other) for other in names)))
+  if left:
+    raise LookupError(f'no rule for {sorted(left)}')
+  return bound
+
+
+def expected(bound: Sequence[Bound], known: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+  """{name of theirs: shape} of all tensors that the model needs."""
+  return {name: shape for b in bound for name, shape in zip(b.theirs, b.rule.shapes(b.our_shapes, known), strict=True)}
+
+
+def read(bound: Sequence[Bound], theirs: Callable[[str], np.ndarray],
+         known: Mapping[str, int]) -> dict[str, np.ndarray]:
+  """{name of ours: array}."""
+  out = {}
+  for b in bound:
+    out |= zip(b.ours, b.rule.read([theirs(name) for name in b.theirs], b.our_shapes, known), strict=True)
+  return out
+
+
+def write(bound: Sequence[Bound], ours: Mapping[str, np.ndarray], known: Mapping[str, int]) -> dict[str, np.ndarray]:
+  """{name of theirs: array}."""
+  out = {}
+  for b in bound:
+    out |= zip(b.theirs, b.rule.write([ours[name] for name in b.ours], known), strict=True)
+  return out
+
+
+def own_names(ours: Shapes) -> list[Rule]:
+  """The table of a file in our own names."""
+  return [rule for name, shape in ours.items() for rule in same(name, ' '.join('ABCDEFGH'[:len(shape)]), name)]
+
+
+def same(ours: str, axes: str, theirs: str, their_axes: str | None = None) -> list[Rule]:
+  """One tensor; their axes are the same unless they are given."""
+  return [Axes(ours, axes, (theirs,), their_axes or axes)]
+
+
+def dense(ours: str, theirs: str, axes: str = 'I O', their_axes: str = 'O I') -> list[Rule]:
+  """A linear map: kernel and bias of ours, weight and bias of theirs."""
+  return same(f'{ours}.kernel', axes, f'{theirs}.weight', their_axes) + same(f'{ours}.bias', 'O', f'{theirs}.bias')
+
+
+def conv(ours: str, theirs: str, axes: str = 'P Q I O') -> list[Rule]:
+  """A convolution."""
+  return dense(ours, theirs, axes, 'O I P Q')
+
+
+def patches(ours: str, theirs: str) -> list[Rule]:
+  """An embedding of P x P patches of C channels: flat with us, a convolution with them."""
+  return dense(ours, theirs, '(P Q C) O', 'O C P Q')
+
+
+def norm(ours: str, theirs: str) -> list[Rule]:
+  """A layer norm."""
+  return same(f'{ours}.scale', 'D', f'{theirs}.weight') + same(f'{ours}.bias', 'D', f'{theirs}.bias')
+
+
+def batch_norm(ours: str, theirs: str) -> list[Rule]:
+  """A batch norm with its moving averages."""
+  averages = (('mean', 'running_mean'), ('var', 'running_var'))
+  return norm(ours, theirs) + [rule for a, b in averages for rule in same(f'{ours}.{a}', 'D', f'{theirs}.{b}')]
+
+
+def attention(ours: str, q_k_v: Sequence[str], out: str) -> list[Rule]:
+  """Self-attention: queries, keys and values in one map of theirs or in three."""
+  axes, bias = ('(3 H K) D', '(3 H K)') if len(q_k_v) == 1 else ('(H K) D', '(H K)')
+  return [Axes(f'{ours}.qkv.kernel', 'D H 3 K', tuple(f'{name}.weight' for name in q_k_v), axes),
+          Axes(f'{ours}.qkv.bias', 'H 3 K', tuple(f'{name}.bias' for name in q_k_v), bias),
+          *dense(f'{ours}.out', out, 'H K O', 'O (H K)')]
+
+
+def mlp(ours: str, up: str, down: str) -> list[Rule]:
+  return dense(f'{ours}.up', up) + dense(f'{ours}.down', down)

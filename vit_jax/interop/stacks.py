@@ -1,0 +1,53 @@
+"""Our trees as other programs see them: one name for each parameter of each block.
+
+Ours hold the parameters of equal blocks stacked on a leading axis: `encoder/blocks/norm1/scale` [L, D]. Here they are
+`encoder.blocks.0.norm1.scale` [D] and so on, numbered through a stage: also where a stage's first block has another
+shape than the rest (ResNet), and where blocks come in pairs (Swin).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+
+def flat_shapes(tree: dict) -> dict[str, tuple[int, ...]]:
+  """{name: shape} of the single blocks' parameters; of arrays or ShapeDtypeStructs."""
+  return {name: leaf.shape if index is None else leaf.shape[1:] for name, leaf, index in _leaves(tree)}
+
+
+def flat(tree: dict) -> dict[str, np.ndarray]:
+  """{name: array}."""
+  return {name: leaf if index is None else leaf[index] for name, leaf, index in _leaves(tree)}
+
+
+def stacked(get: Callable[[str], np.ndarray], like: dict) -> dict:
+  """The tree of `like`'s form (of ShapeDtypeStructs) of the arrays that `get` gives by name."""
+  out = {}
+  for path, leaf in traverse_util.flatten_dict(like).items():
+    names = _names(path, leaf)
+    out[path] = get(names) if isinstance(names, str) else np.stack([get(name) for name in names])
+  return traverse_util.unflatten_dict(out)
+
+
+def _leaves(tree) -> Iterator[tuple[str, Any, int | None]]:
+  for path, leaf in traverse_util.flatten_dict(tree).items():
+    names = _names(path, leaf)
+    if isinstance(names, str):
+      yield names, leaf, None
+    else:
+      yield from ((name, leaf, i) for i, name in enumerate(names))
+
+
+def _names(path, leaf):
+  """The name of what lies at a path, or the names of its slices where it is stacked."""
+  if 'blocks' not in path:
+    return '.'.join(map(str, path))
+  at = path.index('blocks')
+  before, after, number = path[:at], path[at + 1:], lambda i: i
+  if after[0] == 'blocks':  # Swin's pairs
+    before, after, number = before, after[2:], lambda i, second=after[1]: 2 * i + second
+  elif before[-1] in ('first', 'rest'):  # ResNet's stages
+    before, number = before[:-1], lambda i, first=before[-1] == 'first': i if first else i + 1
+  return ['.'.join(map(str, (*before, 'blocks', number(i), *after))) for i in range(leaf.shape[0])]
