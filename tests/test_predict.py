@@ -95,7 +95,7 @@ def test_the_command(workdir, album):
 
 @pytest.mark.parametrize('arguments, message', [
     ((), 'want a run folder and pictures'),
-    (('nowhere', 'README.md'), 'nowhere: no run there'),
+    (('nowhere', 'README.md'), 'nowhere: no such file'),
     (('RUN', 'nowhere.png'), 'nowhere.png: no such file or folder'),
     (('RUN', 'README.md'), 'none of 1 pictures could be read'),
     (('RUN', 'README.md', '--step=7'), 'no checkpoint of step 7'),

@@ -1,7 +1,9 @@
 """What is in these pictures: python -m vit_jax.predict RUN PICTURE_OR_FOLDER... [--top=5] [--format=table|csv|json]
 
-RUN is a run folder of vit_jax.main. Pictures are prepared as the run's own evaluation prepared them. One that cannot be
-read is named on stderr and left out; exit code 1 where none is left.
+RUN is a run folder of vit_jax.main, a bundle, a file of vit_jax.convert --to=stablehlo (which needs no code of the
+model), or other weights that vit_jax.convert reads. Pictures are prepared as the run's own evaluation prepared them,
+or as the files beside the weights say. One that cannot be read is named on stderr and left out; exit code 1 where none
+is left.
 """
 
 import csv
@@ -27,11 +29,9 @@ def main(arguments: list[str]) -> int:
     raise UserError('want a run folder and pictures: python -m vit_jax.predict RUN PICTURE_OR_FOLDER...')
   run, *places = arguments
   from vit_jax import host
-  from vit_jax.training import trained
-
   host.hush_absent_tpu()
   paths = _pictures(places)
-  model = trained.load(run, _STEP.value)
+  model = _load(run)
   write = {'table': _table, 'csv': _csv, 'json': _json}[_FORMAT.value](model.class_names)
   read = 0
   for start in range(0, len(paths), _BATCH_SIZE.value):
@@ -45,6 +45,14 @@ def main(arguments: list[str]) -> int:
   if not read:
     raise UserError(f'none of {len(paths)} pictures could be read')
   return 0
+
+
+def _load(run):
+  from vit_jax.interop import exported
+  if exported.is_of(run):
+    return exported.read(run)
+  from vit_jax.training import trained
+  return trained.load(run, _STEP.value)
 
 
 def _pictures(places):

@@ -46,5 +46,5 @@ def test_only_what_is_asked_for_is_read_and_it_is_checked(tmp_path, monkeypatch)
 
 
 def test_nothing_there(tmp_path):
-  with pytest.raises(UserError, match='no run there'):
+  with pytest.raises(UserError, match='no weights there: want a run'):
     interop.read(tmp_path)

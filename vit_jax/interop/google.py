@@ -6,6 +6,8 @@ their preparation, which that code does by squeezing them to that size, from -1 
 
 import math
 
+import numpy as np
+
 from vit_jax.data.preprocessing import parse
 from vit_jax.errors import UserError
 from vit_jax.interop import layout
@@ -73,10 +75,11 @@ def read(tensors: Tensors, without: tuple[str, ...] = ()) -> Weights:
   return layout.read(tensors, weights, classes, _rules(), without)
 
 
-def write(weights: Weights):
+def write(weights: Weights) -> dict[str, np.ndarray]:
   """{name of theirs: array}, as `read` reads it. Raises UserError for what is no ViT of their code."""
   c = weights.config
   if weights.family != 'vit' or c.stem != 'patch' or c.pos_embed != 'learned' or c.pool == 'map' or (
-      c.layer_scale is not None or not c.qkv_bias):
-    raise UserError(f'{weights.source}: no ViT that the original code has')
+      c.layer_scale is not None or not c.qkv_bias or c.gelu != 'tanh' or c.epsilon != 1e-6):
+    raise UserError(f'{weights.source}: no ViT that the original code has (learned positions, gelu=tanh, '
+                    'epsilon=1e-6, no layer scale)')
   return layout.write(weights, _rules())

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from vit_jax.data import pictures
 from vit_jax.data.preprocessing import Preprocessing, alike, parse
 from vit_jax.errors import UserError, nearest
@@ -289,7 +291,7 @@ def processor_json(preprocessing: Preprocessing) -> dict[str, Any]:
                 'do_center_crop': True, 'crop_size': {'height': height, 'width': width}}
 
 
-def write(weights: Weights):
+def write(weights: Weights) -> dict[str, np.ndarray]:
   """{name of theirs: array}."""
   return layout.write(weights, _kind(weights)[1].rules(weights.config))
 

@@ -31,7 +31,7 @@ def read(workdir: os.PathLike, step: int | None = None) -> Weights:
   model, config = model_of(record), record['config']
   params = 'ema' if (config.get('optimizer') or {}).get('ema_decay') else 'params'
   with contextlib.closing(checkpoint.Checkpoints(workdir, read_only=True)) as checkpoints:
-    step = step_of(checkpoints.steps(), step, record, workdir)
+    step = _step(checkpoints.steps(), step, record, workdir)
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
                         {params: model.param_shapes(), 'stats': model.stats_shapes()})
@@ -39,8 +39,8 @@ def read(workdir: os.PathLike, step: int | None = None) -> Weights:
   data = config_lib.cast(data_config.DataConfig, config['data'], 'config.data')
   *size, channels = model.image_shape
   preprocessing = Preprocessing(tuple(size), channels, crop=data_config.eval_crop(data.augment))
-  return Weights(f'{os.fspath(workdir)}, step {step}', config['family'], config_lib.plain(model.config), tree[params],
-                 tree['stats'], preprocessing, tuple(record['data']['classes']))
+  return Weights(os.fspath(workdir), config['family'], config_lib.plain(model.config), tree[params],
+                 tree['stats'], preprocessing, tuple(record['data']['classes']), step)
 
 
 def model_of(record: dict) -> PureModel:
@@ -53,8 +53,7 @@ def model_of(record: dict) -> PureModel:
   return PureModel(config['family'], model, tuple(shape), len(data['classes']))
 
 
-def step_of(there: list[int], wanted: int | None, record: dict, workdir: os.PathLike) -> int:
-  """Which checkpoint `read` takes, of the steps that are there."""
+def _step(there, wanted, record, workdir):
   if not there:
     raise UserError(f'{os.fspath(workdir)}: no checkpoint yet')
   if wanted is None:

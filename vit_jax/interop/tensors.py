@@ -185,4 +185,5 @@ def write(path: os.PathLike, tensors: dict[str, np.ndarray], metadata: dict[str,
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.tmp')
   save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary, metadata)
+  temporary.chmod(0o644)  # safetensors makes files that nobody else may read
   temporary.replace(path)

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from vit_jax.data.preprocessing import alike, parse
 from vit_jax.errors import UserError
 from vit_jax.interop import layout
@@ -233,7 +235,7 @@ def _preprocessing(cfg, args, shapes, model, form, where):
                 'squeeze': cfg.get('crop_mode') == 'squash'}, where)
 
 
-def write(weights: Weights):
+def write(weights: Weights) -> dict[str, np.ndarray]:
   """{name of theirs: array}."""
   return layout.write(weights, _form(weights).rules(weights.config))
 

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+import jax
+
 from vit_jax import config as config_lib
 from vit_jax import models
 from vit_jax.data.preprocessing import Preprocessing
@@ -23,6 +25,7 @@ class Weights:
     stats: likewise, batch norm's; empty for families without.
     preprocessing: how the model wants its pictures.
     class_names: one a class; None where the source does not tell.
+    step: of a run, the finished steps of the checkpoint.
   """
   source: str
   family: str
@@ -31,6 +34,7 @@ class Weights:
   stats: dict
   preprocessing: Preprocessing
   class_names: tuple[str, ...] | None = None
+  step: int | None = None
 
   @property
   def config(self) -> Any:
@@ -51,6 +55,11 @@ class Weights:
   def num_classes(self) -> int | None:
     """How many classes the head tells apart; None without one."""
     return None if self.headless else self.params['head']['kernel'].shape[-1]
+
+  @property
+  def size(self) -> int:
+    """How many parameters there are."""
+    return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
   def pure_model(self) -> PureModel:
     """The model that `params` and `stats` fill. Raises UserError for what has no head."""

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from vit_jax import records
 from vit_jax.errors import UserError
+from vit_jax.interop import run_folder
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import trained
@@ -63,7 +64,7 @@ def find(workdir: str, class_names: tuple[str, ...], image_shape: tuple[int, int
   record = records.read_run(workdir)
   if record is None or not record.get('results'):
     raise UserError(f'distill.teacher={workdir}: no finished run there; train the teacher first')
-  model = trained.model_of(record)
+  model = run_folder.model_of(record)
   theirs = list(record['data']['classes'])
   if unknown := [name for name in class_names if name not in theirs]:
     raise UserError(f'distill.teacher={workdir}: it does not know the class {unknown[0]!r}'

@@ -1,0 +1,57 @@
+"""Weights into files: each form that `sources.read` reads, and one that runs alone."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from vit_jax.errors import UserError, nearest
+from vit_jax.interop import bundle, exported, google, huggingface, tensors, timm
+from vit_jax.interop.weights import Weights
+
+_TENSORS, _CONFIG, _PROCESSOR = 'model.safetensors', 'config.json', 'preprocessor_config.json'
+
+
+def write(weights: Weights, out: str | os.PathLike, to: str) -> None:
+  """Writes weights as 'bundle', 'hf', 'timm' (folders), 'npz' or 'stablehlo' (files).
+
+  Raises:
+    UserError: something is there already, or the model cannot be told in that form.
+  """
+  if to not in _WRITERS:
+    raise UserError(f'to={to!r}: no such form{nearest(to, _WRITERS)}')
+  out = pathlib.Path(out)
+  if out.is_file() or out.is_dir() and any(out.iterdir()):
+    raise UserError(f'{out}: there is something already; give a place that is free')
+  if to == 'stablehlo' and not exported.is_of(out):
+    raise UserError(f'{out}: the name of an exported file ends in {exported.SUFFIX}, by which vit_jax.predict knows it')
+  out.parent.mkdir(parents=True, exist_ok=True)
+  _WRITERS[to](weights, out)
+
+
+def _huggingface(weights, folder):
+  config, processor = huggingface.config_json(weights), huggingface.processor_json(weights.preprocessing)
+  _folder(folder, huggingface.write(weights), {_CONFIG: config, _PROCESSOR: processor})
+
+
+def _timm(weights, folder):
+  config = timm.config_json(weights)
+  _folder(folder, timm.write(weights), {_CONFIG: config})
+
+
+def _folder(folder, arrays, texts):
+  folder.mkdir(exist_ok=True)
+  tensors.write(folder / _TENSORS, arrays, {'format': 'pt'})  # transformers wants to be told
+  for name, fields in texts.items():
+    (folder / name).write_text(json.dumps(fields, indent=2) + '\n')
+
+
+def _npz(weights, path):
+  arrays = google.write(weights)
+  with path.open('wb') as file:
+    np.savez(file, **arrays)
+
+
+_WRITERS = {'bundle': bundle.write, 'hf': _huggingface, 'timm': _timm, 'npz': _npz,
+            'stablehlo': exported.write}
