@@ -10,7 +10,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [  # a module imports from lower floors and from its own room
     {'errors', 'host', 'digest'},
-    {'config', 'records', 'checkpoint', 'goodput', 'lock', 'parallel', 'cost'},
+    {'config', 'records', 'goodput', 'lock', 'parallel', 'cost'},
+    {'checkpoint'},
     {'layers', 'launch', 'scaling'},
     {'models', 'data'},
     {'interop'},
@@ -19,8 +20,6 @@ FLOORS = [  # a module imports from lower floors and from its own room
     {'cli'},
     {'main', 'plan', 'sweep', 'law', 'predict', 'convert'},
 ]
-# Rooms of one floor that may know each other: config is what all share.
-SAME_FLOOR = {('cli', 'config')}
 # Thin programs inside a room: they use how every entry point starts and ends.
 PROGRAMS = {'data/prepare.py'}
 

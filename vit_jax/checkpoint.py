@@ -20,6 +20,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vit_jax import digest
 from vit_jax.errors import UserError
+from vit_jax.parallel import processes
 
 FOLDER = 'checkpoints'
 
@@ -81,26 +82,30 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def record(self, step: int) -> dict[str, Any]:
-    """The JSON record of a checkpoint. Raises Damaged."""
-    return _read(lambda: _unsealed(self._part(step, record=ocp.args.JsonRestore()).record))
+    """The JSON record of a checkpoint. Raises Damaged, on every process where one cannot read it."""
+    path = self._folder / str(step) / 'record'
+    return _together(lambda: _unsealed(_alone(ocp.JsonCheckpointHandler, path, ocp.args.JsonRestore())))
 
   def restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
-    """The arrays of a checkpoint, placed as `like` (ShapeDtypeStructs with shardings) says. Raises Damaged."""
-    return self._verified(step, like, lambda: self._part(step, state=ocp.args.StandardRestore(like)).state)
+    """The arrays of a checkpoint, placed as `like` (ShapeDtypeStructs with shardings) says.
+
+    Raises:
+      Damaged: on every process, where one cannot read its part or the digests are not those that were saved.
+    """
+    return self._verified(step, like, ocp.StandardCheckpointHandler, ocp.args.StandardRestore(like))
 
   def restore_some(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
     """As `restore`, of those of its entries (params, stats, ...) alone that `like` names: no more is read."""
-    def read():
-      with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.restore(self._folder / str(step) / 'state', args=ocp.args.PyTreeRestore(
-            like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True))
-    return self._verified(step, like, read)
+    what = ocp.args.PyTreeRestore(like, restore_args=ocp.checkpoint_utils.construct_restore_args(like),
+                                  partial_restore=True)
+    return self._verified(step, like, ocp.PyTreeCheckpointHandler, what)
 
-  def _verified(self, step, like, read):
-    """What `read` gives, whose digests must be those of the record; older ones have none."""
+  def _verified(self, step, like, handler, what):
+    """What is read, whose digests must be those of the record; older ones have none."""
     every = self.record(step).get('arrays') or {}
     expected = {path: value for path, value in every.items() if path.partition('/')[0] in like}
-    tree = _read(read)
+    path = self._folder / str(step) / 'state'
+    tree = _together(lambda: _alone(handler, path, what))
     found = digest.digests(tree) if every else {}
     if wrong := sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path)):
       raise Damaged(f'{len(wrong)} of {len(expected)} arrays are not what was saved ({", ".join(wrong[:3])})')
@@ -124,9 +129,6 @@ class Checkpoints:
   def close(self) -> None:
     self._manager.wait_until_finished()
     self._manager.close()
-
-  def _part(self, step, **items):
-    return self._manager.restore(step, args=ocp.args.Composite(**items))
 
 
 class _Best(preservation_policy.PreservationPolicy):
@@ -159,6 +161,29 @@ def hush_late_callbacks() -> None:
     if 'Event loop is closed' not in str(unraisable.exc_value):
       before(unraisable)
   sys.unraisablehook = hook
+
+
+def _alone(handler, path, what):
+  """Reads for this process alone: the manager's own reading waits for the others, which may have failed."""
+  me = jax.process_index()
+  options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me},
+                                               barrier_sync_key_prefix=f'reader{me}')
+  reader = ocp.Checkpointer(handler(multiprocessing_options=options), multiprocessing_options=options)
+  with contextlib.closing(reader):
+    return reader.restore(path, what)
+
+
+def _together(read):
+  """What `read` gives; Damaged on every process where it is so on one: else some would go on from another step."""
+  found, fault = None, ''
+  try:
+    found = _read(read)
+  except Damaged as damage:
+    fault = str(damage)
+  for process, said in enumerate(processes.all_say(fault)):
+    if said:
+      raise Damaged(said if jax.process_count() == 1 else f'process {process}: {said}')
+  return found
 
 
 def _read(read):

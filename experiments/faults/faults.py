@@ -1,6 +1,7 @@
 """Does everything to a run that can happen to one, and compares its end with an undisturbed run's, byte for byte.
 
-  python experiments/faults/faults.py [--only=kills,signals,files,flips,disk] > experiments/faults/results/faults.log
+  python experiments/faults/faults.py [--only=kills,signals,files,flips,disk,elastic,lost] \
+    > experiments/faults/results/faults.log
 
 Ends with a table: the fault, how often it was tried, how often something was lost.
 """
@@ -10,6 +11,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,8 @@ import time
 import numpy as np
 from absl import app, flags
 
-_ONLY = flags.DEFINE_list('only', ['kills', 'signals', 'files', 'flips', 'disk'], 'Which faults.')
+_ALL = ['kills', 'signals', 'files', 'flips', 'disk', 'elastic', 'lost']
+_ONLY = flags.DEFINE_list('only', _ALL, 'Which faults.')
 _STEPS = flags.DEFINE_integer('steps', 1000, 'The length of the quickstart run that they happen to.')
 _KILLS = flags.DEFINE_integer('kills', 25, 'SIGKILLs at random moments over one run.')
 _SIGNALS = flags.DEFINE_integer('signals', 10, 'Runs that get one SIGTERM at a random moment.')
@@ -37,12 +40,21 @@ class Lab:
     assert self.run(self.whole) == 0
     self.expected = end(self.whole)
 
-  def start(self, workdir):
+  def start(self, workdir, *words, devices=1):
     command = [sys.executable, '-m', 'vit_jax.main', '--config=configs/quickstart.py', '--config.train.epochs=0',
                f'--config.train.steps={_STEPS.value}', '--config.system.log_every=5', '--config.system.save_every=25',
-               f'--workdir={workdir}']
+               f'--workdir={workdir}', *words]
     self.log = open(self.folder / 'log.txt', 'w+')
-    return subprocess.Popen(command, env=self._environment, stdout=self.log, stderr=subprocess.STDOUT)
+    environment = self._environment | {'JAX_NUM_CPU_DEVICES': str(devices)}
+    return subprocess.Popen(command, env=environment, stdout=self.log, stderr=subprocess.STDOUT)
+
+  def start_two(self, workdir, *words):
+    """A run in two processes with two devices each."""
+    with socket.socket() as free:
+      free.bind(('127.0.0.1', 0))
+      address = f'--distributed=127.0.0.1:{free.getsockname()[1]}'
+    return [self.start(workdir, *words, address, '--num_processes=2', f'--process_id={i}', '--heartbeat_s=10', devices=2)
+            for i in range(2)]
 
   def run(self, workdir):
     """The exit code of a run to its end."""
@@ -183,6 +195,76 @@ def disk(lab):
     yield 'a disk that fills up, and is freed', 1, int(not fine)
   finally:
     subprocess.run(['umount', '-l', where], check=True)
+
+
+EVERY_ROW = '--config.system.log_every=1'  # of one step, not a mean
+
+
+def elastic(lab):
+  """Stopped and continued on 8, 4 and 1 devices and on 2 processes of 2: the losses of one device all the way."""
+  from vit_jax import records
+  alone, workdir = lab.folder / 'alone', lab.folder / 'elastic'
+  assert lab.start(alone, EVERY_ROW).wait() == 0
+  for part, devices in enumerate((8, 4, 1), 1):
+    process = lab.start(workdir, EVERY_ROW, devices=devices)
+    stop_after(process, workdir, part * _STEPS.value // 4)
+    assert process.wait() == 42, lab.said()
+  begins = [row['step'] for row in records.read_rows(workdir / 'events.jsonl') if row['event'] == 'stopped']
+  lost = int([process.wait() for process in lab.start_two(workdir, EVERY_ROW)] != [0, 0])
+  for begin in [0, *begins]:
+    difference = apart(workdir, alone, begin, begin + 20)
+    lost += difference > 1e-5
+    print(f'elastic: the 20 losses from step {begin} on differ by {difference:.1e} from those of one device', flush=True)
+  ends = [records.read_run(folder)['results']['val']['loss'] for folder in (workdir, alone)]
+  print(f'elastic: val loss at the end {ends[0]:.6f}, on one device {ends[1]:.6f}', flush=True)
+  yield 'stopped on 8, 4 and 1 devices, ended on 2 processes of 2', 3, lost
+
+
+def lost(lab):
+  """One of two processes killed, or frozen: the other ends in time, and the next start goes on."""
+  from vit_jax import records
+  for fault in (signal.SIGKILL, signal.SIGSTOP):
+    workdir = lab.folder / fault.name
+    started = lab.start_two(workdir, EVERY_ROW)
+    wait_for(started[0], workdir, _STEPS.value // 2)
+    started[1].send_signal(fault)
+    start = time.monotonic()
+    code = started[0].wait()
+    seconds = time.monotonic() - start
+    started[1].kill()
+    started[1].wait()
+    codes = [process.wait() for process in lab.start_two(workdir, EVERY_ROW)]
+    alone = lab.folder / 'alone'
+    if not alone.exists():
+      assert lab.start(alone, EVERY_ROW).wait() == 0
+    resumed = [row['step'] for row in records.read_rows(workdir / 'events.jsonl') if row['event'] == 'resume'][-1]
+    difference = apart(workdir, alone, resumed, resumed + 20)
+    print(f'{fault.name} to one of two: the other ended after {seconds:.1f} s (--heartbeat_s=10) with {code}; resumed at '
+          f'step {resumed}, the next 20 losses differ by {difference:.1e}', flush=True)
+    fine = seconds < 60 and code in (134, -signal.SIGABRT) and codes == [0, 0] and difference <= 1e-5
+    yield f'{fault.name} to one of two processes', 1, int(not fine)
+
+
+def wait_for(process, workdir, step):
+  """Until a step is in the log."""
+  from vit_jax import records
+  while process.poll() is None and not any(
+      row['step'] >= step for row in records.read_rows(workdir / 'metrics.jsonl')[-1:]):
+    time.sleep(0.05)
+
+
+def stop_after(process, workdir, step):
+  wait_for(process, workdir, step)
+  process.send_signal(signal.SIGTERM)
+
+
+def apart(workdir, other, after, upto):
+  """The largest relative difference of two runs' training losses of the steps after + 1 to upto."""
+  from vit_jax import records
+  losses = [[row['loss'] for row in records.read_rows(folder / 'metrics.jsonl')
+             if row['split'] == 'train' and after < row['step'] <= upto] for folder in (workdir, other)]
+  assert len(losses[0]) == len(losses[1]) == upto - after
+  return float(np.max(np.abs(np.subtract(*losses)) / losses[1]))
 
 
 def flip(path, bit=None):

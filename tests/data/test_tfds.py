@@ -1,6 +1,7 @@
 """Reading what TFDS wrote, without TensorFlow. tiny_tfds.tar.gz: see make_tiny_tfds.py."""
 
 import importlib.util
+import os
 import pathlib
 import pickle
 import subprocess
@@ -99,6 +100,17 @@ def test_damaged_before_the_labels_were_read(data_dir):
   raw[start:start + 8] = bytes(8)
   path.write_bytes(raw)
   with pytest.raises(UserError, match='tiny, train: records 0 to 29: .* is damaged: remove it and prepare it again'):
+    pipeline.open_data(DataConfig(source='tfds:tiny', data_dir=str(data_dir)))
+
+
+@pytest.mark.parametrize('labels_are_known', [False, True])
+@pytest.mark.parametrize('left', [None, 0, 65536, 100_000])
+def test_a_shard_that_is_cut_off_or_gone(data_dir, left, labels_are_known):
+  if labels_are_known:
+    assert len(tfds_source.open_tfds('tiny', str(data_dir))['train'].labels) == 30
+  path = next((data_dir / 'tiny' / '1.0.0').glob('tiny-train*'))
+  path.unlink() if left is None else os.truncate(path, left)
+  with pytest.raises(UserError, match=rf'tfds:tiny: the file .*{path.name} is damaged or cut off \(.+\). Fetch it'):
     pipeline.open_data(DataConfig(source='tfds:tiny', data_dir=str(data_dir)))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -143,6 +144,27 @@ def test_their_batches_are_those_of_one(tmp_path, count, mesh):
       for key in ('image', 'label', 'weight'):
         np.testing.assert_array_equal(part[key], whole[key][:, part['rows']])
     assert seen == set(range(32))
+
+
+def test_they_agree_on_what_is_damaged_and_save_by_the_clock(recipe, alone, tmp_path):
+  """Of a checkpoint whose arrays are cut in half both go back to the one before."""
+  workdir, log = tmp_path / 'run', records.METRICS
+  shutil.copytree(alone, workdir)
+  record = records.read_run(workdir)
+  del record['results']
+  records.write_run(workdir, record | {'status': 'running'})
+  before, newest = records.saved_steps(workdir)[-2:]
+  for path in (workdir / 'checkpoints' / str(newest) / 'state').rglob('d/*'):
+    os.truncate(path, path.stat().st_size // 2)
+  codes, outputs = _finish(_train(recipe, workdir, 2, '--config.system.save_every=1000',
+                                  '--config.system.save_minutes=1e-6'))
+  assert codes == [0, 0], outputs
+  assert f'the checkpoint of step {newest} cannot be used' in outputs[0][0], outputs
+  assert f'resumed at step {before} ' in outputs[0][0] and (workdir / 'checkpoints' / f'damaged-{newest}').exists()
+  saves = [row['step'] for row in records.read_rows(workdir / 'events.jsonl') if row['event'] == 'save']
+  assert saves[-10:] == list(range(21, 31)), 'a row is logged at each step'
+  ours, theirs = (records.read_rows(folder / log) for folder in (workdir, alone))
+  np.testing.assert_allclose([row['loss'] for row in ours], [row['loss'] for row in theirs], rtol=1e-4)
 
 
 def test_an_error_of_all_is_told_and_ends_all(recipe, alone, tmp_path):

@@ -1,5 +1,6 @@
 """TensorFlow Datasets that were prepared as array_record, read without TensorFlow; pictures are decoded by Pillow."""
 
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
@@ -17,6 +18,7 @@ from vit_jax.errors import UserError, nearest
 
 _IN_MEMORY_BYTES = 2**30
 _READ_AT_ONCE = 1024
+_AT_ONCE = 16  # files that are opened at the same time: most of it is waiting where they lie far away
 
 # The held-out splits that TFDS knows, under our names.
 _SPLITS = {'train': 'train', 'validation': 'val', 'val': 'val', 'dev': 'val', 'test': 'test'}
@@ -109,7 +111,7 @@ def open_tfds(name: str, data_dir: str | None) -> dict[str, TfdsSource]:
 
   Raises:
     NotPrepared: with the command that prepares it.
-    UserError: an unknown name, another file format, or not pictures with one class each.
+    UserError: an unknown name, another file format, not pictures with one class each, or shards that are not whole.
   """
   builder = find_builder(name, data_dir)
   if not builder.info.splits:
@@ -133,6 +135,7 @@ def open_tfds(name: str, data_dir: str | None) -> dict[str, TfdsSource]:
   sources = {}
   for split in info.splits:
     if split in _SPLITS and info.splits[split].num_examples:
+      _check_shards(name, info.splits[split])
       records = builder.as_data_source(split=split, deserialize_method=raw)
       source = TfdsSource(split=split, records=records, **common)
       if source.has_labels():
@@ -140,6 +143,27 @@ def open_tfds(name: str, data_dir: str | None) -> dict[str, TfdsSource]:
   if 'train' not in sources:
     raise UserError(f'tfds:{name}: has {", ".join(info.splits)}, but no train split with labels')
   return sources
+
+
+def _check_shards(name, split):
+  """Refuses files that were cut off: their records would be wrong ones, or never come."""
+  from array_record.python import array_record_module
+
+  def count(path):
+    try:
+      reader = array_record_module.ArrayRecordReader(os.fspath(path))
+      found = reader.num_records()
+      reader.close()  # raises what is wrong with the file
+      return found
+    except Exception as error:  # any of absl's status codes
+      return str(error) or type(error).__name__
+
+  with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+    for path, wanted, found in zip(split.filepaths, split.shard_lengths, pool.map(count, split.filepaths)):
+      if found != wanted:
+        has = found if isinstance(found, str) else f'{found} readable records instead of {wanted}'
+        raise UserError(f'tfds:{name}: the file {path} is damaged or cut off ({has}). Fetch it again, or remove '
+                        f'{path.parent} and prepare the data again')
 
 
 def find_builder(name: str, data_dir: str | None):

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from vit_jax.checkpoint import Checkpoints, Damaged
 from vit_jax.errors import UserError
+from vit_jax.parallel import processes
 
 
 def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Callable[[dict], str | None],
                 note: Callable[[int, str, str], None]) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
   """(step, arrays, record) of the newest good checkpoint; None where there is none, or one alone and that is damaged.
 
-  Damaged ones are set aside under another name, never deleted.
+  Damaged ones are set aside under another name, never deleted. Many processes find the same: what one of them cannot
+  read is damaged for all.
 
   Args:
     like: shapes, types and shardings of the arrays.
@@ -22,26 +22,23 @@ def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Calla
 
   Raises:
     UserError: there are several, and none is good. That is no damage of a disk: nothing is touched.
-    Damaged: the newest one, where there are many processes.
   """
-  steps, faults, found = checkpoints.steps(), {}, None
+  steps, faults, found = processes.from_writer(checkpoints.steps), {}, None
   for step in reversed(steps):
     try:
       record = checkpoints.record(step)
-      if fault := log_fault(record):
+      if fault := processes.from_writer(lambda record=record: log_fault(record)):
         raise Damaged(fault)
       found = step, checkpoints.restore(step, like), record
       break
     except Damaged as damage:
-      if jax.process_count() > 1:  # perhaps only this one cannot read its part: the others would go on elsewhere
-        raise
       faults[step] = str(damage)
   if found is None and len(steps) > 1:
     said = '; '.join(f'step {step}: {fault}' for step, fault in faults.items())
     raise UserError(f'none of the {len(steps)} checkpoints can be used. {said}. Nothing was changed; to begin anew '
                     'give another --workdir')
   for step, fault in faults.items():
-    note(step, fault, str(checkpoints.set_aside(step)))
+    note(step, fault, processes.from_writer(lambda step=step: str(checkpoints.set_aside(step))))
   if faults:
     checkpoints.reload()
   return found

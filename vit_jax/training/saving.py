@@ -5,6 +5,7 @@ import time
 import jax
 
 from vit_jax.checkpoint import Checkpoints
+from vit_jax.parallel import processes
 from vit_jax.training.run import Run
 
 
@@ -19,8 +20,8 @@ class Saving:
     """Whether to save after `step`.
 
     Branch steps, multiples of `keep_every` and whatever may be the best are saved at their very step. What is due by an
-    interval waits for the save before it to be on disk, so that the loop does not. (Not with many processes: all must
-    save the same step, and clocks and disks differ between them.)
+    interval waits for the save before it to be on disk, so that the loop does not. Many processes must save the same
+    step, though their clocks and disks differ: they do not wait, and the writer's clock is asked when a row is logged.
 
     Args:
       evaluated: whether this step was due to be evaluated.
@@ -35,7 +36,8 @@ class Saving:
     if evaluated and (self._run.config.evaluate.patience or system.save_every is None):
       return True
     self._wanted |= bool(system.save_every) and step % system.save_every == 0
-    self._wanted |= alone and bool(system.save_minutes) and time.monotonic() - self._last >= 60 * system.save_minutes
+    if system.save_minutes and (alone or step % self._run.log_every == 0):
+      self._wanted |= processes.from_writer(lambda: time.monotonic() - self._last >= 60 * system.save_minutes)
     return self._wanted and not self._on_its_way
 
   def done(self) -> None:
