@@ -2,6 +2,8 @@
 
 import math
 import os
+import select
+import subprocess
 import sys
 
 import pytest
@@ -94,6 +96,18 @@ def test_what_does_not_fit_is_refused_and_said_by_how_much(job):
 def test_a_compile_can_be_stopped(job):
   with pytest.raises(compiler.OutOfTime):
     compiler.compile_step(job, slices.find('v5e-8'), Choice((8, 1, 1), 'none', 1), seconds=0.1)
+
+
+def test_the_compiler_ends_with_the_one_that_asked():
+  """Whoever is killed cannot end it; it has not even read the request here, as its stdin stays open."""
+  asks = ('import os, subprocess, sys, time; '
+          'subprocess.Popen([sys.executable, "-m", "vit_jax.rehearsal.worker", str(os.getpid())]); '
+          'print("asked", flush=True); time.sleep(60)')
+  with subprocess.Popen([sys.executable, '-c', asks], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                        bufsize=0) as parent:
+    assert parent.stdout.readline() == b'asked\n'
+    parent.kill()
+    assert select.select([parent.stdout], [], [], 20)[0] and parent.stdout.read() == b''  # both have let go of it
 
 
 def test_where_there_is_no_compiler_the_command_that_brings_it_is_named(job, monkeypatch):

@@ -81,8 +81,9 @@ def compile_step(job: Job, target: Slice, choice: Choice, seconds: float | None 
                  'chip_config': 'megacore' if target.generation == 'v4' else None}}
   # Not for this process, nor for others that it starts: see `host.WITHOUT_TPU`.
   environment = os.environ | host.WITHOUT_TPU | {'JAX_PLATFORMS': 'cpu'}
-  process = subprocess.Popen([sys.executable, '-m', 'vit_jax.rehearsal.worker'], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+  process = subprocess.Popen([sys.executable, '-m', 'vit_jax.rehearsal.worker', str(os.getpid())],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             env=environment)
   try:
     out, errors = _communicate(process, json.dumps(request), seconds, waiting)
   finally:

@@ -1,18 +1,28 @@
 """The process that compiles for an absent TPU: a request as JSON on stdin, the answer as the last line of stdout.
 
-It is started by `compiler`, in an environment of its own.
+It is started by `compiler`, in an environment of its own; its argument is the process that asks.
 """
 
 import json
+import os
 import re
 import sys
+import threading
 import time
 from importlib import metadata
 
 
 def main() -> None:
+  threading.Thread(target=_leave_with, args=(int(sys.argv[1]),), daemon=True).start()
   request = json.load(sys.stdin)
   print(json.dumps(answer(request)), flush=True)
+
+
+def _leave_with(parent):
+  """Ends this process when the one that asked is gone: a killed `plan` leaves no compiler behind."""
+  while os.getppid() == parent:
+    time.sleep(1)
+  os._exit(1)
 
 
 def answer(request: dict) -> dict:
