@@ -215,15 +215,15 @@ def elastic(lab):
     assert codes == ([42] if devices else [0, 0]), lab.said()
     if part:
       begin, difference = as_before(lab, copy, workdir)
-      print(f'elastic: stopped at step {begin}, continued on {devices or "2 processes of 2"}: the next 20 losses differ by '
-            f'{difference:.1e} from those on 8 devices', flush=True)
+      print(f'elastic: stopped at step {begin}, continued on {devices or "2 processes of 2"}: the next 20 losses differ '
+            f'by {difference:.1e} from those on 8 devices', flush=True)
       lost += difference > 1e-5
   ends = []
   for seed in range(3):
     assert lab.start(lab.folder / f'seed{seed}', f'--config.seed={seed}').wait() == 0
     ends.append(records.read_run(lab.folder / f'seed{seed}')['results']['val']['loss'])
   end_loss, deviation = records.read_run(workdir)['results']['val']['loss'], float(np.std(ends, ddof=1))
-  print(f'elastic: val loss {end_loss:.4f} at the end; one device {ends[0]:.4f}, three seeds deviate by {deviation:.4f}')
+  print(f'elastic: val loss {end_loss:.4f} at the end, one device {ends[0]:.4f}; deviation of 3 seeds {deviation:.4f}')
   yield 'stopped on 8, 4 and 1 devices, ended on 2 processes of 2', 3, lost + (abs(end_loss - ends[0]) > deviation)
 
 
@@ -242,8 +242,8 @@ def lost(lab):
     shutil.copytree(workdir, copy)
     codes = [process.wait() for process in lab.start_two(workdir, EVERY_ROW)]
     begin, difference = as_before(lab, copy, workdir)
-    print(f'{fault.name} to one of two: the other ended after {seconds:.1f} s (--heartbeat_s=10) with {code}; continued '
-          f'at step {begin}, the next 20 losses differ by {difference:.1e} from those on 8 devices', flush=True)
+    print(f'{fault.name} to one of two: the other ended after {seconds:.1f} s (--heartbeat_s=10) with {code}; '
+          f'continued at step {begin}, the next 20 losses differ by {difference:.1e} from those on 8 devices', flush=True)
     fine = seconds < 60 and code in (134, -signal.SIGABRT) and codes == [0, 0] and difference <= 1e-5
     yield f'{fault.name} to one of two processes', 1, int(not fine)
 
