@@ -215,8 +215,8 @@ def elastic(lab):
     assert codes == ([42] if devices else [0, 0]), lab.said()
     if part:
       begin, difference = as_before(lab, copy, workdir)
-      print(f'elastic: stopped at step {begin}, continued on {devices or "2 processes of 2"}: the next 20 losses differ '
-            f'by {difference:.1e} from those on 8 devices', flush=True)
+      print(f'elastic: stopped at step {begin}, continued on {devices or "2 processes of 2"}: the next 20 losses '
+            f'differ by {difference:.1e} from those on 8 devices', flush=True)
       lost += difference > 1e-5
   ends = []
   for seed in range(3):
@@ -243,7 +243,7 @@ def lost(lab):
     codes = [process.wait() for process in lab.start_two(workdir, EVERY_ROW)]
     begin, difference = as_before(lab, copy, workdir)
     print(f'{fault.name} to one of two: the other ended after {seconds:.1f} s (--heartbeat_s=10) with {code}; '
-          f'continued at step {begin}, the next 20 losses differ by {difference:.1e} from those on 8 devices', flush=True)
+          f'continued at step {begin}, the next 20 losses differ by {difference:.1e} from 8 devices\'', flush=True)
     fine = seconds < 60 and code in (134, -signal.SIGABRT) and codes == [0, 0] and difference <= 1e-5
     yield f'{fault.name} to one of two processes', 1, int(not fine)
 
