@@ -1,3 +1,4 @@
+import collections
 import io
 import subprocess
 import sys
@@ -9,8 +10,11 @@ import pytest
 from PIL import Image
 
 from vit_jax import config as config_lib
+from vit_jax.data import batches as batches_lib
 from vit_jax.data import pipeline
 from vit_jax.data.config import Augment, DataConfig
+from vit_jax.data.folder import FolderSource
+from vit_jax.data.pictures import BadPicture
 from vit_jax.data.pipeline import open_data
 from vit_jax.errors import UserError
 
@@ -161,6 +165,25 @@ def test_bad_records_keep_their_place(tmp_path, workers):
     next(stopping)
   with pytest.raises(StopIteration):
     next(stopping)
+
+
+def test_a_disk_that_fails_for_a_moment_loses_no_picture(tmp_path, monkeypatch):
+  config = DataConfig(source=f'folder:{jpeg_folder(tmp_path)}', image_size=(8, 8), batch_size=4, val_examples=0,
+                      on_error='skip')
+  data = open_data(config)
+  whole = read(data.train_batches(0, 0, 3))
+  tries, real_read = collections.Counter(), FolderSource.read
+
+  def fails_twice(self, i):
+    tries[i] += 1
+    if tries[i] <= 2:
+      raise BadPicture('Connection reset by peer')
+    return real_read(self, i)
+
+  monkeypatch.setattr(FolderSource, 'read', fails_twice)
+  monkeypatch.setattr(batches_lib.time, 'sleep', lambda seconds: None)
+  assert_equal(whole, read(data.train_batches(0, 0, 3)))
+  assert min(tries.values()) >= 3
 
 
 def test_closing_leaves_no_thread_behind():

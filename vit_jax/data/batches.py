@@ -8,6 +8,7 @@ their pictures and labels are zeros.
 import dataclasses
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -22,6 +23,7 @@ Batch = dict[str, np.ndarray]
 
 _CHUNK = 32  # records that one thread or worker reads at a time: small enough to share out one batch
 _BATCHES_AHEAD = 2
+_PAUSES = (0.1, 1.0)  # seconds before a record that could not be fetched is tried again
 
 
 class MemoryBatches:
@@ -91,13 +93,23 @@ class ChunkReader:
     return {'image': image, 'label': label, 'weight': weight, 'errors': message}
 
   def _read(self, i, step, row):
-    picture = self.part.source.read(i)
+    picture = _read_again(self.part.source, i)
     rng = None
     for transform in self.transforms:
       if transform.random and rng is None:
         rng = transforms_lib.generator(self.seed, step, row)
       picture = transform(picture, rng)
     return picture
+
+
+def _read_again(source, i):
+  """What the source holds, tried three times: a far disk fails for a moment, and a lost picture changes the run."""
+  for pause in _PAUSES:
+    try:
+      return source.read(i)
+    except BadPicture:
+      time.sleep(pause)
+  return source.read(i)
 
 
 class RecordBatches:
