@@ -1,42 +1,30 @@
 """The command line as a person uses it: real subprocesses on real data."""
 
 import json
-import os
-import pathlib
 import signal
 import subprocess
 import sys
 import time
 
+import command_line
 import numpy as np
 import pytest
+from command_line import ROOT, command, final_arrays, run
 
-from vit_jax import checkpoint, records
+from vit_jax import records
 
-ROOT = pathlib.Path(__file__).parents[1]
-RECIPE = '''
-from vit_jax import config
-
-def get_config():
-  c = config.defaults('vit')
-  c.model.patch_size, c.model.pool = 4, 'gap'
-  c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 2, 32, 2
-  c.data.augment.crop, c.data.augment.crop_padding, c.data.augment.mixup = 'pad', 1, 0.2
-  c.data.batch_size, c.model.dropout = 32, 0.1
-  c.optimizer.ema_decay = 0.9
-  c.train.steps = 60
-  c.evaluate.every, c.system.log_every, c.system.save_every = 20, 7, 9
-  return c
-'''
+RECIPE = command_line.recipe(
+    "c.data.augment.crop, c.data.augment.crop_padding, c.data.augment.mixup = 'pad', 1, 0.2", 'c.model.dropout = 0.1',
+    'c.optimizer.ema_decay = 0.9', 'c.train.steps = 60',
+    'c.evaluate.every, c.system.log_every, c.system.save_every = 20, 7, 9')
 
 
 def _command(recipe, workdir, *flags):
-  return [sys.executable, '-m', 'vit_jax.main', f'--config={recipe}', f'--workdir={workdir}', *flags]
+  return command('main', f'--config={recipe}', f'--workdir={workdir}', *flags)
 
 
 def _run(recipe, workdir, *flags):
-  environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
-  return subprocess.run(_command(recipe, workdir, *flags), capture_output=True, text=True, cwd=ROOT, env=environment)
+  return run('main', f'--config={recipe}', f'--workdir={workdir}', *flags)
 
 
 @pytest.fixture(name='recipe', scope='module')
@@ -52,33 +40,23 @@ def _undisturbed(recipe, tmp_path_factory):
   return workdir, _run(recipe, workdir)
 
 
-def _state(workdir):
-  """Every array of the final checkpoint, as bytes."""
-  import jax
-  from orbax import checkpoint as ocp
-  step = checkpoint.Checkpoints(workdir).latest()
-  path = workdir / checkpoint.FOLDER / str(step) / 'state'
-  tree = ocp.StandardCheckpointer().restore(path)
-  return {jax.tree_util.keystr(p): np.asarray(a).tobytes() for p, a in jax.tree_util.tree_leaves_with_path(tree)}
-
-
 def test_what_a_run_prints_and_leaves(undisturbed):
   workdir, done = undisturbed
   assert done.returncode == 0, done.stderr
   for said in ('parameters', 'GFLOPs an image', 'digits, 1,293 training images (144 val, 360 test)', 'step 60/60',
                'images/s', 'test accuracy', 'run folder', 'tensorboard'):
     assert said in done.stdout, said
-  rows, run = records.read_rows(workdir / 'metrics.jsonl'), records.read_run(workdir)
+  rows, record = records.read_rows(workdir / 'metrics.jsonl'), records.read_run(workdir)
   assert [r['step'] for r in rows if r['split'] == 'val'] == [20, 40, 60]
   assert [r['step'] for r in rows if r['split'] == 'train'] == [7, 14, 21, 28, 35, 42, 49, 56, 60]
   assert [r['step'] for r in rows if r['split'] == 'test'] == [60]
   last = rows[-1]
   assert last['examples'] == 60 * 32 and last['unique_examples'] == 1293
-  assert last['flops'] == last['examples'] * run['flops_per_example_train']
+  assert last['flops'] == last['examples'] * record['flops_per_example_train']
   assert last['epochs'] == pytest.approx(60 * 32 / 1293) and last['error'] == 1 - last['accuracy']
   assert not any(key in row for row in rows for key in ('time', 'seconds', 'images_per_s'))
-  assert run['status'] == 'finished' and run['data']['classes'] == [str(i) for i in range(10)]
-  assert run['results']['test']['loss'] == last['loss']
+  assert record['status'] == 'finished' and record['data']['classes'] == [str(i) for i in range(10)]
+  assert record['results']['test']['loss'] == last['loss']
   events = {row['event'] for row in records.read_rows(workdir / 'events.jsonl')}
   assert {'start', 'compile', 'train', 'evaluate', 'save', 'finished'} <= events
   assert list((workdir / 'tensorboard').iterdir())
@@ -117,7 +95,7 @@ def test_killed_at_random_moments_it_ends_byte_equal(recipe, undisturbed, tmp_pa
   done = _run(recipe, workdir)
   assert done.returncode == 0 and kills
   assert (workdir / 'metrics.jsonl').read_bytes() == (undisturbed[0] / 'metrics.jsonl').read_bytes()
-  ours, theirs = _state(workdir), _state(undisturbed[0])
+  ours, theirs = final_arrays(workdir), final_arrays(undisturbed[0])
   assert ours == theirs and len(ours) > 40
 
 
@@ -247,7 +225,7 @@ def test_imagenet_recipe_runs_anywhere_on_fake_images(tmp_path):
 
 def test_help_needs_no_more_than_the_flags():
   start = time.perf_counter()
-  done = subprocess.run([sys.executable, '-m', 'vit_jax.main', '--help'], capture_output=True, text=True, cwd=ROOT)
+  done = run('main', '--help')
   assert '--workdir' in done.stdout and 'Exit codes' in done.stdout and time.perf_counter() - start < 20
   code = 'import sys, vit_jax.main; print(json.dumps([m for m in ("jax", "flax") if m in sys.modules]))'
   loaded = subprocess.check_output([sys.executable, '-c', 'import json; ' + code], text=True, cwd=ROOT)

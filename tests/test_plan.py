@@ -1,28 +1,17 @@
 """python -m vit_jax.plan as a person uses it."""
 
 import json
-import os
-import pathlib
 import subprocess
 import sys
 
+import command_line
 import pytest
 
 from vit_jax.rehearsal import compiler
 
-ROOT = pathlib.Path(__file__).parents[1]
-RECIPE = '''
-from vit_jax import config
-
-def get_config():
-  c = config.defaults('vit')
-  c.model.patch_size, c.model.pool = 4, 'gap'
-  c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 2, 32, 2
-  c.data.source, c.data.num_classes, c.data.image_size, c.data.channels = 'tfds:not_here', 10, (8, 8), 3
-  c.data.batch_size = 32
-  c.train.steps = 60
-  return c
-'''
+RECIPE = command_line.recipe(
+    "c.data.source, c.data.num_classes, c.data.image_size, c.data.channels = 'tfds:not_here', 10, (8, 8), 3",
+    'c.train.steps = 60')
 
 
 @pytest.fixture(name='recipe')
@@ -33,8 +22,7 @@ def _recipe(tmp_path):
 
 
 def _plan(*flags):
-  command = [sys.executable, '-m', 'vit_jax.plan', *flags]
-  return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+  return command_line.run('plan', *flags)
 
 
 @pytest.mark.skipif(compiler.missing() is not None, reason=str(compiler.missing()))
@@ -56,7 +44,7 @@ def test_without_a_compiler_the_analytic_part(recipe):
   program = ("import runpy; from vit_jax.rehearsal import compiler; compiler.missing = lambda: 'no compiler: uv run'; "
              "runpy.run_module('vit_jax.plan', run_name='__main__')")
   done = subprocess.run([sys.executable, '-c', program, f'--config={recipe}', '--tpu=v5p-8', '--price=4.2'],
-                        capture_output=True, text=True, cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+                        capture_output=True, text=True, cwd=command_line.ROOT, env=command_line.ON_CPU)
   assert done.returncode == 0, done.stderr
   for said in ('tiny: ', '4, v5p-8 (4 chips, 2x2x1)', 'data=4 fsdp=1 tensor=1', 'estimated', 'rules of thumb',
                '60 steps', 'at $4.2 a chip-hour', 'not asked, all of this is estimated: no compiler: uv run'):

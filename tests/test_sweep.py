@@ -1,48 +1,32 @@
 """Sweeps as a person runs them: real subprocesses on the digits."""
 
-import os
-import pathlib
 import signal
 import subprocess
-import sys
 import time
 
+import command_line
 import pytest
+from command_line import ON_CPU, ROOT, command, run
 
 from vit_jax import records
 from vit_jax.sweeps import folders
 
-ROOT = pathlib.Path(__file__).parents[1]
-RECIPE = '''
-from vit_jax import config
-
-def get_config():
-  c = config.defaults('vit')
-  c.model.patch_size, c.model.pool = 4, 'gap'
-  c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 1, 32, 2
-  c.data.batch_size = 32
-  c.train.epochs = 1
-  return c
-'''
+RECIPE = command_line.recipe('c.model.depth = 1', 'c.train.epochs = 1')
 RUNS = "chain(branches([20, 40]), [{'optimizer.learning_rate': 1e38, 'schedule.name': 'constant'}])"
 
 
-def _command(folder, runs, *flags, name='mine'):
+def _flags(folder, runs, *flags, name='mine'):
   (folder / 'tiny.py').write_text(RECIPE)
   (folder / f'{name}.py').write_text(f'from vit_jax.sweeps import Sweep, axis, branches, chain\n\ndef get_sweep():\n'
                                      f'  return Sweep({str(folder / "tiny.py")!r}, {runs})\n')
-  return [sys.executable, '-m', 'vit_jax.sweep', f'--sweep={folder}/{name}.py', f'--workdir={folder}/runs', *flags]
-
-
-def _run(command):
-  return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+  return f'--sweep={folder}/{name}.py', f'--workdir={folder}/runs', *flags
 
 
 @pytest.fixture(name='swept', scope='module')
 def _swept(tmp_path_factory):
   """A sweep of two branches and a run that cannot end well."""
   folder = tmp_path_factory.mktemp('swept')
-  return folder, _run(_command(folder, RUNS, '--jobs=2'))
+  return folder, run('sweep', *_flags(folder, RUNS, '--jobs=2'))
 
 
 def _folder(folder, name):
@@ -64,7 +48,7 @@ def test_a_failing_run_is_reported_and_the_others_end(swept):
 
 def test_status_tells_where_everything_stands_without_the_sweep_file(swept):
   folder, _ = swept
-  done = _run([sys.executable, '-m', 'vit_jax.sweep', f'--workdir={folder}/runs', '--status'])
+  done = run('sweep', f'--workdir={folder}/runs', '--status')
   assert done.returncode == 0 and '3 finished, 1 failed' in done.stdout, done.stdout + done.stderr
 
 
@@ -73,7 +57,7 @@ def test_an_overlapping_sweep_shares_the_finished_runs(swept):
   folder, _ = swept
   before = {path: path.stat().st_mtime_ns for path in (folder / 'runs').glob('*/*')}
   runs = "chain(*[branches([n]) for n in (40, 20)])"
-  done = _run(_command(folder, runs, name='other'))
+  done = run('sweep', *_flags(folder, runs, name='other'))
   assert done.returncode == 0 and 'all of them are finished' in done.stdout, done.stdout + done.stderr
   after = {path: path.stat().st_mtime_ns for path in (folder / 'runs').glob('*/*')}
   assert {path: after[path] for path in before if 'plans' not in path.parts} == {
@@ -81,9 +65,9 @@ def test_an_overlapping_sweep_shares_the_finished_runs(swept):
 
 
 def test_ctrl_c_leaves_the_run_resumable_and_no_process(tmp_path):
-  command = _command(tmp_path, "axis('train.steps', 100000)", '--jobs=1')
-  process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                             env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+  flags = _flags(tmp_path, "axis('train.steps', 100000)", '--jobs=1')
+  process = subprocess.Popen(command('sweep', *flags), cwd=ROOT, env=ON_CPU, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
   try:
     logged = lambda: list((tmp_path / 'runs').glob('*/metrics.jsonl'))
     while not (logged() and logged()[0].stat().st_size) and process.poll() is None:
@@ -99,7 +83,7 @@ def test_ctrl_c_leaves_the_run_resumable_and_no_process(tmp_path):
 
 
 def test_a_dry_run_leaves_nothing_and_a_missing_sweep_is_named(tmp_path):
-  done = _run(_command(tmp_path, "axis('model.depth', 1, 2)", '--dry_run'))
+  done = run('sweep', *_flags(tmp_path, "axis('model.depth', 1, 2)", '--dry_run'))
   assert done.returncode == 0 and '2 to do' in done.stdout and not (tmp_path / 'runs').exists()
-  done = _run([sys.executable, '-m', 'vit_jax.sweep'])
+  done = run('sweep')
   assert done.returncode == 1 and '--sweep is missing' in done.stderr

@@ -1,10 +1,12 @@
-"""The machine that a process runs on: its memory allocator, and a TPU library without a TPU."""
+"""The machine that a process runs on: its memory allocator, its parent, and a TPU library without a TPU."""
 
 import ctypes
 import ctypes.util
 import importlib.util
 import os
 import pathlib
+import signal
+import sys
 
 # What libtpu otherwise asks the machine or its metadata server, answered for a machine without a TPU; no log files, no
 # lock against a second process. On a machine with a TPU these would switch off the detection of its cluster.
@@ -29,6 +31,15 @@ def keep_freed_memory() -> None:
     return
   for parameter, value in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 256 << 20)):
     mallopt(parameter, value)
+
+
+def die_with(parent: int) -> None:
+  """SIGKILL for this process when the one of that number, its parent, ends, however it ends (Linux)."""
+  if sys.platform == 'linux':
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+  if os.getppid() != parent:  # it ended before
+    sys.exit(1)
 
 
 def hush_absent_tpu() -> None:

@@ -1,30 +1,18 @@
 """Runs of the command line to be stopped, killed and damaged, and what they leave."""
 
-import os
 import pathlib
 import subprocess
-import sys
 import time
 
-import numpy as np
+import command_line
 
-from vit_jax import checkpoint, records
+from vit_jax import records
 
-ROOT = pathlib.Path(__file__).parents[2]
-RECIPE = '''
-from vit_jax import config
-
-def get_config():
-  c = config.defaults('vit')
-  c.model.patch_size, c.model.pool = 4, 'gap'
-  c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 1, 32, 2
-  c.data.augment.crop, c.data.augment.crop_padding, c.data.augment.mixup = 'pad', 1, 0.2
-  c.data.batch_size, c.model.dropout = 32, 0.1
-  c.optimizer.ema_decay = 0.9
-  c.train.steps = 400
-  c.evaluate.every, c.system.log_every, c.system.save_every = 50, 7, 20
-  return c
-'''
+RECIPE = command_line.recipe(
+    'c.model.depth, c.model.dropout = 1, 0.1',
+    "c.data.augment.crop, c.data.augment.crop_padding, c.data.augment.mixup = 'pad', 1, 0.2",
+    'c.optimizer.ema_decay = 0.9', 'c.train.steps = 400',
+    'c.evaluate.every, c.system.log_every, c.system.save_every = 50, 7, 20')
 
 
 class Faults:
@@ -33,15 +21,15 @@ class Faults:
   def __init__(self, folder: pathlib.Path):
     self.recipe = folder / 'recipe.py'
     self.recipe.write_text(RECIPE)
-    self._environment = os.environ | {
-        'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled'),
+    self._environment = command_line.ON_CPU | {
+        'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled'),
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0', 'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0'}
 
   def start(self, workdir, *flags, cached=True, **popen):
     """A run in the background; its output is a pipe of lines."""
-    command = [sys.executable, '-m', 'vit_jax.main', f'--config={self.recipe}', f'--workdir={workdir}', *flags]
+    command = command_line.command('main', f'--config={self.recipe}', f'--workdir={workdir}', *flags)
     environment = self._environment if cached else self._environment | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+    return subprocess.Popen(command, cwd=command_line.ROOT, env=environment, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, **popen)
 
   def run(self, workdir, *flags):
@@ -65,9 +53,4 @@ def events(workdir, name):
 
 def end(workdir):
   """(metrics.jsonl, {name: bytes of the array} of the final checkpoint)."""
-  import jax
-  from orbax import checkpoint as ocp
-  path = workdir / checkpoint.FOLDER / str(records.saved_steps(workdir)[-1]) / 'state'
-  tree = ocp.StandardCheckpointer().restore(path.absolute())
-  arrays = {jax.tree_util.keystr(p): np.asarray(a).tobytes() for p, a in jax.tree_util.tree_leaves_with_path(tree)}
-  return (workdir / records.METRICS).read_bytes(), arrays
+  return (workdir / records.METRICS).read_bytes(), command_line.final_arrays(workdir)

@@ -1,7 +1,6 @@
 """Several real processes on this machine (gloo), beside one."""
 
 import os
-import pathlib
 import shutil
 import signal
 import socket
@@ -9,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import command_line
 import numpy as np
 import pytest
 
@@ -17,21 +17,9 @@ from vit_jax.errors import UserError
 from vit_jax.launch import task
 from vit_jax.parallel import processes
 
-ROOT = pathlib.Path(__file__).parents[2]
 DEVICES = 4  # of all processes together
-RECIPE = '''
-from vit_jax import config
-
-def get_config():
-  c = config.defaults('vit')
-  c.model.patch_size, c.model.pool = 4, 'gap'
-  c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 2, 32, 2
-  c.data.augment.crop, c.data.augment.mixup = 'inception', 0.2
-  c.data.batch_size, c.model.dropout = 32, 0.1
-  c.train.steps = 30
-  c.evaluate.every, c.system.log_every, c.system.save_every = 10, 1, 10
-  return c
-'''
+LINES = ("c.data.augment.crop, c.data.augment.mixup = 'inception', 0.2", 'c.model.dropout, c.train.steps = 0.1, 30',
+         'c.evaluate.every, c.system.log_every, c.system.save_every = 10, 1, 10')
 # What each process reads: the rows that it owns, and their pictures.
 READ = '''
 import sys
@@ -64,9 +52,9 @@ def _port():
 def _start(count, command):
   """`count` processes with DEVICES devices in all; `command` gives the words after python for (address, index)."""
   address = f'127.0.0.1:{_port()}'
-  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(DEVICES // count)}
-  return [subprocess.Popen([sys.executable, *command(address, index)], cwd=ROOT, env=environment, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE) for index in range(count)]
+  environment = command_line.ON_CPU | {'JAX_NUM_CPU_DEVICES': str(DEVICES // count)}
+  return [subprocess.Popen([sys.executable, *command(address, index)], cwd=command_line.ROOT, env=environment,
+                           text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for index in range(count)]
 
 
 def _finish(started):
@@ -88,7 +76,7 @@ def _train(recipe, workdir, count, *flags):
 @pytest.fixture(name='recipe', scope='module')
 def _recipe(tmp_path_factory):
   path = tmp_path_factory.mktemp('recipe') / 'tiny.py'
-  path.write_text(RECIPE)
+  path.write_text(command_line.recipe(*LINES))
   return path
 
 
@@ -122,10 +110,10 @@ def test_many_processes_train_as_one(recipe, alone, tmp_path, count, mesh):
   assert codes == [0] and 'resumed at step 30' in outputs[0][0], outputs
 
 
-@pytest.mark.parametrize('count, mesh', [(2, ''), (4, 'c.system.mesh.preset = "fsdp_tp"')])
+@pytest.mark.parametrize('count, mesh', [(2, ()), (4, ('c.system.mesh.preset = "fsdp_tp"',))])
 def test_their_batches_are_those_of_one(tmp_path, count, mesh):
   recipe = tmp_path / 'recipe.py'
-  recipe.write_text(RECIPE.replace('  return c', f'  {mesh or "pass"}\n  return c'))
+  recipe.write_text(command_line.recipe(*LINES, *mesh))
 
   def read(n):
     out = tmp_path / str(n)

@@ -1,16 +1,9 @@
+"""Sweep files for the tests."""
+
+import command_line
 import pytest
 
-RECIPE = '''
-from vit_jax import config
-
-def get_config():
-  c = config.defaults('vit')
-  c.model.patch_size, c.model.pool = 4, 'gap'
-  c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 1, 32, 8
-  c.data.batch_size = 32
-  c.train.epochs = 2
-  return c
-'''
+RECIPE = command_line.recipe('c.model.depth, c.model.num_heads = 1, 8', 'c.train.epochs = 2')
 
 
 @pytest.fixture

@@ -4,25 +4,18 @@ It is started by `compiler`, in an environment of its own; its argument is the p
 """
 
 import json
-import os
 import re
 import sys
-import threading
 import time
 from importlib import metadata
 
+from vit_jax import host
+
 
 def main() -> None:
-  threading.Thread(target=_leave_with, args=(int(sys.argv[1]),), daemon=True).start()
+  host.die_with(int(sys.argv[1]))
   request = json.load(sys.stdin)
   print(json.dumps(answer(request)), flush=True)
-
-
-def _leave_with(parent):
-  """Ends this process when the one that asked is gone: a killed `plan` leaves no compiler behind."""
-  while os.getppid() == parent:
-    time.sleep(1)
-  os._exit(1)
 
 
 def answer(request: dict) -> dict:
