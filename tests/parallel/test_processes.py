@@ -58,7 +58,7 @@ def _start(count, command):
 
 
 def _finish(started):
-  outputs = [process.communicate(timeout=240) for process in started]
+  outputs = [process.communicate(timeout=600) for process in started]
   return [process.returncode for process in started], outputs
 
 
