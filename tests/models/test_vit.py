@@ -9,7 +9,7 @@ from vit_jax.models import PureModel, vit
 
 SMALL = dict(patch_size=4, width=32, depth=3, mlp_dim=48, num_heads=4)
 SHAPE = (16, 24, 3)  # rectangular
-POOLS, POSITIONS = ('cls', 'gap', 'map'), ('learned', 'sincos2d', 'rope2d', 'none')
+POOLS, POSITIONS = ('cls', 'gap', 'map'), ('learned', 'sincos2d', 'rope2d', 'relative', 'none')
 
 
 def _model(execution=Execution(), **changes):
@@ -27,17 +27,22 @@ def _images(batch=2):
   return jax.random.normal(jax.random.key(9), (batch, *SHAPE))
 
 
-@pytest.mark.parametrize('pool', POOLS)
-@pytest.mark.parametrize('position', POSITIONS)
-def test_every_gradient_leaf_is_finite_and_non_zero(pool, position):
-  model = _model(pool=pool, pos_embed=position, layer_scale=0.1)
+VARIANTS = [*(dict(pool=pool, pos_embed=position) for pool in POOLS for position in POSITIONS),
+            dict(attention='local', attention_radius=2, pos_embed='rope2d'), dict(attention='linear', pool='gap'),
+            dict(attention='local', attention_radius=1, pool='gap', global_tokens=2), dict(head_dim=12, num_heads=3),
+            dict(stem='resnet', stem_depths=(2,), stem_width=8), dict(stem='resnet', stem_depths=(1, 2), patch_size=8)]
+
+
+@pytest.mark.parametrize('changes', VARIANTS, ids=str)
+def test_every_gradient_leaf_is_finite_and_non_zero(changes):
+  model = _model(**changes, layer_scale=0.1)
   weights = jax.random.normal(jax.random.key(2), (2, 7))
   grads = jax.jit(jax.grad(lambda p: jnp.sum(model.apply(p, {}, _images())[0] * weights)))(_random(model))
   for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
     name = jax.tree_util.keystr(path)
     assert np.isfinite(leaf).all(), name
     parts = [leaf]
-    if 'qkv' in name and 'bias' in name:
+    if 'qkv' in name and 'bias' in name and changes.get('attention') != 'linear':
       parts = [leaf[:, :, 0], leaf[:, :, 2]]  # softmax does not see the keys' bias
     assert all(np.abs(part).max() > 1e-7 for part in parts), name
 
@@ -82,6 +87,38 @@ def test_only_position_embeddings_tell_patches_apart(position):
   pooled = lambda x: model.apply(params, {}, x)[1]['pre_logits']
   difference = np.abs(pooled(images) - pooled(moved)).max()
   assert difference < 1e-5 if position == 'none' else difference > 1e-3
+
+
+def test_relative_biases_are_added_to_the_logits_of_patches():
+  """Against the bias written out place by place: [h, w, h, w], CLS has none."""
+  params, captured = _random(model := _model(pos_embed='relative', depth=1)), ('attention',)
+  with_bias = np.log(model.apply(params, {}, _images(), capture=captured)[1]['attention'][0])
+  table = params['encoder']['blocks']['attention'].pop('bias_table')[0]  # [7 * 11, H]
+  without = np.log(_model(pos_embed='none', depth=1).apply(params, {}, _images(), capture=captured)[1]['attention'][0])
+  bias = np.zeros((4, 25, 25), np.float32)
+  for i in range(24):
+    for j in range(24):
+      down, right = i // 6 - j // 6, i % 6 - j % 6
+      bias[:, 1 + i, 1 + j] = table[(down + 3) * 11 + right + 5]
+  centred = lambda x: x - x.mean(-1, keepdims=True)
+  np.testing.assert_allclose(centred(with_bias), centred(without + bias), rtol=0, atol=1e-4)
+
+
+def test_attention_without_weights_says_so():
+  for attention in ('local', 'linear'):
+    model = _model(attention=attention)
+    with pytest.raises(UserError, match=f'model.attention={attention} never makes'):
+      model.apply(_random(model), {}, _images(), capture=('attention',))
+
+
+def test_global_tokens_are_not_pooled():
+  """The mean over patches leaves them out, so that without attention they change nothing."""
+  model = _model(pool='gap', global_tokens=2, depth=1)
+  params = _random(model)
+  params['encoder']['blocks']['attention']['out'] = jax.tree.map(
+      jnp.zeros_like, params['encoder']['blocks']['attention']['out'])
+  other = params | {'global_tokens': params['global_tokens'] + 1}
+  np.testing.assert_allclose(model.apply(params, {}, _images())[0], model.apply(other, {}, _images())[0], rtol=1e-6)
 
 
 def test_rope_depends_on_relative_places_only():
@@ -167,6 +204,13 @@ def test_stochastic_depth_drops_whole_branches_and_keeps_the_mean():
     (dict(width=30, num_heads=2, pos_embed='sincos2d'), 'multiple of 4'),
     (dict(num_heads=16, pos_embed='rope2d'), 'multiple of 4 per head'),
     (dict(depth=0), r'model\.depth=0'),
+    (dict(head_dim=0), r'model\.head_dim=0: must be at least 1'),
+    (dict(attention_radius=0), r'model\.attention_radius=0'),
+    (dict(attention='linear', pos_embed='relative'), 'attention=full only, not of linear'),
+    (dict(attention='linear', base_head_dim=8), r'model\.base_head_dim=8: attention=linear has no logits'),
+    (dict(stem='resnet'), r'model\.patch_size=4: 4 stages .* 32 x 32 pixels: set 32'),
+    (dict(stem='resnet', stem_width=48), r'model\.stem_width=48: .* a multiple of 32'),
+    (dict(stem='resnet', stem_depths=(2, 0)), r'model\.stem_depths=\(2, 0\)'),
     (dict(dropout=1.0), r'model\.dropout=1\.0'),
 ])
 def test_shapes_that_cannot_be_built(changes, message):
@@ -174,7 +218,7 @@ def test_shapes_that_cannot_be_built(changes, message):
     _model(**changes)
 
 
-@pytest.mark.parametrize('name', ['B/x', 'B16', 'Q/16'])
+@pytest.mark.parametrize('name', ['B/x', 'B16', 'Q/16', 'R50+B/32'])
 def test_unknown_sizes(name):
-  with pytest.raises(UserError, match='want SIZE/PATCH'):
+  with pytest.raises(UserError, match='want SIZE/PATCH|no such published hybrid'):
     vit.size(name)

@@ -28,6 +28,8 @@ NOISE = (('dropout', 0.1), ('drop_path', 0.2))
 VARIANTS = {
     'plain': ('jit', (('pos_embed', 'rope2d'), *NOISE), (), 1),
     'scanned': ('shard_map', (('pos_embed', 'rope2d'), *NOISE), (('remat', 'dots'),), 4),
+    'relative': ('shard_map', (('pos_embed', 'relative'), ('pool', 'gap')), (), 1),
+    'local': ('shard_map', (('attention', 'local'), ('attention_radius', 1)), (), 1),
     'unrolled': ('shard_map', (('pool', 'map'), ('pos_embed', 'sincos2d'), *NOISE),
                  (('scan', False), ('remat', 'full')), 1),
 }
@@ -37,6 +39,9 @@ VIT = dict(patch_size=2, width=32, depth=2, mlp_dim=64, num_heads=8, pool='cls',
 # Other shapes, on a mesh: (family, its fields, mesh, micro-batches).
 FAMILIES = {
     'vit-conv_stem': ('vit', VIT | dict(stem='conv'), (2, 2, 2), 1),
+    'vit-hybrid': ('vit', VIT | dict(stem='resnet', stem_depths=(1,), stem_width=16, patch_size=4), (2, 2, 2), 1),
+    'vit-local': ('vit', VIT | dict(attention='local', attention_radius=1, global_tokens=2), (2, 2, 2), 1),
+    'vit-linear': ('vit', VIT | dict(attention='linear', head_dim=2), (2, 2, 2), 2),
     'deit': ('deit', dict(patch_size=2, width=32, depth=2, mlp_dim=64, num_heads=8), (2, 2, 2), 1),
     'swin': ('swin', dict(width=16, depths=(2, 2), num_heads=(2, 4), window_size=3, patch_size=2, drop_path=0.2),
              (2, 2, 2), 1),
@@ -85,11 +90,11 @@ def _train(sizes, blocks='jit', model=(), execution=(), microbatches=1, family='
 def _random_state(run):
   """A state with every parameter random and all else zero, made without compiling anything."""
   hparams, rng = state.hparams(run.config.optimizer, 0), np.random.default_rng(0)
-  shapes = jax.eval_shape(lambda: state.init(run.model, run.config, hparams))
+  shapes = state.shapes(run.model, run.config)
   zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
   params = jax.tree.map(lambda s: rng.normal(0, 0.2, s.shape).astype(np.float32), shapes.params)
   return jax.device_put(zeros._replace(params=params, hparams=hparams),
-                        state.shardings(run.model, run.config, run.mesh))
+                        state.placed(run.model, shapes, run.mesh))
 
 
 def _assert_equal(a, b, drift=1e-5):

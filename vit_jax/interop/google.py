@@ -79,7 +79,8 @@ def write(weights: Weights) -> dict[str, np.ndarray]:
   """{name of theirs: array}, as `read` reads it. Raises UserError for what is no ViT of their code."""
   c = weights.config
   if weights.family != 'vit' or c.stem != 'patch' or c.pos_embed != 'learned' or c.pool == 'map' or (
-      c.layer_scale is not None or not c.qkv_bias or c.gelu != 'tanh' or c.epsilon != 1e-6):
+      c.head_dim or c.attention != 'full' or c.global_tokens or c.layer_scale is not None or not c.qkv_bias or
+      c.gelu != 'tanh' or c.epsilon != 1e-6):
     raise UserError(f'{weights.source}: no ViT that the original code has (learned positions, gelu=tanh, '
                     'epsilon=1e-6, no layer scale)')
   return layout.write(weights, _rules())

@@ -271,8 +271,10 @@ def _arguments(weights, form) -> tuple[str, dict[str, Any]]:
   c, image = weights.config, {'img_size': list(weights.preprocessing.size)}
   refuse = lambda what: UserError(f'{weights.source}: {what} cannot be told to timm; try --to=bundle')
   if weights.family in ('vit', 'deit'):
-    if c.stem != 'patch' or c.pos_embed not in ('learned', 'none') or c.base_head_dim or c.epsilon != 1e-6:
-      raise refuse(f'stem={c.stem}, pos_embed={c.pos_embed}, base_head_dim={c.base_head_dim}, epsilon={c.epsilon}')
+    if (c.stem != 'patch' or c.pos_embed not in ('learned', 'none') or c.base_head_dim or c.head_dim or
+        c.attention != 'full' or c.global_tokens or c.epsilon != 1e-6):
+      raise refuse(f'stem={c.stem}, pos_embed={c.pos_embed}, base_head_dim={c.base_head_dim}, head_dim={c.head_dim}, '
+                   f'attention={c.attention}, global_tokens={c.global_tokens}, epsilon={c.epsilon}')
     own = {'patch_size': c.patch_size, 'embed_dim': c.width, 'depth': c.depth, 'num_heads': c.num_heads,
            'mlp_ratio': c.mlp_dim / c.width, 'qkv_bias': c.qkv_bias, 'init_values': c.layer_scale}
     if weights.family == 'vit':

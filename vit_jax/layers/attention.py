@@ -1,6 +1,7 @@
 """Multi-head self-attention and attention pooling."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from vit_jax.layers import pos_embed
-from vit_jax.layers.dense import Dense, parameter, xavier_uniform
+from vit_jax.layers.dense import Dense, Initializer, parameter, xavier_uniform
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
 from vit_jax.parallel.mesh import constrain
@@ -43,23 +44,32 @@ def attend(q_BTHK, k_BSHK, v_BSHK, base_head_dim: int | None = None, bias_WHTS=N
 class SelfAttention(nnx.Module):
   """Queries, keys and values from one fused kernel [D, H, 3, K], attention, and the output projection."""
 
-  def __init__(self, width: int, num_heads: int, *, rngs: nnx.Rngs, qkv_bias: bool = True,
-               base_head_dim: int | None = None, dtype=jnp.float32):
-    head_dim, self.base_head_dim = width // num_heads, base_head_dim
+  def __init__(self, width: int, num_heads: int, *, rngs: nnx.Rngs, head_dim: int | None = None, qkv_bias: bool = True,
+               base_head_dim: int | None = None, relative_grid: tuple[int, int] | None = None,
+               kernel_init: Initializer = xavier_uniform, dtype=jnp.float32):
+    """`head_dim` is width / num_heads unless it is given; with `relative_grid` each head learns relative biases."""
+    head_dim, self.base_head_dim = head_dim or width // num_heads, base_head_dim
     self.qkv = Dense((width,), (num_heads, 3, head_dim), ('embed', 'heads', None, None), rngs=rngs,
-                     fan_out=width, use_bias=qkv_bias, dtype=dtype)
+                     apart=-2, kernel_init=kernel_init, use_bias=qkv_bias, dtype=dtype)
     self.out = Dense((num_heads, head_dim), (width,), ('heads', None, 'embed'), rngs=rngs, ends_branch=True,
-                     dtype=dtype)
+                     kernel_init=kernel_init, dtype=dtype)
+    self.relative_grid = relative_grid
+    self.bias_table = pos_embed.relative_table(relative_grid, num_heads, rngs=rngs) if relative_grid else None
 
-  def __call__(self, x_BTD: jax.Array, rope_angles: np.ndarray | None = None,
-               bias_WHTT: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+  def __call__(self, x_BTD: jax.Array, rope_angles: np.ndarray | None = None, bias_WHTT: jax.Array | None = None,
+               attend_by: Callable | None = None) -> tuple[jax.Array, jax.Array | None]:
     """[B, T, D] -> [B, T, D] and the attention weights [B, H, T, T].
 
-    Queries and keys are turned where angles are given; a bias is added to the logits as in `attend`.
+    Queries and keys are turned where angles are given; a bias is added to the logits as in `attend`. In the place of
+    softmax attention over all tokens stands `attend_by`, (q, k, v) -> y [B, T, H, K], where it is given: no weights.
     """
     q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(constrain(self.qkv(x_BTD), 'batch', None, 'heads'), 3, 0)
     if rope_angles is not None:
       q_BTHK, k_BTHK = (pos_embed.rotate(t, rope_angles) for t in (q_BTHK, k_BTHK))
+    if attend_by is not None:
+      return self.out(attend_by(q_BTHK, k_BTHK, v_BTHK)), None
+    if self.bias_table is not None:
+      bias_WHTT = pos_embed.relative_bias(self.bias_table[...], self.relative_grid, x_BTD.shape[1])[None]
     y_BTHK, weights_BHTS = attend(q_BTHK, k_BTHK, v_BTHK, self.base_head_dim, bias_WHTT)
     return self.out(y_BTHK), weights_BHTS
 
@@ -67,21 +77,22 @@ class SelfAttention(nnx.Module):
 class AttentionPool(nnx.Module):
   """Multi-head attention pooling with one learned query (MAP: Lee et al. 2019; Zhai et al. 2022, sec. 3.2)."""
 
-  def __init__(self, width: int, mlp_dim: int, num_heads: int, *, rngs: nnx.Rngs, base_head_dim: int | None = None,
-               dtype=jnp.float32, gelu='exact', epsilon: float = 1e-6):
-    head_dim, self.base_head_dim = width // num_heads, base_head_dim
+  def __init__(self, width: int, mlp_dim: int, num_heads: int, *, rngs: nnx.Rngs, head_dim: int | None = None,
+               base_head_dim: int | None = None, dtype=jnp.float32, gelu='exact', epsilon: float = 1e-6):
+    head_dim, self.base_head_dim = head_dim or width // num_heads, base_head_dim
     self.probe = parameter(xavier_uniform(rngs.params(), (1, width), 1, width), (None, 'embed'), 'input',
                            init_power=-0.5)
     self.query = Dense((width,), (num_heads, head_dim), ('embed', 'heads', None), rngs=rngs, dtype=dtype)
     self.key_value = Dense((width,), (num_heads, 2, head_dim), ('embed', 'heads', None, None), rngs=rngs,
-                           fan_out=width, dtype=dtype)
+                           apart=-2, dtype=dtype)
     self.out = Dense((num_heads, head_dim), (width,), ('heads', None, 'embed'), rngs=rngs, dtype=dtype)
     self.norm = LayerNorm(width, dtype=dtype, epsilon=epsilon)
     self.mlp = Mlp(width, mlp_dim, rngs=rngs, dtype=dtype, gelu=gelu)
 
-  def __call__(self, x_BTD: jax.Array) -> jax.Array:
-    """[B, T, D] -> [B, D]."""
+  def __call__(self, x_BTD: jax.Array, bias_BT: jax.Array | None = None) -> jax.Array:
+    """[B, T, D] -> [B, D]; a bias is added to the logits of each token."""
     probe_B1D = jnp.broadcast_to(self.probe[...][None], (x_BTD.shape[0], 1, x_BTD.shape[2]))
     k_BTHK, v_BTHK = jnp.moveaxis(self.key_value(x_BTD), 3, 0)
-    x_B1D = self.out(attend(self.query(probe_B1D), k_BTHK, v_BTHK, self.base_head_dim)[0])
+    bias_B11T = None if bias_BT is None else bias_BT[:, None, None]
+    x_B1D = self.out(attend(self.query(probe_B1D), k_BTHK, v_BTHK, self.base_head_dim, bias_B11T)[0])
     return (x_B1D + self.mlp(self.norm(x_B1D)))[:, 0]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.layers.dense import Initializer, lecun_normal, parameter
+from vit_jax.layers.dense import Initializer, init_power, lecun_normal, parameter
 from vit_jax.parallel import mesh as mesh_lib
 
 
@@ -38,8 +38,12 @@ class Conv(nnx.Module):
     self.axes = (None, None, None, axis)
     fan_in, fan_out = math.prod(shape[:3]), kernel_size**2 * out_channels
     self.kernel = parameter(kernel_init(rngs.params(), shape, fan_in, fan_out), self.axes, role, fan_in=fan_in,
-                            init_power=0.0 if role == 'input' else -0.5)
+                            init_power=init_power(role, kernel_init), rows=3 if groups == 1 else 0)
     self.bias = parameter(jnp.zeros(out_channels, jnp.float32), (axis,), role) if use_bias else None
+
+  def weights(self) -> jax.Array:
+    """What is convolved with, in float32."""
+    return self.kernel[...]
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
     """[B, H, W, C_in] -> [B, H', W', C_out] in `dtype`."""
@@ -48,5 +52,5 @@ class Conv(nnx.Module):
         feature_group_count=self.groups, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
     if self.groups > 1:
       convolve = mesh_lib.by_rows(convolve)
-    y_BHWC = convolve(x_BHWC.astype(self.dtype), mesh_lib.gathered(self.kernel[...].astype(self.dtype), self.axes))
+    y_BHWC = convolve(x_BHWC.astype(self.dtype), mesh_lib.gathered(self.weights().astype(self.dtype), self.axes))
     return y_BHWC if self.bias is None else y_BHWC + self.bias[...].astype(self.dtype)[None, None, None]

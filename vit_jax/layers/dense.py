@@ -26,6 +26,18 @@ def lecun_normal(key, shape, fan_in, fan_out):
   return jax.random.truncated_normal(key, -2, 2, shape, jnp.float32) * std
 
 
+def normal_002(key, shape, fan_in, fan_out):
+  """N(0, 0.02^2), whatever the fans: Swin's and ConvNeXt's kernels (their code cuts it off at +-2, so nowhere)."""
+  del fan_in, fan_out
+  return 0.02 * jax.random.normal(key, shape, jnp.float32)
+
+
+def init_power(role: str, kernel_init: Initializer) -> float:
+  """The initial deviation goes as width to this power: all initialisers here but one go as 1 / sqrt(fan), and an
+  input map's fan does not grow with the width."""
+  return 0.0 if role == 'input' or kernel_init is normal_002 else -0.5
+
+
 def zeros(key, shape, fan_in, fan_out):
   """The logits head: all classes equal at the start (Dosovitskiy et al. 2021, D.1, for fine-tuning; big_vision)."""
   del key, fan_in, fan_out
@@ -38,7 +50,7 @@ def tiny_normal(key, shape):
 
 
 def parameter(value: jax.Array, axes: Sequence[str | None], role: str = 'hidden', *, fan_in: int = 0,
-              init_power: float = 0.0, ends_branch: bool = False) -> nnx.Param:
+              init_power: float = 0.0, ends_branch: bool = False, rows: int = 0, apart: int | None = None) -> nnx.Param:
   """A parameter with one logical axis name per dimension and its place in the network.
 
   What is declared here is of one layer: a stack adds an axis to `axes` and leaves the rest as it is. A parametrisation
@@ -52,10 +64,12 @@ def parameter(value: jax.Array, axes: Sequence[str | None], role: str = 'hidden'
     fan_in: the inputs that each output sums over; 0 for what is no map (biases, norms, embeddings).
     init_power: the initial deviation goes as width ** init_power.
     ends_branch: a residual branch's output is linear in it (its last kernel and bias).
+    rows: so many leading axes are summed over: a matrix of them by the others. 0: it is no matrix.
+    apart: the axis, counted from the last (-1), that lists several matrices.
   """
   assert len(axes) == value.ndim, (axes, value.shape)
   return nnx.Param(value, out_sharding=tuple(axes), role=role, fan_in=fan_in, init_power=init_power,
-                   ends_branch=ends_branch)
+                   ends_branch=ends_branch, rows=rows, apart=apart)
 
 
 class Dense(nnx.Module):
@@ -66,20 +80,19 @@ class Dense(nnx.Module):
   arrays in tiles, and flattening a number of tokens that these do not divide copies the array. Of `in_shape` and
   `out_shape` only the first dimension may be split over a mesh, so that flattening those moves no data.
 
-  Fans are given, not guessed from the shape: a fused qkv kernel [D, H, 3, K] is three maps of fan_out H*K each.
+  A fused qkv kernel [D, H, 3, K] is three maps of fan_out H*K each, which the axis `apart` = -2 of `out_shape` lists.
   """
 
   def __init__(self, in_shape: Sequence[int], out_shape: Sequence[int], axes: Sequence[str | None], *, rngs: nnx.Rngs,
-               role: str = 'hidden', fan_out: int | None = None, kernel_init: Initializer = xavier_uniform,
+               role: str = 'hidden', apart: int | None = None, kernel_init: Initializer = xavier_uniform,
                bias_init: Callable | None = None, use_bias: bool = True, ends_branch: bool = False,
                dtype=jnp.float32):
     self.in_shape, self.out_shape, self.dtype = tuple(in_shape), tuple(out_shape), dtype
     self.axes = tuple(axes)
-    fan_in, fan_out = math.prod(in_shape), fan_out or math.prod(out_shape)
+    fan_in, fan_out = math.prod(in_shape), math.prod(out_shape) // (self.out_shape[apart] if apart else 1)
     kernel = kernel_init(rngs.params(), self.in_shape + self.out_shape, fan_in, fan_out)
-    # All initialisers here go as 1 / sqrt(fan), and an input map's fan does not grow with the width.
-    self.kernel = parameter(kernel, axes, role, fan_in=fan_in, init_power=0.0 if role == 'input' else -0.5,
-                            ends_branch=ends_branch)
+    self.kernel = parameter(kernel, axes, role, fan_in=fan_in, init_power=init_power(role, kernel_init),
+                            ends_branch=ends_branch, rows=len(self.in_shape), apart=apart)
     bias = bias_init(rngs.params(), self.out_shape) if bias_init else jnp.zeros(self.out_shape, jnp.float32)
     self.bias = parameter(bias, axes[len(in_shape):], role, ends_branch=ends_branch) if use_bias else None
 

@@ -1,13 +1,14 @@
 """The encoder's two-layer GELU MLP."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.layers import noise
-from vit_jax.layers.dense import Dense, tiny_normal
+from vit_jax.layers.dense import Dense, Initializer, tiny_normal, xavier_uniform
 from vit_jax.parallel.mesh import constrain
 
 
@@ -40,10 +41,10 @@ class Mlp(nnx.Module):
   """D -> F -> D with GELU (Hendrycks & Gimpel 2016) between; `gelu` is 'exact' (erf) or 'tanh' (approximation)."""
 
   def __init__(self, width: int, mlp_dim: int, *, rngs: nnx.Rngs, dropout: float = 0.0, gelu: str = 'exact',
-               dtype=jnp.float32):
-    self.up = Dense((width,), (mlp_dim,), ('embed', 'mlp'), rngs=rngs, bias_init=tiny_normal, dtype=dtype)
-    self.down = Dense((mlp_dim,), (width,), ('mlp', 'embed'), rngs=rngs, bias_init=tiny_normal, ends_branch=True,
-                      dtype=dtype)
+               kernel_init: Initializer = xavier_uniform, bias_init: Callable | None = tiny_normal, dtype=jnp.float32):
+    init = dict(kernel_init=kernel_init, bias_init=bias_init)
+    self.up = Dense((width,), (mlp_dim,), ('embed', 'mlp'), rngs=rngs, dtype=dtype, **init)
+    self.down = Dense((mlp_dim,), (width,), ('mlp', 'embed'), rngs=rngs, ends_branch=True, dtype=dtype, **init)
     self.dropout, self.approximate = dropout, gelu == 'tanh'
 
   def __call__(self, x_BTD: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Normalisation: over the channels of a place (layer norm), or over the batch and its places (batch norm)."""
+"""Normalisation: over the channels of a place (layer norm), or also over places (group) and the batch (batch)."""
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,27 @@ class LayerNorm(nnx.Module):
     x = x - x.mean(axis=-1, keepdims=True)
     x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
     return (x * self.scale[...].reshape(broadcast) + self.bias[...].reshape(broadcast)).astype(self.dtype)
+
+
+class GroupNorm(nnx.Module):
+  """Over the places of an example and the channels of a group (Wu & He 2018): statistics in float32, result in `dtype`.
+
+  32 groups, or one for each of fewer channels.
+  """
+
+  def __init__(self, width: int, *, zero_scale: bool = False, dtype=jnp.float32, epsilon: float = 1e-6):
+    self.scale = parameter(jnp.full(width, 0.0 if zero_scale else 1.0, jnp.float32), ('embed',))
+    self.bias = parameter(jnp.zeros(width, jnp.float32), ('embed',))
+    self.groups, self.dtype, self.epsilon = min(32, width), dtype, epsilon
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[B, .., D] -> [B, .., D]."""
+    grouped = x.astype(jnp.float32).reshape(len(x), -1, self.groups, x.shape[-1] // self.groups)
+    grouped = grouped - grouped.mean(axis=(1, 3), keepdims=True)
+    grouped = grouped * jax.lax.rsqrt(jnp.mean(grouped * grouped, axis=(1, 3), keepdims=True) + self.epsilon)
+    broadcast = (1,) * (x.ndim - 1) + (-1,)
+    normal = grouped.reshape(x.shape) * self.scale[...].reshape(broadcast) + self.bias[...].reshape(broadcast)
+    return normal.astype(self.dtype)
 
 
 class BatchNorm(nnx.Module):

@@ -1,8 +1,13 @@
-"""Where a patch lies: learned, sin-cos and rotary position embeddings of a grid of patches."""
+"""Where a patch lies: sin-cos, rotary and relative position embeddings of a grid of patches."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+
+from vit_jax.layers.dense import normal_002, parameter
 
 
 def sincos2d(grid: tuple[int, int], width: int, temperature: float = 10_000.0) -> np.ndarray:
@@ -34,3 +39,27 @@ def rotate(x_BTHK: jax.Array, angles: np.ndarray) -> jax.Array:
   cos, sin = (f(angles)[None, :, None, :].astype(x.dtype) for f in (np.cos, np.sin))
   a, b = jnp.split(x, 2, axis=-1)
   return jnp.concatenate([plain, jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)], axis=1)
+
+
+@functools.cache
+def relative_index(grid: tuple[int, int]) -> np.ndarray:
+  """[T, T]: which row of the table of (2h - 1)(2w - 1) relative places belongs to a query and a key."""
+  y, x = (places.ravel() for places in np.mgrid[:grid[0], :grid[1]])
+  apart = lambda at, size: at[:, None] - at[None, :] + size - 1
+  return apart(y, grid[0]) * (2 * grid[1] - 1) + apart(x, grid[1])
+
+
+def relative_table(grid: tuple[int, int], num_heads: int, *, rngs: nnx.Rngs) -> nnx.Param:
+  """That table, [(2h - 1)(2w - 1), H]; deviation 0.02 (as in Swin's code)."""
+  shape = ((2 * grid[0] - 1) * (2 * grid[1] - 1), num_heads)
+  return parameter(normal_002(rngs.params(), shape, 0, 0), (None, 'heads'))
+
+
+def relative_bias(table_RH: jax.Array, grid: tuple[int, int], tokens: int | None = None) -> jax.Array:
+  """[H, T, T], added to attention's logits: a learned number for each head and relative place (Liu et al. 2021, eq. 4).
+
+  Of `tokens` the last h*w are the grid's; those before them (CLS) have no place, and no bias.
+  """
+  bias_HTT = jnp.moveaxis(table_RH[relative_index(grid)], 2, 0)
+  before = (tokens or bias_HTT.shape[1]) - bias_HTT.shape[1]
+  return jnp.pad(bias_HTT, ((0, 0), (before, 0), (before, 0))) if before else bias_HTT

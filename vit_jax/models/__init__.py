@@ -66,9 +66,13 @@ class PureModel:
 
     It is the training step that averages them (`training.optimizer.moving_average`).
     """
-    module = nnx.merge(self.graphdef, _filled(self._params, params), _filled(self._stats, stats))
+    module = self.module(params, stats)
     logits_BC, intermediates = module(images_BHWC, keys_B, capture)
     return logits_BC, intermediates, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+  def module(self, params: dict, stats: dict) -> nnx.Module:
+    """The Flax module with these arrays in it."""
+    return nnx.merge(self.graphdef, _filled(self._params, params), _filled(self._stats, stats))
 
   def param_shapes(self) -> dict:
     """ShapeDtypeStructs of the parameters, as a nested plain dict."""

@@ -11,7 +11,7 @@ from flax import nnx
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers import noise
 from vit_jax.layers.conv import Conv
-from vit_jax.layers.dense import Dense, parameter, zeros
+from vit_jax.layers.dense import Dense, normal_002, parameter, zeros
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.stack import Execution, Stack
@@ -73,9 +73,9 @@ class Block(nnx.Module):
   def __init__(self, config: Config, width: int, *, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
     self.conv = Conv(width, width, config.kernel_size, groups=width, use_bias=True, axis='embed', rngs=rngs,
-                     dtype=dtype)
+                     kernel_init=normal_002, dtype=dtype)
     self.norm = LayerNorm(width, dtype=dtype)
-    self.mlp = Mlp(width, 4 * width, rngs=rngs, dtype=dtype)
+    self.mlp = Mlp(width, 4 * width, rngs=rngs, kernel_init=normal_002, bias_init=None, dtype=dtype)
     self.scale = parameter(jnp.full(width, config.layer_scale, jnp.float32), ('embed',))
 
   def __call__(self, x_BHWD: jax.Array, drop_path: jax.Array | None, keys_B: jax.Array | None) -> jax.Array:
@@ -92,7 +92,7 @@ class Patches(nnx.Module):
 
   def __init__(self, in_channels: int, width: int, patch_size: int, *, stem: bool, rngs: nnx.Rngs, dtype=jnp.float32):
     self.conv = Conv(in_channels, width, patch_size, stride=patch_size, padding=0, use_bias=True, axis='embed',
-                     rngs=rngs, role='input' if stem else 'hidden', dtype=dtype)
+                     rngs=rngs, role='input' if stem else 'hidden', kernel_init=normal_002, dtype=dtype)
     self.norm = LayerNorm(width if stem else in_channels, dtype=dtype)
     self.stem = stem
 

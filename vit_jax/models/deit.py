@@ -47,8 +47,9 @@ class DeiT(vit.ViT):
   def _leading_tokens(self):
     return [self.cls, self.distillation]
 
-  def _classify(self, x_BTD):
+  def _classify(self, x_BTD, sizes_BT):
     """Mean logits; both heads' own are told apart by 'class_logits' and 'teacher_logits'."""
+    del sizes_BT  # neither token is ever merged
     class_BC = self.head(x_BTD[:, 0].astype(jnp.float32))
     teacher_BC = self.distillation_head(x_BTD[:, 1].astype(jnp.float32))
     return (class_BC + teacher_BC) / 2, {'pre_logits': x_BTD[:, 0], 'class_logits': class_BC,

@@ -14,12 +14,13 @@ import numpy as np
 from flax import nnx
 
 from vit_jax.errors import UserError, nearest
-from vit_jax.layers import noise
+from vit_jax.layers import noise, pos_embed
 from vit_jax.layers.attention import SelfAttention
-from vit_jax.layers.dense import Dense, lecun_normal, parameter, zeros
+from vit_jax.layers.dense import Dense, lecun_normal, normal_002, zeros
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.stack import Execution, Stack
+from vit_jax.layers.windows import Windows
 from vit_jax.parallel.mesh import constrain
 
 # Liu et al. 2021, sec. 3.3; heads of 32.
@@ -72,47 +73,11 @@ def check(config: Config) -> None:
     raise UserError(f'model.drop_path={config.drop_path}: must be in [0, 1)')
 
 
-@dataclasses.dataclass(frozen=True)
-class Windows:
-  """How a grid of patches is cut into windows."""
-  grid: tuple[int, int]
-  window: tuple[int, int]
-  shift: tuple[int, int] = (0, 0)
-
-  @property
-  def padded(self) -> tuple[int, int]:
-    """The grid, filled up to whole windows."""
-    return tuple(-(-size // window) * window for size, window in zip(self.grid, self.window))
-
-  def split(self, x_BHWD: jax.Array) -> jax.Array:
-    """[B, H, W, D] -> [B N, T, D], the N windows of each picture in row-major order."""
-    (h, w), (a, b) = self.padded, self.window
-    x_BHWD = jnp.pad(x_BHWD, ((0, 0), (0, h - self.grid[0]), (0, w - self.grid[1]), (0, 0)))
-    x_BHWD = jnp.roll(x_BHWD, (-self.shift[0], -self.shift[1]), axis=(1, 2))
-    x = x_BHWD.reshape(-1, h // a, a, w // b, b, x_BHWD.shape[-1])
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, a * b, x_BHWD.shape[-1])
-
-  def join(self, x_NTD: jax.Array) -> jax.Array:
-    """The inverse of `split`."""
-    (h, w), (a, b) = self.padded, self.window
-    x = x_NTD.reshape(-1, h // a, w // b, a, b, x_NTD.shape[-1])
-    x_BHWD = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, h, w, x_NTD.shape[-1])
-    return jnp.roll(x_BHWD, self.shift, axis=(1, 2))[:, :self.grid[0], :self.grid[1]]
-
-
 def windows(grid: tuple[int, int], window_size: int) -> tuple[Windows, Windows]:
   """Plain and shifted windows of a grid. Where one window spans the grid, it is as small as the grid and stays."""
   window = tuple(min(window_size, size) for size in grid)
   shift = tuple(window_size // 2 if size > window_size else 0 for size in grid)
   return Windows(grid, window), Windows(grid, window, shift)
-
-
-@functools.cache
-def relative_index(window: tuple[int, int]) -> np.ndarray:
-  """[T, T]: which row of the table of (2a - 1)(2b - 1) relative places belongs to a query and a key."""
-  y, x = (places.ravel() for places in np.mgrid[:window[0], :window[1]])
-  apart = lambda at, size: at[:, None] - at[None, :] + size - 1
-  return apart(y, window[0]) * (2 * window[1] - 1) + apart(x, window[1])
 
 
 @functools.cache
@@ -138,12 +103,11 @@ class Block(nnx.Module):
   def __init__(self, config: Config, width: int, num_heads: int, window: tuple[int, int], *, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
     self.norm1 = LayerNorm(width, dtype=dtype, epsilon=config.epsilon)
-    self.attention = SelfAttention(width, num_heads, rngs=rngs, base_head_dim=config.base_head_dim, dtype=dtype)
-    places = (2 * window[0] - 1) * (2 * window[1] - 1)
-    table = 0.02 * jax.random.truncated_normal(rngs.params(), -2, 2, (places, num_heads))
-    self.bias_table = parameter(table, (None, 'heads'))
+    self.attention = SelfAttention(width, num_heads, rngs=rngs, base_head_dim=config.base_head_dim,
+                                   kernel_init=normal_002, dtype=dtype)
+    self.bias_table = pos_embed.relative_table(window, num_heads, rngs=rngs)
     self.norm2 = LayerNorm(width, dtype=dtype, epsilon=config.epsilon)
-    self.mlp = Mlp(width, config.mlp_ratio * width, rngs=rngs, dtype=dtype)
+    self.mlp = Mlp(width, config.mlp_ratio * width, rngs=rngs, kernel_init=normal_002, bias_init=None, dtype=dtype)
 
   def __call__(self, x_BHWD: jax.Array, cut: Windows, drop_path: jax.Array | None,
                keys_B: jax.Array | None) -> jax.Array:
@@ -155,7 +119,7 @@ class Block(nnx.Module):
 
   def _bias(self, cut):
     """[N or 1, H, T, T]: the relative position bias of each head, and where patches must not see each other."""
-    bias_HTT = jnp.moveaxis(self.bias_table[...][relative_index(cut.window)], 2, 0)
+    bias_HTT = pos_embed.relative_bias(self.bias_table[...], cut.window)
     mask_NTT = shift_mask(cut)
     return bias_HTT[None] if mask_NTT is None else bias_HTT[None] + mask_NTT[:, None]
 
@@ -182,7 +146,8 @@ class Merge(nnx.Module):
 
   def __init__(self, width: int, *, rngs: nnx.Rngs, dtype=jnp.float32, epsilon: float = 1e-5):
     self.norm = LayerNorm(4 * width, dtype=dtype, epsilon=epsilon)
-    self.proj = Dense((4 * width,), (2 * width,), (None, 'embed'), rngs=rngs, use_bias=False, dtype=dtype)
+    self.proj = Dense((4 * width,), (2 * width,), (None, 'embed'), rngs=rngs, use_bias=False,
+                      kernel_init=normal_002, dtype=dtype)
 
   def __call__(self, x_BHWD: jax.Array) -> jax.Array:
     """[B, H, W, D] -> [B, ceil(H/2), ceil(W/2), 2D]."""

@@ -12,10 +12,12 @@ from flax import nnx
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers import noise, pos_embed
 from vit_jax.layers.attention import AttentionPool, SelfAttention
+from vit_jax.layers.cheaper_attention import linear_attention, local_attention
 from vit_jax.layers.dense import Dense, parameter, zeros
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.patch_embed import ConvStem, PatchEmbed
+from vit_jax.layers.resnet_stem import ResNetStem
 from vit_jax.layers.stack import Execution, Stack
 from vit_jax.parallel import blocks
 
@@ -33,6 +35,14 @@ SIZES = {
 }
 
 
+# Hybrids: what stands before which ViT (Dosovitskiy et al. 2021, sec. 3.1; Steiner et al. 2022, sec. 3.3).
+HYBRIDS = {
+    'R26+S/32': dict(stem='resnet', stem_depths=(2, 2, 2, 2)),
+    'R50+B/16': dict(stem='resnet', stem_depths=(3, 4, 9)),
+    'R50+L/32': dict(stem='resnet', stem_depths=(3, 4, 6, 3)),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
   """A ViT's shape; `size('B/16')` gives the published ones."""
@@ -41,9 +51,18 @@ class Config:
   depth: int = 12
   mlp_dim: int = 768
   num_heads: int = 3
-  stem: Literal['patch', 'conv'] = 'patch'  # a linear map of each patch, or convolutions of stride 2 (Xiao et al. 2021)
+  head_dim: int | None = None  # None: width / num_heads; a pruned model's heads keep the size that they had
+  # A linear map of each patch; convolutions of stride 2 (Xiao et al. 2021); or the stages of a ResNet (sec. 3.1).
+  stem: Literal['patch', 'conv', 'resnet'] = 'patch'
+  stem_depths: tuple[int, ...] = (2, 2, 2, 2)  # stem=resnet: blocks of each stage
+  stem_width: int = 64  # stem=resnet: channels before its stages, which give 4, 8, 16, .. times as many
   pool: Literal['cls', 'gap', 'map'] = 'cls'  # CLS token, mean over patches, or attention pooling
-  pos_embed: Literal['learned', 'sincos2d', 'rope2d', 'none'] = 'learned'
+  pos_embed: Literal['learned', 'sincos2d', 'rope2d', 'relative', 'none'] = 'learned'
+  # full: softmax over all tokens. local: patches at most attention_radius rows and columns away, and what is no patch
+  # (Longformer's, Beltagy et al. 2020). linear: Katharopoulos et al. 2020.
+  attention: Literal['full', 'local', 'linear'] = 'full'
+  attention_radius: int = 3
+  global_tokens: int = 0  # learned tokens beside the patches (registers: Darcet et al. 2024)
   qkv_bias: bool = True
   base_head_dim: int | None = None  # logits scaled as 1/K, equal to 1/sqrt(K) at this K; None: 1/sqrt(K)
   layer_scale: float | None = None  # initial scale of the residual branches (Touvron et al. 2021b); None: no scales
@@ -55,7 +74,11 @@ class Config:
 
 
 def size(name: str) -> dict:
-  """The fields of a published shape: size('B/16') -> dict(width=768, ..., patch_size=16)."""
+  """The fields of a published shape: size('B/16') -> dict(width=768, ..., patch_size=16); size('R26+S/32')."""
+  if '+' in name:
+    if name not in HYBRIDS:
+      raise UserError(f'ViT size {name!r}: no such published hybrid{nearest(name, HYBRIDS)}')
+    return size(name.partition('+')[2]) | HYBRIDS[name]
   variant, slash, patch = name.partition('/')
   if variant not in SIZES or not patch.isdigit():
     raise UserError(f'ViT size {name!r}: want SIZE/PATCH, such as B/16{nearest(variant, SIZES)}')
@@ -66,29 +89,45 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
   """Raises UserError where the shape cannot be built; before anything is compiled."""
   height, width, _ = image_shape
   patch = config.patch_size
-  for name in ('patch_size', 'width', 'depth', 'mlp_dim', 'num_heads'):
+  for name in ('patch_size', 'width', 'depth', 'mlp_dim', 'num_heads', 'attention_radius'):
     if getattr(config, name) < 1:
       raise UserError(f'model.{name}={getattr(config, name)}: must be at least 1')
   for name in ('dropout', 'drop_path'):
     if not 0 <= getattr(config, name) < 1:
       raise UserError(f'model.{name}={getattr(config, name)}: must be in [0, 1)')
+  if config.global_tokens < 0:
+    raise UserError(f'model.global_tokens={config.global_tokens}: must not be negative')
+  if config.attention != 'full' and config.pos_embed == 'relative':
+    raise UserError(f'model.pos_embed=relative: biases logits of attention=full only, not of {config.attention}; '
+                    'rope2d goes with all')
+  if config.attention == 'linear' and config.base_head_dim is not None:
+    raise UserError(f'model.base_head_dim={config.base_head_dim}: attention=linear has no logits that it could scale')
   if config.stem == 'conv':
     _check_conv_stem(config)
+  elif config.stem == 'resnet':
+    _check_resnet_stem(config)
   elif height % patch or width % patch:
     near = [f'({-(-height // patch) * patch}, {-(-width // patch) * patch})']
     if height >= patch and width >= patch:
       near.insert(0, f'({height // patch * patch}, {width // patch * patch})')
     raise UserError(f'model.patch_size={patch} does not divide the image of {height}x{width}: '
                     f'set data.image_size to {" or ".join(near)}, or another patch size')
-  if config.width % config.num_heads:
-    raise UserError(f'model.num_heads={config.num_heads} does not divide model.width={config.width}')
-  if config.base_head_dim is not None and config.base_head_dim < 1:
-    raise UserError(f'model.base_head_dim={config.base_head_dim}: must be at least 1')
+  for name in ('head_dim', 'base_head_dim'):
+    if getattr(config, name) is not None and getattr(config, name) < 1:
+      raise UserError(f'model.{name}={getattr(config, name)}: must be at least 1')
+  if config.head_dim is None and config.width % config.num_heads:
+    raise UserError(f'model.num_heads={config.num_heads} does not divide model.width={config.width}: change one of '
+                    'them, or set model.head_dim')
   if config.pos_embed == 'sincos2d' and config.width % 4:
     raise UserError(f'model.width={config.width}: pos_embed=sincos2d needs a multiple of 4')
-  if config.pos_embed == 'rope2d' and (config.width // config.num_heads) % 4:
-    raise UserError(f'model.width / model.num_heads = {config.width // config.num_heads}: '
-                    'pos_embed=rope2d needs a multiple of 4 per head')
+  if config.pos_embed == 'rope2d' and head_dim(config) % 4:
+    raise UserError(f'heads of {head_dim(config)}: pos_embed=rope2d needs a multiple of 4 per head (model.head_dim, or '
+                    'model.width / model.num_heads)')
+
+
+def head_dim(config: Config) -> int:
+  """K: the size of a head."""
+  return config.head_dim or config.width // config.num_heads
 
 
 def _check_conv_stem(config):
@@ -101,31 +140,47 @@ def _check_conv_stem(config):
                     f'width, so it needs a multiple of {patch // 2}')
 
 
+def _check_resnet_stem(config):
+  if not config.stem_depths or min(*config.stem_depths, config.stem_width) < 1:
+    raise UserError(f'model.stem_depths={config.stem_depths}, model.stem_width={config.stem_width}: stem=resnet needs '
+                    'a stage, and at least 1 in each')
+  if config.stem_width % 32 and config.stem_width > 32:
+    raise UserError(f'model.stem_width={config.stem_width}: stem=resnet normalises 32 groups of channels: give a '
+                    'multiple of 32, or less than that')
+  if config.patch_size != (stride := 2 ** (len(config.stem_depths) + 1)):
+    raise UserError(f'model.patch_size={config.patch_size}: {len(config.stem_depths)} stages of stem=resnet make a '
+                    f'token of {stride} x {stride} pixels: set {stride}, or other model.stem_depths')
+
+
 class EncoderBlock(nnx.Module):
   """Pre-LN: x + attention(norm(x)), then x + MLP(norm(x)) (Dosovitskiy et al. 2021, eqs. 2 and 3)."""
 
-  def __init__(self, config: Config, *, rngs: nnx.Rngs):
+  def __init__(self, config: Config, grid: tuple[int, int], *, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
     self.norm1 = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
-    self.attention = SelfAttention(config.width, config.num_heads, rngs=rngs, qkv_bias=config.qkv_bias,
-                                   base_head_dim=config.base_head_dim, dtype=dtype)
+    self.attention = SelfAttention(config.width, config.num_heads, rngs=rngs, head_dim=config.head_dim,
+                                   qkv_bias=config.qkv_bias, base_head_dim=config.base_head_dim, dtype=dtype,
+                                   relative_grid=grid if config.pos_embed == 'relative' else None)
     self.norm2 = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
     self.mlp = Mlp(config.width, config.mlp_dim, rngs=rngs, dropout=config.dropout, gelu=config.gelu, dtype=dtype)
     scale = lambda: parameter(jnp.full(config.width, config.layer_scale), ('embed',))
     self.scale1, self.scale2 = (None, None) if config.layer_scale is None else (scale(), scale())
     self.dropout = config.dropout
 
-  def __call__(self, x_BTD, drop_path, keys_B, rope_angles, sub_block):
-    """Returns ([B, T, D], attention weights [B, H, T, T]); `sub_block` is that of `parallel.blocks`."""
-    attend = lambda attention, x_BTD, _: attention(x_BTD, rope_angles)
+  def __call__(self, x_BTD, drop_path, keys_B, attend, sub_block):
+    """Returns ([B, T, D], attention weights [B, H, T, T] or None).
+
+    `attend(attention, x_BTD, _)` calls the attention; `sub_block` is that of `parallel.blocks`.
+    """
     y_BTD, weights_BHTT = sub_block(attend, self.attention, self.norm1(x_BTD))
-    x_BTD = x_BTD + self._branch(y_BTD, self.scale1, drop_path, noise.fold(keys_B, 0))
+    x_BTD = x_BTD + self.branch(y_BTD, self.scale1, drop_path, noise.fold(keys_B, 0))
     mix = lambda mlp, x_BTD, keys_B: (mlp(x_BTD, keys_B), None)
     y_BTD, _ = sub_block(mix, self.mlp, self.norm2(x_BTD), noise.fold(keys_B, 1))
-    x_BTD = x_BTD + self._branch(y_BTD, self.scale2, drop_path, noise.fold(keys_B, 2))
+    x_BTD = x_BTD + self.branch(y_BTD, self.scale2, drop_path, noise.fold(keys_B, 2))
     return x_BTD, weights_BHTT
 
-  def _branch(self, y_BTD, scale, drop_path, keys_B):
+  def branch(self, y_BTD, scale, drop_path=None, keys_B=None):
+    """What is added to the residual stream: scaled, and with noise."""
     if scale is not None:
       y_BTD = y_BTD * scale[...].astype(y_BTD.dtype)[None, None, :]
     y_BTD = noise.dropout(y_BTD, self.dropout, noise.fold(keys_B, 0))
@@ -143,21 +198,28 @@ class ViT(nnx.Module):
     self.config, self.execution = config, execution
     self.grid = (-(-height // config.patch_size), -(-width // config.patch_size))
     dtype = jnp.dtype(config.dtype)
-    embed = ConvStem if config.stem == 'conv' else PatchEmbed
-    self.patch_embed = embed(config.patch_size, channels, config.width, rngs=rngs, dtype=dtype)
+    if config.stem == 'resnet':
+      self.patch_embed = ResNetStem(config.stem_depths, config.stem_width, channels, config.width, rngs=rngs,
+                                    dtype=dtype)
+    else:
+      embed = ConvStem if config.stem == 'conv' else PatchEmbed
+      self.patch_embed = embed(config.patch_size, channels, config.width, rngs=rngs, dtype=dtype)
     tokens = self.grid[0] * self.grid[1]
     # Deviation 1/sqrt(D), as big_vision's `learn`. CLS is a learned vector already and gets no second one.
     position = jax.random.normal(rngs.params(), (tokens, config.width)) / config.width**0.5
     learned = config.pos_embed == 'learned'
     self.pos_embed = parameter(position, (None, 'embed'), 'input', init_power=-0.5) if learned else None
     self.cls = parameter(jnp.zeros(config.width), ('embed',), 'input') if config.pool == 'cls' else None
-    self.encoder = Stack(lambda rngs: EncoderBlock(config, rngs=rngs), config.depth, rngs=rngs)
+    self.encoder = Stack(lambda rngs: EncoderBlock(config, self.grid, rngs=rngs), config.depth, rngs=rngs)
     self.norm = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
     self.attention_pool = AttentionPool(
-        config.width, config.mlp_dim, config.num_heads, rngs=rngs, base_head_dim=config.base_head_dim, dtype=dtype,
-        gelu=config.gelu, epsilon=config.epsilon) if config.pool == 'map' else None
+        config.width, config.mlp_dim, config.num_heads, rngs=rngs, head_dim=config.head_dim,
+        base_head_dim=config.base_head_dim, dtype=dtype, gelu=config.gelu,
+        epsilon=config.epsilon) if config.pool == 'map' else None
     self.head = Dense((config.width,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output',
                       kernel_init=zeros)
+    self.global_tokens = parameter(0.02 * jax.random.normal(rngs.params(), (config.global_tokens, config.width)),
+                                   (None, 'embed'), 'input') if config.global_tokens else None
 
   def __call__(self, images_BHWC: jax.Array, keys_B: jax.Array | None = None,
                capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -171,18 +233,26 @@ class ViT(nnx.Module):
 
     Returns:
       Logits [B, C] in float32, and a dict: 'pre_logits' [B, D] and what `capture` names.
+
+    Raises:
+      UserError: 'attention' of an attention without weights.
     """
     c = self.config
-    x_BTD = self._embed(images_BHWC)
+    if 'attention' in capture and c.attention != 'full':
+      raise UserError(f'attention weights were asked for, which model.attention={c.attention} never makes')
+    x_BTD = self.embed(images_BHWC)
     x_BTD = noise.dropout(x_BTD, c.dropout, noise.fold(keys_B, c.depth))
-    rope_angles = pos_embed.rope2d_angles(self.grid, c.width // c.num_heads) if c.pos_embed == 'rope2d' else None
+    rope_angles = pos_embed.rope2d_angles(self.grid, head_dim(c)) if c.pos_embed == 'rope2d' else None
+    attend_by = {'full': None, 'linear': linear_attention, 'local': functools.partial(
+        local_attention, grid=self.grid, radius=c.attention_radius, base_head_dim=c.base_head_dim)}[c.attention]
+    attend = lambda attention, x_BTD, _: attention(x_BTD, rope_angles, attend_by=attend_by)
 
     tokens = x_BTD.shape[1]
     sub_block = functools.partial(blocks.sub_block, tokens=tokens, explicit=self.execution.blocks == 'shard_map')
 
     def call(block, x_BTD, layer):
       keys = noise.fold(keys_B, layer['index'])
-      x_BTD, weights = block(x_BTD, layer.get('drop_path'), keys, rope_angles, sub_block)
+      x_BTD, weights = block(x_BTD, layer.get('drop_path'), keys, attend, sub_block)
       every = {'features': x_BTD[:, :tokens], 'attention': weights}
       return x_BTD, {name: every[name] for name in capture}
 
@@ -190,32 +260,53 @@ class ViT(nnx.Module):
     if c.drop_path:
       layers['drop_path'] = np.linspace(0, c.drop_path, c.depth, dtype=np.float32)
     x_BTD, captured = self.encoder(blocks.split_tokens(x_BTD), layers, call, self.execution)
-    logits_BC, told = self._classify(self.norm(blocks.whole_tokens(x_BTD, tokens)))
+    logits_BC, told = self.classify(blocks.whole_tokens(x_BTD, tokens))
     return logits_BC, {**told, **captured}
 
-  def _embed(self, images_BHWC):
+  @property
+  def leading(self) -> int:
+    """How many tokens stand before the patches."""
+    return len(self._leading_tokens()) + self.config.global_tokens
+
+  def embed(self, images_BHWC: jax.Array) -> jax.Array:
+    """[B, H, W, C] -> [B, T, D]: what the encoder reads."""
     x_BTD = self.patch_embed(images_BHWC)
     position = self.pos_embed[...] if self.pos_embed is not None else None
     if self.config.pos_embed == 'sincos2d':
       position = jnp.asarray(pos_embed.sincos2d(self.grid, self.config.width))
     if position is not None:
       x_BTD = x_BTD + position.astype(x_BTD.dtype)[None]
-    if tokens := self._leading_tokens():
-      tokens_ND = jnp.stack([token[...] for token in tokens]).astype(x_BTD.dtype)
+    tokens = [token[...][None] for token in self._leading_tokens()]
+    if self.global_tokens is not None:
+      tokens.append(self.global_tokens[...])
+    if tokens:
+      tokens_ND = jnp.concatenate(tokens).astype(x_BTD.dtype)
       tokens_BND = jnp.broadcast_to(tokens_ND[None], (x_BTD.shape[0], *tokens_ND.shape))
       x_BTD = jnp.concatenate([tokens_BND, x_BTD], axis=1)
     return x_BTD
 
   def _leading_tokens(self):
-    """The learned tokens [D] in front of the patches."""
+    """The tokens [D] that stand before the patches and the global tokens."""
     return [] if self.cls is None else [self.cls]
 
-  def _classify(self, x_BTD):
-    """(logits [B, C], what to tell of them) from the encoder's normalised output."""
-    x_BD = self._pool(x_BTD)
+  def classify(self, x_BTD: jax.Array, sizes_BT: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """(logits [B, C], {'pre_logits', ..}) from the encoder's output, before its last norm.
+
+    `sizes_BT`: how many tokens each was merged from; None: one.
+    """
+    return self._classify(self.norm(x_BTD), sizes_BT)
+
+  def _classify(self, x_BTD, sizes_BT):
+    x_BD = self._pool(x_BTD, sizes_BT)
     return self.head(x_BD.astype(jnp.float32)), {'pre_logits': x_BD}
 
-  def _pool(self, x_BTD):
+  def _pool(self, x_BTD, sizes_BT):
+    if self.config.pool == 'cls':
+      return x_BTD[:, 0]
     if self.config.pool == 'map':
-      return self.attention_pool(x_BTD)
-    return x_BTD[:, 0] if self.config.pool == 'cls' else x_BTD.mean(axis=1)
+      return self.attention_pool(x_BTD, None if sizes_BT is None else jnp.log(sizes_BT))
+    patches_BTD = x_BTD[:, self.leading:]
+    if sizes_BT is None:
+      return patches_BTD.mean(axis=1)
+    share_BT = sizes_BT[:, self.leading:] / (self.grid[0] * self.grid[1])
+    return jnp.einsum('btd,bt->bd', patches_BTD, share_BT.astype(patches_BTD.dtype))
