@@ -16,9 +16,9 @@ FLOORS = [  # a module imports from lower floors and from its own room
     {'models', 'data'},
     {'interop'},
     {'training'},
-    {'rehearsal', 'sweeps'},
+    {'rehearsal', 'sweeps', 'pruning'},
     {'cli'},
-    {'main', 'plan', 'sweep', 'law', 'predict', 'convert'},
+    {'main', 'plan', 'sweep', 'law', 'predict', 'prune', 'convert'},
 ]
 # Thin programs inside a room: they use how every entry point starts and ends.
 PROGRAMS = {'data/prepare.py'}

@@ -64,6 +64,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
   return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def single_device() -> Mesh:
+  """A mesh of this process's first device."""
+  return make_mesh(MeshConfig(data=1), jax.local_devices()[:1])
+
+
 def mesh_sizes(config: MeshConfig, count: int, what: str) -> tuple[int, ...]:
   """The sizes along AXES with -1 filled in, for `count` devices, which the message calls `what`. Raises as above."""
   config = _filled(config)

@@ -1,0 +1,136 @@
+"""Structured pruning: heads and MLP units that matter least are taken out, and a dense model of the same class is left.
+
+What is told of a unit is what the loss would change by if it were left out, to the first order (Molchanov et al. 2019,
+"Importance estimation for neural network pruning", eq. 8; Michel et al. 2019, "Are sixteen heads really better than
+one?", eq. 2). With a gate z = 1 on each unit's output, that is dL/dz; and as the map that sums over the units (out, or
+down) is linear in them, dL/dz is the sum of w dL/dw over the unit's rows of that map's kernel. Its square is averaged
+over batches: near a minimum its mean over all examples is close to nothing, so the square over a batch of any size
+ranks units as that over single examples does.
+
+Every layer loses as many, so that the layers can still be scanned. Which axes are units is what the parameters' logical
+axes say: `heads` and `mlp`. Those that belong together lie in one module: its queries, keys, values and output map; an
+MLP's up and down.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.data import device, pipeline
+from vit_jax.errors import UserError
+from vit_jax.models import PureModel, vit
+from vit_jax.training import losses
+from vit_jax.training.trained import Trained
+
+FIELDS = {'heads': 'num_heads', 'mlp': 'mlp_dim'}  # logical axis -> the field of the model's config that counts it
+_BATCH = 32
+
+Path = tuple[Any, ...]
+
+
+def prune(source: Trained, shares: dict[str, float],
+          examples: int = 2048) -> tuple[Trained, dict[str, dict[Path, np.ndarray]]]:
+  """A smaller model out of a trained one.
+
+  Args:
+    source: of the families vit or deit.
+    shares: {'heads', 'mlp'} -> the share of them that is taken out of each layer, in [0, 1).
+    examples: how many training pictures tell what matters.
+
+  Returns:
+    The model, whose `num_heads`, `head_dim` and `mlp_dim` say so, and the `importance` of every unit that there was.
+
+  Raises:
+    UserError: no run, another family, or a share that leaves none or is not one.
+  """
+  if source.config is None:
+    raise UserError('pruning asks the training pictures what matters: give a run folder of vit_jax.main')
+  config = source.config.model
+  if not isinstance(config, vit.Config):
+    raise UserError(f'family={source.config.family}: pruning takes heads and MLP units out of a vit or a deit only')
+  kept = {axis: _kept(axis, share, getattr(config, FIELDS[axis])) for axis, share in shares.items()}
+  told = importance(source.model, source.params, source.stats, _batches(source, examples))
+  axes = source.model.param_axes()
+  best = {module: np.sort(np.argsort(scores, axis=-1)[..., -kept[unit]:], axis=-1)
+          for unit in kept for module, scores in told[unit].items()}
+  smaller = dataclasses.replace(config, head_dim=vit.head_dim(config), **{FIELDS[axis]: n for axis, n in kept.items()})
+  model = PureModel(source.config.family, smaller, source.model.image_shape, source.model.num_classes)
+  return dataclasses.replace(source, config=dataclasses.replace(source.config, model=smaller), model=model,
+                             params=take(source.params, axes, best)), told
+
+
+def importance(model: PureModel, params: dict, stats: dict,
+               batches: Iterable[dict]) -> dict[str, dict[Path, np.ndarray]]:
+  """The mean over batches of each unit's (dL/dz)^2.
+
+  {'heads' or 'mlp': {path of the module: float32 [L, units], or [units] outside the stack}}.
+
+  Batches are dicts of image [B, H, W, C] uint8 and label [B]; L is the mean cross-entropy.
+  """
+  axes = model.param_axes()
+
+  @jax.jit
+  def squared(params, batch):
+    def loss(params):
+      logits_BC, _, _ = model.apply(params, stats, device.normalize(batch['image']))
+      targets_BC = losses.targets(batch['label'], model.num_classes, 0.0)
+      return jnp.mean(losses.per_example('softmax', logits_BC, targets_BC))
+
+    out = {unit: {} for unit in FIELDS}
+    for keys, slope in jax.tree_util.tree_leaves_with_path(jax.tree.map(jnp.multiply, params, jax.grad(loss)(params))):
+      path = _path(keys)
+      names = _at(axes, path)
+      inputs = int(names[0] == 'layers')  # where a map's inputs begin
+      if path[-1] == 'kernel' and names[inputs] in FIELDS:  # it sums over units
+        by_unit = slope.reshape(*slope.shape[:inputs + 1], -1).sum(-1)
+        out[names[inputs]][path[:-2]] = jnp.square(by_unit)
+    return out
+
+  every = [jax.device_get(squared(params, {name: batch[name] for name in ('image', 'label')})) for batch in batches]
+  return jax.tree.map(lambda *values: np.mean(values, axis=0), *every)
+
+
+def take(params: dict, axes: dict, best: dict[Path, np.ndarray]) -> dict:
+  """The parameters with those units alone that `best` names: {path of the module: int [L, n] or [n], rising}."""
+
+  def one(keys, value):
+    path = _path(keys)
+    names = _at(axes, path)
+    module = path[:-2] if path[-1] in ('kernel', 'bias') else path[:-1]
+    at = next((i for i, name in enumerate(names) if name in FIELDS), None)
+    if at is None or module not in best:
+      return value
+    sizes = dict(zip([0, at][-best[module].ndim:], best[module].shape))
+    index = best[module].reshape([sizes.get(i, 1) for i in range(value.ndim)])
+    return jnp.take_along_axis(value, index, axis=at)
+
+  return jax.tree_util.tree_map_with_path(one, params)
+
+
+def _kept(axis, share, count):
+  if not 0 <= share < 1:
+    raise UserError(f'--{axis}={share}: the share that is taken out of each layer must be in [0, 1)')
+  kept = count - round(share * count)
+  if not kept:
+    raise UserError(f'--{axis}={share}: leaves none of {count}; {(count - 1) / count:.3g} leaves one')
+  return kept
+
+
+def _batches(source, examples):
+  """Training pictures in the run's own order."""
+  data = pipeline.open_data(dataclasses.replace(source.config.data, batch_size=_BATCH))
+  return data.train_batches(source.config.seed, 0, max(1, min(examples, data.unique_examples) // _BATCH))
+
+
+def _path(keys):
+  return tuple(key.key for key in keys)
+
+
+def _at(tree, path):
+  for key in path:
+    tree = tree[key]
+  return tree
