@@ -75,7 +75,7 @@ def test_slices_must_be_spanned_by_data(tiny_config):
 
 
 @pytest.mark.parametrize('ema', [0.0, 0.9])
-@pytest.mark.parametrize('name', ['adamw', 'sgd'])
+@pytest.mark.parametrize('name', ['adamw', 'sgd', 'adafactor', 'lion', 'muon'])
 @pytest.mark.parametrize('sizes', [(8, 1, 1), (1, 8, 1), (2, 2, 2)])
 def test_state_bytes_are_those_of_the_arrays(wide, sizes, name, ema):
   wide.optimizer.name, wide.optimizer.ema_decay = name, ema
@@ -91,6 +91,7 @@ def test_tiles_are_laid_where_they_waste_least():
   assert estimate.tiled_bytes((12, 768, 12, 3, 64)) == 4 * 12 * 768 * 12 * 3 * 64
   assert estimate.tiled_bytes((12, 48, 12, 3, 64)) == 2 * 4 * 12 * 48 * 12 * 3 * 64
   assert estimate.tiled_bytes((3, 128)) == 4 * 4 * 128
+  assert estimate.tiled_bytes((9, 128), itemsize=2) == 2 * 16 * 128  # of bfloat16, two rows a word
 
 
 def _executed(config, remat, microbatches):

@@ -171,7 +171,7 @@ def _train(parametrisation, optimizer, mesh=(1, 1, 1)):
     train_state = jax.jit(lambda: state.init(model, config, state.hparams(optimizer, 0)))()
     head = train_state.params['head']
     head['kernel'] = 0.1 * jax.random.normal(_key(), head['kernel'].shape)
-    train_state = jax.device_put(train_state, state.shardings(model, config, mesh))
+    train_state = jax.device_put(train_state, state.placed(model, train_state, mesh))
     batch = jax.device_put(_batch(), sharding(mesh, 'batch'))
     for _ in range(3):
       train_state, _ = step(train_state, batch)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from vit_jax.cost.slices import Slice
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.rehearsal.job import Choice, Job
+from vit_jax.training import state
 
 # The backward pass's work space, in units of what one layer keeps with nothing recomputed.
 _WORK_SPACE = 1.0
@@ -45,25 +46,24 @@ class Work:
 
 
 def state_bytes(job: Job, sizes: tuple[int, ...]) -> tuple[int, int]:
-  """(parameters, optimizer) on one device, with the padding of a TPU's tiles."""
-  mesh = mesh_lib.abstract_mesh(sizes)
-  shapes = job.model.param_shapes()
-  shardings = mesh_lib.param_shardings(mesh, shapes, job.model.param_axes())
-  parts = jax.tree.map(lambda a, s: tiled_bytes(s.shard_shape(a.shape)), shapes, shardings)
-  one = sum(jax.tree.leaves(parts))
-  parameters, optimizer = job.state_per_parameter
-  return parameters * one, optimizer * one
+  """(parameters with their average, optimizer) on one device, with the padding of a TPU's tiles."""
+  shapes = job.state_shapes
+  places = state.placed(job.model, shapes, mesh_lib.abstract_mesh(sizes))
+  one = lambda array, place: tiled_bytes(place.shard_shape(array.shape), array.dtype.itemsize)
+  size = lambda *names: sum(sum(jax.tree.leaves(jax.tree.map(one, getattr(shapes, name), getattr(places, name))))
+                            for name in names)
+  return size('params', 'ema'), size('optimizer')
 
 
-def tiled_bytes(shape: tuple[int, ...]) -> int:
-  """Bytes of a float32 array as a TPU keeps it: two dimensions in tiles of 8 x 128, those that waste least."""
+def tiled_bytes(shape: tuple[int, ...], itemsize: int = 4) -> int:
+  """Bytes of an array as a TPU keeps it: two dimensions in tiles of 8 x 128 words, those that waste least."""
   if len(shape) < 2:
-    return 4 * math.prod(shape)
+    return itemsize * math.prod(shape)
   padded = []
   for lane, sublane in itertools.permutations(range(len(shape)), 2):
-    sides = {lane: _LANES, sublane: min(_SUBLANES, _power_of_two(shape[sublane]))}
+    sides = {lane: _LANES, sublane: min(_SUBLANES * 4 // itemsize, _power_of_two(shape[sublane]))}
     padded.append(math.prod(-(-size // sides.get(dim, 1)) * sides.get(dim, 1) for dim, size in enumerate(shape)))
-  return 4 * min(padded)
+  return itemsize * min(padded)
 
 
 def memory(job: Job, target: Slice, choice: Choice) -> Memory:
@@ -71,7 +71,7 @@ def memory(job: Job, target: Slice, choice: Choice) -> Memory:
   images, depth = _images(job, choice), getattr(job.config.model, 'depth', 1)
   parameters, optimizer = state_bytes(job, choice.sizes)
   layer = job.kept_per_image('none') * images / depth / choice.sizes[2]
-  gradients = parameters / job.state_per_parameter[0] * (2 if choice.microbatches > 1 else 1)
+  gradients = parameters / (2 if job.config.optimizer.ema_decay else 1) * (2 if choice.microbatches > 1 else 1)
   batch = math.prod(job.image_shape) * images * choice.microbatches
   kept = job.kept_per_image(choice.remat) * images / choice.sizes[2]
   per_device = (parameters, optimizer, kept, _WORK_SPACE * layer + gradients + batch + 2 * job.params / choice.sizes[2])

@@ -128,12 +128,8 @@ class Job:
                if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key))
 
   @functools.cached_property
-  def state_per_parameter(self) -> tuple[int, int]:
-    """Copies of the parameters' shape in the state: (parameters and their average, the optimizer's)."""
-    count = lambda tree: sum(math.prod(a.shape) for a in jax.tree.leaves(tree))
-    shapes = jax.eval_shape(lambda: state.init(self.model, self.config,
-                                               state.hparams(self.config.optimizer, 0)))
-    return count((shapes.params, shapes.ema)) // self.params, count(shapes.optimizer) // self.params
+  def state_shapes(self) -> state.TrainState:
+    return state.shapes(self.model, self.config)
 
 
 def open_job(config: RunConfig) -> Job:

@@ -1,29 +1,38 @@
 """Optimisers: optax's gradient transformations, with learning rate and weight decay given at each step.
 
 The two arrive as traced values, so that no value recompiles and runs that differ only in them can share a program.
+
+All but SGD give a direction whose entries are about 1 in size (Muon's are scaled to Adam's, Liu et al. 2025, "Muon is
+scalable for LLM training", sec. 2.2), so that one learning rate and one weight decay mean about the same to each.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 from vit_jax.errors import UserError
+from vit_jax.models import PureModel
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  name: Literal['adamw', 'sgd'] = 'adamw'
+  # AdamW; SGD; Adafactor as changed for ViTs (Zhai et al. 2022, sec. 3.4), whose state is half a copy of the weights;
+  # Lion (Chen et al. 2023) with its published betas, which wants a learning rate 3 to 10 times below AdamW's; Muon
+  # (Jordan et al. 2024) for the maps inside the network, AdamW for the rest.
+  name: Literal['adamw', 'sgd', 'adafactor', 'lion', 'muon'] = 'adamw'
   learning_rate: float = 1e-3  # peak
-  # AdamW: decoupled (Loshchilov & Hutter 2019) as in optax and PyTorch, where the learning rate multiplies it.
-  # (big_vision's wd does not: its lr 1e-3, wd 1e-4 is weight_decay 0.1 here.) SGD: added to the gradient.
+  # Decoupled (Loshchilov & Hutter 2019) as in optax and PyTorch, where the learning rate multiplies it. (big_vision's
+  # wd does not: its lr 1e-3, wd 1e-4 is weight_decay 0.1 here.) SGD: added to the gradient.
   weight_decay: float = 0.0
-  beta1: float = 0.9  # AdamW
-  beta2: float = 0.999  # AdamW
-  epsilon: float = 1e-8  # AdamW
+  beta1: float = 0.9  # AdamW, also Muon's; Adafactor
+  beta2: float = 0.999  # AdamW, also Muon's; Adafactor: the most that its rising decay comes to
+  epsilon: float = 1e-8  # AdamW, also Muon's
   momentum: float = 0.9  # SGD
   clip_norm: float | None = 1.0  # global norm of the gradient; 0 or None: not clipped
   ema_decay: float = 0.0  # of the parameters' moving average, which is then what is evaluated; 0: none
@@ -31,6 +40,10 @@ class OptimizerConfig:
 
 # Of batch norm's statistics where the parameters themselves are evaluated (Ioffe & Szegedy 2015; Goyal et al. 2017).
 _STATS_DECAY = 0.9
+_LION_BETAS = 0.9, 0.99  # Chen et al. 2023, algorithm 2
+_MUON_RMS = 0.2  # of an update's entries, about AdamW's (Liu et al. 2025, eq. 4)
+_MUON_MOMENTUM = 0.95  # with Nesterov's correction
+_LEAST_FACTORED = 128  # Adafactor keeps smaller matrices' second moments whole
 
 
 def check(config: OptimizerConfig) -> None:
@@ -43,14 +56,19 @@ def check(config: OptimizerConfig) -> None:
       raise UserError(f'optimizer.{name}={getattr(config, name)}: must be in [0, 1)')
 
 
-def transformation(config: OptimizerConfig, factors: dict | None = None) -> optax.GradientTransformation:
-  """Clipped gradients to a direction; `step` scales it. `factors` as for `step`; the state is the same without."""
+def transformation(config: OptimizerConfig, model: PureModel | None = None,
+                   factors: dict | None = None) -> optax.GradientTransformation:
+  """Clipped gradients to a direction; `step` scales it. `factors` as for `step`; the state is the same without.
+
+  Which axes of a parameter are a matrix's, for Adafactor and Muon, is what the `model` declares.
+  """
   clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
   if factors is not None:
     clip = _scaled(clip, factors, config.name == 'adamw')
-  if config.name == 'adamw':
-    return optax.chain(clip, optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
-  return optax.chain(clip, optax.trace(config.momentum))
+  adam = lambda: optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
+  rule = {'adamw': adam, 'sgd': lambda: optax.trace(config.momentum), 'lion': lambda: optax.scale_by_lion(*_LION_BETAS),
+          'adafactor': lambda: _adafactor(config, matrices(model)), 'muon': lambda: _muon(adam(), model)}[config.name]
+  return optax.chain(clip, rule())
 
 
 def _scaled(clip, factors, adam):
@@ -64,6 +82,104 @@ def _scaled(clip, factors, adam):
   return optax.GradientTransformation(clip.init, update)
 
 
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+  """Which axes of a parameter are the rows (summed over) and the columns of a matrix; others list matrices."""
+  rows: tuple[int, ...] = ()
+  columns: tuple[int, ...] = ()
+
+
+def matrices(model: PureModel) -> dict:
+  """The `Matrix` of each parameter, without rows where it is none: a dict like that of the parameters."""
+
+  def one(shape, rows, apart, axes):
+    if not rows:
+      return Matrix()
+    first, rank = int(axes[0] == 'layers'), len(shape.shape)
+    lists = (rank + apart,) if apart else ()
+    return Matrix(tuple(range(first, first + rows)), tuple(i for i in range(first + rows, rank) if i not in lists))
+
+  declared = (model.param_metadata(name) for name in ('rows', 'apart', 'out_sharding'))
+  return jax.tree.map(one, model.param_shapes(), *declared)
+
+
+def _muon(adam, model):
+  """Muon where a matrix lies inside the network: not for embeddings and the head, nor for what is no matrix."""
+  every = matrices(model)
+  inside = jax.tree.map(lambda m, role: bool(m.rows) and role == 'hidden', every, model.param_roles())
+  inside = {path for path, flag in traverse_util.flatten_dict(inside).items() if flag}
+  dimensions = jax.tree.map(lambda m: optax.contrib.MuonDimensionNumbers(m.rows, m.columns),
+                            _those(every, inside.__contains__))
+
+  def scaled(d, m):
+    """Orthogonal, an update's entries are 1 / sqrt(its longer side) in size."""
+    return d * (_MUON_RMS * math.sqrt(max(math.prod(d.shape[i] for i in axes) for axes in m)))
+
+  scale = optax.stateless(lambda direction, _: jax.tree.map(scaled, direction, dimensions))
+  muon = optax.contrib.scale_by_muon(beta=_MUON_MOMENTUM, weight_dimension_numbers=dimensions)
+  return _split(inside.__contains__, optax.chain(muon, scale), adam)
+
+
+def _split(belongs: Callable, first, second):
+  """One transformation for the parameters whose path belongs, another for the others."""
+  parts = lambda tree: (_those(tree, belongs), _those(tree, lambda path: not belongs(path)))
+
+  def init(params):
+    return tuple(rule.init(part) for rule, part in zip((first, second), parts(params)))
+
+  def update(grads, state, params=None):
+    done = [rule.update(part, old) for rule, part, old in zip((first, second), parts(grads), state)]
+    flat = {path: value for direction, _ in done for path, value in traverse_util.flatten_dict(direction).items()}
+    order = traverse_util.flatten_dict(grads)
+    return traverse_util.unflatten_dict({path: flat[path] for path in order}), tuple(state for _, state in done)
+
+  return optax.GradientTransformation(init, update)
+
+
+def _those(tree, belongs):
+  """A nested dict with those leaves alone whose path belongs."""
+  flat = traverse_util.flatten_dict(tree)
+  return traverse_util.unflatten_dict({path: value for path, value in flat.items() if belongs(path)})
+
+
+def _adafactor(config, matrices):
+  """Zhai et al. 2022, sec. 3.4: second moments factored, their decay capped; momentum, in bfloat16; no clipping of
+  updates, no learning rate relative to the parameters (Shazeer & Stern 2018 have both)."""
+  decay = lambda step, exponent: jnp.minimum(config.beta2, 1 - (step + 1.0) ** -exponent)
+  second = optax.scale_by_factored_rms(min_dim_size_to_factor=_LEAST_FACTORED, decay_rate_fn=decay)
+  momentum = optax.ema(config.beta1, debias=False, accumulator_dtype=jnp.bfloat16)
+  return optax.chain(_as_matrices(second, matrices), momentum)
+
+
+def _as_matrices(rule, matrices):
+  """Shows a rule the large matrices as such: [.., rows, columns], where a parameter has an axis for heads."""
+
+  def order(p, m):
+    """The axes as [lists, rows, columns], and that shape; None where the parameter stays as it is."""
+    rows, columns = (math.prod(p.shape[i] for i in axes) for axes in (m.rows, m.columns))
+    if min(rows, columns) < _LEAST_FACTORED:
+      return None
+    lists = [i for i in range(p.ndim) if i not in m.rows + m.columns]
+    return (*lists, *m.rows, *m.columns), (*(p.shape[i] for i in lists), rows, columns)
+
+  def seen(p, m):
+    return p if (to := order(p, m)) is None else p.transpose(to[0]).reshape(to[1])
+
+  def back(d, p, m):
+    if (to := order(p, m)) is None:
+      return d
+    axes = to[0]
+    return d.reshape([p.shape[i] for i in axes]).transpose(sorted(range(p.ndim), key=axes.__getitem__))
+
+  show = lambda tree: jax.tree.map(seen, tree, matrices)
+
+  def update(grads, state, params=None):
+    direction, state = rule.update(show(grads), state, show(params))
+    return jax.tree.map(back, direction, grads, matrices), state
+
+  return optax.GradientTransformation(lambda params: rule.init(show(params)), update)
+
+
 def decayed(params: dict) -> dict:
   """Which parameters decay: kernels, by name. Biases, norm scales, embeddings and layer scales do not.
 
@@ -73,11 +189,12 @@ def decayed(params: dict) -> dict:
 
 
 def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, learning_rate: jax.Array,
-         weight_decay: jax.Array, factors: dict | None = None) -> tuple[dict, Any]:
+         weight_decay: jax.Array, model: PureModel | None = None, factors: dict | None = None) -> tuple[dict, Any]:
   """One update: (params, opt_state).
 
   Args:
     learning_rate, weight_decay: float32 scalars.
+    model: as for `transformation`.
     factors: what they are multiplied by for each parameter (`parametrisation.factors`); None: all 1.
   """
   mask = decayed(params)
@@ -88,8 +205,8 @@ def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, lea
   if config.name == 'sgd':
     grads = add_decay(grads)
   with jax.numpy_dtype_promotion('standard'):  # optax's Adam raises a float to its integer count
-    direction, opt_state = transformation(config, factors).update(grads, opt_state, params)
-  if config.name == 'adamw':
+    direction, opt_state = transformation(config, model, factors).update(grads, opt_state, params)
+  if config.name != 'sgd':
     direction = add_decay(direction)
   move = lambda p, d, f: p - learning_rate * f * d
   return jax.tree.map(move, params, direction, each('learning_rate')), opt_state

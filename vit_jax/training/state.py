@@ -1,5 +1,6 @@
 """The state of a run on the devices, and the plain tree of it that goes to disk."""
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -7,8 +8,9 @@ import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.sharding import Mesh
+from flax import traverse_util
+from jax.sharding import AbstractMesh, Mesh
+from jax.tree_util import DictKey
 
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
@@ -48,7 +50,7 @@ def init(model: PureModel, config: RunConfig, hparams: dict) -> TrainState:
   factors = parametrisation.factors(config.parametrisation, config.optimizer.name, model)
   params = parametrisation.initial(params, factors)
   return TrainState(
-      params=params, stats=stats, optimizer=optimizer.transformation(config.optimizer).init(params),
+      params=params, stats=stats, optimizer=optimizer.transformation(config.optimizer, model).init(params),
       ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else {}, step=jnp.int32(0),
       key_data=jax.random.key_data(jax.random.fold_in(key, 1)), hparams=hparams, metrics=zero_metrics())
 
@@ -63,28 +65,38 @@ def reset_metrics(state: TrainState) -> TrainState:
   return state._replace(metrics=jax.tree.map(zero, state.metrics))
 
 
-def shardings(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:
+def shapes(model: PureModel, config: RunConfig) -> TrainState:
+  """The state as ShapeDtypeStructs; nothing is computed. Raises as `init`."""
+  return jax.eval_shape(lambda: init(model, config, hparams(config.optimizer, config.seed)))
+
+
+def placed(model: PureModel, shapes: TrainState, mesh: Mesh | AbstractMesh) -> TrainState:
   """Where each array of the state lies: the optimizer's moments and the EMA lie with their parameters.
 
+  What the optimizer keeps in another shape (Adafactor's rows and columns) is small, and whole on every device.
+
   Raises:
-    UserError: an axis of the mesh that does not divide a parameter's dimension, or as `init`.
+    UserError: an axis of the mesh that does not divide a parameter's dimension.
   """
   whole = mesh_lib.sharding(mesh)
-  shapes = jax.eval_shape(lambda: init(model, config, hparams(config.optimizer, 0)))
   params = mesh_lib.param_shardings(mesh, shapes.params, model.param_axes())
+  sizes, places = (traverse_util.flatten_dict(tree) for tree in (shapes.params, params))
+
+  def beside_its_parameter(keys, moment):
+    """The path of an array in optax's state ends in that of its parameter."""
+    path = tuple(key.key for key in itertools.takewhile(lambda key: isinstance(key, DictKey), reversed(keys)))[::-1]
+    return places[path] if path in places and sizes[path].shape == moment.shape else whole
+
   everywhere = lambda tree: jax.tree.map(lambda _: whole, tree)
-  moments = optax.tree_map_params(optimizer.transformation(config.optimizer), lambda _, s: s, shapes.optimizer,
-                                  params, transform_non_params=lambda _: whole)
-  return TrainState(params=params, stats=everywhere(shapes.stats), optimizer=moments,
-                    ema=params if config.optimizer.ema_decay else {}, step=whole, key_data=whole,
-                    hparams=everywhere(shapes.hparams), metrics=everywhere(shapes.metrics))
+  moments = jax.tree_util.tree_map_with_path(beside_its_parameter, shapes.optimizer)
+  return everywhere(shapes)._replace(params=params, optimizer=moments, ema=params if shapes.ema else {})
 
 
 def abstract(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:
-  """The state as ShapeDtypeStructs that say where each array lies; nothing is computed. Raises as `shardings`."""
-  shapes = jax.eval_shape(lambda: init(model, config, hparams(config.optimizer, config.seed)))
+  """The state as ShapeDtypeStructs that say where each array lies; nothing is computed. Raises as `init`, `placed`."""
+  arrays = shapes(model, config)
   place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
-  return jax.tree.map(place, shapes, shardings(model, config, mesh))
+  return jax.tree.map(place, arrays, placed(model, arrays, mesh))
 
 
 def size(model: PureModel, config: RunConfig, mesh: Mesh) -> int:
@@ -94,8 +106,8 @@ def size(model: PureModel, config: RunConfig, mesh: Mesh) -> int:
 
 def create(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:
   """The initial state, made where it belongs: no device ever holds all of a split parameter."""
-  place = shardings(model, config, mesh)
-  return jax.jit(lambda h: init(model, config, h), out_shardings=place)(hparams(config.optimizer, config.seed))
+  places = placed(model, shapes(model, config), mesh)
+  return jax.jit(lambda h: init(model, config, h), out_shardings=places)(hparams(config.optimizer, config.seed))
 
 
 def to_plain(state: TrainState) -> dict:
