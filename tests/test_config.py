@@ -16,6 +16,11 @@ HASHES = {
     'vit_s16.py': '11b132de19',
     'vit_b16.py': 'e5231f8a88',
     'vit_b16.py:runlocal': '3a57bd6529',
+    'deit_s16.py': '15a2f1458e',
+    'deit_s16.py:distilled': '0c8a93d268',
+    'swin_t.py': '498314ee98',
+    'convnext_t.py': '118d0c446e',
+    'resnet50.py': '8f1bc73ad4',
 }
 
 

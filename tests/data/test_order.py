@@ -46,6 +46,18 @@ def test_batch_size_and_number_of_examples_may_be_large():
   assert len(set(batch.tolist())) == 4096
 
 
+@pytest.mark.parametrize('n, batch_size, repeats', [(10, 6, 3), (9, 8, 3), (50, 4, 4), (5, 7, 2)])
+def test_repeats_stand_apart_in_a_batch_and_epochs_go_on(n, batch_size, repeats):
+  order, pictures = TrainOrder(n, batch_size, 1, repeats), -(-batch_size // repeats)
+  plain = TrainOrder(n, pictures, 1)
+  for step in range(5):
+    batch = order(step)
+    np.testing.assert_array_equal(batch[:pictures], plain(step))
+    np.testing.assert_array_equal(batch, [batch[row % pictures] for row in range(batch_size)])
+    assert pictures == 1 or n < batch_size or (batch != np.roll(batch, -1))[:-1].all()
+  np.testing.assert_array_equal(pickle.loads(pickle.dumps(order))(3), order(3))
+
+
 @pytest.mark.parametrize('n', [0, 1, 5, 8, 9, 100])
 @pytest.mark.parametrize('batch_size', [1, 4, 9, 128])
 def test_evaluation_counts_each_example_once(n, batch_size):

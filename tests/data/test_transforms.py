@@ -128,6 +128,36 @@ def test_color_jitter(channels):
   np.testing.assert_array_equal(transforms.ColorJitter(0.0)(ramp(), transforms.generator(0, 0, 0)), ramp())
 
 
+def test_simple_crop_moves_the_whole_picture_by_a_few_pixels_and_mirrors_the_edge():
+  image = ramp(16, 16)
+  padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode='reflect')
+  seen = set()
+  for row in range(60):
+    out = transforms.SimpleCrop((16, 16), 3, 2)(image, transforms.generator(0, 0, row))
+    places = [(y, x) for y in range(5) for x in range(5) if (padded[y:y + 16, x:x + 16] == out).all()]
+    assert len(places) == 1
+    seen.add(places[0])
+  assert len(seen) > 15
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_three_augment_is_grey_solarised_or_blurred(channels):
+  image = ramp()[..., :channels]
+  luma = np.asarray(Image.fromarray(ramp()).convert('L'))[..., None] if channels == 3 else image
+  kinds = {'grey': 0, 'solarised': 0, 'blurred': 0}
+  for row in range(300):
+    out = transforms.ThreeAugment()(image, transforms.generator(0, 0, row))
+    assert out.shape == image.shape and out.dtype == np.uint8
+    if (out == luma).all():
+      kinds['grey'] += 1
+    elif (out == np.where(image < 128, image, 255 - image)).all():
+      kinds['solarised'] += 1
+    else:
+      kinds['blurred'] += 1
+      assert np.abs(np.diff(out.astype(int), axis=1)).mean() <= np.abs(np.diff(image.astype(int), axis=1)).mean()
+  assert min(kinds.values()) > 50  # blurred a little is as it was
+
+
 def test_generators_are_separate_for_every_row_step_and_seed():
   keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 10_000_000, 4095)]
   keys += [(seed, 0, 0) for seed in (1, -1, 2**63, 2**63 + 1)]

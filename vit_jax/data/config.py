@@ -10,16 +10,19 @@ from vit_jax.errors import UserError
 class Augment:
   """What is done to training pictures at random, and how pictures are framed for evaluation."""
 
-  crop: Literal['none', 'pad', 'inception'] = 'none'  # none: whole picture, centred
-  crop_padding: int = 4  # pixels of black on each side before a random crop (crop='pad')
+  # none: whole picture, centred; simple: as large as fits, then as pad, but mirrored (Touvron et al. 2022, sec. 3.2)
+  crop: Literal['none', 'pad', 'inception', 'simple'] = 'none'
+  crop_padding: int = 4  # pixels on each side before a random crop, black (crop='pad') or mirrored (crop='simple')
   crop_min_area: float = 0.08  # smallest part of the picture's area that is kept (crop='inception')
   flip: bool = False  # left-right, with probability 1/2
   randaugment_layers: int = 0  # operations per picture; 0 = off
   randaugment_magnitude: float = 10.0  # 0 (nothing) to 10 (strongest)
+  three_augment: bool = False  # grey, solarised or blurred, one of the three (DeiT III; with color_jitter=0.3)
   color_jitter: float = 0.0  # brightness, contrast and saturation each times U(1 - x, 1 + x)
   random_erasing: float = 0.0  # probability
   mixup: float = 0.0  # alpha of Beta(alpha, alpha); 0 = off; with cutmix on too, each gets half of the pictures
   cutmix: float = 0.0  # alpha
+  repeats: int = 1  # times that a picture stands in a batch, each time augmented anew (Hoffer et al. 2020)
   eval_crop: float | None = None  # centre crop / resized short side; None = 0.875 with crop='inception', else 1
 
 
@@ -61,6 +64,7 @@ def check(config: DataConfig) -> None:
     ('augment.random_erasing', 0 <= augment.random_erasing <= 1, 'a probability'),
     ('augment.mixup', augment.mixup >= 0, '0 or more'),
     ('augment.cutmix', augment.cutmix >= 0, '0 or more'),
+    ('augment.repeats', 1 <= augment.repeats <= config.batch_size, 'from 1 to data.batch_size'),
     ('augment.eval_crop', augment.eval_crop is None or 0 < augment.eval_crop <= 1, 'above 0, at most 1'),
   ]
   for key, fine, right in rules:

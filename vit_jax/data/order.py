@@ -20,20 +20,27 @@ def raw_permutation(n: int, key: int, stream: int, counter: int = 0) -> np.ndarr
 
 
 class TrainOrder:
-  """Epoch after epoch, each in its own order; batches run across the borders of epochs and nothing is dropped."""
+  """Epoch after epoch, each in its own order; batches run across the borders of epochs and nothing is dropped.
 
-  def __init__(self, n: int, batch_size: int, seed: int):
-    self.n, self.batch_size, self.seed = n, batch_size, seed
+  With `repeats` each picture of a batch stands in so many of its rows (the last of them in fewer, where the batch size
+  is no multiple), as far apart as can be: Mixup's partner, the next row, is another picture.
+  """
+
+  def __init__(self, n: int, batch_size: int, seed: int, repeats: int = 1):
+    self.n, self.batch_size, self.seed, self.repeats = n, batch_size, seed, repeats
     self._epochs, self._lock = {}, threading.Lock()
 
   def __call__(self, step: int) -> np.ndarray:
     """Positions 0..n-1 of the examples of global batch `step`, int64 [batch_size]."""
-    seen = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+    pictures = -(-self.batch_size // self.repeats)
+    seen = step * pictures + np.arange(pictures, dtype=np.int64)
     epoch, place = np.divmod(seen, self.n)
     first, last = int(epoch[0]), int(epoch[-1])
     if first == last:
-      return self._epoch(first)[place]
-    return np.concatenate([self._epoch(e)[place[epoch == e]] for e in range(first, last + 1)])
+      positions = self._epoch(first)[place]
+    else:
+      positions = np.concatenate([self._epoch(e)[place[epoch == e]] for e in range(first, last + 1)])
+    return np.tile(positions, self.repeats)[:self.batch_size]
 
   def _epoch(self, epoch):
     with self._lock:  # reading threads reach a new epoch together: sort once
@@ -44,7 +51,7 @@ class TrainOrder:
       return self._epochs[epoch]
 
   def __getstate__(self):
-    return {'n': self.n, 'batch_size': self.batch_size, 'seed': self.seed}
+    return {'n': self.n, 'batch_size': self.batch_size, 'seed': self.seed, 'repeats': self.repeats}
 
   def __setstate__(self, state):
     self.__init__(**state)

@@ -75,7 +75,7 @@ class Data:
     Raises:
       UserError: from the iterator, at a record that cannot be read, with on_error='stop'.
     """
-    order = TrainOrder(self.unique_examples, self.config.batch_size, seed)
+    order = TrainOrder(self.unique_examples, self.config.batch_size, seed, self.config.augment.repeats)
     return self._batches('train', order, range(first_step, first_step + num_steps), rows, seed, workers)
 
   def eval_batches(self, split: str, batch_size: int | None = None, rows: slice | np.ndarray | None = None,

@@ -77,6 +77,51 @@ class InceptionCrop:
 
 
 @dataclasses.dataclass(frozen=True)
+class SimpleCrop:
+  """The largest centred box, resized, mirrored at its edges by `padding` pixels, and cropped there at random.
+
+  The "simple random crop" of DeiT III (Touvron et al. 2022, sec. 3.2), which shows most of every picture.
+  """
+
+  size: tuple[int, int]
+  channels: int
+  padding: int = 4
+  random = True
+
+  def __call__(self, record: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    image = ResizeCenterCrop(self.size, self.channels)(record, None)
+    pad = self.padding
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode='reflect')
+    top, left = rng.integers(2 * pad + 1, size=2)
+    return padded[top:top + self.size[0], left:left + self.size[1]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ThreeAugment:
+  """Grey, solarised or blurred, each with probability 1/3: DeiT III's 3-Augment (Touvron et al. 2022, sec. 3.1).
+
+  Its flips and colour jitter are options of their own. As in its code: what is at least 128 is inverted, and the blur's
+  radius is U(0.1, 2) pixels.
+  """
+
+  random = True
+
+  def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    from PIL import Image, ImageFilter, ImageOps
+    grey = image.shape[2] == 1
+    picture = Image.fromarray(image[..., 0] if grey else image)
+    which, radius = rng.integers(3), rng.uniform(0.1, 2)
+    if which == 0:
+      picture = picture.convert('L').convert(picture.mode)
+    elif which == 1:
+      picture = ImageOps.solarize(picture, 128)
+    else:
+      picture = picture.filter(ImageFilter.GaussianBlur(radius))
+    pixels = np.asarray(picture)
+    return pixels[..., None] if grey else pixels
+
+
+@dataclasses.dataclass(frozen=True)
 class ColorJitter:
   """Brightness, contrast and saturation, each times U(1 - strength, 1 + strength), in random order.
 
@@ -107,10 +152,14 @@ def train_transforms(augment: Augment, size: tuple[int, int], channels: int) -> 
   """For training: the framing, then the colour operations that are on."""
   if augment.crop == 'inception':
     steps = [InceptionCrop(size, channels, augment.crop_min_area)]
+  elif augment.crop == 'simple':
+    steps = [SimpleCrop(size, channels, augment.crop_padding)]
   else:
     steps = [ResizeCenterCrop(size, channels)]
   if augment.randaugment_layers:
     steps.append(RandAugment(augment.randaugment_layers, augment.randaugment_magnitude))
+  if augment.three_augment:
+    steps.append(ThreeAugment())
   if augment.color_jitter:
     steps.append(ColorJitter(augment.color_jitter))
   return tuple(steps)

@@ -1,0 +1,38 @@
+"""ConvNeXt-T on ImageNet-1k: Liu et al. 2022, "A ConvNet for the 2020s", table 5.
+
+  python -m vit_jax.main --config=configs/convnext_t.py                300 epochs; the paper's top-1: 82.1%
+  python -m vit_jax.main --config=configs/convnext_t.py:runlocal       a few steps on fake images, anywhere
+
+RandAugment has no noise on its magnitude here. Not run by us yet.
+"""
+
+from vit_jax import config
+from vit_jax.models import convnext
+
+
+def get_config(arg=''):
+  c = config.defaults('convnext')
+  c.model.update(convnext.size('T'))
+  c.model.drop_path = 0.1
+  c.model.dtype = 'bfloat16'
+  c.data.source, c.data.num_classes, c.data.channels = 'tfds:imagenet2012', 1000, 3
+  c.data.image_size = (224, 224)
+  c.data.batch_size = 4096
+  c.data.augment.crop, c.data.augment.flip = 'inception', True
+  c.data.augment.randaugment_layers, c.data.augment.randaugment_magnitude = 2, 9
+  c.data.augment.random_erasing = 0.25
+  c.data.augment.mixup, c.data.augment.cutmix = 0.8, 1.0
+  c.loss.label_smoothing = 0.1
+  c.optimizer.learning_rate, c.optimizer.weight_decay = 4e-3, 0.05
+  c.optimizer.clip_norm = 0.0
+  c.optimizer.ema_decay = 0.9999
+  c.schedule.warmup_steps = 6_200  # 20 epochs
+  c.train.epochs = 300
+  c.system.workers = 8
+  if arg == 'runlocal':
+    c.data.source, c.data.batch_size, c.model.dtype = 'random:160', 8, 'float32'
+    c.data.val_examples = 16
+    c.schedule.warmup_steps = 1
+    c.train.epochs, c.train.steps = 0, 4
+    c.system.workers = 0
+  return c

@@ -1,0 +1,42 @@
+"""DeiT-S on ImageNet-1k: Touvron et al. 2021, "Training data-efficient image transformers & distillation through
+attention", table 9.
+
+  python -m vit_jax.main --config=configs/deit_s16.py                  300 epochs; the paper's top-1: 79.8%
+  python -m vit_jax.main --config=configs/deit_s16.py:distilled --config.distill.teacher=runs/TEACHER
+                                                                       the same with a distillation token: 81.2%
+  python -m vit_jax.main --config=configs/deit_s16.py:runlocal         a few steps on fake images, anywhere
+
+The teacher of the paper is RegNetY-16GF (82.9%); any finished run will do. RandAugment has no noise on its magnitude
+here. Not run by us yet.
+"""
+
+from vit_jax import config
+from vit_jax.models import vit
+
+
+def get_config(arg=''):
+  c = config.defaults('deit' if arg == 'distilled' else 'vit')
+  c.model.update(vit.size('S/16'))
+  c.model.drop_path = 0.1
+  c.model.dtype = 'bfloat16'
+  c.data.source, c.data.num_classes, c.data.channels = 'tfds:imagenet2012', 1000, 3
+  c.data.image_size = (224, 224)
+  c.data.batch_size = 1024
+  c.data.augment.crop, c.data.augment.flip = 'inception', True
+  c.data.augment.randaugment_layers, c.data.augment.randaugment_magnitude = 2, 9
+  c.data.augment.random_erasing = 0.25
+  c.data.augment.mixup, c.data.augment.cutmix = 0.8, 1.0
+  c.data.augment.repeats = 3
+  c.loss.label_smoothing = 0.1
+  c.optimizer.learning_rate, c.optimizer.weight_decay = 1e-3, 0.05  # 5e-4 for each 512 pictures
+  c.optimizer.clip_norm = 0.0
+  c.schedule.warmup_steps = 6_200  # 5 epochs
+  c.train.epochs = 300
+  c.system.workers = 8
+  if arg == 'runlocal':
+    c.data.source, c.data.batch_size, c.model.dtype = 'random:160', 8, 'float32'
+    c.data.val_examples = 16
+    c.schedule.warmup_steps = 1
+    c.train.epochs, c.train.steps = 0, 4
+    c.system.workers = 0
+  return c

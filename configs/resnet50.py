@@ -1,0 +1,34 @@
+"""ResNet-50 (v1.5) on ImageNet-1k: Goyal et al. 2017, "Accurate, large minibatch SGD: training ImageNet in 1 hour".
+
+  python -m vit_jax.main --config=configs/resnet50.py                  90 epochs; the paper's top-1: 76.3%
+  python -m vit_jax.main --config=configs/resnet50.py:runlocal         a few steps on fake images, anywhere
+
+Momentum, 0.1 for each 256 pictures, 5 epochs of warm-up, random crops and flips. The learning rate falls as a cosine
+here, in the paper by steps; and norms and biases do not decay. Not run by us yet.
+"""
+
+from vit_jax import config
+from vit_jax.models import resnet
+
+
+def get_config(arg=''):
+  c = config.defaults('resnet')
+  c.model.update(resnet.size('ResNet-50'))
+  c.model.dtype = 'bfloat16'
+  c.data.source, c.data.num_classes, c.data.channels = 'tfds:imagenet2012', 1000, 3
+  c.data.image_size = (224, 224)
+  c.data.batch_size = 1024
+  c.data.augment.crop, c.data.augment.flip = 'inception', True
+  c.optimizer.name = 'sgd'
+  c.optimizer.learning_rate, c.optimizer.weight_decay = 0.4, 1e-4
+  c.optimizer.clip_norm = 0.0
+  c.schedule.warmup_steps = 6_200  # 5 epochs
+  c.train.epochs = 90
+  c.system.workers = 8
+  if arg == 'runlocal':
+    c.data.source, c.data.batch_size, c.model.dtype = 'random:160', 8, 'float32'
+    c.data.val_examples = 16
+    c.schedule.warmup_steps = 1
+    c.train.epochs, c.train.steps = 0, 4
+    c.system.workers = 0
+  return c
