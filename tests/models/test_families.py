@@ -17,7 +17,7 @@ TINY = {
     'vit': ('vit', dict(stem='conv', patch_size=4, width=16, depth=2, mlp_dim=32, num_heads=2)),
     'vit-hybrid': ('vit', dict(stem='resnet', stem_depths=(2, 1), stem_width=8, patch_size=8, width=16, depth=2,
                                mlp_dim=32, num_heads=2)),
-    'vit-local': ('vit', dict(stem='conv', patch_size=4, width=16, depth=2, mlp_dim=32, num_heads=2, global_tokens=2,
+    'vit-local': ('vit', dict(stem='conv', patch_size=4, width=32, depth=2, mlp_dim=64, num_heads=2, global_tokens=2,
                               attention='local', attention_radius=1)),
     'deit': ('deit', dict(stem='conv', patch_size=4, width=16, depth=2, mlp_dim=32, num_heads=2, drop_path=0.1)),
     'swin': ('swin', dict(width=16, depths=(2, 4), num_heads=(2, 4), window_size=3, patch_size=2, drop_path=0.1)),

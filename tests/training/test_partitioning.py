@@ -101,7 +101,7 @@ def _assert_equal(a, b, drift=1e-5):
   """`drift`: by how much the losses may come apart in STEPS steps."""
   for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a[0]), jax.tree.leaves(b[0]), strict=True):
     name = jax.tree_util.keystr(path)
-    assert np.abs(x).max() > 1e-4, name
+    assert np.abs(x).max() > 5e-5, name
     np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * max(1, np.abs(x).max()), err_msg=name)
   np.testing.assert_allclose(a[1], b[1], rtol=drift, atol=drift)
   assert len(set(a[1])) == STEPS

@@ -115,8 +115,9 @@ def _muon(adam, model):
     """Orthogonal, an update's entries are 1 / sqrt(its longer side) in size."""
     return d * (_MUON_RMS * math.sqrt(max(math.prod(d.shape[i] for i in axes) for axes in m)))
 
-  scale = optax.stateless(lambda direction, _: jax.tree.map(scaled, direction, dimensions))
-  muon = optax.contrib.scale_by_muon(beta=_MUON_MOMENTUM, weight_dimension_numbers=dimensions)
+  of = lambda tree: _like(dimensions, tree)
+  scale = optax.stateless(lambda direction, _: jax.tree.map(scaled, direction, of(direction)))
+  muon = optax.contrib.scale_by_muon(beta=_MUON_MOMENTUM, weight_dimension_numbers=of)
   return _split(inside.__contains__, optax.chain(muon, scale), adam)
 
 
@@ -140,6 +141,11 @@ def _those(tree, belongs):
   """A nested dict with those leaves alone whose path belongs."""
   flat = traverse_util.flatten_dict(tree)
   return traverse_util.unflatten_dict({path: value for path, value in flat.items() if belongs(path)})
+
+
+def _like(values, tree):
+  """What `values` has for the leaves of `tree`, which may be some of the parameters."""
+  return _those(values, traverse_util.flatten_dict(tree).__contains__)
 
 
 def _adafactor(config, matrices):
@@ -171,11 +177,11 @@ def _as_matrices(rule, matrices):
     axes = to[0]
     return d.reshape([p.shape[i] for i in axes]).transpose(sorted(range(p.ndim), key=axes.__getitem__))
 
-  show = lambda tree: jax.tree.map(seen, tree, matrices)
+  show = lambda tree: jax.tree.map(seen, tree, _like(matrices, tree))
 
   def update(grads, state, params=None):
     direction, state = rule.update(show(grads), state, show(params))
-    return jax.tree.map(back, direction, grads, matrices), state
+    return jax.tree.map(back, direction, grads, _like(matrices, grads)), state
 
   return optax.GradientTransformation(lambda params: rule.init(show(params)), update)
 
