@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from vit_jax.interop import huggingface
+from vit_jax.interop.tensors import Tensors
+from vit_jax.interop.weights import Weights
 from vit_jax.layers.stack import Execution
-from vit_jax.models import PureModel, vit
+from vit_jax.models import PureModel
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 CASES = ['qkv_bias', 'no_qkv_bias', 'gelu_tanh']
-GELU = {'gelu': 'exact', 'gelu_pytorch_tanh': 'tanh'}
 TOLERANCE = 1e-4  # largest absolute difference, of values of about 1, in float32
 
 LIVE_SHAPES = {
@@ -37,57 +39,16 @@ LIVE_SHAPES = {
 }
 
 
-def our_model(theirs: dict, execution: Execution = Execution(), **changes) -> PureModel:
-  """The model of ours that transformers' ViTConfig arguments describe, with some fields of ours changed."""
-  config = vit.Config(
-      patch_size=theirs['patch_size'], width=theirs['hidden_size'], depth=theirs['num_hidden_layers'],
-      mlp_dim=theirs['intermediate_size'], num_heads=theirs['num_attention_heads'], qkv_bias=theirs['qkv_bias'],
-      gelu=GELU[theirs['hidden_act']])
-  image_shape = (*theirs['image_size'], theirs['num_channels'])
-  return PureModel('vit', dataclasses.replace(config, **changes), image_shape, theirs['num_labels'], execution)
+def imported(theirs: dict, tensors: dict[str, np.ndarray]) -> Weights:
+  """What `interop` makes of transformers' tensors; every one is used."""
+  file = Tensors('theirs', {name: value.shape for name, value in tensors.items()}, frozenset(), tensors.__getitem__)
+  return huggingface.read(file, theirs | {'model_type': 'vit'}, None)
 
 
-def our_params(tensors: dict[str, np.ndarray], theirs: dict) -> dict:
-  """Our parameter tree from transformers' tensors (names of transformers 5.23), each of which must be used.
-
-  Ours differs in: Linear kernels are transposed; q, k and v are one kernel [D, H, 3, K]; layers are stacked in front;
-  patches are flat in (row, column, channel) order; CLS has no position embedding of its own, so theirs is added to it.
-  """
-  left, heads = dict(tensors), theirs['num_attention_heads']
-
-  def dense(name):
-    bias = {'bias': left.pop(f'{name}.bias')} if f'{name}.bias' in left else {}
-    return {'kernel': left.pop(f'{name}.weight').T, **bias}
-
-  def norm(name):
-    return {'scale': left.pop(f'{name}.weight'), 'bias': left.pop(f'{name}.bias')}
-
-  def attention(name):
-    q_k_v = [dense(f'{name}.{letter}_proj') for letter in 'qkv']
-    qkv = jax.tree.map(lambda *parts: np.stack([x.reshape(*x.shape[:-1], heads, -1) for x in parts], axis=-2), *q_k_v)
-    out = dense(f'{name}.o_proj')
-    return {'qkv': qkv,
-            'out': dict(out, kernel=out['kernel'].reshape(heads, -1, out['kernel'].shape[-1]))}
-
-  def block(name):
-    return {'norm1': norm(f'{name}.layernorm_before'), 'attention': attention(f'{name}.attention'),
-            'norm2': norm(f'{name}.layernorm_after'),
-            'mlp': {'up': dense(f'{name}.mlp.fc1'), 'down': dense(f'{name}.mlp.fc2')}}
-
-  blocks = [block(f'vit.layers.{i}') for i in range(theirs['num_hidden_layers'])]
-  position = left.pop('vit.embeddings.position_embeddings')[0]
-  patch = 'vit.embeddings.patch_embeddings.projection'
-  kernel = left.pop(f'{patch}.weight').transpose(2, 3, 1, 0)  # [D, C, p, p] -> [p, p, C, D]
-  params = {
-      'patch_embed': {'proj': {'kernel': kernel.reshape(-1, kernel.shape[-1]), 'bias': left.pop(f'{patch}.bias')}},
-      'pos_embed': position[1:],
-      'cls': left.pop('vit.embeddings.cls_token')[0, 0] + position[0],
-      'encoder': {'blocks': jax.tree.map(lambda *layers: np.stack(layers), *blocks)},
-      'norm': norm('vit.layernorm'),
-      'head': dense('classifier'),
-  }
-  assert not left, f'tensors that nothing of ours uses: {sorted(left)}'
-  return params
+def model_of(weights: Weights, execution: Execution = Execution(), **changes) -> PureModel:
+  """Its model, some fields of the config changed."""
+  config = dataclasses.replace(weights.config, **changes)
+  return PureModel('vit', config, weights.image_shape, weights.num_classes, execution)
 
 
 def assert_fills(params: dict, model: PureModel) -> None:
@@ -127,9 +88,10 @@ def test_every_golden_file_is_tested():
 @pytest.mark.parametrize('case', CASES)
 def test_golden_logits(case, scan):
   config, tensors, images, logits = golden(case)
-  model, params = our_model(config, Execution(scan=scan)), our_params(tensors, config)
-  assert_fills(params, model)
-  ours, _ = forward(model)(params, images)
+  weights = imported(config, tensors)
+  model = model_of(weights, Execution(scan=scan))
+  assert_fills(weights.params, model)
+  ours, _ = forward(model)(weights.params, images)
   assert_close(ours, logits, f'{case}, scan={scan}')
 
 
@@ -141,10 +103,10 @@ def test_golden_logits_depend_on_every_parameter(case):
   """
   config, tensors, images, logits = golden(case)
   assert logits.std(axis=0).max() > 0.1 and logits.std(axis=1).min() > 0.3  # over pictures, over classes
-  run = forward(our_model(config))
+  run = forward(model_of(imported(config, tensors)))
   for name, tensor in tensors.items():
     shifted = np.roll(tensor, 1, axis=1 if name.endswith('position_embeddings') else -1)
-    ours, _ = run(our_params(dict(tensors, **{name: shifted}), config), images)
+    ours, _ = run(imported(config, tensors | {name: shifted}).params, images)
     difference = np.abs(np.asarray(ours) - logits).max()
     print(f'{case}, {name} shifted: {difference:.2e}')
     assert (difference <= TOLERANCE) == name.endswith('k_proj.bias'), f'{name} shifted: {difference:.2e}'
@@ -153,8 +115,9 @@ def test_golden_logits_depend_on_every_parameter(case):
 @pytest.mark.parametrize('case', CASES)
 def test_golden_logits_tell_the_gelus_apart(case):
   config, tensors, images, logits = golden(case)
-  other = {'exact': 'tanh', 'tanh': 'exact'}[GELU[config['hidden_act']]]
-  ours, _ = forward(our_model(config, gelu=other))(our_params(tensors, config), images)
+  weights = imported(config, tensors)
+  other = {'exact': 'tanh', 'tanh': 'exact'}[weights.config.gelu]
+  ours, _ = forward(model_of(weights, gelu=other))(weights.params, images)
   difference = np.abs(np.asarray(ours) - logits).max()
   print(f'{case}, with our {other} GELU: {difference:.2e}')
   assert difference > TOLERANCE
@@ -165,7 +128,7 @@ def script():
   """make_golden.py's functions, where what it needs is installed."""
   reason = 'live parity needs torch and transformers: see tests/golden/make_golden.py'
   pytest.importorskip('torch', reason=reason)
-  pytest.importorskip('transformers', minversion='5.23.0', reason=reason)  # whose names `our_params` knows
+  pytest.importorskip('transformers', minversion='5.23.0', reason=reason)  # whose names `interop` knows
   return types.SimpleNamespace(**runpy.run_path(str(GOLDEN / 'make_golden.py')))
 
 
@@ -175,9 +138,10 @@ def test_live_outputs(script, shape, scan):
   """Logits, the attention weights and residual stream of every block, and what the head is given."""
   config = LIVE_SHAPES[shape]
   theirs, images = script.random_model(config, seed=1), script.random_images(config, 3, seed=1)
-  model, params = our_model(config, Execution(scan=scan)), our_params(script.parameters(theirs), config)
-  assert_fills(params, model)
-  logits, intermediates = forward(model, ('attention', 'features'))(params, images)
+  weights = imported(config, script.parameters(theirs))
+  model = model_of(weights, Execution(scan=scan))
+  assert_fills(weights.params, model)
+  logits, intermediates = forward(model, ('attention', 'features'))(weights.params, images)
   for name, expected in script.outputs(theirs, images).items():
     assert_close({'logits': logits, **intermediates}[name], expected, f'{shape}, scan={scan}, {name}')
 
@@ -191,15 +155,16 @@ def test_live_attention_is_not_uniform(script):
 
 
 @pytest.mark.parametrize('epsilon', [1e-5, 1e-12])
-def test_live_epsilon_shows(script, epsilon):
-  """Their norms with another epsilon than our 1e-6 give other logits than ours: 1e-12 is transformers' default."""
+def test_live_epsilon(script, epsilon):
+  """Norms take the epsilon that theirs have, and one of 1e-6 would show: 1e-12 is transformers' default."""
   config = script.CASES['qkv_bias']
   theirs = script.random_model(dict(config, layer_norm_eps=epsilon), seed=1)
   images = script.random_images(config, 2, seed=1)
-  ours, _ = forward(our_model(config))(our_params(script.parameters(theirs), config), images)
-  difference = np.abs(np.asarray(ours) - script.outputs(theirs, images)['logits']).max()
-  print(f'epsilon {epsilon} against our 1e-6: {difference:.2e}')
-  assert difference > TOLERANCE
+  weights = imported(dict(config, layer_norm_eps=epsilon), script.parameters(theirs))
+  expected = script.outputs(theirs, images)['logits']
+  assert_close(forward(model_of(weights))(weights.params, images)[0], expected, f'epsilon {epsilon}')
+  other, _ = forward(model_of(weights, epsilon=1e-6))(weights.params, images)
+  assert np.abs(np.asarray(other) - expected).max() > TOLERANCE
 
 
 def test_golden_files_are_what_the_script_writes(script):

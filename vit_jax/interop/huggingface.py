@@ -168,9 +168,9 @@ def read(tensors: Tensors, config: dict[str, Any], processor: dict[str, Any] | N
   Raises:
     UserError: a model that we have not, an option that ours has not, or tensors that do not fit.
   """
-  where, kind = tensors.source, config.get('model_type')
+  where, kind = tensors.source, str(config.get('model_type'))
   if kind not in LAYOUTS:
-    raise UserError(f'{where}: model_type={kind!r} is no family that can be read{nearest(str(kind), LAYOUTS)}')
+    raise UserError(f'{where}: model_type={kind!r} is no family that can be read{nearest(kind, LAYOUTS)}')
   form = LAYOUTS[kind]
   fields = _fields(form, kind, config, where)
   tensors = _in_file_names(tensors, kind)
@@ -192,8 +192,12 @@ def _fields(form, kind, config, where):
     value = config.get(key)
     if value is None:
       value = _DEFAULTS.get((kind, key), default)
-    if ours in _VALUES and (value := _VALUES[ours][0](value)) is None:
-      raise UserError(f'{where}: {key}={config[key]!r} in its config.json; this {form.family} has no such {ours}')
+    try:
+      value = _VALUES[ours][0](value) if ours in _VALUES else value
+    except (TypeError, ValueError, OverflowError):
+      value = None
+    if value is None:
+      raise UserError(f'{where}: {key}={config.get(key)!r} in its config.json; this {form.family} has no such {ours}')
     out[ours] = value
   return out
 
@@ -235,8 +239,9 @@ def _preprocessing(config, processor, where):
   p = processor or {}
   size, crop = _pair(p.get('size')), _pair(p.get('crop_size')) if p.get('do_center_crop') else None
   fields = {'size': _pair(config.get('image_size')) or crop or size or 224, 'channels': config.get('num_channels', 3),
-            'interpolation': _RESAMPLE.get(p.get('resample', 2), 'bilinear'), 'squeeze': True}
+            'squeeze': True}
   try:
+    fields['interpolation'] = _RESAMPLE.get(p.get('resample', 2), 'bilinear')
     fields |= {'mean': alike(p.get('image_mean') or (0.5,)), 'std': alike(p.get('image_std') or (0.5,))}
     kind = str(p.get('image_processor_type') or p.get('feature_extractor_type'))
     if p.get('crop_pct') and 'ConvNext' in kind:  # it squeezes large pictures alone

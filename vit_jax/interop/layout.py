@@ -49,10 +49,12 @@ def read(tensors: Tensors, weights: Weights, num_classes: int | None, rules: Seq
 
 
 def write(weights: Weights, rules: Sequence[Rule]) -> dict[str, np.ndarray]:
-  """{name of theirs: float32 array} of all parameters and statistics."""
+  """{name of theirs: float32 array} of all parameters and statistics, and PyTorch's counters of batches."""
   flat = stacks.flat(weights.params) | stacks.flat(weights.stats)
   bound = rules_lib.bind(rules, {name: array.shape for name, array in flat.items()})
-  return rules_lib.write(bound, flat, _known(weights))
+  out = rules_lib.write(bound, flat, _known(weights))
+  counters = [name.replace('running_mean', 'num_batches_tracked') for name in out if name.endswith('.running_mean')]
+  return out | {name: np.zeros((), np.int64) for name in counters}  # which PyTorch misses, and uses for nothing here
 
 
 def num_classes(tensors: Tensors, name: str) -> int | None:
@@ -78,7 +80,7 @@ def _known(weights):
 def _check_size(tensors, weights):
   """Before shapes are worked out: no more blocks than the file has tensors, no more numbers than it could hold."""
   config = weights.config
-  blocks = sum(getattr(config, 'depths', None) or [config.depth])
+  blocks = sum(config.depths if hasattr(config, 'depths') else [config.depth])
   if blocks > len(tensors.shapes):
     raise UserError(f'{tensors.source}: its config speaks of {blocks:,} blocks, and the file has '
                     f'{len(tensors.shapes)} tensors')

@@ -1,0 +1,200 @@
+"""A file that is not what it should be gets a message that says what it is; nothing is unpickled or unpacked for it."""
+
+import io
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from golden_files import folder, golden
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vit_jax import interop
+from vit_jax.errors import UserError
+from vit_jax.interop import tensors
+
+NAME = 'vit_qkv_bias'
+NORM = 'vit.layernorm.weight'
+
+
+@pytest.fixture(name='whole', scope='module')
+def _whole(tmp_path_factory):
+  """The bytes of a good model.safetensors."""
+  return (folder(NAME, tmp_path_factory.mktemp('whole')) / 'model.safetensors').read_bytes()
+
+
+def _npz(path, **arrays):
+  np.savez(path, **arrays)
+  return path
+
+
+class Bomb:
+  """Unpickled, it would end the tests."""
+
+  def __reduce__(self):
+    return (pytest.exit, ('a pickle was run',))
+
+
+@pytest.mark.parametrize('content, message', [
+    (b'', 'an empty file of 0 bytes'),
+    (pickle.dumps(Bomb()), 'a Python pickle'),
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:00', 'a pointer to a file in Git LFS'),
+    (b'<!DOCTYPE html><html>', 'a web page'),
+    (b'\x89HDF\r\n\x1a\n' + bytes(99), 'an HDF5 file'),
+    (b'something else that is long enough', 'no file of weights that is known'),
+])
+@pytest.mark.parametrize('name', ['model.safetensors', 'weights.npz'])
+def test_what_it_is_instead(tmp_path, name, content, message):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(UserError, match=message):
+    interop.read(tmp_path / name)
+
+
+def test_nothing_there(tmp_path):
+  with pytest.raises(UserError, match='no such file'):
+    interop.read(tmp_path / 'model.safetensors')
+  (tmp_path / 'pytorch_model.bin').write_bytes(pickle.dumps(Bomb()))
+  with pytest.raises(UserError, match=r'only pickles \(pytorch_model.bin\)'):
+    interop.read(tmp_path)
+
+
+@pytest.mark.parametrize('kept', [0.001, 0.01, 0.5, 0.999])
+def test_truncated(tmp_path, whole, kept):
+  place = folder(NAME, tmp_path)
+  (place / 'model.safetensors').write_bytes(whole[:int(kept * len(whole))])
+  with pytest.raises(UserError, match='cut off|no file of weights'):
+    interop.read(place)
+
+
+def test_a_torch_save_is_a_pickle(tmp_path):
+  """Also under another name: torch.save writes a zip archive, as np.savez does."""
+  with zipfile.ZipFile(tmp_path / 'weights.npz', 'w') as archive:
+    archive.writestr('archive/data.pkl', pickle.dumps(Bomb()))
+  with pytest.raises(UserError, match='a Python pickle .torch.save.'):
+    interop.read(tmp_path / 'weights.npz')
+
+
+def test_pickled_arrays(tmp_path):
+  array = np.empty(1, object)
+  array[0] = Bomb()
+  with pytest.raises(UserError, match='cls is pickled'):
+    interop.read(_npz(tmp_path / 'weights.npz', cls=array))
+
+
+def test_zip_bombs(tmp_path):
+  path = tmp_path / 'weights.npz'
+  np.savez_compressed(path, **{'embedding/kernel': np.zeros((16, 16, 3, 20_000), np.float32)})
+  assert path.stat().st_size < 100_000
+  with pytest.raises(UserError, match='61,440,128, *|a zip bomb'):
+    interop.read(path)
+  header = io.BytesIO()  # small, but says that it is huge
+  np.lib.format.write_array_header_1_0(header, {'descr': '<f4', 'fortran_order': False, 'shape': (1 << 40,)})
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('embedding/kernel.npy', header.getvalue() + bytes(64))
+  with pytest.raises(UserError, match='and has 64 bytes'):
+    interop.read(path)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_numbers_that_are_none(tmp_path, value):
+  changed = golden(NAME).tensors[NORM].copy()
+  changed[3] = value
+  with pytest.raises(UserError, match='vit.layernorm.weight has 1 of 32 values that are NaN or infinite'):
+    interop.read(folder(NAME, tmp_path, **{NORM: changed}))
+
+
+def test_every_tensor_is_accounted_for(tmp_path):
+  own = golden(NAME).tensors[NORM]
+  cases = {
+      'missing': ({NORM: None}, '1 tensor missing: vit.layernorm.weight'),
+      'unused': ({'vit.extra': own}, '1 tensor not used by this model: vit.extra'),
+      'shape': ({NORM: own[:5]}, r'of another shape: vit.layernorm.weight \[5\] where the model has \[32\]'),
+  }
+  for name, (changed, message) in cases.items():
+    place = folder(NAME, tmp_path / name, **changed)
+    with pytest.raises(UserError, match=message):
+      interop.read(place)
+    weights = interop.read(place, without=('vit.extra', NORM))  # those that are named
+    assert ('scale' in weights.params.get('norm', {})) == (name == 'unused')
+    assert 'bias' in weights.params['norm']
+  block = 'vit.layers.0.mlp.fc1.bias'
+  with pytest.raises(UserError, match='a part of a block, which cannot be left out'):
+    interop.read(folder(NAME, tmp_path / 'block', **{block: None}), without=('*intermediate*',))
+
+
+def test_another_architecture(tmp_path):
+  place = folder(NAME, tmp_path)
+  (place / 'config.json').write_text(json.dumps(golden('swin-padded').config))
+  with pytest.raises(UserError, match='tensors missing.* and [0-9]+ more.*is it another architecture'):
+    interop.read(place)
+  (place / 'config.json').write_text(json.dumps({'model_type': 'vti'}))
+  with pytest.raises(UserError, match="model_type='vti' is no family that can be read; did you mean 'vit'"):
+    interop.read(place)
+  (place / 'config.json').unlink()
+  with pytest.raises(UserError, match='neither the names of a timm model'):
+    interop.read(place)
+
+
+@pytest.mark.parametrize('key, value, message', [
+    ('hidden_size', 10**15, 'shape|built'), ('num_hidden_layers', 10**9, 'speaks of 1,000,000,000 blocks'),
+    ('num_attention_heads', 0, 'at least 1'), ('hidden_act', 'quick_gelu', "hidden_act='quick_gelu'"),
+    ('layer_norm_eps', 'tiny', 'model.epsilon'), ('image_size', [0, 3], 'preprocessing.size'),
+    ('num_channels', 7, 'preprocessing.channels'), ('patch_size', 5, 'does not divide'),
+])
+def test_a_config_that_lies(tmp_path, key, value, message):
+  place = folder(NAME, tmp_path)
+  (place / 'config.json').write_text(json.dumps(golden(NAME).config | {key: value}))
+  with pytest.raises(UserError, match=message):
+    interop.read(place)
+
+
+def test_an_index_that_points_outside(tmp_path, whole):
+  index = {'weight_map': {NORM: '../model.safetensors'}}
+  (tmp_path / tensors.INDEX).write_text(json.dumps(index))
+  with pytest.raises(UserError, match='outside its own folder'):
+    interop.read(tmp_path)
+  (tmp_path / 'model-1.safetensors').write_bytes(whole)
+  (tmp_path / tensors.INDEX).write_text(json.dumps({'weight_map': {'nowhere': 'model-1.safetensors'}}))
+  with pytest.raises(UserError, match='nowhere should be in model-1.safetensors, and is not'):
+    interop.read(tmp_path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_bytes_are_read_or_refused_in_words(tmp_path, whole, data):
+  """Of any damage: a UserError, or tensors of finite numbers in the shapes of the model."""
+  place = folder(NAME, tmp_path)
+  header = 8 + int.from_bytes(whole[:8], 'little')
+  at = data.draw(st.integers(0, header - 1) | st.integers(0, len(whole) - 1))
+  patch = data.draw(st.binary(min_size=1, max_size=16))
+  (place / 'model.safetensors').write_bytes(whole[:at] + patch + whole[at + len(patch):])
+  try:
+    weights = interop.read(place)
+  except UserError:
+    return
+  assert weights.params['norm']['scale'].shape == (32,) and np.isfinite(weights.params['norm']['scale']).all()
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+                    max_leaves=5)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from([NAME, 'timm_vit', 'swin-padded', 'resnet-regnet_y', 'timm_convnext']), data=st.data())
+def test_any_config_is_read_or_refused_in_words(tmp_path, name, data):
+  config = dict(golden(name).config)
+  processor = {'size': 8, 'image_mean': [0.5], 'do_center_crop': True, 'crop_size': 4, 'resample': 2, 'crop_pct': 0.9}
+  for fields in (config, processor, config.get('pretrained_cfg', {})):
+    for key in data.draw(st.lists(st.sampled_from(sorted(fields) or ['x']), max_size=2)):
+      fields[key] = data.draw(JSON)
+  place = folder(name, tmp_path)
+  (place / 'config.json').write_text(json.dumps(config))
+  (place / 'preprocessor_config.json').write_text(json.dumps(processor))
+  try:
+    weights = interop.read(place)
+  except UserError:
+    return
+  assert weights.family in ('vit', 'swin', 'resnet', 'convnext')

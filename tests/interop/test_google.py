@@ -1,0 +1,87 @@
+"""The .npz files of the Vision Transformer's original code: what is in their names is read, and written again."""
+
+import jax
+import numpy as np
+import pytest
+from golden_files import TOLERANCE, folder, golden
+
+from vit_jax import interop
+from vit_jax.errors import UserError
+from vit_jax.interop import writers
+
+D, H, K, F, P, T, L, CLASSES = 12, 3, 4, 20, 4, 9, 11, 5  # more blocks than 10: numbers, not letters, order them
+
+
+def _crafted(**changed):
+  """Their names and shapes, as in the published files; random values."""
+  block = {
+      'LayerNorm_0/scale': (D,), 'LayerNorm_0/bias': (D,), 'LayerNorm_2/scale': (D,), 'LayerNorm_2/bias': (D,),
+      **{f'MultiHeadDotProductAttention_1/{name}/kernel': (D, H, K) for name in ('query', 'key', 'value')},
+      **{f'MultiHeadDotProductAttention_1/{name}/bias': (H, K) for name in ('query', 'key', 'value')},
+      'MultiHeadDotProductAttention_1/out/kernel': (H, K, D), 'MultiHeadDotProductAttention_1/out/bias': (D,),
+      'MlpBlock_3/Dense_0/kernel': (D, F), 'MlpBlock_3/Dense_0/bias': (F,),
+      'MlpBlock_3/Dense_1/kernel': (F, D), 'MlpBlock_3/Dense_1/bias': (D,)}
+  shapes = {f'Transformer/encoderblock_{i}/{name}': shape for i in range(L) for name, shape in block.items()} | {
+      'embedding/kernel': (P, P, 3, D), 'embedding/bias': (D,), 'cls': (1, 1, D),
+      'Transformer/posembed_input/pos_embedding': (1, 1 + T, D), 'Transformer/encoder_norm/scale': (D,),
+      'Transformer/encoder_norm/bias': (D,), 'head/kernel': (D, CLASSES), 'head/bias': (CLASSES,)} | changed
+  rng = np.random.default_rng(0)
+  return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items() if shape is not None}
+
+
+def test_a_crafted_file_there_and_back(tmp_path):
+  theirs = _crafted()
+  np.savez(tmp_path / 'theirs.npz', **theirs)
+  weights = interop.read(tmp_path / 'theirs.npz')
+  assert (weights.config.depth, weights.config.num_heads, weights.image_shape) == (L, H, (12, 12, 3))
+  qkv = weights.params['encoder']['blocks']['attention']['qkv']['kernel']
+  key = theirs['Transformer/encoderblock_10/MultiHeadDotProductAttention_1/key/kernel']
+  np.testing.assert_array_equal(qkv[10, :, :, 1], key)
+  assert weights.config.gelu == 'tanh' and weights.preprocessing.squeeze
+
+  writers.write(weights, tmp_path / 'ours.npz', 'npz')
+  again = interop.read(tmp_path / 'ours.npz')
+  bits = lambda tree: jax.tree.map(lambda a: (a.shape, a.tobytes()), tree)
+  assert bits(again.params) == bits(weights.params) and again.config == weights.config
+  with np.load(tmp_path / 'ours.npz') as ours:
+    assert sorted(ours) == sorted(theirs)
+    for name, value in theirs.items():
+      if name not in ('cls', 'Transformer/posembed_input/pos_embedding'):  # CLS is written with its position in it
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+    total = lambda file: file['cls'][0, 0] + file['Transformer/posembed_input/pos_embedding'][0, 0]
+    np.testing.assert_array_equal(total(ours), total(theirs))
+
+
+def test_it_computes_what_the_same_model_of_transformers_does(tmp_path):
+  """A golden file of a square-less picture has no place in their names: this one is cut to one row of patches."""
+  there, weights = golden('vit_gelu_tanh'), interop.read(folder('vit_gelu_tanh', tmp_path / 'hf'))
+  with pytest.raises(UserError, match='no square'):
+    writers.write(weights, tmp_path / 'ours.npz', 'npz')
+    interop.read(tmp_path / 'ours.npz')
+  model = weights.pure_model()
+  logits = model.apply(weights.params, {}, there.images.transpose(0, 2, 3, 1))[0]
+  assert np.abs(np.asarray(logits) - there.logits).max() <= TOLERANCE
+
+
+def test_a_backbone_without_a_head(tmp_path):
+  np.savez(tmp_path / 'a.npz', **_crafted(**{'head/kernel': None, 'head/bias': None}))
+  weights = interop.read(tmp_path / 'a.npz')
+  assert weights.headless and weights.num_classes is None
+  with pytest.raises(UserError, match='without a classifier'):
+    weights.pure_model()
+  writers.write(weights, tmp_path / 'bundle', 'bundle')
+  assert interop.read(tmp_path / 'bundle').headless
+
+
+@pytest.mark.parametrize('changed, message', [
+    ({'conv_root/kernel': (7, 7, 3, 64)}, 'a hybrid'),
+    ({'embedding/kernel': None}, 'not the names of a ViT'),
+    ({'embedding/kernel': (D,)}, 'not the names of a ViT'),
+    ({'pre_logits/kernel': (D, D)}, '1 tensor not used by this model: pre_logits/kernel'),
+    ({'Transformer/posembed_input/pos_embedding': (1, 9, D)}, '8 positions of patches are no square'),
+    ({'Transformer/encoderblock_3/LayerNorm_0/scale': (D - 1,)}, 'of another shape'),
+])
+def test_what_does_not_fit(tmp_path, changed, message):
+  np.savez(tmp_path / 'a.npz', **_crafted(**changed))
+  with pytest.raises(UserError, match=message):
+    interop.read(tmp_path / 'a.npz')

@@ -1,0 +1,152 @@
+"""Models of transformers and timm compute here what they compute there, and come back bit for bit.
+
+Always: from golden files (tests/golden). Live: where torch and these libraries are installed, they load what we write.
+"""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from golden_files import GOLDEN, NAMES, TOLERANCE, folder, golden
+
+from vit_jax import interop
+from vit_jax.interop import huggingface, timm, writers
+from vit_jax.interop.weights import Weights
+
+
+def logits(weights: Weights, images: np.ndarray) -> np.ndarray:
+  model = weights.pure_model()
+  apply = jax.jit(lambda params, stats, images: model.apply(params, stats, images.transpose(0, 2, 3, 1))[0])
+  return np.asarray(apply(weights.params, weights.stats, images))
+
+
+def assert_same(ours: Weights, theirs: Weights) -> None:
+  """The same model, to the last bit."""
+  assert ours.config == theirs.config and ours.preprocessing == theirs.preprocessing
+  assert ours.class_names == theirs.class_names
+  bits = lambda weights: jax.tree.map(lambda a: (a.shape, a.tobytes()), (weights.params, weights.stats))
+  assert bits(ours) == bits(theirs)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_logits_and_the_way_back(name, tmp_path):
+  weights, there = interop.read(folder(name, tmp_path / 'theirs')), golden(name)
+  difference = np.abs(logits(weights, there.images) - there.logits).max()
+  print(f'{name}: max abs difference {difference:.2e}')
+  assert there.logits.std(axis=0).max() > 0.05 and difference <= TOLERANCE
+
+  weights = dataclasses.replace(weights, class_names=tuple(f'name {i}' for i in range(weights.num_classes)))
+  writers.write(weights, tmp_path / 'bundle', 'bundle')
+  assert_same(interop.read(tmp_path / 'bundle'), weights)
+  if name not in ('timm_resnet', 'timm_regnet'):  # timm has them in published widths alone
+    writers.write(weights, tmp_path / 'ours', there.program)
+    assert_same(interop.read(tmp_path / 'ours'), weights)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_is_written_is_what_was_there(name):
+  """Each tensor, bit for bit, by the name that files have; positions of leading tokens are part of these."""
+  there = golden(name)
+  assert there.program in ('hf', 'timm')
+  if there.program == 'timm':
+    written, expected = timm.write(_read(name)), there.tensors
+  else:
+    written, expected = huggingface.write(_read(name)), {
+        _file_name(key, there.config['model_type']): value for key, value in there.tensors.items()}
+  expected = {key: value for key, value in expected.items() if value.dtype == np.float32}
+  written = {key: value for key, value in written.items() if value.dtype == np.float32}
+  assert written.keys() == expected.keys()
+  for key, value in expected.items():
+    if not any(word in key for word in ('pos_embed', 'position_embeddings', '_token')):
+      np.testing.assert_array_equal(written[key], value, err_msg=key)
+
+
+def _read(name):
+  from vit_jax.interop.tensors import Tensors
+  there = golden(name)
+  floats = {key: value.shape for key, value in there.tensors.items() if value.dtype == np.float32}
+  tensors = Tensors(name, floats, frozenset(), there.tensors.__getitem__)
+  return timm.read(tensors, there.config) if there.program == 'timm' else huggingface.read(tensors, there.config, None)
+
+
+def _file_name(name, kind):
+  """Names in memory of transformers 5.23 as its save_pretrained writes them."""
+  own = {'vit': 'attention.attention', 'deit': 'attention.attention', 'swin': 'attention.self'}.get(kind)
+  if own is None:
+    return name
+  if kind != 'swin':
+    name = name.replace(f'{kind}.layers.', f'{kind}.encoder.layer.')
+  for ours, theirs in (('q_proj', 'query'), ('k_proj', 'key'), ('v_proj', 'value')):
+    name = name.replace(f'attention.{ours}', f'{own}.{theirs}')
+  name = name.replace('attention.relative_position_bias.', 'attention.self.').replace('o_proj', 'output.dense')
+  return name.replace('mlp.fc1', 'intermediate.dense').replace('mlp.fc2', 'output.dense')
+
+
+def test_epsilon_is_theirs(tmp_path):
+  """transformers' default is 1e-12, ours 1e-6: it is read, and a golden file tells them apart."""
+  theirs = dict(golden('vit_qkv_bias').config, layer_norm_eps=1e-5)
+  place = folder('vit_qkv_bias', tmp_path)
+  (place / 'config.json').write_text(json.dumps(theirs))
+  weights = interop.read(place)
+  assert weights.config.epsilon == 1e-5
+  images, expected = golden('vit_qkv_bias')[2:4]
+  assert np.abs(logits(weights, images) - expected).max() > TOLERANCE
+  del theirs['layer_norm_eps']
+  (place / 'config.json').write_text(json.dumps(theirs))
+  assert interop.read(place).config.epsilon == 1e-12
+
+
+@pytest.mark.parametrize('name', [n for n in NAMES if not n.startswith('timm_')])
+def test_live_transformers_loads_ours(name, tmp_path):
+  torch = pytest.importorskip('torch')
+  transformers = pytest.importorskip('transformers', minversion='5.23.0')
+  weights, there = interop.read(folder(name, tmp_path / 'theirs')), golden(name)
+  weights = dataclasses.replace(weights, class_names=tuple(f'name {i}' for i in range(weights.num_classes)))
+  writers.write(weights, tmp_path / 'ours', 'hf')
+  kind = json.loads((tmp_path / 'ours' / 'config.json').read_text())['architectures'][0]
+  model, info = getattr(transformers, kind).from_pretrained(tmp_path / 'ours', output_loading_info=True)
+  assert not info['missing_keys'] and not info['unexpected_keys'] and not info['mismatched_keys'], info
+  assert model.config.id2label[3] == 'name 3'
+  with torch.no_grad():
+    theirs = model.eval()(torch.from_numpy(there.images)).logits.numpy()
+  np.testing.assert_allclose(theirs, there.logits, rtol=0, atol=1e-5)
+  model.save_pretrained(tmp_path / 'again', max_shard_size='20KB')  # in several files
+  assert len(list((tmp_path / 'again').glob('model-*.safetensors'))) > 1
+  again = interop.read(tmp_path / 'again')
+  assert_same(dataclasses.replace(again, preprocessing=weights.preprocessing), weights)
+
+
+@pytest.mark.parametrize('name', [n for n in NAMES if n.startswith('timm_')])
+def test_live_timm_loads_ours(name, tmp_path):
+  torch, timm_library = pytest.importorskip('torch'), pytest.importorskip('timm')
+  if name in ('timm_resnet', 'timm_regnet'):
+    model = timm_library.create_model({'timm_resnet': 'resnet18', 'timm_regnet': 'regnety_002'}[name], num_classes=5)
+    model = model.eval()
+    place = tmp_path / 'theirs'
+    place.mkdir()
+    from safetensors.torch import save_file
+    save_file(model.state_dict(), place / 'model.safetensors')
+    images = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
+    weights = interop.read(place)
+    with torch.no_grad():
+      expected = model(torch.from_numpy(images)).numpy()
+    assert np.abs(logits(weights, images) - expected).max() <= TOLERANCE
+  else:
+    weights, (_, _, images, expected, _) = interop.read(folder(name, tmp_path / 'theirs')), golden(name)
+  writers.write(weights, tmp_path / 'ours', 'timm')
+  model = timm_library.create_model(f'local-dir:{tmp_path / "ours"}', pretrained=True).eval()
+  with torch.no_grad():
+    np.testing.assert_allclose(model(torch.from_numpy(images)).numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_timm_golden_files_are_what_the_script_writes():
+  pytest.importorskip('timm')
+  import runpy
+  script = runpy.run_path(str(GOLDEN / 'make_timm_golden.py'))
+  assert sorted(f'timm_{case}' for case in script['CASES']) == [n for n in NAMES if n.startswith('timm_')]
+  for case in script['CASES']:
+    fresh, there = script['case_arrays'](case), golden(f'timm_{case}')
+    np.testing.assert_array_equal(fresh['images'], there.images)
+    np.testing.assert_allclose(fresh['logits'], there.logits, rtol=0, atol=1e-5)
