@@ -1,4 +1,4 @@
-"""The whole way of a model that was trained here: run, bundle, one file, another program, and back; in fresh processes."""
+"""A model that was trained here, in other forms and back: run, bundle, one file, other programs; in fresh processes."""
 
 import json
 import os
