@@ -141,6 +141,7 @@ def test_another_architecture(tmp_path):
     ('hidden_size', 10**15, 'shape|built'), ('num_hidden_layers', 10**9, 'speaks of 1,000,000,000 blocks'),
     ('num_attention_heads', 0, 'at least 1'), ('hidden_act', 'quick_gelu', "hidden_act='quick_gelu'"),
     ('layer_norm_eps', 'tiny', 'model.epsilon'), ('image_size', [0, 3], 'preprocessing.size'),
+    ('image_size', [8, 24], 'another shape'),
     ('num_channels', 7, 'preprocessing.channels'), ('patch_size', 5, 'does not divide'),
 ])
 def test_a_config_that_lies(tmp_path, key, value, message):

@@ -12,6 +12,7 @@ import pytest
 from golden_files import GOLDEN, NAMES, TOLERANCE, folder, golden
 
 from vit_jax import interop
+from vit_jax.errors import UserError
 from vit_jax.interop import huggingface, timm, writers
 from vit_jax.interop.weights import Weights
 
@@ -96,6 +97,14 @@ def test_epsilon_is_theirs(tmp_path):
   del theirs['layer_norm_eps']
   (place / 'config.json').write_text(json.dumps(theirs))
   assert interop.read(place).config.epsilon == 1e-12
+
+
+def test_windows_that_transformers_cuts_otherwise(tmp_path):
+  """Of 4 x 6 patches and windows of 4, theirs do not span the picture and ours do."""
+  place = folder('swin-one_window', tmp_path)
+  (place / 'config.json').write_text(json.dumps(golden('swin-one_window').config | {'image_size': [16, 24]}))
+  with pytest.raises(UserError, match='leave 4x6 patches in stage 1, where windows of 4 are cut otherwise'):
+    interop.read(place)
 
 
 @pytest.mark.parametrize('name', [n for n in NAMES if not n.startswith('timm_')])

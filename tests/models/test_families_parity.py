@@ -34,8 +34,8 @@ LIVE = {
     'convnext-three': ('ConvNext', dict(num_channels=1, num_labels=5, hidden_sizes=[16, 24, 48], depths=[1, 2, 2],
                                         num_stages=3, patch_size=2, layer_scale_init_value=0.1, layer_norm_eps=1e-6),
                        (32, 32)),
-    'swin-four': ('Swin', dict(num_channels=3, num_labels=5, image_size=[96, 130], embed_dim=16, depths=[2, 2, 4, 2],
-                               num_heads=[2, 4, 4, 8], window_size=3, patch_size=4), (96, 130)),
+    'swin-four': ('Swin', dict(num_channels=3, num_labels=5, image_size=[104, 130], embed_dim=16, depths=[2, 2, 4, 2],
+                               num_heads=[2, 4, 4, 8], window_size=3, patch_size=4), (104, 130)),
 }
 
 

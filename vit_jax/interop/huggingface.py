@@ -176,6 +176,8 @@ def read(tensors: Tensors, config: dict[str, Any], processor: dict[str, Any] | N
   tensors = _in_file_names(tensors, kind)
   names = _class_names(config.get('id2label'))
   weights = Weights(where, form.family, fields, {}, {}, _preprocessing(config, processor, where), names)
+  if kind == 'swin':
+    _check_windows(weights)
   classes = layout.num_classes(tensors, form.classifier)
   if names is not None and len(names) != classes:
     weights = dataclasses.replace(weights, class_names=None)
@@ -200,6 +202,21 @@ def _fields(form, kind, config, where):
       raise UserError(f'{where}: {key}={config.get(key)!r} in its config.json; this {form.family} has no such {ours}')
     out[ours] = value
   return out
+
+
+def _check_windows(weights):
+  """Where one side of a stage fits into a window, theirs are as wide as that side and none is shifted.
+
+  Ours, and timm's, treat each side for itself; so a long picture of few patches would give other logits.
+  """
+  config = weights.config
+  sides = [-(-size // max(config.patch_size, 1)) for size in weights.preprocessing.size]
+  for stage in range(len(config.depths)):
+    if min(sides) <= config.window_size and sides[0] != sides[1]:
+      raise UserError(f'{weights.source}: pictures of {weights.preprocessing.size} leave {sides[0]}x{sides[1]} patches '
+                      f'in stage {stage}, where windows of {config.window_size} are cut otherwise here than by '
+                      'transformers')
+    sides = [-(-side // 2) for side in sides]
 
 
 def _in_file_names(tensors, kind):

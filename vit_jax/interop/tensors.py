@@ -184,6 +184,6 @@ def write(path: os.PathLike, tensors: dict[str, np.ndarray], metadata: dict[str,
   """Writes a .safetensors file, whole or not at all under its name."""
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.tmp')
-  save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary, metadata)
+  save_file({name: np.asarray(value, order='C') for name, value in tensors.items()}, temporary, metadata)
   temporary.chmod(0o644)  # safetensors makes files that nobody else may read
   temporary.replace(path)
