@@ -22,10 +22,10 @@ def _params(seed):
 
 
 def _run(config, grads, params, steps=5, model=None):
-  state = optimizer.transformation(config, model).init(params)
+  state = optimizer.transformation(config, model=model).init(params)
   for _ in range(steps):
     params, state = optimizer.step(config, grads, state, params, jnp.float32(config.learning_rate),
-                                   jnp.float32(config.weight_decay), model)
+                                   jnp.float32(config.weight_decay), model=model)
   return params
 
 
@@ -100,9 +100,9 @@ def test_adafactor_is_the_papers():
   params = _random(model, 0)
   every = [_random(model, seed) for seed in range(1, 4)]
   config = OptimizerConfig('adafactor', learning_rate=0.1, beta2=0.6, clip_norm=None)
-  ours, state = params, optimizer.transformation(config, model).init(params)
+  ours, state = params, optimizer.transformation(config, model=model).init(params)
   for grads in every:
-    ours, state = optimizer.step(config, grads, state, ours, jnp.float32(0.1), jnp.float32(0), model)
+    ours, state = optimizer.step(config, grads, state, ours, jnp.float32(0.1), jnp.float32(0), model=model)
   blocks = lambda tree: tree['encoder']['blocks']
   queries = lambda tree: np.asarray(blocks(tree)['attention']['qkv']['kernel'][1, :, :, 0]).reshape(128, 128)
   bias = lambda tree: np.asarray(blocks(tree)['mlp']['up']['bias'][1])
@@ -127,7 +127,7 @@ def test_adafactor_is_the_papers():
 def test_how_much_an_optimizer_keeps(name, copies):
   """In float32 copies of the parameters of a large model; Muon keeps Adam's second moment of the rest."""
   model = PureModel('vit', vit.Config(**vit.size('L/16')), (224, 224, 3), 10)
-  kept = jax.eval_shape(optimizer.transformation(OptimizerConfig(name), model).init, model.param_shapes())
+  kept = jax.eval_shape(optimizer.transformation(OptimizerConfig(name), model=model).init, model.param_shapes())
   size = lambda tree: sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(tree))
   assert size(kept) / size(model.param_shapes()) == pytest.approx(copies, abs=0.01)
 

@@ -56,8 +56,8 @@ def check(config: OptimizerConfig) -> None:
       raise UserError(f'optimizer.{name}={getattr(config, name)}: must be in [0, 1)')
 
 
-def transformation(config: OptimizerConfig, model: PureModel | None = None,
-                   factors: dict | None = None) -> optax.GradientTransformation:
+def transformation(config: OptimizerConfig, factors: dict | None = None,
+                   model: PureModel | None = None) -> optax.GradientTransformation:
   """Clipped gradients to a direction; `step` scales it. `factors` as for `step`; the state is the same without.
 
   Which axes of a parameter are a matrix's, for Adafactor and Muon, is what the `model` declares.
@@ -195,13 +195,13 @@ def decayed(params: dict) -> dict:
 
 
 def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, learning_rate: jax.Array,
-         weight_decay: jax.Array, model: PureModel | None = None, factors: dict | None = None) -> tuple[dict, Any]:
+         weight_decay: jax.Array, factors: dict | None = None, model: PureModel | None = None) -> tuple[dict, Any]:
   """One update: (params, opt_state).
 
   Args:
     learning_rate, weight_decay: float32 scalars.
-    model: as for `transformation`.
     factors: what they are multiplied by for each parameter (`parametrisation.factors`); None: all 1.
+    model: as for `transformation`.
   """
   mask = decayed(params)
   each = lambda name: jax.tree.map(lambda _, f: getattr(f, name), params, factors) if factors else (
@@ -211,7 +211,7 @@ def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, lea
   if config.name == 'sgd':
     grads = add_decay(grads)
   with jax.numpy_dtype_promotion('standard'):  # optax's Adam raises a float to its integer count
-    direction, opt_state = transformation(config, model, factors).update(grads, opt_state, params)
+    direction, opt_state = transformation(config, factors, model).update(grads, opt_state, params)
   if config.name != 'sgd':
     direction = add_decay(direction)
   move = lambda p, d, f: p - learning_rate * f * d

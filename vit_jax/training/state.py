@@ -50,7 +50,7 @@ def init(model: PureModel, config: RunConfig, hparams: dict) -> TrainState:
   factors = parametrisation.factors(config.parametrisation, config.optimizer.name, model)
   params = parametrisation.initial(params, factors)
   return TrainState(
-      params=params, stats=stats, optimizer=optimizer.transformation(config.optimizer, model).init(params),
+      params=params, stats=stats, optimizer=optimizer.transformation(config.optimizer, model=model).init(params),
       ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else {}, step=jnp.int32(0),
       key_data=jax.random.key_data(jax.random.fold_in(key, 1)), hparams=hparams, metrics=zero_metrics())
 

@@ -57,8 +57,8 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
     grads = jax.tree.map(lambda g: g / weight, grads)
     scale = schedule.multiplier(config.schedule, steps, state.step)
     params, opt_state = optimizer.step(opt, grads, state.optimizer, state.params,
-                                       scale * state.hparams['learning_rate'], state.hparams['weight_decay'], model,
-                                       factors)
+                                       scale * state.hparams['learning_rate'], state.hparams['weight_decay'], factors,
+                                       model)
     ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
     stats = optimizer.average_stats(opt, state.stats, batch_stats, state.step)
     numbers = {'loss': loss / weight, 'grad_norm': optax.tree.norm(grads)}
