@@ -10,13 +10,13 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [  # a module imports from lower floors and from its own room
     {'errors', 'host', 'digest'},
-    {'config', 'records', 'goodput', 'lock', 'parallel', 'cost'},
+    {'config', 'records', 'goodput', 'lock', 'parallel', 'cost', 'drawing'},
     {'checkpoint'},
     {'layers', 'launch', 'scaling'},
     {'models', 'data'},
     {'interop'},
     {'training'},
-    {'rehearsal', 'sweeps', 'pruning'},
+    {'rehearsal', 'sweeps', 'pruning', 'inspection'},
     {'cli'},
     {'main', 'plan', 'sweep', 'law', 'predict', 'prune', 'convert'},
 ]

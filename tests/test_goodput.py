@@ -1,4 +1,5 @@
 import pytest
+from hypothesis import given, settings, strategies
 
 from vit_jax import goodput
 
@@ -64,3 +65,27 @@ def test_words_name_the_largest_first():
 
 def test_an_empty_record_is_no_time():
   assert sum(goodput.spent([]).values()) == pytest.approx(0)
+
+
+def test_shares_are_those_of_all_runs_together():
+  of_runs = [goodput.spent([_process(105.0, 0), {'event': 'finished', 'step': 9, 'time': 115.0,
+                                                 **_so_far(start=5.0, step=seconds)}]) for seconds in (10.0, 30.0)]
+  shares = {row['what']: row['share'] for row in goodput.shares(goodput.total(of_runs))}
+  assert shares == {'steps': 0.8, 'starting': 0.2, 'compiling': 0, 'waiting for data': 0, 'evaluating': 0, 'saving': 0,
+                    'lost to restarts': 0}
+  assert goodput.shares(goodput.total([])) == []
+
+
+ANYTHING = strategies.one_of(strategies.none(), strategies.booleans(), strategies.floats(), strategies.text(),
+                             strategies.integers(-5, 10**400), strategies.lists(strategies.integers()))
+
+
+@settings(max_examples=200, deadline=None)
+@given(strategies.lists(strategies.fixed_dictionaries({}, optional={
+    'event': strategies.sampled_from([*goodput.STARTS, 'save', 'begun', 'train']) | ANYTHING,
+    'time': strategies.floats(0, 1e6) | ANYTHING, 'step': strategies.integers(0, 50) | ANYTHING,
+    goodput.SO_FAR: strategies.dictionaries(strategies.sampled_from(['step', 'start', 'save', 'odd']),
+                                            strategies.floats(0, 1e6) | ANYTHING) | ANYTHING}), max_size=8))
+def test_logs_with_anything_in_them_give_times(events):
+  spent = goodput.spent(events)
+  assert set(spent) == set(goodput.total([])) and all(0 <= seconds < 1e18 for seconds in spent.values())

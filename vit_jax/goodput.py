@@ -49,18 +49,18 @@ def spent(events: Iterable[dict[str, Any]]) -> dict[str, float]:
   out.
 
   Args:
-    events: the rows of events.jsonl. Those with a clock's reading say what led up to that step.
+    events: the rows of events.jsonl. Those with a clock's reading say what led up to that step. Rows that no run writes
+      are left out.
   """
   parts: list[tuple[int, dict[str, float]]] = []  # (step, what was spent since the part before), as far as it counts
   lost, last, before, tail = 0.0, None, {}, 0.0
-  for event in events:
+  for event in filter(_as_written, events):
     if event['event'] in STARTS:
       lost += tail + sum(sum(part.values()) for step, part in parts if step > event['step'])
       parts = [(step, part) for step, part in parts if step <= event['step']]
-      before, tail = {}, sum(event.get(SO_FAR, {}).values())
-    elif isinstance(event.get(SO_FAR), dict):
-      now = event[SO_FAR]
-      parts.append((event['step'], {kind: now[kind] - before.get(kind, 0.0) for kind in now}))
+      before, tail = {}, sum(_seconds(event).values())
+    elif now := _seconds(event):
+      parts.append((event['step'], {kind: max(now[kind] - before.get(kind, 0.0), 0.0) for kind in now}))
       before, tail = now, 0.0
     elif last is not None and event['event'] != 'begun':  # nothing ran before that
       tail += max(event['time'] - last, 0.0)
@@ -73,8 +73,49 @@ _WORDS = {'step': 'steps', 'start': 'starting', 'compile': 'compiling', 'data': 
           'evaluate': 'evaluating', 'save': 'saving', LOST: 'lost to restarts'}
 
 
+def _as_written(event):
+  """Whether a row has what is counted on: logs come from elsewhere too."""
+  step_counts = event.get('event') in STARTS or SO_FAR in event
+  return (isinstance(event.get('event'), str) and _is_number(event.get('time'))
+          and (not step_counts or _is_number(event.get('step'))))
+
+
+def _seconds(event):
+  """{kind: seconds} that a clock read; empty where there is none."""
+  so_far = event.get(SO_FAR)
+  told = so_far if isinstance(so_far, dict) else {}
+  return {kind: float(told[kind]) for kind in _KINDS if _is_number(told.get(kind))}
+
+
+def _is_number(value):
+  return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15
+
+
+def total(of_runs: Iterable[dict[str, float]]) -> dict[str, float]:
+  """What `spent` tells of several runs, together."""
+  of_runs = list(of_runs)
+  return {kind: sum(run[kind] for run in of_runs) for kind in (*_KINDS, LOST)}
+
+
+def shares(spent: dict[str, float]) -> list[dict[str, Any]]:
+  """[{what, seconds, share}] in a fixed order, for a page; empty where no time is known."""
+  age = sum(spent.values())
+  return [{'what': _WORDS[kind], 'seconds': spent[kind], 'share': spent[kind] / age}
+          for kind in (*_KINDS, LOST)] if age > 0 else []
+
+
 def words(spent: dict[str, float]) -> str:
   """`81% steps, 12% compiling, ...` of what took at least half a percent, the largest first."""
-  total = sum(spent.values()) or 1.0
-  shares = sorted(((seconds / total, kind) for kind, seconds in spent.items()), reverse=True)
-  return ', '.join(f'{share:.0%} {_WORDS[kind]}' for share, kind in shares if share >= 0.005)
+  age = sum(spent.values()) or 1.0
+  by_size = sorted(((seconds / age, kind) for kind, seconds in spent.items()), reverse=True)
+  return ', '.join(f'{share:.0%} {_WORDS[kind]}' for share, kind in by_size if share >= 0.005)
+
+
+def duration(seconds: float) -> str:
+  """75 -> '1 min 15 s'."""
+  seconds = max(round(seconds), 1)
+  if seconds < 60:
+    return f'{seconds} s'
+  if seconds < 5400:
+    return f'{seconds // 60} min {seconds % 60:02d} s'
+  return f'{seconds / 3600:.1f} h' if seconds < 48 * 3600 else f'{seconds / 86400:.1f} days'

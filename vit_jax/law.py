@@ -39,6 +39,7 @@ def main(paths: list[str]) -> int:
     raise UserError('nothing to read: python -m vit_jax.law DIR_OR_TABLE... [--form=chinchilla] [--out=OUT]')
   from rich.console import Console
 
+  from vit_jax import goodput
   from vit_jax.scaling import analysis, estimate, points, report, terminal
   from vit_jax.scaling.minimize import Objective
 
@@ -60,8 +61,10 @@ def main(paths: list[str]) -> int:
   multipliers = analysis.compute_multipliers(groups)
   for row in multipliers:
     console.print(row['words'], highlight=False, markup=False)
+  if seconds := sum(loaded.spent.values()):
+    console.print(f'time of the runs: {goodput.duration(seconds)}: {goodput.words(loaded.spent)}', highlight=False)
   if _OUT.value:
-    written = report.write(_OUT.value, groups, multipliers, _command(paths))
+    written = report.write(_OUT.value, groups, multipliers, _command(paths), loaded.spent)
     console.print(f'written: {written}', highlight=False, markup=False, soft_wrap=True)
   if _WRITE_CONFIG.value:
     console.print(_write_config(groups[''], budgets[0], paths), highlight=False, markup=False, soft_wrap=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_jax.scaling import analysis, report
+from vit_jax import goodput
+from vit_jax.scaling import analysis, payload, report
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import load
 
@@ -99,6 +100,16 @@ def test_the_page_holds_every_point_and_band(written):
     assert low <= law_low * 1.01 and law_low <= law_high and law_high <= high * 1.01  # ends are drawn at random
   answers = dict(data['groups'][0]['checklist'])
   assert 'summed' in answers['Objective'] and '4500 scored' in answers['Starts']
+
+
+def test_the_page_says_where_the_time_of_the_runs_went(tmp_path):
+  points = load([table(tmp_path / 'points.csv')], columns={'loss': 'loss'}, need=['params', 'examples'])
+  data = [payload.payload('', analysis.analyse(points, analysis.Settings('chinchilla', Objective(), 0)))]
+  read = lambda text: json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])['time']
+  assert points.spent == goodput.total([]) and read(report.page(data, [], '', points.spent)) == []
+  spent = goodput.total([]) | {'step': 30.0, 'lost': 10.0}
+  shares = {part['what']: part['share'] for part in read(report.page(data, [], '', spent))}
+  assert shares['steps'] == 0.75 and shares['lost to restarts'] == 0.25 and shares['compiling'] == 0
 
 
 def test_svgs_do_not_read_names_as_mathematics(tmp_path):

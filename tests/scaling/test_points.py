@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from vit_jax import records
+from vit_jax import goodput, records
 from vit_jax.errors import UserError
 from vit_jax.scaling import analysis, holdout
 from vit_jax.scaling.points import differences, load
@@ -126,6 +126,18 @@ def test_runs_on_different_data_are_not_mixed(tmp_path):
   with pytest.raises(UserError, match=r'mix data sets \(digits, fashion_mnist\).*--group=data'):
     load([tmp_path])
   assert len(load([tmp_path], group='data')) == 2
+
+
+def test_the_time_of_all_runs_is_told_trunks_and_unfinished_ones_too(tmp_path):
+  for i, status in enumerate(('finished', 'trunk', 'running', 'finished')):
+    events = records.Events(make_run(tmp_path / f'run{i}', status=status, seed=i) / records.EVENTS)
+    events.append({'event': 'start', 'step': 0, goodput.SO_FAR: {'start': 2.0}})
+    events.append({'event': 'save', 'step': 9, goodput.SO_FAR: {'start': 2.0, 'step': 5.0 + i, 'save': 1.0}})
+    events.close()
+  (tmp_path / 'run3' / records.EVENTS).write_text('damaged\n')
+  points = load([tmp_path])
+  assert len(points) == 2
+  assert {kind: seconds for kind, seconds in points.spent.items() if seconds} == {'start': 6, 'step': 18, 'save': 3}
 
 
 def test_what_differs_from_the_nearest_run(tmp_path):

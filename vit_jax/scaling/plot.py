@@ -1,38 +1,24 @@
 """Static figures, PNG and SVG: the law, the IsoFLOP valleys, and what to check."""
 
-import io
 import textwrap
 from typing import Any
 
-import matplotlib
 import numpy as np
 from etils import epath
 from matplotlib import lines, ticker
 from matplotlib.figure import Figure
 
-_INK, _FAINT, _GREY = '#222222', '#8a8a8a', '#c8c8c8'
-_STYLE = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': '#666666',
-          'axes.titlesize': 10, 'axes.titlelocation': 'left', 'axes.grid': True, 'grid.color': '#ececec',
-          'axes.axisbelow': True, 'legend.frameon': False, 'svg.fonttype': 'none', 'svg.hashsalt': 'law',
-          'lines.solid_capstyle': 'round'}
-_AS_IS = {'parse_math': False}  # names from logs may hold dollar signs
+from vit_jax.drawing import figure as figure_lib
+from vit_jax.drawing.figure import AS_IS, FAINT, GREY, INK
 
 
 def write(folder: epath.Path, stem: str, data: dict[str, Any]) -> list[epath.Path]:
   """Writes folder/stem.png and .svg of one group's payload, stem-isoflop where it has valleys, and stem-checks."""
-  with matplotlib.rc_context(_STYLE):
+  with figure_lib.style():
     figures = {stem: law_figure(data), f'{stem}-checks': checks_figure(data)}
     if data['isoflop']:
       figures[f'{stem}-isoflop'] = isoflop_figure(data)
-    written = []
-    for name, figure in figures.items():
-      for kind, extra in (('png', {'dpi': 160}), ('svg', {'metadata': {'Date': None}})):
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, bbox_inches='tight', **extra)
-        written.append(folder / f'{name}.{kind}')
-        written[-1].write_bytes(content.getvalue())  # the folder may be a bucket's
-        figure.set_layout_engine('none')  # laid out: half of the time would go into doing it again
-  return written
+    return [path for name, figure in figures.items() for path in figure_lib.write(figure, folder, name)]
 
 
 def law_figure(data: dict[str, Any]) -> Figure:
@@ -40,8 +26,8 @@ def law_figure(data: dict[str, Any]) -> Figure:
   figure = Figure(figsize=(7.2, 4.6), layout='constrained')
   axes, law = figure.add_subplot(), data['figure']
   axes.set(xscale='log', yscale='log')
-  axes.set_xlabel(law['x'], **_AS_IS)
-  axes.set_ylabel(law['y'], **_AS_IS)
+  axes.set_xlabel(law['x'], **AS_IS)
+  axes.set_ylabel(law['y'], **AS_IS)
   values = [p['y'] for p in data['points']]
   right = max(max(line['x']) for line in law['lines'])
   axes.axvspan(law['fitted_to'], right, color='#f3f1ea', zorder=0, lw=0)
@@ -50,15 +36,15 @@ def law_figure(data: dict[str, Any]) -> Figure:
       axes.fill_between(line['x'], *line['band_run'], color=line['color'], alpha=0.12, lw=0, label='95%, a new run')
       axes.fill_between(line['x'], *line['band_law'], color=line['color'], alpha=0.30, lw=0, label='95%, the law')
     axes.plot(line['x'], line['y'], color=line['color'], lw=1.4, ls='--' if line['beyond'] else '-')
-  states = (('below', 'below the cut-off', _GREY), ('fitted', 'fitted', None), ('held', 'held out', 'white'))
+  states = (('below', 'below the cut-off', GREY), ('fitted', 'fitted', None), ('held', 'held out', 'white'))
   for state, words, face in states:
     _scatter(axes, [p for p in data['points'] if p['state'] == state], words, face)
-  axes.axhline(law['persistence'], color=_FAINT, lw=1, ls=':', label='"no change" (largest fitted run)')
+  axes.axhline(law['persistence'], color=FAINT, lw=1, ls=':', label='"no change" (largest fitted run)')
   low, high = min(values), max(values)
   pad = (high / low) ** 0.12
   axes.set_ylim(max(low / pad ** 1.6, min(min(line['y']) for line in law['lines']) / 1.02), high * pad)
   axes.set_xlim(min(p['x'] for p in data['points']) / 1.25, right)
-  axes.text(law['fitted_to'], axes.get_ylim()[1], ' extrapolated', color=_FAINT, va='top', ha='left', fontsize=8)
+  axes.text(law['fitted_to'], axes.get_ylim()[1], ' extrapolated', color=FAINT, va='top', ha='left', fontsize=8)
   _plain_ticks(axes)
   _legend(axes, law)
   _title(axes, data)
@@ -70,7 +56,7 @@ def isoflop_figure(data: dict[str, Any]) -> Figure:
   figure = Figure(figsize=(6.4, 4.4), layout='constrained')
   axes = figure.add_subplot()
   axes.set(xscale='log', xlabel='params', title='IsoFLOP valleys')
-  axes.set_ylabel(data['figure']['y'], **_AS_IS)
+  axes.set_ylabel(data['figure']['y'], **AS_IS)
   for valley in data['isoflop']:
     axes.plot(valley['params'], valley['loss'], 'o', ms=4, color=valley['color'], label=f'{valley["flops"]:.2g} FLOPs')
     axes.plot(valley['curve_x'], valley['curve_y'], color=valley['color'], lw=1.2)
@@ -78,7 +64,7 @@ def isoflop_figure(data: dict[str, Any]) -> Figure:
     if valley['inside']:
       axes.plot(*place, 'D', ms=6, mfc='white', mec=valley['color'], mew=1.6)
       if valley['interval']:
-        axes.plot(valley['interval'], [valley['optimum_loss']] * 2, color=_INK, lw=1, marker='|', ms=6)
+        axes.plot(valley['interval'], [valley['optimum_loss']] * 2, color=INK, lw=1, marker='|', ms=6)
     else:
       edge = np.clip(valley['optimum'], min(valley['params']), max(valley['params']))
       axes.annotate('minimum outside', (edge, min(valley['loss'])), color=valley['color'], fontsize=7,
@@ -109,7 +95,7 @@ def _scatter(axes, chosen, words, face):
   if chosen:
     colors = [p['color'] for p in chosen]
     axes.scatter([p['x'] for p in chosen], [p['y'] for p in chosen], s=30 if face == 'white' else 22, zorder=3,
-                 linewidths=1.3, c=face or colors, edgecolors=face if face == _GREY else colors, label=words)
+                 linewidths=1.3, c=face or colors, edgecolors=face if face == GREY else colors, label=words)
 
 
 def _legend(axes, law):
@@ -118,16 +104,16 @@ def _legend(axes, law):
   for line in law['lines']:
     if line['label']:
       unique[line['label']] = lines.Line2D([], [], color=line['color'], ls='--' if line['beyond'] else '-')
-  for words, face in (('fitted', _INK), ('held out', 'white')):
+  for words, face in (('fitted', INK), ('held out', 'white')):
     if words in unique:  # in ink: the legend shows what the filling means, the colour is the size
-      unique[words] = lines.Line2D([], [], ls='', marker='o', ms=6, mec=_INK, mfc=face)
+      unique[words] = lines.Line2D([], [], ls='', marker='o', ms=6, mec=INK, mfc=face)
   axes.legend(unique.values(), unique.keys(), fontsize=7.5, loc='center left', bbox_to_anchor=(1, 0.5))
 
 
 def _title(axes, data):
   name = f'{data["name"]}: ' if data['name'] else ''
   words = [name + data['law']['diagnostics']['equation'], *textwrap.wrap(data['law']['verdict'], 92)]
-  axes.set_title('\n'.join(words), fontsize=8.5, color=_INK, **_AS_IS)
+  axes.set_title('\n'.join(words), fontsize=8.5, color=INK, **AS_IS)
 
 
 def _plain_ticks(axes):
@@ -151,8 +137,8 @@ def _ticks(low, high):
 def _residuals(axes, data, name):
   chosen = [p for p in data['points'] if p.get(name)]
   axes.axhspan(-2, 2, color='#f0f0f0', zorder=0)
-  axes.axhline(0, color=_FAINT, lw=1)
-  faces = {'held': 'white', 'below': _GREY}
+  axes.axhline(0, color=FAINT, lw=1)
+  faces = {'held': 'white', 'below': GREY}
   axes.scatter([p[name] for p in chosen], np.clip([p['residual'] for p in chosen], -8, 8), s=16, linewidths=1,
                c=[faces.get(p['state'], p['color']) for p in chosen], edgecolors=[p['color'] for p in chosen])
   axes.set(xscale='log', xlabel=name.replace('_', ' '), ylabel='residual (sigma)')
@@ -167,7 +153,7 @@ def _histogram(axes, data):
 def _cloud(axes, cloud):
   axes.set_title('Bootstrap of the exponents')
   if cloud is None:
-    axes.text(0.5, 0.5, 'no intervals', color=_FAINT, ha='center', transform=axes.transAxes)
+    axes.text(0.5, 0.5, 'no intervals', color=FAINT, ha='center', transform=axes.transAxes)
     return
   axes.plot(cloud['x'], cloud['y'], 'o', ms=2.5, color='#31688e', alpha=0.35, mew=0)
   axes.plot(*[[v] for v in cloud['best']], '+', ms=11, mew=2, color='#b5331e')
@@ -178,7 +164,7 @@ def _rollout(axes, rows, medians):
   axes.set(xlabel='size over the largest fitted', ylabel='|ln predicted / measured|')
   axes.set_title('Forecast error over distance')
   if not rows:
-    axes.text(0.5, 0.5, 'too few sizes', color=_FAINT, ha='center', transform=axes.transAxes)
+    axes.text(0.5, 0.5, 'too few sizes', color=FAINT, ha='center', transform=axes.transAxes)
     return
   for key, color, words in (('persistence', '#b0b4bb', '"no change"'), ('error', '#31688e', 'the law')):
     factor, error = [row['factor'] for row in rows], [abs(row[key]) for row in rows]

@@ -30,6 +30,7 @@ class Points:
     rows [n]: each point's source row, for groups, hold-outs and the report.
     curves {run: (x name, [m], [m])}: learning curves of run folders, for the figures only.
     dropped: [(what, why)].
+    spent {kind: seconds}: where the time of all runs went that were read, trunks and unfinished ones too.
   """
   metric: str
   x_name: str | None
@@ -41,6 +42,7 @@ class Points:
   curves: dict[str, tuple[np.ndarray, np.ndarray]]
   dropped: tuple[tuple[str, str], ...] = ()
   notes: tuple[str, ...] = ()
+  spent: dict[str, float] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(self.y)
@@ -88,7 +90,7 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
   Raises:
     UserError: no such path, a missing column, values that are not comparable, or nothing left.
   """
-  rename, rows, dropped, curves = dict(columns or {}), [], [], {}
+  rename, rows, dropped, curves, all_folders = dict(columns or {}), [], [], {}, []
   for path in map(epath.Path, paths):
     if not _exists(path):
       raise UserError(f'{path}: no such file or folder')
@@ -97,6 +99,7 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
       if not folders:
         raise UserError(f'{path}: no run.json in it or below it')
       found = [(folder, *read) for folder, read in zip(folders, tables.read_runs(folders))]
+      all_folders += folders
       runs = [run for run in found if run[1].get('status') != 'trunk']  # a trunk's branches are the runs
       if not runs:
         raise UserError(f'{path}: {len(found)} trunks, and none of the runs that branch off yet')
@@ -117,7 +120,7 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
   labels = [str(row.get('lineage') or row.get('config_hash') or row['run']) for row in kept]
   runs = [str(row['run']) for row in kept]
   return Points(metric, x, values.pop(metric), values, runs, np.unique(labels, return_inverse=True)[1], kept, curves,
-                tuple(dropped), tuple(_notes(runs, labels)))
+                tuple(dropped), tuple(_notes(runs, labels)), tables.time_spent(all_folders))
 
 
 def column(points: Points, name: str) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from vit_jax import records
+from vit_jax import goodput, records
 from vit_jax.errors import UserError
 
 Row = dict[str, Any]
@@ -58,6 +58,19 @@ def read_runs(folders: list[epath.Path]) -> list[tuple[Row, list[Row], bool]]:
   """
   with futures.ThreadPoolExecutor(READERS) as pool:
     return list(pool.map(_read_run, folders))
+
+
+def time_spent(folders: list[epath.Path]) -> dict[str, float]:
+  """{kind: seconds}: where the time of these runs went, together (`goodput.spent`); damaged event logs are left out."""
+  with futures.ThreadPoolExecutor(READERS) as pool:
+    return goodput.total(pool.map(_spent, folders))
+
+
+def _spent(folder):
+  try:
+    return goodput.spent(records.read_rows(folder / records.EVENTS))
+  except UserError:  # the law does not rest on it
+    return goodput.spent([])
 
 
 def _look(path):

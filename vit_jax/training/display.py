@@ -11,6 +11,7 @@ from rich.table import Table
 
 from vit_jax import goodput, records
 from vit_jax.cost import hardware
+from vit_jax.goodput import duration
 from vit_jax.parallel import processes
 from vit_jax.training import run as run_lib
 from vit_jax.training.run import Run
@@ -120,18 +121,9 @@ class Display:
     self.note(f'\ntime         {_time(workdir)}')
     self.note(f'run folder   {os.fspath(workdir)} (metrics.jsonl, events.jsonl, checkpoints/)\n'
               f'use it       python -m vit_jax.predict {os.fspath(workdir)} PICTURE...\n'
+              f'look at it   python -m vit_jax.main --report={os.fspath(workdir)}\n'
               f'see curves   uvx tensorboard --logdir={os.fspath(workdir)}\n'
               'train more   another recipe of configs/, or any key: --config.train.epochs=100')
-
-
-def duration(seconds: float) -> str:
-  """75 -> '1 min 15 s'."""
-  seconds = max(round(seconds), 1)
-  if seconds < 60:
-    return f'{seconds} s'
-  if seconds < 5400:
-    return f'{seconds // 60} min {seconds % 60:02d} s'
-  return f'{seconds / 3600:.1f} h' if seconds < 48 * 3600 else f'{seconds / 86400:.1f} days'
 
 
 def _time(workdir):

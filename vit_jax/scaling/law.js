@@ -1,5 +1,4 @@
 // The report: one group's verdict, figures and checklist at a time.
-const DATA = JSON.parse(document.getElementById('data').textContent);
 const COUNTS = [['params', 'N'], ['params_non_embedding', 'N without embeddings and head'], ['examples', 'examples seen'],
   ['unique_examples', 'unique examples'], ['flops', 'FLOPs'], ['learning_rate', 'learning rate'], ['step', 'step']];
 let minusE = false;
@@ -11,25 +10,6 @@ function describe(group, p) {
   for (const [key, words] of COUNTS) if (p[key] !== null && p[key] !== undefined) rows.push([words, format(p[key])]);
   p.differs.forEach((text, i) => rows.push([i ? '' : 'nearest run', text]));
   return [p.run, rows];
-}
-
-function panel(title, ...children) {
-  return el('section', {class: 'panel'}, el('h2', {}, title), ...children);
-}
-
-function table(head, rows) {
-  const body = el('tbody');
-  for (const row of rows) body.append(el('tr', {}, ...row.map(cell => cell instanceof Node ? cell : el('td', {title: String(cell)}, String(cell)))));
-  return el('table', {}, el('thead', {}, el('tr', {}, ...head.map(h => el('th', {}, h)))), body);
-}
-
-const range = pair => pair ? `${format(pair[0])} – ${format(pair[1])}` : '–';
-const percent = v => `${v >= 0 ? '+' : ''}${(100 * v).toFixed(2)}%`;
-
-function key(text, draw) {
-  const svg = svgEl('svg', {viewBox: '0 0 22 12'});
-  for (const [name, attributes] of draw) svg.append(svgEl(name, attributes));
-  return el('span', {}, svg, text);
 }
 
 function lawPlot(group) {
@@ -218,7 +198,8 @@ function show(index) {
     el('div', {class: 'top'}, lawPanel(group), el('div', {}, coefficients(group), warnings(group), multipliers())),
     el('div', {class: 'grid'}, holdout(group), optimal(group), isoflop(group), residuals(group, 'params', 'N'),
       residuals(group, group.figure.sizes ? 'examples' : 'x', group.figure.sizes ? 'D (examples seen)' : group.figure.x),
-      residuals(group, 'learning_rate', 'learning rate'), cloud(group), rollout(group), curves(group), checklist(group)));
+      residuals(group, 'learning_rate', 'learning rate'), cloud(group), rollout(group), curves(group),
+      timePanel(DATA.time, 'All runs that were read together, trunks and unfinished ones too.'), checklist(group)));
 }
 
 if (DATA.groups.length > 1) DATA.groups.forEach((group, i) => {

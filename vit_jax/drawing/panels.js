@@ -1,0 +1,42 @@
+// What pages are made of, around their figures. DATA is all that a page knows of its logs.
+const DATA = JSON.parse(document.getElementById('data').textContent);
+
+function panel(title, ...children) {
+  return el('section', {class: 'panel'}, el('h2', {}, title), ...children);
+}
+
+function table(head, rows) {
+  const body = el('tbody');
+  for (const row of rows) body.append(el('tr', {}, ...row.map(cell => cell instanceof Node ? cell : el('td', {title: String(cell)}, String(cell)))));
+  return el('table', {}, el('thead', {}, el('tr', {}, ...head.map(h => el('th', {}, h)))), body);
+}
+
+const range = pair => pair ? `${format(pair[0])} – ${format(pair[1])}` : '–';
+const percent = v => `${v >= 0 ? '+' : ''}${(100 * v).toFixed(2)}%`;
+
+function key(text, draw) {
+  const svg = svgEl('svg', {viewBox: '0 0 22 12'});
+  for (const [name, attributes] of draw) svg.append(svgEl(name, attributes));
+  return el('span', {}, svg, text);
+}
+
+const TIME_COLORS = {'steps': '#31688e', 'starting': '#b8c4d6', 'compiling': '#7e6aa8', 'waiting for data': '#d9a441',
+  'evaluating': '#5aa27c', 'saving': '#8fc1d4', 'lost to restarts': '#b5331e'};
+
+function duration(seconds) {
+  if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  if (seconds < 5400) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  return seconds < 48 * 3600 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86400).toFixed(1)} days`;
+}
+
+// Where the time went, as a bar and a table: [{what, seconds, share}] of goodput.shares.
+function timePanel(parts, note = '') {
+  if (!parts.length) return '';
+  const bar = el('div', {class: 'time'}), shown = parts.filter(p => p.seconds > 0);
+  for (const p of shown) bar.append(el('span', {style: `width:${100 * p.share}%;background:${TIME_COLORS[p.what]}`, title: `${p.what}: ${duration(p.seconds)}`}));
+  const legend = el('div', {class: 'legend'});
+  for (const p of [...shown].sort((a, b) => b.seconds - a.seconds))
+    legend.append(key(`${p.what} ${(100 * p.share).toFixed(p.share < 0.1 ? 1 : 0)}% (${duration(p.seconds)})`, [['rect', {x: 1, y: 1, width: 20, height: 10, fill: TIME_COLORS[p.what]}]]));
+  const total = parts.reduce((sum, p) => sum + p.seconds, 0);
+  return panel(`Where the time went: ${duration(total)}`, bar, legend, note && el('p', {class: 'note'}, note));
+}
