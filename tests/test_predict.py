@@ -93,6 +93,15 @@ def test_the_command(workdir, album):
   assert [row['rank'] for row in rows] == ['1', '2'] and rows[0]['class'] == str(expected[0].argmax())
 
 
+def test_attention(workdir, album, tmp_path):
+  folder, _, _ = album
+  done = _predict(workdir, folder, '--format=csv', '--batch_size=4', f'--attention={tmp_path}/maps')
+  assert done.returncode == 0, done.stderr
+  written = {path.name for path in (tmp_path / 'maps').iterdir()}
+  assert written == {*(f'{i}.png' for i in range(6)), 'distance.png'} and f'{tmp_path}/maps (a file' in done.stderr
+  assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == 6 * 5
+
+
 @pytest.mark.parametrize('arguments, message', [
     ((), 'want a run folder and pictures'),
     (('nowhere', 'README.md'), 'nowhere: no such file'),

@@ -15,6 +15,18 @@ def define_config(help_text: str = 'A recipe: configs/NAME.py, or configs/NAME.p
   return config_flags.DEFINE_config_file('config', None, help_text)
 
 
+def define_optional(name: str, help_text: str) -> flags.FlagHolder:
+  """A flag with or without a value: None where it is not given, '' for --NAME, else the text of --NAME=TEXT."""
+  return flags.DEFINE_flag(flags.Flag(_Optional(), None, name, None, help_text, boolean=True))
+
+
+class _Optional(flags.ArgumentParser):
+  """absl knows one kind of flag that may stand alone: it is then given the text 'true', or 'false' for --noNAME."""
+
+  def parse(self, argument):
+    return {'true': '', 'false': None}.get(argument, argument)
+
+
 def recipe_name() -> str:
   """The stem of the recipe's file: configs/vit_b16.py -> vit_b16."""
   file = config_flags.get_config_filename(flags.FLAGS['config'])

@@ -1,7 +1,10 @@
 """Trains one config: python -m vit_jax.main --config=configs/quickstart.py [--config.KEY=VALUE] [--workdir=DIR]
 
 The same command on the same folder goes on where it was stopped. On many hosts, start it on each of them with
---distributed. Exit codes:
+--distributed. Once it is trained, the same command with --evaluate scores it on a --split: accuracy, loss, calibration,
+each class, the confusion matrix; printed, and written to WORKDIR/evaluation. --evaluate=RUN scores any run on its own
+data, or on that of --config; with it also a bundle or an exported file. --report writes a page about the run,
+WORKDIR/report.html, once it has finished; --report=RUN that of any finished run. Exit codes:
 
   0    done
   1    an error that the message explains: the next try would meet it again
@@ -29,12 +32,22 @@ _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0, with --distributed=HOST:PORT.')
 _HEARTBEAT = flags.DEFINE_integer('heartbeat_s', 40, 'Seconds of silence after which a process is taken for dead, and '
                                   'the others end (exit code 134).', lower_bound=5)
+_EVALUATE = cli.define_optional('evaluate', 'Score instead of training: --evaluate, what --config trained; '
+                                '--evaluate=RUN, the model in that folder, on the data of --config or else its own.')
+_REPORT = cli.define_optional('report', 'Write WORKDIR/report.html after training; --report=RUN: of that finished run, '
+                              'instead of training.')
+_SPLIT = flags.DEFINE_enum('split', 'test', ['test', 'val', 'train'], 'What --evaluate and --report score.')
+_OUT = flags.DEFINE_string('out', None, 'Where --evaluate writes; default: RUN/evaluation.')
 _PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps to WORKDIR/profile, for XProf.')
 
 
 def main() -> int:
+  if _EVALUATE.value is not None or _REPORT.value:
+    return _inspect()
   if _CONFIG.value is None:
     raise UserError('--config is missing, as in --config=configs/quickstart.py')
+  if _REPORT.value is not None and _DISTRIBUTED.value != 'none':
+    raise UserError('--report is made by one process: leave it out here, and give --report=WORKDIR after the run')
   # After the flags: a misspelt one is answered before JAX is imported.
   from vit_jax import goodput
   clock = goodput.Clock()  # before the imports, which every start pays for
@@ -66,7 +79,41 @@ def main() -> int:
         print(f'error: {error}', file=sys.stderr, flush=True)
         os._exit(1)
     display.summary(results, workdir)
+  if _REPORT.value is not None:
+    _score(workdir)
   return 0
+
+
+def _inspect() -> int:
+  """A finished run is scored, or told of on a page, and nothing is trained."""
+  config, named = _CONFIG.value, {place for place in (_EVALUATE.value, _REPORT.value) if place}
+  if len(named) > 1:
+    raise UserError(f'--evaluate={_EVALUATE.value} --report={_REPORT.value}: one run at a time')
+  if config is None and not named:
+    raise UserError('--evaluate of which run? Give --evaluate=RUN, or the --config that it was trained with')
+  from vit_jax import host
+  from vit_jax.interop import sources
+  from vit_jax.training import config as run_config
+
+  host.hush_absent_tpu()
+  cast = None if config is None else run_config.cast(config)
+  if not named:
+    named = [_WORKDIR.value or f'runs/{cli.recipe_name()}-{run_config.run_hash(cast)}']
+    if not sources.is_run(named[0]):
+      raise UserError(f'{named[0]}: no run there; the same command without --evaluate trains it')
+  _score(*named, data=cast and cast.data)
+  return 0
+
+
+def _score(place, data=None) -> None:
+  """What --evaluate and --report ask for."""
+  from vit_jax.inspection import evaluation, report
+  with cli.Progress() as progress:
+    found = evaluation.evaluate(place, _SPLIT.value, data, progress)
+  if _EVALUATE.value is not None:
+    evaluation.show(found, evaluation.write(found, _OUT.value))
+  if _REPORT.value is not None:
+    print(f'report       {report.write(found)}')
 
 
 def _steps(texts: list[str]) -> list[int]:

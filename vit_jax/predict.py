@@ -4,6 +4,9 @@ RUN is a run folder of vit_jax.main, a bundle, a file of vit_jax.convert --to=st
 model), or other weights that vit_jax.convert reads. Pictures are prepared as the run's own evaluation prepared them,
 or as the files beside the weights say. One that cannot be read is named on stderr and left out; exit code 1 where none
 is left.
+
+With --attention[=DIR] it also writes DIR/NAME.png of each picture, what the model attends to in its last layer and over
+all layers (attention rollout), and DIR/distance.png, how far each head looks.
 """
 
 import csv
@@ -22,6 +25,7 @@ _FORMAT = flags.DEFINE_enum('format', 'table', ['table', 'csv', 'json'], 'table:
                             'class; json: a line a picture.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Pictures that are computed at a time.', lower_bound=1)
 _STEP = flags.DEFINE_integer('step', None, 'Of which checkpoint; default: the one that the test score is of.')
+_ATTENTION = cli.define_optional('attention', 'Write what the model attends to into this folder; default: attention.')
 
 
 def main(arguments: list[str]) -> int:
@@ -32,19 +36,29 @@ def main(arguments: list[str]) -> int:
   host.hush_absent_tpu()
   paths = _pictures(places)
   model = _load(run)
+  look = _attention(model) if _ATTENTION.value is not None else None
   write = {'table': _table, 'csv': _csv, 'json': _json}[_FORMAT.value](model.class_names)
   read = 0
   for start in range(0, len(paths), _BATCH_SIZE.value):
     named = list(_prepared(model, paths[start:start + _BATCH_SIZE.value]))
     if named:
       names, images = zip(*named)
-      for name, probabilities in zip(names, model.probabilities(images, _BATCH_SIZE.value), strict=True):
-        best = probabilities.argsort()[::-1][:_TOP.value]
-        write(name, [(int(i), float(probabilities[i])) for i in best])
+      probabilities = model.probabilities(images, _BATCH_SIZE.value)
+      for name, row in zip(names, probabilities, strict=True):
+        write(name, [(int(i), float(row[i])) for i in row.argsort()[::-1][:_TOP.value]])
+      if look:
+        look.see(names, images, [f'{model.class_names[row.argmax()]}, {row.max():.1%}' for row in probabilities])
     read += len(named)
   if not read:
     raise UserError(f'none of {len(paths)} pictures could be read')
+  if look:
+    print(f'attention: {look.close()}', file=sys.stderr)
   return 0
+
+
+def _attention(model):
+  from vit_jax.inspection.maps import Maps
+  return Maps(model, _ATTENTION.value or 'attention')
 
 
 def _load(run):

@@ -51,6 +51,11 @@ class Data:
     """int32 [n], in the order in which `eval_batches` gives them."""
     return self._part(split).labels
 
+  def where(self, split: str, place: int) -> str:
+    """Where an example lies, in words: the one that `eval_batches` gives at that place."""
+    part = self._part(split)
+    return part.source.where(int(part.examples[place]))
+
   def arrays(self, split: str) -> tuple[np.ndarray, np.ndarray] | None:
     """(images uint8 [n,H,W,C], labels int32 [n]) of a split that can be kept in memory, or None.
 
@@ -76,17 +81,20 @@ class Data:
       UserError: from the iterator, at a record that cannot be read, with on_error='stop'.
     """
     order = TrainOrder(self.unique_examples, self.config.batch_size, seed, self.config.augment.repeats)
-    return self._batches('train', order, range(first_step, first_step + num_steps), rows, seed, workers)
+    return self._batches('train', order, range(first_step, first_step + num_steps), rows, seed, workers,
+                         self._transforms('train'))
 
   def eval_batches(self, split: str, batch_size: int | None = None, rows: slice | np.ndarray | None = None,
-                   workers: int = 0) -> MemoryBatches | RecordBatches:
+                   workers: int = 0, frame: transforms.ResizeCenterCrop | None = None) -> MemoryBatches | RecordBatches:
     """All of a split, each example once, in a fixed order; the last batch is padded with weight 0.
 
-    Every process gets the same number of batches. 'train' is given as training sees it, in which random cropping,
-    RandAugment and colour jitter, where they are on, are replaced by the framing of evaluation.
+    Pictures are framed by `frame` (to the size of `image_shape`) where it is given, else as the config says. Every
+    process gets the same number of batches. 'train' is given as training sees it, in which random cropping, RandAugment
+    and colour jitter, where they are on, are replaced by the framing of evaluation.
     """
     order = EvalOrder(self.size(split), batch_size or self.config.batch_size)
-    return self._batches(split, order, range(order.num_steps), rows, 0, workers, evaluate=True)
+    return self._batches(split, order, range(order.num_steps), rows, 0, workers,
+                         (frame,) if frame else self._transforms(split, evaluate=True))
 
   def _part(self, split):
     if split not in self._parts:
@@ -115,11 +123,10 @@ class Data:
                         or [np.zeros(self.image_shape, np.uint8)])[:len(part.examples)]
     return images, part.labels
 
-  def _batches(self, split, order, steps, rows, seed, workers, evaluate=False):
+  def _batches(self, split, order, steps, rows, seed, workers, host):
     rows = np.arange(order.batch_size)[slice(None) if rows is None else rows]
     if not len(rows):
       raise UserError(f'none of the {order.batch_size} rows of a batch: at least one is needed')
-    host = self._transforms(split, evaluate)
     arrays = self._arrays_after(split, host)
     if arrays is not None:
       return MemoryBatches(*arrays, order, steps, rows)

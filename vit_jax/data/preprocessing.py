@@ -39,8 +39,12 @@ class Preprocessing:
         image = pathlib.Path(image).read_bytes()
       except OSError as error:
         raise pictures.BadPicture(error.strerror or str(error)) from error
-    frame = transforms.ResizeCenterCrop(self.size, self.channels, self.crop, self.interpolation, self.squeeze)
-    return frame(image, None)
+    return self.frame(image, None)
+
+  @property
+  def frame(self) -> transforms.ResizeCenterCrop:
+    """What `prepare` does to an encoded picture or an array."""
+    return transforms.ResizeCenterCrop(self.size, self.channels, self.crop, self.interpolation, self.squeeze)
 
   def normalize(self, images_BHWC: jax.Array) -> jax.Array:
     """uint8 or float32 from 0 to 255 -> float32, as the model wants it."""

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from vit_jax.data.preprocessing import Preprocessing
+from vit_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,3 +46,16 @@ class Classifier:
   def forward(self, images_BHWC: np.ndarray) -> jax.Array:
     """Prepared pictures, uint8 -> probabilities [B, C], float32."""
     raise NotImplementedError
+
+
+def class_indices(known: Sequence[str], wanted: Sequence[str], who: str) -> tuple[int, ...]:
+  """Of each class of `wanted` (a data set's), which of the `known` ones (a model's) it is, by name.
+
+  Raises:
+    UserError: one that is not known; `who` begins the message.
+  """
+  places = {name: i for i, name in enumerate(known)}
+  if unknown := [name for name in wanted if name not in places]:
+    raise UserError(f'{who} does not know the class {unknown[0]!r}'
+                    f'{f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""} of this data')
+  return tuple(places[name] for name in wanted)

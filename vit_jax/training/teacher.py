@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from vit_jax import records
 from vit_jax.errors import UserError
 from vit_jax.interop import run_folder
+from vit_jax.interop.classifier import class_indices
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import trained
@@ -65,11 +66,8 @@ def find(workdir: str, class_names: tuple[str, ...], image_shape: tuple[int, int
   if record is None or not record.get('results'):
     raise UserError(f'distill.teacher={workdir}: no finished run there; train the teacher first')
   model = run_folder.model_of(record)
-  theirs = list(record['data']['classes'])
-  if unknown := [name for name in class_names if name not in theirs]:
-    raise UserError(f'distill.teacher={workdir}: it does not know the class {unknown[0]!r}'
-                    f'{f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""} of this data')
+  classes = class_indices(record['data']['classes'], class_names, f'distill.teacher={workdir}: it')
   if model.image_shape[2] != image_shape[2]:
     raise UserError(f'distill.teacher={workdir}: it was trained on pictures of {model.image_shape[2]} channels, these '
                     f'have {image_shape[2]}; set data.channels')
-  return Teacher(workdir, record['config_hash'], model, tuple(theirs.index(name) for name in class_names))
+  return Teacher(workdir, record['config_hash'], model, classes)

@@ -1,0 +1,137 @@
+"""What a Vision Transformer attends to: maps of one picture, and how far each head looks.
+
+For families in which every token attends to every other: those whose config is a ViT's.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.data.preprocessing import Preprocessing
+from vit_jax.errors import UserError
+from vit_jax.interop.classifier import Classifier
+from vit_jax.models import PureModel, deit, vit
+
+_BYTES = 2**28  # of attention weights at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+  """Of B pictures, whose patches form a grid of h rows and w columns; L layers, H heads.
+
+  Attributes:
+    last: float32 [B, h, w], the weights of the last layer, mean of its heads; they sum to 1 over the grid. From CLS
+      (and DeiT's distillation token), or where the model has none the mean over all patches.
+    rollout: float32 [B, h, w], the same of attention rolled out over all layers.
+    distance: float32 [L, H], the mean attention distance in pixels, mean of the pictures.
+    even: float, what `distance` is where a head attends to all patches alike.
+  """
+  last: np.ndarray
+  rollout: np.ndarray
+  distance: np.ndarray
+  even: float
+
+
+def attention(model: Classifier, prepared: Sequence[np.ndarray]) -> Attention:
+  """Looks at pictures uint8 [H, W, C] as `model.prepare` gives them.
+
+  Raises:
+    UserError: a model without global attention.
+  """
+  check(model)
+  grid, depth = _grid(model.model), model.model.config.depth
+  tokens = grid[0] * grid[1] + 2
+  each = max(1, min(len(prepared), 16, _BYTES // (4 * depth * model.model.config.num_heads * tokens**2)))
+  parts = []
+  for start in range(0, len(prepared), each):
+    images = np.stack(prepared[start:start + each])
+    padded = np.pad(images, ((0, each - len(images)), (0, 0), (0, 0), (0, 0)))
+    told = jax.device_get(_looker(model.model, model.preprocessing)(model.params, model.stats, padded))
+    parts.append([np.asarray(x)[:len(images)] for x in told])
+  last, rolled, distance = (np.concatenate(part) for part in zip(*parts))
+  shape = lambda x: x.reshape(-1, *grid)
+  return Attention(shape(last), shape(rolled), distance.mean(axis=0), float(_distances(model.model).mean()))
+
+
+def check(model: Classifier) -> None:
+  """Raises UserError for a model whose attention is not global, or that has none, before anything is computed."""
+  pure = getattr(model, 'model', None)
+  if pure is None:
+    raise UserError('attention maps look into a model, and an exported file has only its function: give the run or a '
+                    'bundle')
+  if not isinstance(pure.config, vit.Config):
+    raise UserError('attention maps need a model in which every patch attends to every other (vit, deit); this one is '
+                    f'{type(pure.config).__module__.rpartition(".")[2]}')
+  images = np.zeros((1, *pure.image_shape), np.uint8)
+  jax.eval_shape(_capture(pure, model.preprocessing), model.params, model.stats, images)
+
+
+def rollout(weights_LTT: jax.Array) -> jax.Array:
+  """[T, T]: how much of each input token (column) is in each output token (row).
+
+  The product over the layers of (weights + identity) / 2, rows summing to 1, the identity standing for the residual
+  connection (Abnar & Zuidema 2020, sec. 3). `weights_LTT` are means over heads.
+  """
+  half = (weights_LTT + jnp.eye(weights_LTT.shape[-1], dtype=weights_LTT.dtype)[None]) / 2
+  half = half / half.sum(axis=-1, keepdims=True)
+  product = half[0]
+  for layer in half[1:]:
+    product = layer @ product
+  return product
+
+
+def mean_distance(weights_LHTT: jax.Array, distances_PP: np.ndarray) -> jax.Array:
+  """[L, H]: the mean distance of what the patches attend to (Dosovitskiy et al. 2021, fig. 7 right and app. D.7).
+
+  Distances between query and key patches, weighted by attention, mean over the queries. Tokens in front of the P
+  patches are left out, and the weights of the patches made to sum to 1.
+  """
+  lead = weights_LHTT.shape[-1] - len(distances_PP)
+  weights_LHPP = weights_LHTT[..., lead:, lead:]
+  weights_LHPP = weights_LHPP / weights_LHPP.sum(axis=-1, keepdims=True)
+  return (weights_LHPP * jnp.asarray(distances_PP)[None, None]).sum(axis=-1).mean(axis=-1)
+
+
+@functools.lru_cache(maxsize=2)
+def _looker(model: PureModel, prepare: Preprocessing):
+  distances_PP = _distances(model)
+  patches = len(distances_PP)
+
+  classified = 2 if isinstance(model.config, deit.Config) else 1 if model.config.pool == 'cls' else 0
+
+  def from_class(weights_TT):
+    """[P], of the tokens in front that are classified, or of all patches where these are pooled."""
+    lead = weights_TT.shape[-1] - patches
+    rows = weights_TT[:classified] if classified else weights_TT[lead:]
+    seen = rows[:, lead:].mean(axis=0)
+    return seen / seen.sum()
+
+  def look(weights_LHTT):
+    weights_LTT = weights_LHTT.mean(axis=1)
+    return from_class(weights_LTT[-1]), from_class(rollout(weights_LTT)), mean_distance(weights_LHTT, distances_PP)
+
+  capture = _capture(model, prepare)
+  return jax.jit(lambda *inputs: jax.vmap(look, in_axes=1)(capture(*inputs).astype(jnp.float32)))
+
+
+def _capture(model, prepare):
+  """(params, stats, images uint8) -> attention weights [L, B, H, T, T]."""
+  def capture(params, stats, images):
+    return model.apply(params, stats, prepare.normalize(images), capture=('attention',))[1]['attention']
+  return capture
+
+
+def _grid(model):
+  (height, width, _), patch = model.image_shape, model.config.patch_size
+  return -(-height // patch), -(-width // patch)
+
+
+def _distances(model) -> np.ndarray:
+  """float32 [P, P]: between the centres of patches, in pixels."""
+  places = np.stack(np.meshgrid(*map(np.arange, _grid(model)), indexing='ij'), axis=-1).reshape(-1, 2)
+  apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
+  return (apart * model.config.patch_size).astype(np.float32)

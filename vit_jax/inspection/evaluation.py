@@ -1,0 +1,116 @@
+"""`--evaluate`: a model's scores on a split, printed, and written as JSON and as a picture of the confusion matrix."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vit_jax.data.config import DataConfig
+from vit_jax.drawing.page import finite
+from vit_jax.errors import UserError
+from vit_jax.inspection import figures, predictions
+from vit_jax.inspection.predictions import Gallery, Predictions
+from vit_jax.inspection.scores import scores
+from vit_jax.interop.classifier import Classifier
+from vit_jax.training import trained
+
+MOST_ROWS = 30  # of the table of classes on the screen; with more, the worst are shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """What a model did on a split.
+
+  Attributes:
+    place: the run folder or file that the model is from.
+    summary: the object of the JSON file: place, step, data and split, and `scores`.
+    told: its predictions.
+    gallery: some examples with their pictures.
+  """
+  place: str
+  model: Classifier
+  summary: dict[str, Any]
+  told: Predictions
+  gallery: Gallery
+
+
+def evaluate(place: str, split: str = 'test', config: DataConfig | None = None,
+             progress: Callable[[str], None] = lambda text: None) -> Evaluation:
+  """Scores the model of a run folder, a bundle, an exported file (all that `trained.load` reads).
+
+  Args:
+    config: of other data, whose classes the model must know; None: what the run was trained on.
+
+  Raises:
+    UserError: no model, no data, none said for it, an empty split, a class that the model does not know.
+  """
+  model = trained.load(place)
+  own = getattr(model, 'config', None)
+  if config is None and own is None:
+    raise UserError(f'{place}: it does not say what data it was trained on; give some with --config')
+  data = predictions.open_data(model, config or own.data)
+  gallery = Gallery(data, split)
+  told = predictions.of_split(model, data, split, progress=progress, see=gallery.see)
+  summary = {'run': os.fspath(place), 'step': getattr(model, 'step', None), 'data': data.name, 'split': split,
+             'unreadable': list(told.unreadable), **scores(told)}
+  return Evaluation(os.fspath(place), model, summary, told, gallery)
+
+
+def write(evaluation: Evaluation, out: str | None = None) -> list[epath.Path]:
+  """Writes SPLIT.json and SPLIT-confusion.png into `out`, by default the folder `evaluation` of the run."""
+  folder, split = epath.Path(out) if out else _default(evaluation.place), evaluation.summary['split']
+  folder.mkdir(parents=True, exist_ok=True)
+  table = folder / f'{split}.json'
+  table.write_text(json.dumps(finite(evaluation.summary)) + '\n')
+  matrix = evaluation.summary['confusion']
+  return [table] + ([] if matrix is None else figures.write_confusion(folder, f'{split}-confusion', evaluation.summary))
+
+
+def _default(place):
+  path = epath.Path(place)
+  return (path if path.is_dir() else path.parent) / 'evaluation'
+
+
+def show(evaluation: Evaluation, written: list[epath.Path]) -> None:
+  """Prints the scores and what was written. Names of classes are printed as they are."""
+  s, console = evaluation.summary, Console(highlight=False, soft_wrap=True)
+  low, high = s['accuracy_ci95']
+  top5 = '' if s['accuracy_top5'] is None else f', top-5 {s["accuracy_top5"]:.2%}'
+  step = '' if s['step'] is None else f', step {s["step"]:,}'
+  console.print(Text(f'{s["run"]}{step}: {s["split"]} of {s["data"]}, {s["examples"]:,} pictures'))
+  console.print(f'accuracy {s["accuracy"]:.2%} (95%: {low:.2%} .. {high:.2%}){top5}, loss {s["loss"]:.4f}')
+  console.print(f'calibration error {s["ece"]:.2%} (15 bins): {confidence_words(s)}')
+  if s['unreadable']:
+    console.print(Text(f'{len(s["unreadable"]):,} pictures could not be read and do not count: {s["unreadable"][0]}'))
+  console.print(_classes(s['classes']))
+  console.print(Text(f'written: {", ".join(map(str, written))}'))
+
+
+def confidence_words(summary: dict[str, Any]) -> str:
+  """`too sure: 92.1% confident on average, 89.9% right`."""
+  confident, right = summary['mean_confidence'], summary['accuracy']
+  low, high = summary['accuracy_ci95']
+  side = 'too sure' if confident > high else 'not sure enough' if confident < low else 'as sure as it may be'
+  return f'{side}: {confident:.1%} confident on average, {right:.1%} right'
+
+
+def _classes(rows):
+  rows = [row for row in rows if row['n'] or row['predicted']]
+  worst = sorted(rows, key=lambda row: -1 if row['recall'] is None else row['recall'])[:MOST_ROWS]
+  table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+  for name in ('class', 'n', 'recall', 'precision', 'most often taken for'):
+    table.add_column(name, justify='left' if name in ('class', 'most often taken for') else 'right')
+  percent = lambda value: '-' if value is None else f'{value:.1%}'
+  for row in worst if len(rows) > MOST_ROWS else rows:
+    taken = f'{row["taken_for"]} ({row["times"]:,})' if row['times'] else ''
+    table.add_row(Text(row['class']), f'{row["n"]:,}', percent(row['recall']), percent(row['precision']), Text(taken))
+  if len(rows) > MOST_ROWS:
+    table.caption = f'the {MOST_ROWS} with the lowest recall of {len(rows):,}; all are in the JSON file'
+  return table

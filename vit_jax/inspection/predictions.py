@@ -1,0 +1,152 @@
+"""What a model says of every example of a split, each once."""
+
+import contextlib
+import dataclasses
+import heapq
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from vit_jax.data import pipeline
+from vit_jax.data.config import DataConfig
+from vit_jax.errors import UserError
+from vit_jax.interop.classifier import Classifier, class_indices
+
+_TINY = np.finfo(np.float32).tiny  # what a probability is at least taken for: a loss of at most 87.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+  """Of n examples, in the order of the split; classes are the model's.
+
+  Attributes:
+    class_names: of the model, C of them.
+    places [n]: where in the split each example stands; pictures that could not be read are missing.
+    labels [n], predicted [n]: classes.
+    confidence [n]: the probability of the predicted class.
+    rank [n]: how many classes came before the label; 0 where the prediction is right.
+    loss [n]: cross-entropy, at most 87.3, the logarithm of float32's smallest number.
+    unreadable: pictures that could not be read, in words.
+  """
+  class_names: tuple[str, ...]
+  places: np.ndarray
+  labels: np.ndarray
+  predicted: np.ndarray
+  confidence: np.ndarray
+  rank: np.ndarray
+  loss: np.ndarray
+  unreadable: tuple[str, ...] = ()
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One example with its picture, uint8 [H, W, C] as the model saw it, and where that lies."""
+  picture: np.ndarray
+  where: str
+  label: int
+  predicted: int
+  confidence: float
+
+
+def open_data(model: Classifier, config: DataConfig) -> pipeline.Data:
+  """A data set whose pictures have the model's size and colours.
+
+  Raises:
+    UserError: the data is not there, or has a class that the model does not know.
+  """
+  prepare = model.preprocessing
+  data = pipeline.open_data(dataclasses.replace(config, image_size=prepare.size, channels=prepare.channels))
+  class_indices(model.class_names, data.class_names, 'the model')
+  return data
+
+
+def of_split(model: Classifier, data: pipeline.Data, split: str, batch_size: int = 64,
+             progress: Callable[[str], None] = lambda text: None, see: Callable = lambda pictures, rows: None
+             ) -> Predictions:
+  """Asks the model about a whole split.
+
+  Args:
+    data: from `open_data`.
+    progress: told what is done, and for how many more seconds.
+    see: called with the pictures uint8 [b, H, W, C] of a batch and their Predictions.
+
+  Raises:
+    UserError: an empty split, or a picture that cannot be read where data.on_error is 'stop'.
+  """
+  size, parts = data.size(split), []
+  if not size:
+    raise UserError(f'split {split!r} of {data.name} is empty; another --split')
+  classes, unreadable = np.array(class_indices(model.class_names, data.class_names, 'the model')), []
+  for places, pictures, labels in _readable(model, data, split, batch_size, unreadable):
+    probabilities = model.probabilities(pictures, batch_size)
+    parts.append(told(model.class_names, probabilities, classes[labels], places))
+    see(pictures, parts[-1])
+    if len(parts) == 1:
+      began = time.perf_counter()  # the first batch is compiled for
+    left = (time.perf_counter() - began) * max(size / batch_size - len(parts), 0) / max(len(parts) - 1, 1)
+    progress(f'scoring {size:,} pictures of {split}, about {left:.0f} s')
+  if not any(map(len, parts)):
+    raise UserError(f'none of the {size:,} pictures of split {split!r} could be read: {unreadable[0]}')
+  join = lambda name: np.concatenate([getattr(part, name) for part in parts])
+  names = ('places', 'labels', 'predicted', 'confidence', 'rank', 'loss')
+  return Predictions(model.class_names, *map(join, names), tuple(unreadable))
+
+
+class Gallery:
+  """Keeps a few examples while a split is read: the most confident mistakes, and one right answer a class."""
+
+  def __init__(self, data: pipeline.Data, split: str, mistakes: int = 24, right: int = 10):
+    self._where, self._most, self._classes = lambda place: data.where(split, place), mistakes, right
+    self._heap: list[tuple] = []
+    self._right: dict[int, Example] = {}
+
+  def see(self, pictures: np.ndarray, rows: Predictions) -> None:
+    """Looks at a batch; to be given to `of_split`."""
+    for i in np.flatnonzero(rows.rank > 0):
+      key = (float(rows.confidence[i]), -int(rows.places[i]))
+      if len(self._heap) < self._most or key > self._heap[0][:2]:
+        keep = heapq.heappush if len(self._heap) < self._most else heapq.heappushpop
+        keep(self._heap, (*key, self._example(pictures, rows, i)))
+    for i in np.flatnonzero(rows.rank == 0):
+      if len(self._right) < self._classes and int(rows.labels[i]) not in self._right:
+        self._right[int(rows.labels[i])] = self._example(pictures, rows, i)
+
+  def _example(self, pictures, rows, i):
+    return Example(np.array(pictures[i]), self._where(int(rows.places[i])), int(rows.labels[i]),
+                   int(rows.predicted[i]), float(rows.confidence[i]))
+
+  @property
+  def mistakes(self) -> list[Example]:
+    """The most confident first."""
+    return [example for *_, example in sorted(self._heap, key=lambda item: item[:2], reverse=True)]
+
+  @property
+  def right(self) -> list[Example]:
+    """The first right answer of some classes, in the order of the classes."""
+    return [self._right[label] for label in sorted(self._right)]
+
+
+def _readable(model, data, split, batch_size, unreadable) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+  """(places, pictures, labels) of each batch without its padding and without what could not be read."""
+  first = 0
+  with contextlib.closing(data.eval_batches(split, batch_size, frame=model.preprocessing.frame)) as batches:
+    for batch in batches:
+      unreadable += batches.take_errors()
+      good = np.flatnonzero(batch['weight'] > 0)
+      yield first + good, batch['image'][good], batch['label'][good]
+      first += batch_size
+
+
+def told(class_names: tuple[str, ...], probabilities: np.ndarray, labels: np.ndarray,
+         places: np.ndarray) -> Predictions:
+  """The Predictions of probabilities [n, C] for examples of `labels` [n] at `places` [n]."""
+  of_label = np.take_along_axis(probabilities, labels[:, None], axis=1)
+  predicted = probabilities.argmax(axis=1)
+  earlier = np.arange(probabilities.shape[1])[None] < labels[:, None]  # of equals the first counts as predicted
+  rank = ((probabilities > of_label) | ((probabilities == of_label) & earlier)).sum(axis=1)
+  return Predictions(class_names, places, labels, predicted, probabilities.max(axis=1, initial=0.0), rank,
+                     -np.log(np.maximum(of_label[:, 0], _TINY)))

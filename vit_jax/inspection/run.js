@@ -1,0 +1,164 @@
+// The page of one run: scores, curves, classes, mistakes, attention.
+const S = DATA.summary, BLUE = '#31688e', RED = '#b5331e', SOFT = '#b0b4bb';
+const share = (value, digits = 1) => value === null ? '–' : `${(100 * value).toFixed(digits)}%`;
+const count = value => value.toLocaleString('en');
+
+function numbers() {
+  const out = el('div', {class: 'numbers'});
+  const add = (value, words) => out.append(el('div', {}, el('b', {}, value), words));
+  add(share(S.accuracy, 2), 'accuracy');
+  if (S.accuracy_top5 !== null) add(share(S.accuracy_top5, 2), 'top-5 accuracy');
+  add(S.loss.toFixed(4), 'loss (cross-entropy)');
+  add(share(S.ece, 2), 'calibration error');
+  return out;
+}
+
+function curve(name, log) {
+  const {train, val} = DATA.curves, steps = [...train.step, ...val.step];
+  if (!steps.length) return '';
+  const values = [...train[name], ...val[name]];
+  const plot = new Plot({width: 470, height: 300, x: {log: false, label: 'step', domain: [0, Math.max(...steps) * 1.02]},
+    y: {log: log && Math.min(...values) > 0, label: name, domain: domain(values, log && Math.min(...values) > 0)}});
+  plot.line(train.step, train[name], SOFT, {'stroke-width': 1.4});
+  plot.line(val.step, val[name], BLUE, {'stroke-width': 2});
+  val.step.forEach((step, i) => plot.dot(step, val[name][i], BLUE, 'fitted', () => [`step ${count(step)}`, [['val loss', format(val.loss[i])], ['val accuracy', share(val.accuracy[i], 2)]]], 3));
+  return plot.svg;
+}
+
+function curves() {
+  if (!DATA.curves.train.step.length && !DATA.curves.val.step.length) return '';
+  const line = color => [['line', {x1: 0, x2: 22, y1: 6, y2: 6, stroke: color, 'stroke-width': 2}]];
+  return panel('Learning curves', el('div', {class: 'pair'}, curve('loss', true), curve('accuracy', false)),
+    el('div', {class: 'legend'}, key('training', line(SOFT)), key('validation', line(BLUE))),
+    DATA.curves_note && el('p', {class: 'note'}, DATA.curves_note));
+}
+
+function facts() {
+  const list = el('dl', {class: 'facts'});
+  for (const [name, value] of DATA.facts) list.append(el('dt', {}, name), el('dd', {}, value));
+  return panel('The run', list);
+}
+
+function events() {
+  if (!DATA.events.length && !S.unreadable.length) return '';
+  const list = el('ul', {class: 'warnings'});
+  for (const words of DATA.events) list.append(el('li', {}, words));
+  if (S.unreadable.length) list.append(el('li', {}, `${count(S.unreadable.length)} pictures could not be read and do not count: ${S.unreadable[0]}`));
+  return panel('On record', list);
+}
+
+function calibration() {
+  const bins = S.calibration, plot = new Plot({width: 470, height: 360, x: {log: false, label: 'confidence', domain: [0, 1]}, y: {log: false, label: 'accuracy', domain: [0, 1]}});
+  const most = Math.max(...bins.map(b => b.n)), width = plot.X(bins[0].high) - plot.X(bins[0].low);
+  for (const b of bins) if (b.n) {
+    const top = plot.Y(b.accuracy), even = plot.Y(b.confidence), x = plot.X(b.low);
+    const bar = svgEl('rect', {x: x + 1, y: top, width: width - 2, height: plot.box.bottom - top, fill: BLUE, 'fill-opacity': 0.25 + 0.65 * Math.sqrt(b.n / most), class: 'hover'});
+    const tip = () => [`confidence ${share(b.low, 0)} to ${share(b.high, 0)}`, [['predictions', count(b.n)], ['mean confidence', share(b.confidence)], ['right', share(b.accuracy)]]];
+    bar.addEventListener('pointerenter', event => showTip(event, tip()));
+    bar.addEventListener('pointermove', moveTip);
+    bar.addEventListener('pointerleave', hideTip);
+    plot.marks.append(bar, svgEl('line', {x1: x + 1, x2: x + width - 1, y1: even, y2: even, stroke: RED, 'stroke-width': 2}));
+  }
+  plot.line([0, 1], [0, 1], '#888', {'stroke-dasharray': '4 4', 'stroke-width': 1});
+  const words = DATA.confidence.charAt(0).toUpperCase() + DATA.confidence.slice(1);
+  return panel('Calibration', plot.svg, el('p', {class: 'note'}, `${words}. Bars: how many of the predictions of that confidence are right (the darker, the more predictions); ` +
+    `red: their mean confidence. Expected calibration error over ${bins.length} bins ${share(S.ece, 2)}.`));
+}
+
+function cut(text, most) { return text.length > most ? text.slice(0, most - 1) + '…' : text; }
+
+function matrix() {
+  const cells = S.confusion;
+  if (!cells) return '';
+  const n = cells.length, names = S.classes.map(c => c.class), size = Math.max(9, Math.min(42, 480 / n)), named = n <= 40;
+  const left = named ? 14 + 6.3 * Math.max(...names.map(name => Math.min(name.length, 14))) : 20, top = 4;
+  const width = left + n * size + 4, low = top + n * size, height = low + left + 6;
+  const svg = svgEl('svg', {viewBox: `0 0 ${width} ${height}`, class: 'matrix', role: 'img', 'aria-label': 'confusion matrix', style: `max-width:${1.25 * width}px`});
+  svg.append(svgEl('rect', {x: left, y: top, width: n * size, height: n * size, fill: '#f5f7fa'}));
+  for (let i = 0; i < n; i++) {
+    const total = Math.max(1, S.classes[i].n);
+    for (let j = 0; j < n; j++) if (cells[i][j]) {
+      const part = cells[i][j] / total, [x, y] = [left + j * size, top + i * size];
+      const mix = Math.sqrt(part), to = i === j ? [8, 48, 107] : [165, 30, 20], from = [245, 247, 250];
+      const rect = svgEl('rect', {x, y, width: size - (n > 60 ? 0 : 1), height: size - (n > 60 ? 0 : 1), fill: `rgb(${from.map((f, k) => Math.round(f + (to[k] - f) * mix))})`, class: 'hover'});
+      const tip = () => [`${names[i]} taken for ${names[j]}`, [['pictures', count(cells[i][j])], ['of the label', share(part)]]];
+      rect.addEventListener('pointerenter', event => showTip(event, tip()));
+      rect.addEventListener('pointermove', moveTip);
+      rect.addEventListener('pointerleave', hideTip);
+      svg.append(rect);
+      if (n <= 20) svg.append(svgEl('text', {x: x + size / 2, y: y + size / 2 + 3.5, 'text-anchor': 'middle', class: mix > 0.45 ? 'count' : 'count dark'}, count(cells[i][j])));
+    }
+    if (named) {
+      const at = (i + 0.5) * size;
+      svg.append(svgEl('text', {x: left - 6, y: top + at + 4, 'text-anchor': 'end'}, cut(names[i], 14)),
+        svgEl('text', {'text-anchor': 'end', transform: `translate(${left + at + 4} ${low + 7}) rotate(-60)`}, cut(names[i], 14)));
+    }
+  }
+  return panel('Confusion matrix', svg, el('p', {class: 'note'}, 'Rows: what it is; columns: what it was taken for. Colour: the share of the row; mistakes in red.'));
+}
+
+function classes() {
+  const rows = [...S.classes].filter(c => c.n || c.predicted).sort((a, b) => (a.recall ?? -1) - (b.recall ?? -1));
+  const cell = value => el('td', value === null ? {} : {class: 'bar', style: `background-image:linear-gradient(#dbe7f1,#dbe7f1);background-size:${100 * value}% 70%`}, share(value));
+  const out = panel(`Classes (${count(rows.length)}), the weakest first`, el('div', {class: 'scroll'}, table(['class', 'n', 'recall', 'precision', 'most often taken for'],
+    rows.map(c => [c.class, count(c.n), cell(c.recall), cell(c.precision), c.times ? `${c.taken_for} (${count(c.times)})` : '']))));
+  return out;
+}
+
+function pairs() {
+  if (!DATA.pairs.length || S.confusion) return '';
+  return panel('Most often confused', table(['it is', 'taken for', 'times', 'of the class'], DATA.pairs.map(([a, b, n, part]) => [a, b, count(n), share(part)])));
+}
+
+function image(source, words) {
+  const out = el('img', {src: source, alt: words, title: words});
+  if (!source.startsWith('data:image/png')) out.classList.add('smooth');
+  return out;
+}
+
+function mistakes() {
+  if (!DATA.mistakes.length) return '';
+  const list = el('div', {class: 'pictures'});
+  for (const e of DATA.mistakes) list.append(el('figure', {}, el('div', {class: 'row'}, image(e.picture, e.where)),
+    el('figcaption', {}, el('b', {}, e.predicted), ` ${share(e.confidence)}`, el('br'), el('span', {}, `is ${e.label}`))));
+  const out = panel('Most confident mistakes', list, el('p', {class: 'note'}, 'Red: what it was taken for, and how surely. Some may be labelled wrongly: the place of a picture appears when the pointer rests on it.'));
+  out.classList.add('after');
+  return out;
+}
+
+function attentionOf(title, examples, note) {
+  const shown = examples.filter(e => e.rollout);
+  if (!shown.length) return '';
+  const list = el('div', {class: 'pictures triple'});
+  for (const e of shown) {
+    const right = e.predicted === e.label;
+    list.append(el('figure', {}, el('div', {class: 'row'}, image(e.picture, e.where), image(e.last, 'last layer, mean of the heads'), image(e.rollout, 'attention rollout')),
+      el('figcaption', {}, right ? e.label : el('b', {}, e.predicted), ` ${share(e.confidence)}`, el('span', {}, right ? '' : `, is ${e.label}`))));
+  }
+  const out = panel(title, list, el('p', {class: 'note'}, note));
+  out.classList.add('after');
+  return out;
+}
+
+function distance() {
+  const d = DATA.distance;
+  if (!d) return '';
+  const layers = d.values.map((_, i) => i + 1), every = d.values.flat();
+  const plot = new Plot({width: 470, height: 300, x: {log: false, label: 'layer', domain: [0.5, layers.length + 0.5]}, y: {log: false, label: 'mean attention distance (pixels)', domain: [0, 1.08 * Math.max(d.even, ...every)]}});
+  plot.level(d.even, {'stroke-dasharray': '2 4', 'stroke-width': 1.4});
+  plot.line(layers, d.values.map(heads => heads.reduce((a, b) => a + b, 0) / heads.length), BLUE);
+  d.values.forEach((heads, i) => heads.forEach((v, h) => plot.dot(i + 1, v, BLUE, 'fitted', () => [`layer ${i + 1}, head ${h + 1}`, [['distance', `${format(v)} pixels`]]], 4, 0.6)));
+  return panel('How far each head looks', plot.svg, el('p', {class: 'note'}, 'A dot a head, mean over the pictures of this page; dotted: a head that attends to all patches alike.'));
+}
+
+function config() {
+  if (!DATA.config) return '';
+  return el('details', {}, el('summary', {}, 'The whole config'), el('pre', {}, DATA.config));
+}
+
+document.getElementById('main').append(
+  el('h1', {}, DATA.headline), el('p', {class: 'formula'}, DATA.name), numbers(),
+  el('div', {class: 'top'}, el('div', {}, curves(), timePanel(DATA.time)), el('div', {}, facts(), events())),
+  el('div', {class: 'two'}, el('div', {}, matrix(), pairs(), distance()), el('div', {}, classes(), calibration())), mistakes(),
+  attentionOf('Attention', DATA.right, 'The picture, what the last layer attends to (mean of the heads), and attention rolled out over all layers. One right answer a class.'),
+  attentionOf('Attention in mistakes', DATA.mistakes, 'The same, of the most confident mistakes.'), config());
