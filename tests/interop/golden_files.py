@@ -11,7 +11,7 @@ from vit_jax.interop import tensors
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 TOLERANCE = 1e-4  # largest absolute difference, of values of about 1, in float32
-NAMES = sorted(path.stem for path in GOLDEN.glob('*.npz'))
+NAMES = sorted(path.stem for path in GOLDEN.glob('*.npz') if path.stem != 'vit_hybrid')  # that one has no config.json
 
 
 class Golden(NamedTuple):

@@ -55,7 +55,7 @@ def read(tensors: Tensors, without: tuple[str, ...] = ()) -> Weights:
   """
   shapes, where = tensors.shapes, tensors.source
   if 'conv_root/kernel' in shapes:
-    raise UserError(f'{where}: a hybrid, whose patches come from a ResNet: a model that is not among the families here')
+    raise UserError(f'{where}: a hybrid, whose patches come from a ResNet: its names are not read here')
   kernel, query = shapes.get('embedding/kernel'), shapes.get(
       f'{_BLOCK}0/MultiHeadDotProductAttention_1/query/kernel')
   up, position = shapes.get(f'{_BLOCK}0/MlpBlock_3/Dense_0/kernel'), shapes.get(_POSITION)
@@ -77,10 +77,7 @@ def read(tensors: Tensors, without: tuple[str, ...] = ()) -> Weights:
 
 def write(weights: Weights) -> dict[str, np.ndarray]:
   """{name of theirs: array}, as `read` reads it. Raises UserError for what is no ViT of their code."""
-  c = weights.config
-  if weights.family != 'vit' or c.stem != 'patch' or c.pos_embed != 'learned' or c.pool == 'map' or (
-      c.head_dim or c.attention != 'full' or c.global_tokens or c.layer_scale is not None or not c.qkv_bias or
-      c.gelu != 'tanh' or c.epsilon != 1e-6):
-    raise UserError(f'{weights.source}: no ViT that the original code has (learned positions, gelu=tanh, '
-                    'epsilon=1e-6, no layer scale)')
+  if weights.family != 'vit' or weights.config.pool == 'map' or weights.config.gelu != 'tanh':
+    raise UserError(f'{weights.source}: no ViT that the original code has (pool=cls or gap, gelu=tanh)')
+  layout.check_told(weights, ('patch_size', 'width', 'depth', 'mlp_dim', 'num_heads', 'pool', 'gelu'), 'that code')
   return layout.write(weights, _rules())

@@ -150,7 +150,6 @@ _IN_MEMORY = {
              (r'attention\.relative_position_bias\.', 'attention.self.'),
              (r'mlp\.fc1', 'intermediate.dense'), (r'mlp\.fc2', 'output.dense'))}
 _IN_MEMORY['deit'] = _IN_MEMORY['vit']
-_OF_TRAINING = {'dtype', 'dropout', 'drop_path'}  # fields of ours that change nothing in evaluation, in float32
 _RESAMPLE = {number: name for name, number in pictures.INTERPOLATIONS.items()}
 _UNUSED = ('*.pooler.dense.*',)  # of a backbone's files; their own classifiers leave it out as well
 
@@ -275,15 +274,12 @@ def _preprocessing(config, processor, where):
 def config_json(weights: Weights) -> dict[str, Any]:
   """The config.json with which `from_pretrained` builds the model. Raises UserError for what transformers has not."""
   kind, form = _kind(weights)
-  config, defaults = weights.config, type(weights.config)()
-  told = set(form.fields) | set(form.fixed) | _OF_TRAINING
-  for field in dataclasses.fields(config):
-    value = getattr(config, field.name)
-    if field.name in form.fixed and value != form.fixed[field.name] or (
-        field.name not in told and value != getattr(defaults, field.name)):
-      right = form.fixed.get(field.name, getattr(defaults, field.name))
-      raise UserError(f'{weights.source}: model.{field.name}={value!r} cannot be told to transformers, whose {kind} '
-                      f'has {right!r}; try --to=timm or --to=bundle')
+  config = weights.config
+  for name, right in form.fixed.items():
+    if getattr(config, name) != right:
+      raise UserError(f'{weights.source}: model.{name}={getattr(config, name)!r} cannot be told to transformers, whose '
+                      f'{kind} has {right!r}; try --to=timm or --to=bundle')
+  layout.check_told(weights, {*form.fields, *form.fixed}, 'transformers')
   out = {'architectures': [form.architecture if not weights.headless else form.architecture.split('For')[0] + 'Model'],
          'model_type': kind, 'num_channels': weights.preprocessing.channels,
          'image_size': list(weights.preprocessing.size), **form.must}

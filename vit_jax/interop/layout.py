@@ -2,7 +2,7 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from vit_jax.interop.weights import Weights
 from vit_jax.models import PureModel
 
 _HEADS = ('head', 'distillation_head')
+_OF_TRAINING = ('dtype', 'dropout', 'drop_path')  # fields that change nothing in evaluation, in float32
 
 
 def read(tensors: Tensors, weights: Weights, num_classes: int | None, rules: Sequence[Rule] | None,
@@ -55,6 +56,16 @@ def write(weights: Weights, rules: Sequence[Rule]) -> dict[str, np.ndarray]:
   out = rules_lib.write(bound, flat, _known(weights))
   counters = [name.replace('running_mean', 'num_batches_tracked') for name in out if name.endswith('.running_mean')]
   return out | {name: np.zeros((), np.int64) for name in counters}  # which PyTorch misses, and uses for nothing here
+
+
+def check_told(weights: Weights, told: Collection[str], program: str) -> None:
+  """Raises UserError where a field of the config is not at its default and not among those that are told."""
+  default = type(weights.config)()
+  for field in dataclasses.fields(weights.config):
+    value, right = getattr(weights.config, field.name), getattr(default, field.name)
+    if value != right and field.name not in told and field.name not in _OF_TRAINING:
+      raise UserError(f'{weights.source}: model.{field.name}={value!r} cannot be told to {program}, whose '
+                      f'{weights.family} has {right!r}; try --to=bundle')
 
 
 def num_classes(tensors: Tensors, name: str) -> int | None:

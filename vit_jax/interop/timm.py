@@ -271,10 +271,10 @@ def _arguments(weights, form) -> tuple[str, dict[str, Any]]:
   c, image = weights.config, {'img_size': list(weights.preprocessing.size)}
   refuse = lambda what: UserError(f'{weights.source}: {what} cannot be told to timm; try --to=bundle')
   if weights.family in ('vit', 'deit'):
-    if (c.stem != 'patch' or c.pos_embed not in ('learned', 'none') or c.base_head_dim or c.head_dim or
-        c.attention != 'full' or c.global_tokens or c.epsilon != 1e-6):
-      raise refuse(f'stem={c.stem}, pos_embed={c.pos_embed}, base_head_dim={c.base_head_dim}, head_dim={c.head_dim}, '
-                   f'attention={c.attention}, global_tokens={c.global_tokens}, epsilon={c.epsilon}')
+    layout.check_told(weights, ('patch_size', 'width', 'depth', 'mlp_dim', 'num_heads', 'pool', 'pos_embed', 'qkv_bias',
+                                'layer_scale', 'gelu'), 'timm')
+    if c.pos_embed not in ('learned', 'none'):
+      raise refuse(f'pos_embed={c.pos_embed}')
     own = {'patch_size': c.patch_size, 'embed_dim': c.width, 'depth': c.depth, 'num_heads': c.num_heads,
            'mlp_ratio': c.mlp_dim / c.width, 'qkv_bias': c.qkv_bias, 'init_values': c.layer_scale}
     if weights.family == 'vit':
@@ -286,14 +286,12 @@ def _arguments(weights, form) -> tuple[str, dict[str, Any]]:
       own['pos_embed'] = 'none'
     return form.architecture, image | own
   if weights.family == 'swin':
-    if c.base_head_dim or c.epsilon != 1e-5:
-      raise refuse(f'base_head_dim={c.base_head_dim}, epsilon={c.epsilon}')
+    layout.check_told(weights, ('patch_size', 'width', 'depths', 'num_heads', 'window_size', 'mlp_ratio'), 'timm')
     return form.architecture, image | {
         'patch_size': c.patch_size, 'embed_dim': c.width, 'depths': list(c.depths), 'num_heads': list(c.num_heads),
         'window_size': c.window_size, 'mlp_ratio': float(c.mlp_ratio)}
   if weights.family == 'convnext':
-    if c.last_epsilon != 1e-6:
-      raise refuse(f'last_epsilon={c.last_epsilon}')
+    layout.check_told(weights, ('patch_size', 'depths', 'widths', 'kernel_size', 'layer_scale'), 'timm')
     return form.architecture, {'depths': list(c.depths), 'dims': list(c.widths), 'patch_size': c.patch_size,
                                'kernel_sizes': c.kernel_size}
   return _cnn_architecture(c, refuse)
