@@ -33,6 +33,34 @@ def rope2d_angles(grid: tuple[int, int], head_dim: int, theta: float = 100.0) ->
   return np.concatenate(angles, axis=1).astype(np.float32)
 
 
+def resized(table_TD: np.ndarray, grid: tuple[int, int], new_grid: tuple[int, int]) -> np.ndarray:
+  """A learned table [..., h*w, D] of one grid for another, float32, each side by itself: any rectangle will do.
+
+  Bicubic with a = -0.75, pixel centres aligned, borders repeated and no smoothing when it shrinks: the interpolation of
+  DeiT (Touvron et al. 2021a, sec. 3) and of transformers' and PyTorch's `interpolate(mode='bicubic')`, to 1e-6. (The
+  original ViT's is linear: Dosovitskiy et al. 2021, sec. 3.2.) The same grid gives the table as it is.
+  """
+  if grid == new_grid:
+    return table_TD
+  table = table_TD.reshape(*table_TD.shape[:-2], *grid, table_TD.shape[-1]).astype(np.float64)
+  rows, columns = (_cubic(size, new_size) for size, new_size in zip(grid, new_grid, strict=True))
+  table = np.einsum('Hh,...hwd,Ww->...HWd', rows, table, columns)
+  return table.reshape(*table_TD.shape[:-2], -1, table_TD.shape[-1]).astype(np.float32)
+
+
+def _cubic(size, new_size, a=-0.75):
+  """[new_size, size]: the share of each old place in each new one (Keys 1981, eq. 15, for any a)."""
+  at = (np.arange(new_size) + 0.5) * size / new_size - 0.5
+  first = np.floor(at).astype(int)
+  weights = np.zeros((new_size, size))
+  for offset in range(-1, 3):
+    x = np.abs(at - first - offset)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    np.add.at(weights, (np.arange(new_size), (first + offset).clip(0, size - 1)), np.where(x <= 1, near, far))
+  return weights
+
+
 def rotate(x_BTHK: jax.Array, angles: np.ndarray) -> jax.Array:
   """Turns channel pairs (i, i + K/2) of the last `len(angles)` tokens; those before (CLS) have no place and stay."""
   plain, x = jnp.split(x_BTHK, [x_BTHK.shape[1] - len(angles)], axis=1)

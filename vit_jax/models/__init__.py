@@ -17,18 +17,24 @@ from vit_jax.layers.stack import Execution
 from vit_jax.models import convnext, deit, resnet, swin, vit
 
 
+def _as_they_are(params, config, image_shape, new_shape):
+  return params
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
   """What the rest of the program needs of a model family."""
   config: type  # its frozen config dataclass
   model: Callable[..., nnx.Module]
+  # (params, config, image_shape, new_shape) -> params for pictures of another size, numpy arrays both
+  resized: Callable[..., dict] = _as_they_are
   batch_norm: bool = False  # an example's training depends on the others of its batch, or micro-batch
 
 
 FAMILIES = {
-    'vit': Family(vit.Config, vit.ViT),
-    'deit': Family(deit.Config, deit.DeiT),
-    'swin': Family(swin.Config, swin.Swin),
+    'vit': Family(vit.Config, vit.ViT, vit.resized),
+    'deit': Family(deit.Config, deit.DeiT, vit.resized),
+    'swin': Family(swin.Config, swin.Swin, swin.resized),
     'resnet': Family(resnet.Config, resnet.ResNet, batch_norm=True),
     'convnext': Family(convnext.Config, convnext.ConvNeXt),
 }

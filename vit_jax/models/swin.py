@@ -80,6 +80,26 @@ def windows(grid: tuple[int, int], window_size: int) -> tuple[Windows, Windows]:
   return Windows(grid, window), Windows(grid, window, shift)
 
 
+def grids(config: Config, image_shape: tuple[int, int, int]) -> list[tuple[int, int]]:
+  """(rows, columns) of patches in each stage."""
+  grid = tuple(-(-size // config.patch_size) for size in image_shape[:2])
+  return [tuple(-(-size // (1 << stage)) for size in grid) for stage in range(len(config.depths))]
+
+
+def resized(params: dict, config: Config, image_shape: tuple[int, int, int], new_shape: tuple[int, int, int]) -> dict:
+  """Parameters that were trained on pictures of one size, for another.
+
+  Where the windows are of another size, the tables of relative places are interpolated (Liu et al. 2021, sec. 4.1).
+  """
+  stages = dict(params['stages'])
+  for stage, pair in enumerate(zip(grids(config, image_shape), grids(config, new_shape), strict=True)):
+    tables = [tuple(2 * size - 1 for size in windows(grid, config.window_size)[0].window) for grid in pair]
+    blocks = {i: block | {'bias_table': pos_embed.resized(block['bias_table'], *tables)}
+              for i, block in stages[stage]['blocks']['blocks'].items()}
+    stages[stage] = {'blocks': {'blocks': blocks}}
+  return params | {'stages': stages}
+
+
 @functools.cache
 def shift_mask(cut: Windows) -> np.ndarray | None:
   """[N, T, T], added to the logits: patches that meet in a window only because the shift goes round the edge.
@@ -166,12 +186,12 @@ class Swin(nnx.Module):
     self.patch_embed = Dense((config.patch_size**2 * channels,), (width,), (None, 'embed'), rngs=rngs, role='input',
                              kernel_init=lecun_normal, dtype=dtype)
     self.patch_norm = LayerNorm(width, dtype=dtype, epsilon=config.epsilon)
-    grid = tuple(-(-size // config.patch_size) for size in image_shape[:2])
     self.stages, self.merges, cuts = nnx.List(), nnx.List(), []
-    for i, (depth, heads) in enumerate(zip(config.depths, config.num_heads, strict=True)):
+    shapes = zip(config.depths, config.num_heads, grids(config, image_shape), strict=True)
+    for i, (depth, heads, grid) in enumerate(shapes):
       if i:
         self.merges.append(Merge(width, rngs=rngs, dtype=dtype, epsilon=config.epsilon))
-        grid, width = tuple(-(-size // 2) for size in grid), 2 * width
+        width *= 2
       cuts.append(windows(grid, config.window_size))
       block = functools.partial(_block, config, width, heads, cuts[-1][0].window)
       self.stages.append(Stack(lambda rngs, block=block: Pair(block, rngs=rngs), depth // 2, rngs=rngs))

@@ -152,6 +152,22 @@ def _check_resnet_stem(config):
                     f'token of {stride} x {stride} pixels: set {stride}, or other model.stem_depths')
 
 
+def grid(config: Config, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+  """(rows, columns) of patches of a picture."""
+  return -(-image_shape[0] // config.patch_size), -(-image_shape[1] // config.patch_size)
+
+
+def resized(params: dict, config: Config, image_shape: tuple[int, int, int], new_shape: tuple[int, int, int]) -> dict:
+  """Parameters that were trained on pictures of one size, for another: learned positions are interpolated.
+
+  Sin-cos and rotary positions have no parameters; they are computed for the grid that there is.
+  """
+  if 'pos_embed' not in params:
+    return params
+  grids = grid(config, image_shape), grid(config, new_shape)
+  return params | {'pos_embed': pos_embed.resized(params['pos_embed'], *grids)}
+
+
 class EncoderBlock(nnx.Module):
   """Pre-LN: x + attention(norm(x)), then x + MLP(norm(x)) (Dosovitskiy et al. 2021, eqs. 2 and 3)."""
 
@@ -194,9 +210,9 @@ class ViT(nnx.Module):
                execution: Execution = Execution()):
     """Raises UserError for shapes that cannot be built (see `check`)."""
     check(config, image_shape)
-    height, width, channels = image_shape
+    channels = image_shape[2]
     self.config, self.execution = config, execution
-    self.grid = (-(-height // config.patch_size), -(-width // config.patch_size))
+    self.grid = grid(config, image_shape)
     dtype = jnp.dtype(config.dtype)
     if config.stem == 'resnet':
       self.patch_embed = ResNetStem(config.stem_depths, config.stem_width, channels, config.width, rngs=rngs,
