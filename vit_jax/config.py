@@ -45,7 +45,8 @@ def to_config_dict(cls: type) -> ml_collections.ConfigDict:
     if dataclasses.is_dataclass(kind):
       config[field.name] = to_config_dict(kind)
     elif (default := _default(field)) is None:
-      config[field.name] = placeholder(typing.get_origin(kind) or kind)
+      literal = typing.get_origin(kind) is typing.Literal
+      config[field.name] = placeholder(type(typing.get_args(kind)[0]) if literal else typing.get_origin(kind) or kind)
     else:
       config[field.name] = default
   return config.lock()

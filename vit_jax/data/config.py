@@ -38,6 +38,9 @@ class DataConfig:
   data_dir: str | None = None  # where TFDS keeps its data; folder:DIR and idx:DIR are looked up under it
   image_size: tuple[int, int] | None = None  # (height, width); None = the source's own
   channels: int | None = None  # 1 (luma) or 3 (grey is repeated); None = the source's own
+  mean: tuple[float, ...] | None = None  # of pixels from 0 to 1, one a channel or one for all; None = 0.5
+  std: tuple[float, ...] | None = None  # pixels less the mean are divided by it; None = 0.5
+  interpolation: Literal['nearest', 'bilinear', 'bicubic', 'lanczos'] | None = None  # None = bilinear
   num_classes: int | None = None  # for source='random' and for planning without the data; else checked against it
   batch_size: int = 128
   unique_examples: int | None = None  # size of a class-balanced, nested training subset; None or 0 = all
@@ -53,6 +56,9 @@ def check(config: DataConfig) -> None:
     ('batch_size', config.batch_size >= 1, '1 or more'),
     ('image_size', config.image_size is None or min(config.image_size) >= 1, 'positive (height, width)'),
     ('channels', config.channels in (None, 1, 3), '1 or 3'),
+    ('mean', config.mean is None or len(config.mean) in (1, 3), 'one number, or one a channel'),
+    ('std', config.std is None or len(config.std) in (1, 3) and min(config.std) > 0,
+     'positive: one number, or one a channel'),
     ('num_classes', config.num_classes is None or config.num_classes >= 2, '2 or more'),
     ('unique_examples', (config.unique_examples or 0) >= 0, '0 (all) or more'),
     ('val_examples', (config.val_examples or 0) >= 0, '0 or more'),

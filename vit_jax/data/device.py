@@ -6,6 +6,7 @@ batch.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -13,12 +14,22 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from vit_jax.data.config import Augment
+from vit_jax.data.config import Augment, DataConfig
 
 
-def normalize(images_BHWC: jax.Array, mean: float = 0.5, std: float = 0.5) -> jax.Array:
-  """uint8 0..255 to float32 (x / 255 - mean) / std: by default from -1 to 1, for any channels and data set."""
+def normalize(images_BHWC: jax.Array, mean: tuple[float, ...] | None = None,
+              std: tuple[float, ...] | None = None) -> jax.Array:
+  """uint8 0..255 to float32 (x / 255 - mean) / std; one value for each channel or for all.
+
+  None is 0.5: from -1 to 1, for any data set.
+  """
+  mean, std = (np.asarray(values or (0.5,), np.float32).reshape(1, 1, 1, -1) for values in (mean, std))
   return (images_BHWC.astype(jnp.float32) / 255 - mean) / std
+
+
+def normalizer(config: DataConfig) -> Callable[[jax.Array], jax.Array]:
+  """`normalize` as a run's data want it."""
+  return functools.partial(normalize, mean=config.mean, std=config.std)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +155,8 @@ def _box(H, W, top_B, bottom_B, left_B, right_B):
   return (in_y_BH[:, :, None] & in_x_BW[:, None, :])[..., None]
 
 
-def augment(config: Augment) -> Callable[..., tuple[jax.Array, jax.Array]]:
-  """What training does to a global batch.
+def augment(config: Augment, normalize: Callable = normalize) -> Callable[..., tuple[jax.Array, jax.Array]]:
+  """What training does to a global batch; `normalize` as of `normalizer`.
 
   Returns:
     fn(key, images_BHWC, targets_BC, weights_B=None) -> (images_BHWC, targets_BC): images uint8 -> float32, normalised;

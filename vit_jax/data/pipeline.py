@@ -103,7 +103,7 @@ class Data:
 
   def _transforms(self, split, evaluate=False):
     make = transforms.train_transforms if split == 'train' and not evaluate else transforms.eval_transforms
-    return make(self.config.augment, self.image_shape[:2], self.image_shape[2])
+    return make(self.config.augment, self.image_shape[:2], self.image_shape[2], self.config.interpolation or 'bilinear')
 
   def _arrays_after(self, split, steps):
     if (split, steps) not in self._arrays:

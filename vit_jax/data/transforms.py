@@ -58,10 +58,12 @@ class InceptionCrop:
   size: tuple[int, int]
   channels: int
   min_area: float = 0.08
+  interpolation: str = 'bilinear'
   random = True
 
   def __call__(self, record: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return pictures.decode(record, self.channels, self.box(*pictures.size(record), rng), self.size)
+    box = self.box(*pictures.size(record), rng)
+    return pictures.decode(record, self.channels, box, self.size, self.interpolation)
 
   def box(self, height: int, width: int, rng: np.random.Generator) -> pictures.Box:
     """A random (left, top, right, bottom) in a picture of height x width pixels."""
@@ -86,10 +88,11 @@ class SimpleCrop:
   size: tuple[int, int]
   channels: int
   padding: int = 4
+  interpolation: str = 'bilinear'
   random = True
 
   def __call__(self, record: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    image = ResizeCenterCrop(self.size, self.channels)(record, None)
+    image = ResizeCenterCrop(self.size, self.channels, interpolation=self.interpolation)(record, None)
     pad = self.padding
     padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode='reflect')
     top, left = rng.integers(2 * pad + 1, size=2)
@@ -143,19 +146,19 @@ class ColorJitter:
     return pixels[..., None] if grey else pixels
 
 
-def eval_transforms(augment: Augment, size: tuple[int, int], channels: int) -> tuple:
+def eval_transforms(augment: Augment, size: tuple[int, int], channels: int, interpolation: str = 'bilinear') -> tuple:
   """For val and test: (ResizeCenterCrop,)."""
-  return (ResizeCenterCrop(size, channels, eval_crop(augment)),)
+  return (ResizeCenterCrop(size, channels, eval_crop(augment), interpolation),)
 
 
-def train_transforms(augment: Augment, size: tuple[int, int], channels: int) -> tuple:
+def train_transforms(augment: Augment, size: tuple[int, int], channels: int, interpolation: str = 'bilinear') -> tuple:
   """For training: the framing, then the colour operations that are on."""
   if augment.crop == 'inception':
-    steps = [InceptionCrop(size, channels, augment.crop_min_area)]
+    steps = [InceptionCrop(size, channels, augment.crop_min_area, interpolation)]
   elif augment.crop == 'simple':
-    steps = [SimpleCrop(size, channels, augment.crop_padding)]
+    steps = [SimpleCrop(size, channels, augment.crop_padding, interpolation)]
   else:
-    steps = [ResizeCenterCrop(size, channels)]
+    steps = [ResizeCenterCrop(size, channels, interpolation=interpolation)]
   if augment.randaugment_layers:
     steps.append(RandAugment(augment.randaugment_layers, augment.randaugment_magnitude))
   if augment.three_augment:

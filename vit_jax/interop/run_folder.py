@@ -38,7 +38,8 @@ def read(workdir: os.PathLike, step: int | None = None) -> Weights:
     tree = jax.device_get(checkpoints.restore_some(step, like))
   data = config_lib.cast(data_config.DataConfig, config['data'], 'config.data')
   *size, channels = model.image_shape
-  preprocessing = Preprocessing(tuple(size), channels, crop=data_config.eval_crop(data.augment))
+  preprocessing = Preprocessing(tuple(size), channels, data.mean or (0.5,), data.std or (0.5,),
+                                data.interpolation or 'bilinear', data_config.eval_crop(data.augment))
   return Weights(os.fspath(workdir), config['family'], config_lib.plain(model.config), tree[params],
                  tree['stats'], preprocessing, tuple(record['data']['classes']), step)
 

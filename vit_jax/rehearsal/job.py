@@ -16,7 +16,7 @@ from vit_jax.errors import UserError
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import AXES, MeshConfig
-from vit_jax.training import losses, optimizer, parametrisation, schedule, state
+from vit_jax.training import losses, optimizer, parametrisation, pretrained, schedule, state
 from vit_jax.training import run as run_lib
 from vit_jax.training.config import RunConfig
 
@@ -138,6 +138,7 @@ def open_job(config: RunConfig) -> Job:
   Raises:
     UserError: what `run.prepare` would refuse, as far as it can be seen without data and devices.
   """
+  config = pretrained.resolve(config)
   data_config.check(config.data)
   optimizer.check(config.optimizer)
   job = Job(config, *_data_shape(dataclasses.replace(config.data, batch_size=1)))

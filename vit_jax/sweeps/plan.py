@@ -177,11 +177,12 @@ def _text(value):
 def _parse(arguments):
   """The RunConfig of a command, parsed as vit_jax.main parses it: the plan's identity is the run's."""
   from vit_jax.training import config as run_config
+  from vit_jax.training import pretrained
   values = flags.FlagValues()
   config_flags.DEFINE_config_file('config', None, '', flag_values=values, sys_argv=['main', *arguments])
   try:
     values(['main', *arguments])
-    return run_config.cast(values.config)
+    return pretrained.resolve(run_config.cast(values.config))
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, UserError) as error:
     raise UserError(f'{str(error).removeprefix("flag ")}, in the run\n  {command(arguments)}') from error
 

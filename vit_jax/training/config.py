@@ -15,6 +15,7 @@ from vit_jax.training.losses import LossConfig
 from vit_jax.training.numbers import TrainConfig
 from vit_jax.training.optimizer import OptimizerConfig
 from vit_jax.training.parametrisation import ParametrisationConfig
+from vit_jax.training.pretrained import PretrainedConfig
 from vit_jax.training.schedule import ScheduleConfig
 
 
@@ -43,6 +44,7 @@ class RunConfig:
   model: Any = None
   data: DataConfig = DataConfig()
   loss: LossConfig = LossConfig()
+  pretrained: PretrainedConfig = PretrainedConfig()
   distill: DistillConfig = DistillConfig()
   optimizer: OptimizerConfig = OptimizerConfig()
   parametrisation: ParametrisationConfig = ParametrisationConfig()
@@ -62,7 +64,15 @@ def run_config_class(family: str) -> type[RunConfig]:
 
 
 def run_hash(config: RunConfig, without: tuple[str, ...] = ('system',)) -> str:
-  """A run's identity (`config.config_hash`); with batch norm the number of micro-batches belongs to it."""
+  """A run's identity (`config.config_hash`); with batch norm the number of micro-batches belongs to it.
+
+  Where the digest of the weights that it starts from is known, it does not matter where they lie. A probe and the
+  training of the same model share a folder.
+  """
+  given = dataclasses.replace(config.pretrained, probe=None)
+  if given.digest is not None:
+    given = dataclasses.replace(given, path=None)
+  config = dataclasses.replace(config, pretrained=given)
   micro = config.system.microbatches
   batch_norm = micro > 1 and models.family(config.family).batch_norm
   return config_lib.config_hash(config, without, {'microbatches': micro} if batch_norm else {})

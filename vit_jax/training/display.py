@@ -37,6 +37,7 @@ class Display:
                  f'{_giga(run.flops_per_example_forward)} GFLOPs an image',
         'data': f'{d.name}, {d.unique_examples:,} training images ({d.size("val"):,} val, {d.size("test"):,} test), '
                 f'{d.num_classes} classes, {height}x{width}x{channels}',
+        **({'starts from': _start(run.pretrained)} if run.pretrained else {}),
         **({'teacher': f'{run.teacher.workdir} ({run.config.distill.kind} labels)'} if run.teacher else {}),
         'length': f'{run.steps:,} steps of {c.data.batch_size} images = {end["epochs"]:.1f} epochs, '
                   f'{end["flops"]:.2e} FLOPs',
@@ -124,6 +125,12 @@ class Display:
               f'look at it   python -m vit_jax.main --report={os.fspath(workdir)}\n'
               f'see curves   uvx tensorboard --logdir={os.fspath(workdir)}\n'
               'train more   another recipe of configs/, or any key: --config.train.epochs=100')
+
+
+def _start(pretrained):
+  """What a run starts from, and which of its parameters are new."""
+  tops = sorted({name.partition('/')[0] for name in pretrained.new})
+  return pretrained.source + (f' (new: {", ".join(tops)})' if tops else '')
 
 
 def _time(workdir):

@@ -95,6 +95,8 @@ class RunFolder:
       self.metrics.rewind(0)
       if self.lineage:
         train_state = state.reset_metrics(self._leave_trunk(train_state))
+      elif self.run.pretrained:
+        train_state = self.run.pretrained.fill(train_state)
     rows = processes.from_writer(lambda: records.read_rows(self.path / records.METRICS))
     self.val_rows = [row for row in rows if row['split'] == 'val']
     begins = int(train_state.step)

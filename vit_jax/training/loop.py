@@ -90,7 +90,8 @@ class _Loop:
   def __init__(self, run: Run, folder: RunFolder, display: Display, stop: Stop, clock: goodput.Clock):
     self.run, self.folder, self.display, self.stop, self.clock = run, folder, display, stop, clock
     self._saving, self._watch = Saving(run, folder.checkpoints), numbers.Watch(run.config.train)
-    self._eval_step = jax.jit(mesh_lib.on(run.mesh, evaluate.make_eval_step(run.model, device.normalize)),
+    self._eval_step = jax.jit(mesh_lib.on(run.mesh, evaluate.make_eval_step(
+        run.model, device.normalizer(run.config.data))),
                               out_shardings=mesh_lib.sharding(run.mesh))
     self._in_flight = collections.deque()  # (step, its numbers) that have not been waited for
     self._told = collections.Counter()  # {kind of event: how many so far}

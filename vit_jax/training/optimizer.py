@@ -35,6 +35,9 @@ class OptimizerConfig:
   epsilon: float = 1e-8  # AdamW, also Muon's
   momentum: float = 0.9  # SGD
   clip_norm: float | None = 1.0  # global norm of the gradient; 0 or None: not clipped
+  layer_decay: float = 1.0  # the learning rate of each layer as a multiple of the next one's (`layerwise`)
+  # Patterns of names of parameters, such as 'head/*': only these are trained. Empty: all.
+  train_only: tuple[str, ...] = ()
   ema_decay: float = 0.0  # of the parameters' moving average, which is then what is evaluated; 0: none
 
 
@@ -51,6 +54,8 @@ def check(config: OptimizerConfig) -> None:
   for name in ('learning_rate', 'weight_decay'):
     if getattr(config, name) < 0:
       raise UserError(f'optimizer.{name}={getattr(config, name)}: must not be negative')
+  if not 0 < config.layer_decay <= 1:
+    raise UserError(f'optimizer.layer_decay={config.layer_decay}: must be above 0, at most 1 (no decay)')
   for name in ('beta1', 'beta2', 'momentum', 'ema_decay'):
     if not 0 <= getattr(config, name) < 1:
       raise UserError(f'optimizer.{name}={getattr(config, name)}: must be in [0, 1)')
@@ -195,13 +200,15 @@ def decayed(params: dict) -> dict:
 
 
 def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, learning_rate: jax.Array,
-         weight_decay: jax.Array, factors: dict | None = None, model: PureModel | None = None) -> tuple[dict, Any]:
+         weight_decay: jax.Array, factors: dict | None = None, model: PureModel | None = None,
+         rates: dict | None = None) -> tuple[dict, Any]:
   """One update: (params, opt_state).
 
   Args:
     learning_rate, weight_decay: float32 scalars.
     factors: what they are multiplied by for each parameter (`parametrisation.factors`); None: all 1.
     model: as for `transformation`.
+    rates: arrays that each parameter's update, decay and all, is multiplied by (`layerwise.rates`); None: all 1.
   """
   mask = decayed(params)
   each = lambda name: jax.tree.map(lambda _, f: getattr(f, name), params, factors) if factors else (
@@ -215,6 +222,8 @@ def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, lea
   if config.name != 'sgd':
     direction = add_decay(direction)
   move = lambda p, d, f: p - learning_rate * f * d
+  if rates is not None:
+    direction = jax.tree.map(jnp.multiply, direction, rates)
   return jax.tree.map(move, params, direction, each('learning_rate')), opt_state
 
 

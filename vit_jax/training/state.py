@@ -14,7 +14,7 @@ from jax.tree_util import DictKey
 
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import optimizer, parametrisation
+from vit_jax.training import optimizer, parametrisation, partial
 from vit_jax.training.config import RunConfig
 from vit_jax.training.optimizer import OptimizerConfig
 
@@ -50,7 +50,8 @@ def init(model: PureModel, config: RunConfig, hparams: dict) -> TrainState:
   factors = parametrisation.factors(config.parametrisation, config.optimizer.name, model)
   params = parametrisation.initial(params, factors)
   return TrainState(
-      params=params, stats=stats, optimizer=optimizer.transformation(config.optimizer, model=model).init(params),
+      params=params, stats=stats, optimizer=optimizer.transformation(config.optimizer, model=model).init(
+          partial.select(params, partial.trained(config.optimizer, model))),
       ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else {}, step=jnp.int32(0),
       key_data=jax.random.key_data(jax.random.fold_in(key, 1)), hparams=hparams, metrics=zero_metrics())
 

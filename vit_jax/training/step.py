@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from vit_jax.data import device
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import distillation, losses, optimizer, parametrisation, schedule
+from vit_jax.training import distillation, layerwise, losses, optimizer, parametrisation, partial, schedule
 from vit_jax.training import state as state_lib
 from vit_jax.training.config import RunConfig
 from vit_jax.training.state import TrainState
@@ -32,9 +32,12 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
   count. All randomness is a function of (seed, step, global row), whatever the sharding and the micro-batches.
   """
   opt = config.optimizer
-  factors = parametrisation.factors(config.parametrisation, opt.name, model)
+  trained = partial.trained(opt, model)
+  factors = partial.select(parametrisation.factors(config.parametrisation, opt.name, model), trained)
+  rates = partial.select(layerwise.rates(opt.layer_decay, model), trained)
 
   def loss_of(params, stats, images, targets_BC, weight_B, keys_B, teacher_BC):
+    params = partial.frozen(params, trained)
     logits_BC, told, batch_stats = model.apply(params, stats, images, keys_B)
     if teacher_BC is None:
       loss_B = losses.per_example(config.loss.name, logits_BC, targets_BC)
@@ -56,9 +59,10 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
     weight = jnp.maximum(jnp.sum(batch['weight']), 1e-9)
     grads = jax.tree.map(lambda g: g / weight, grads)
     scale = schedule.multiplier(config.schedule, steps, state.step)
-    params, opt_state = optimizer.step(opt, grads, state.optimizer, state.params,
-                                       scale * state.hparams['learning_rate'], state.hparams['weight_decay'], factors,
-                                       model)
+    moved, opt_state = optimizer.step(
+        opt, partial.select(grads, trained), state.optimizer, partial.select(state.params, trained),
+        scale * state.hparams['learning_rate'], state.hparams['weight_decay'], factors, model, rates)
+    params = partial.merged(state.params, moved, trained)
     ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
     stats = optimizer.average_stats(opt, state.stats, batch_stats, state.step)
     numbers = {'loss': loss / weight, 'grad_norm': optax.tree.norm(grads)}
@@ -84,7 +88,8 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh,
   array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.data.batch_size, *shape), dtype, sharding=rows)
   batch = {'image': array(jnp.uint8, *model.image_shape), 'label': array(jnp.int32), 'weight': array(jnp.float32)}
   train_state = state_lib.abstract(model, config, mesh)
-  step = make_train_step(model, config, steps, device.augment(config.data.augment), teacher)
+  step = make_train_step(model, config, steps, device.augment(config.data.augment, device.normalizer(config.data)),
+                         teacher)
   lies, everywhere = jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(mesh)
   jitted = jax.jit(mesh_lib.on(mesh, step), donate_argnums=0,
                    out_shardings=(lies, {'loss': everywhere, 'grad_norm': everywhere}))

@@ -1,0 +1,52 @@
+"""Layer-wise learning-rate decay: early layers, which hold what is general, learn more slowly.
+
+As in ELECTRA (Clark et al. 2020, appendix A), BEiT (Bao et al. 2022) and MAE (He et al. 2022, table 9): with L blocks,
+the head and the last norm learn at the full rate, block l (from 1) at decay^(L + 1 - l), the embeddings at
+decay^(L + 1).
+"""
+
+import numpy as np
+from flax import traverse_util
+
+from vit_jax.models import PureModel
+
+_LAST = ('norm', 'attention_pool')  # beside the head, what follows the blocks
+
+
+def rates(decay: float, model: PureModel) -> dict | None:
+  """What each parameter's learning rate is multiplied by: float32 arrays that broadcast to the parameters.
+
+  None where the decay is 1. The blocks of all stages are counted through; a pair of Swin's counts as one.
+  """
+  if decay == 1:
+    return None
+  axes, shapes = (traverse_util.flatten_dict(tree) for tree in (model.param_axes(), model.param_shapes()))
+  roles = traverse_util.flatten_dict(model.param_roles())
+  depths = {path[:path.index('blocks')]: shapes[path].shape[0] for path in shapes if 'layers' in axes[path]}
+  first, total = {}, 0  # of each stack: how many blocks are before it
+  for stack in sorted(depths):
+    first[stack] = total
+    total += depths[stack]
+
+  def layer(path):
+    if 'layers' in axes[path]:
+      stack = path[:path.index('blocks')]
+      return 1 + first[stack] + np.arange(depths[stack])
+    if roles[path] == 'output' or path[0] in _LAST:
+      return total + 1
+    if len(path) > 1 and isinstance(path[1], int):  # a list: one for each stage, or between stages
+      return _between(path, shapes, first)
+    return 0
+
+  def rate(path, shape):
+    exponent = np.asarray(total + 1 - layer(path), np.float32)
+    return np.float32(decay)**exponent.reshape(-1, *[1] * (len(shape.shape) - 1))
+
+  return traverse_util.unflatten_dict({path: rate(path, shape) for path, shape in shapes.items()})
+
+
+def _between(path, shapes, first):
+  """What prepares a stage (ConvNeXt's patches, Swin's merges) is of its first layer; before the first, an embedding."""
+  stages = sorted({stack[1] for stack in first})
+  stage = path[1] + len(stages) - len({other[1] for other in shapes if other[0] == path[0]})
+  return 1 + min(count for stack, count in first.items() if stack[1] == stage) if stage else 0
