@@ -14,6 +14,7 @@ WORKDIR/report.html, once it has finished; --report=RUN that of any finished run
 """
 
 import os
+import shlex
 import sys
 
 from absl import flags
@@ -54,7 +55,7 @@ def main() -> int:
   from vit_jax import checkpoint, host
   from vit_jax.parallel import processes
   from vit_jax.training import config as run_config
-  from vit_jax.training import disk, folder, loop, stop
+  from vit_jax.training import disk, folder, loop, probe, stop
   from vit_jax.training import run as run_lib
   from vit_jax.training.display import Display
 
@@ -67,7 +68,12 @@ def main() -> int:
     branch_steps = _steps(_BRANCH_STEPS.value)
     run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
     workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
-    results, display = processes.from_writer(lambda: folder.finished_results(run, workdir)), Display()
+    display = Display()
+    if probe.wanted(run):
+      display.header(run, cli.recipe_name(), workdir, probe.estimate_seconds(run))
+      display.probed(probe.run_probe(run, workdir, display.note), _without_probe())
+      return 0
+    results = processes.from_writer(lambda: folder.finished_results(run, workdir))
     display.header(run, cli.recipe_name(), workdir)
     if results is None:
       try:
@@ -78,7 +84,7 @@ def main() -> int:
       except disk.DiskFull as error:  # at an orderly exit libraries try once more to write, and print how that fails
         print(f'error: {error}', file=sys.stderr, flush=True)
         os._exit(1)
-    display.summary(results, workdir)
+    display.summary(results, workdir, _bundle(run, workdir))
   if _REPORT.value is not None:
     _score(workdir)
   return 0
@@ -94,9 +100,10 @@ def _inspect() -> int:
   from vit_jax import host
   from vit_jax.interop import sources
   from vit_jax.training import config as run_config
+  from vit_jax.training import pretrained
 
   host.hush_absent_tpu()
-  cast = None if config is None else run_config.cast(config)
+  cast = None if config is None else pretrained.resolve(run_config.cast(config))
   if not named:
     named = [_WORKDIR.value or f'runs/{cli.recipe_name()}-{run_config.run_hash(cast)}']
     if not sources.is_run(named[0]):
@@ -114,6 +121,24 @@ def _score(place, data=None) -> None:
     evaluation.show(found, evaluation.write(found, _OUT.value))
   if _REPORT.value is not None:
     print(f'report       {report.write(found)}')
+
+
+def _bundle(run, workdir):
+  """Where a fine-tuned model is laid ready for use; None where the run is another or lies in a bucket."""
+  from vit_jax.parallel import processes
+  if run.pretrained is None or run.branch_steps or '://' in os.fspath(workdir) or not processes.is_writer():
+    return None
+  from etils import epath
+
+  from vit_jax import interop
+  from vit_jax.interop import bundle
+  folder = epath.Path(workdir) / 'bundle'
+  bundle.write(interop.read(workdir), folder)
+  return folder
+
+
+def _without_probe() -> str:
+  return shlex.join(['python', '-m', 'vit_jax.main', *sys.argv[1:], '--config.pretrained.probe=never'])
 
 
 def _steps(texts: list[str]) -> list[int]:

@@ -69,7 +69,7 @@ def run_hash(config: RunConfig, without: tuple[str, ...] = ('system',)) -> str:
   Where the digest of the weights that it starts from is known, it does not matter where they lie. A probe and the
   training of the same model share a folder.
   """
-  given = dataclasses.replace(config.pretrained, probe=None)
+  given = dataclasses.replace(config.pretrained, probe='never')
   if given.digest is not None:
     given = dataclasses.replace(given, path=None)
   config = dataclasses.replace(config, pretrained=given)

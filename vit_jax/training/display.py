@@ -25,8 +25,8 @@ class Display:
     self._bar = self._task = None
     self._since, self._last_step, self._shown = 0.0, 0, ''
 
-  def header(self, run: Run, name: str, workdir: os.PathLike) -> None:
-    """What will be trained, before anything is compiled."""
+  def header(self, run: Run, name: str, workdir: os.PathLike, probe_seconds: float | None = None) -> None:
+    """What will be done, before anything is compiled; `probe_seconds`: of a run that stops at frozen features."""
     c, d, (height, width, channels) = run.config, run.data, run.data.image_shape
     device = jax.devices()[0]
     end = run.position(run.steps)
@@ -45,6 +45,10 @@ class Display:
             f', {jax.process_count()} processes' if jax.process_count() > 1 else ''),
         'folder': os.fspath(workdir),
         'estimate': f'{duration(run_lib.estimate_seconds(run))} (a rough guess; the bar knows better)'}
+    if probe_seconds is not None:
+      rows['estimate'] = (f'{duration(probe_seconds)} for features of the frozen model, k-NN and a linear probe '
+                          f'(training all of it: {duration(run_lib.estimate_seconds(run))}; rough guesses)')
+      del rows['length']
     if (parts := c.system.microbatches) > 1 and run.model.stats_shapes():
       rows['batch norm'] = (f'statistics are those of each of the {parts} micro-batches of a step '
                             f'({c.data.batch_size // parts} images), not of its batch')
@@ -108,7 +112,17 @@ class Display:
     saved = f'saved at step {steps[-1]:,}' if steps else 'nothing to save yet'
     self.note(f'stopped, {saved}; the same command goes on')
 
-  def summary(self, results: dict[str, Any], workdir: os.PathLike) -> None:
+  def probed(self, results: dict[str, Any], command: str) -> None:
+    """The results of frozen features; `command` trains all of the model."""
+    examples = results['examples']
+    self.note(f'\nk-NN         test accuracy {results["knn"]:.2%}\n'
+              f'linear probe test accuracy {results["linear"]:.2%} ({examples["test"]:,} images; trained on '
+              f'{examples["train"]:,})')
+    self.note(f'\nbundle       {results["bundle"]} (the model with the linear probe as its head)\n'
+              f'use it       python -m vit_jax.predict {results["bundle"]} PICTURE_OR_FOLDER...\n'
+              f'train all    {command}')
+
+  def summary(self, results: dict[str, Any], workdir: os.PathLike, bundle: os.PathLike | None = None) -> None:
     """The results, where they lie, and what to do next."""
     if 'test' not in results:
       return self.note(f'\ntrunk of {results["steps"]:,} steps: start its branches with --trunk={os.fspath(workdir)}')
@@ -121,7 +135,8 @@ class Display:
       self.note(f'val  accuracy {val["accuracy"]:.2%}, loss {val["loss"]:.4f}')
     self.note(f'\ntime         {_time(workdir)}')
     self.note(f'run folder   {os.fspath(workdir)} (metrics.jsonl, events.jsonl, checkpoints/)\n'
-              f'use it       python -m vit_jax.predict {os.fspath(workdir)} PICTURE...\n'
+              + (f'bundle       {os.fspath(bundle)}\n' if bundle else '') +
+              f'use it       python -m vit_jax.predict {os.fspath(bundle or workdir)} PICTURE_OR_FOLDER...\n'
               f'look at it   python -m vit_jax.main --report={os.fspath(workdir)}\n'
               f'see curves   uvx tensorboard --logdir={os.fspath(workdir)}\n'
               'train more   another recipe of configs/, or any key: --config.train.epochs=100')

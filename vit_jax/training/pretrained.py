@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -23,8 +23,9 @@ _OF_TRAINING = ('dropout', 'drop_path', 'dtype')
 @dataclasses.dataclass(frozen=True)
 class PretrainedConfig:
   path: str | None = None  # what `interop.read` reads: a run, a bundle, a file, hf:OWNER/NAME; None: start at random
-  ignore: tuple[str, ...] = ()  # patterns of names of arrays that may be left out (`interop.fit`)
-  probe: bool | None = None  # stop at frozen features, k-NN and a linear probe; None: where there is only a CPU
+  without: tuple[str, ...] = ()  # patterns of the file's own names: these may be unused, missing or of another shape
+  ignore: tuple[str, ...] = ()  # patterns of our names: what they match starts afresh (`interop.fit`)
+  probe: Literal['never', 'on_cpu', 'always'] = 'never'  # stop at frozen features, k-NN and a linear probe (`probe`)
   # Of the weights' bits. It takes the path's place in the run's identity, and other weights there are refused.
   digest: str | None = None
 
@@ -64,7 +65,7 @@ def resolve(config: Any) -> Any:
       raise UserError('pretrained: there is nothing to start from; give pretrained.path, a run, a bundle, a file of '
                       'weights or hf:OWNER/NAME')
     return config
-  weights, digest = _read(given.path)
+  weights, digest = read(given)
   if given.digest not in (None, digest):
     raise UserError(f'pretrained.path={given.path}: other weights than those that are meant: their digest is {digest}, '
                     f'where pretrained.digest is {given.digest}')
@@ -89,16 +90,24 @@ def find(config: PretrainedConfig, model: PureModel, class_names: tuple[str, ...
   """
   if config.path is None:
     return None
-  weights, _ = _read(config.path)
+  weights, _ = read(config)
   arrays = fit_lib.fit(weights, model, class_names, config.ignore)
   taken = traverse_util.flatten_dict(arrays['params'])
   new = ['/'.join(map(str, path)) for path in traverse_util.flatten_dict(model.param_shapes()) if path not in taken]
   return Pretrained(weights.source, arrays, tuple(new))
 
 
-@functools.lru_cache(maxsize=2)  # resolved, fitted and probed: read once
-def _read(path: str) -> tuple[Weights, str]:
-  weights = interop.read(path)
+def read(config: PretrainedConfig) -> tuple[Weights, str]:
+  """The weights and their digest. Raises UserError where they cannot be read."""
+  try:
+    return _read(config.path, config.without)
+  except UserError as error:
+    raise UserError(f'pretrained.path={config.path}: {error}') from error
+
+
+@functools.lru_cache(maxsize=1)  # resolved, fitted and probed: read once
+def _read(path, without):
+  weights = interop.read(path, without)
   return weights, digest(weights)
 
 

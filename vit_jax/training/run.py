@@ -20,7 +20,8 @@ from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import processes
-from vit_jax.training import branch, distillation, numbers, optimizer, parametrisation, partial, pretrained, schedule
+from vit_jax.training import branch, distillation, numbers, optimizer, parametrisation, partial, schedule
+from vit_jax.training import pretrained as pretrained_lib
 from vit_jax.training import teacher as teacher_lib
 from vit_jax.training.config import RunConfig, run_hash
 
@@ -38,7 +39,7 @@ class Run:
   flops_per_example_forward: int
   flops_per_example_train: int  # of the model; a teacher's are not counted
   teacher: teacher_lib.Teacher | None = None
-  pretrained: pretrained.Pretrained | None = None  # where it starts
+  pretrained: pretrained_lib.Pretrained | None = None  # where it starts
   branch_steps: tuple[int, ...] = ()  # of a trunk: where branches begin, so that these checkpoints are kept
 
   @property
@@ -114,7 +115,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   Raises:
     UserError: anything in the config that cannot be done with this data on these devices.
   """
-  config = pretrained.resolve(config)
+  config = pretrained_lib.resolve(config)
   mesh = mesh_lib.make_mesh(config.system.mesh)
   check_batches(config, mesh)
   optimizer.check(config.optimizer)
@@ -127,7 +128,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   mesh_lib.param_shardings(mesh, model.param_shapes(), model.param_axes())  # refuses what the mesh does not divide
   parametrisation.factors(config.parametrisation, config.optimizer.name, model)  # refuses what it has no rule for
   partial.trained(config.optimizer, model)  # refuses names that no parameter has
-  start = pretrained.find(config.pretrained, model, data.class_names)
+  start = pretrained_lib.find(config.pretrained, model, data.class_names)
   forward, train, params, params_non_embedding = _costs(config.family, config.model, data.image_shape, data.num_classes)
   steps = schedule.num_steps(config.train, config.data.batch_size, data.unique_examples, train)
   schedule.check(config.schedule, steps)
@@ -141,7 +142,7 @@ def prepare_trunk(config: RunConfig, branch_steps: Sequence[int]) -> Run:
   """The trunk of a run, up to the last of `branch_steps`; see `prepare`."""
   if not branch_steps or min(branch_steps) < 1:
     raise UserError(f'--branch_steps={",".join(map(str, branch_steps))}: steps from 1 on are needed')
-  run = prepare(branch.trunk_config(pretrained.resolve(config), max(branch_steps)))
+  run = prepare(branch.trunk_config(pretrained_lib.resolve(config), max(branch_steps)))
   return dataclasses.replace(run, branch_steps=tuple(sorted(set(branch_steps))))
 
 
