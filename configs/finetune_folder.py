@@ -26,7 +26,7 @@ def get_config():
   c.data.augment.crop, c.data.augment.crop_min_area, c.data.augment.flip = 'inception', 0.3, True
   c.loss.label_smoothing = 0.1
   c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.layer_decay = 2e-4, 0.05, 0.75
-  c.schedule.warmup_steps = 20
+  c.schedule.warmup_steps = 10
   c.train.epochs = 20
   c.evaluate.patience = 4
   return c

@@ -15,7 +15,7 @@ HASHES = {
     'fashion_mnist.py': 'a866505fc6',
     'finetune_cifar10.py': '7db8ba4491',
     'finetune_cifar10.py:b32': '1837f18749',
-    'finetune_folder.py': '63ba639294',
+    'finetune_folder.py': 'e8898edd9a',
     'vit_s16.py': '11b132de19',
     'vit_b16.py': 'e5231f8a88',
     'vit_b16.py:runlocal': '3a57bd6529',

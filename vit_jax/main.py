@@ -124,12 +124,11 @@ def _score(place, data=None) -> None:
 
 
 def _bundle(run, workdir):
-  """Where a fine-tuned model is laid ready for use; None where the run is another or lies in a bucket."""
-  from vit_jax.parallel import processes
-  if run.pretrained is None or run.branch_steps or '://' in os.fspath(workdir) or not processes.is_writer():
-    return None
+  """Where a fine-tuned model is laid ready for use; None for other runs, many processes and buckets."""
+  import jax
   from etils import epath
-
+  if run.pretrained is None or run.branch_steps or '://' in os.fspath(workdir) or jax.process_count() > 1:
+    return None
   from vit_jax import interop
   from vit_jax.interop import bundle
   folder = epath.Path(workdir) / 'bundle'

@@ -14,7 +14,7 @@ import struct
 import sys
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/finetuning', 'Where the runs go; finished ones are not repeated.')
 _SEEDS = flags.DEFINE_integer('seeds', 5, 'How many seeds.', 2)
@@ -105,6 +105,7 @@ def summary(tuned, scratch):
 def main(_):
   from vit_jax import host
   host.hush_absent_tpu()
+  logging.set_verbosity(logging.FATAL)
   workdir, seeds = pathlib.Path(_WORKDIR.value), range(_SEEDS.value)
   path = pretrained(workdir)
   tuned = [train(few(seed, _RATE, path), workdir / f'tuned-{seed}')['test']['accuracy'] for seed in seeds]

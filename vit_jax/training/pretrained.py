@@ -102,7 +102,9 @@ def read(config: PretrainedConfig) -> tuple[Weights, str]:
   try:
     return _read(config.path, config.without)
   except UserError as error:
-    raise UserError(f'pretrained.path={config.path}: {error}') from error
+    raise UserError(f'{error}\nThat is what pretrained.path={config.path} names; --config.pretrained.path=PATH starts '
+                    'from other weights: a run of yours, a bundle, a folder of transformers or timm, a .npz file'
+                    ) from error
 
 
 @functools.lru_cache(maxsize=1)  # resolved, fitted and probed: read once

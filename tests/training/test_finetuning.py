@@ -1,0 +1,54 @@
+"""The whole path on real pictures: pre-trained on eight classes, fine-tuned on ten, scored, exported, in use."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit_jax import interop, records
+from vit_jax.data import pipeline
+from vit_jax.data.sources import DEBIAN_FASHION_MNIST
+from vit_jax.interop import writers
+from vit_jax.training import config as run_config
+from vit_jax.training import trained
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _python(*arguments):
+  return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=True, cwd=ROOT,
+                        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path(DEBIAN_FASHION_MNIST).exists(), reason='needs Fashion-MNIST')
+def test_from_eight_classes_to_ten_to_a_file_that_predicts(tmp_path):
+  runs = tmp_path / 'runs'
+  _python('experiments/finetuning/transfer.py', f'--workdir={runs}', '--seeds=3', '--pretrain_steps=600', '--steps=100',
+          '--scratch_rates=3e-3')
+  results = json.loads((runs / 'results.json').read_text())
+  assert results['ci95'][0] > 0.01, results  # the lower end of the interval of the margin
+  assert results['finetuned'] > 0.75
+
+  tuned = runs / 'tuned-0'
+  record = records.read_run(tuned)
+  assert set(record['pretrained']['new']) == {'head/kernel', 'head/bias'}
+  images, labels = pipeline.open_data(run_config.cast(record['config']).data).arrays('test')
+  model = trained.load(tuned)
+  assert (model.probabilities(list(images), 500).argmax(1) == labels).mean() == pytest.approx(
+      record['results']['test']['accuracy'], abs=1e-6)
+
+  album = tmp_path / 'album'
+  album.mkdir()
+  for i in range(12):
+    Image.fromarray(images[i, ..., 0]).save(album / f'{i:02}.png')
+  writers.write(interop.read(tuned), tmp_path / 'model.stablehlo', 'stablehlo')
+  told = _python('-m', 'vit_jax.predict', tmp_path / 'model.stablehlo', album, '--format=json', '--top=10')
+  rows = [{c['class']: c['probability'] for c in json.loads(line)['classes']} for line in told.splitlines()]
+  predicted = np.array([[row[name] for name in model.class_names] for row in rows])
+  np.testing.assert_allclose(predicted, model.probabilities(list(images[:12])), atol=2e-6)
