@@ -20,21 +20,32 @@ _STEP = flags.DEFINE_integer('step', None, 'Of which checkpoint of a run; defaul
 _WITHOUT = flags.DEFINE_list('without', [], 'Patterns of names in SRC, such as head.*: tensors that may be unused, '
                              'missing or of another shape; all others must fit.')
 
+_SIZE = flags.DEFINE_list('image_size', None, 'Make it a model for pictures of this size, 384 or HEIGHT,WIDTH: learned '
+                          'positions are interpolated.')
+
 
 def main(arguments: list[str]) -> int:
   if len(arguments) != 2:
     raise UserError('want two places: python -m vit_jax.convert SRC OUT --to=bundle|hf|timm|npz|stablehlo')
   source, out = arguments
   from vit_jax import host
-  from vit_jax.interop import sources, writers
+  from vit_jax.interop import fit, sources, writers
 
   host.hush_absent_tpu()
   weights = sources.read(source, tuple(_WITHOUT.value), _STEP.value)
+  if _SIZE.value:
+    weights = fit.resized(weights, _size(_SIZE.value))
   writers.write(weights, out, _TO.value)
   height, width, channels = weights.image_shape
   classes = 'no head' if weights.headless else f'{weights.num_classes} classes'
   print(f'{out}: {weights.family}, {weights.size:,} parameters, {classes}, pictures of {height}x{width}x{channels}')
   return 0
+
+
+def _size(texts: list[str]) -> tuple[int, int]:
+  if len(texts) > 2 or not all(text.isdigit() and int(text) for text in texts):
+    raise UserError(f'--image_size={",".join(texts)}: want 384 or HEIGHT,WIDTH')
+  return int(texts[0]), int(texts[-1])
 
 
 if __name__ == '__main__':

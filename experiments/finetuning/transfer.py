@@ -103,10 +103,14 @@ def summary(tuned, scratch):
 
 
 def main(_):
+  import jax
+
   from vit_jax import host
   host.hush_absent_tpu()
   logging.set_verbosity(logging.FATAL)
   workdir, seeds = pathlib.Path(_WORKDIR.value), range(_SEEDS.value)
+  jax.config.update('jax_compilation_cache_dir', str(workdir / 'cache'))  # seeds share their programs
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   path = pretrained(workdir)
   tuned = [train(few(seed, _RATE, path), workdir / f'tuned-{seed}')['test']['accuracy'] for seed in seeds]
   print(f'fine-tuned     {" ".join(f"{a:.2%}" for a in tuned)}', flush=True)

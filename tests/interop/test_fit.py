@@ -10,7 +10,7 @@ from flax import traverse_util
 from vit_jax import models
 from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.errors import UserError
-from vit_jax.interop.fit import fit
+from vit_jax.interop.fit import fit, resized
 from vit_jax.interop.weights import Weights
 
 VIT = dict(patch_size=4, width=8, depth=2, mlp_dim=16, num_heads=2)
@@ -41,6 +41,19 @@ def test_any_picture(family, size):
     if path[-1] not in ('pos_embed', 'bias_table'):
       np.testing.assert_array_equal(array, traverse_util.flatten_dict(weights.params)[path])
   jax.eval_shape(model.apply, arrays['params'], arrays['stats'], np.ones((1, *size, 3), np.float32))
+
+
+@pytest.mark.parametrize('pos_embed', ['learned', 'sincos2d', 'rope2d', 'none'])
+def test_used_at_another_size(pos_embed):
+  """A model for one size is a model for any other; where it was, it is the same."""
+  weights = _weights('vit', VIT | dict(pos_embed=pos_embed))
+  wide = resized(weights, (8, 24))
+  assert wide.image_shape == (8, 24, 3)
+  apply = lambda w: jax.jit(w.pure_model().apply)(w.params, w.stats, np.ones((1, *w.image_shape), np.float32))[0]
+  assert np.isfinite(apply(wide)).all()
+  np.testing.assert_array_equal(apply(resized(weights, (16, 16))), apply(weights))
+  with pytest.raises(UserError, match='model.patch_size=4 does not divide the image of 10x16'):
+    resized(weights, (10, 16))
 
 
 def test_a_new_head_where_the_classes_are_others():

@@ -15,7 +15,7 @@ from vit_jax import interop, records
 from vit_jax.errors import UserError
 from vit_jax.interop import bundle
 from vit_jax.training import config as run_config
-from vit_jax.training import loop, partial, pretrained, probe, state, trained
+from vit_jax.training import layerwise, loop, partial, pretrained, probe, state, trained
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
 
@@ -113,6 +113,21 @@ def test_a_frozen_backbone_stays_bit_for_bit_and_has_no_optimizer_state(teacher,
     assert same != (path[0] == 'head'), path
   with pytest.raises(UserError, match=r"train_only='heads/\*'.*there are .*head/\*"):
     run_lib.prepare(_recipe(teacher, optimizer__train_only=('heads/*',)))
+
+
+def test_early_layers_move_less(teacher, tmp_path):
+  """A step of SGD with layer-wise decay is the plain step, times each layer's rate."""
+  sgd = dict(train__steps=1, optimizer__name='sgd', optimizer__clip_norm=0.0, optimizer__weight_decay=0.1)
+  moved = {}
+  for decay in (1.0, 0.5):
+    run = run_lib.prepare(_recipe(teacher, optimizer__layer_decay=decay, **sgd))
+    loop.train(run, tmp_path / str(decay), Display())
+    before, after = interop.read(teacher).params, interop.read(tmp_path / str(decay)).params
+    moved[decay] = jax.tree.map(np.subtract, after, before)
+  rates = layerwise.rates(0.5, run.model)
+  jax.tree.map(lambda half, whole, rate: np.testing.assert_allclose(half, whole * rate, rtol=1e-4, atol=1e-7),
+               moved[0.5], moved[1.0], rates)
+  assert all(np.any(leaf) for leaf in jax.tree.leaves(moved[1.0]))
 
 
 def test_no_backward_pass_through_what_is_frozen():

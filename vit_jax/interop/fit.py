@@ -1,5 +1,6 @@
 """Weights put into a model of other classes or another picture size: every array of both is accounted for."""
 
+import dataclasses
 import fnmatch
 
 import numpy as np
@@ -11,6 +12,19 @@ from vit_jax.interop.weights import Weights
 from vit_jax.models import PureModel
 
 _MOST_NAMED = 12
+
+
+def resized(weights: Weights, size: tuple[int, int]) -> Weights:
+  """The same model for pictures of another (height, width): learned positions are interpolated.
+
+  Raises:
+    UserError: the family refuses that size.
+  """
+  shape = (*size, weights.image_shape[2])
+  models.PureModel(weights.family, weights.config, shape, weights.num_classes or 2)  # refuses what cannot be built
+  params = models.family(weights.family).resized(weights.params, weights.config, weights.image_shape, shape)
+  return dataclasses.replace(weights, params=params, preprocessing=dataclasses.replace(weights.preprocessing,
+                                                                                       size=tuple(size)))
 
 
 def fit(weights: Weights, model: PureModel, class_names: tuple[str, ...], ignore: tuple[str, ...] = ()) -> dict:
@@ -29,9 +43,8 @@ def fit(weights: Weights, model: PureModel, class_names: tuple[str, ...], ignore
   Raises:
     UserError: arrays that the model has no place for, that it misses or that have another shape; each is named.
   """
-  resized = models.family(weights.family).resized(weights.params, weights.config, weights.image_shape,
-                                                  model.image_shape)
-  given = _flat({'params': resized, 'stats': weights.stats})
+  params = models.family(weights.family).resized(weights.params, weights.config, weights.image_shape, model.image_shape)
+  given = _flat({'params': params, 'stats': weights.stats})
   wanted = _flat({'params': model.param_shapes(), 'stats': model.stats_shapes()})
   head = {path for path, role in _flat({'params': model.param_roles()}).items() if role == 'output'}
   new_head = set() if _same_classes(weights, class_names) else head

@@ -65,13 +65,10 @@ def run_probe(run: Run, workdir: os.PathLike, note: Callable[[str], None]) -> di
   for split in ('train', 'val', 'test'):
     if run.data.size(split):
       splits[split] = features(run, split, params, stats, cache, note)
-  train, test = splits['train'], splits['test']
-  val = splits.get('val')
+  train, val, test = splits['train'], splits.get('val'), splits['test']
   knn = float((neighbours(train, test.features, run.data.num_classes) == test.labels).mean())
-  note(f'k-NN (k={NEIGHBOURS}): test accuracy {knn:.2%}')
   kernel, bias, strength, val_accuracy = linear(train, val, run.data.num_classes)
   accuracy = float(((test.features @ kernel + bias).argmax(1) == test.labels).mean())
-  note(f'linear probe: test accuracy {accuracy:.2%}')
   folder = epath.Path(workdir) / 'probe' / 'bundle'
   bundle.write(_weights(run, params, stats, kernel, bias), folder)
   results = {'knn': knn, 'linear': accuracy, 'strength': strength, 'val': val_accuracy,

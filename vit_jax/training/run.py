@@ -134,7 +134,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   schedule.check(config.schedule, steps)
   teacher = None
   if config.distill.teacher is not None:
-    teacher = teacher_lib.find(config.distill.teacher, data.class_names, data.image_shape)
+    teacher = teacher_lib.find(config.distill.teacher, data.class_names, data.image_shape, config.data)
   return Run(config, data, model, mesh, steps, params, params_non_embedding, forward, train, teacher, start)
 
 

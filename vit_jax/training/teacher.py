@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vit_jax import records
+from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError
 from vit_jax.interop import run_folder
 from vit_jax.interop.classifier import class_indices
@@ -56,11 +57,11 @@ class Teacher:
     return jax.lax.stop_gradient(jnp.take(logits_BC, jnp.asarray(self.classes), axis=1))
 
 
-def find(workdir: str, class_names: tuple[str, ...], image_shape: tuple[int, int, int]) -> Teacher:
+def find(workdir: str, class_names: tuple[str, ...], image_shape: tuple[int, int, int], data: DataConfig) -> Teacher:
   """The teacher in a run folder, checked against the student's data; nothing is loaded.
 
   Raises:
-    UserError: no finished run there, a class that the teacher does not know, or other colours.
+    UserError: no finished run there, a class that the teacher does not know, other colours or another scale of them.
   """
   record = records.read_run(workdir)
   if record is None or not record.get('results'):
@@ -70,4 +71,8 @@ def find(workdir: str, class_names: tuple[str, ...], image_shape: tuple[int, int
   if model.image_shape[2] != image_shape[2]:
     raise UserError(f'distill.teacher={workdir}: it was trained on pictures of {model.image_shape[2]} channels, these '
                     f'have {image_shape[2]}; set data.channels')
+  scales = [[list(c.get(name) or (0.5,)) for name in ('mean', 'std')] for c in (record['config']['data'], vars(data))]
+  if scales[0] != scales[1]:
+    raise UserError(f'distill.teacher={workdir}: its pictures are scaled by mean and deviation {scales[0]}, these by '
+                    f'{scales[1]}; set data.mean and data.std alike')
   return Teacher(workdir, record['config_hash'], model, classes)
