@@ -43,7 +43,7 @@ def test_any_picture(family, size):
   jax.eval_shape(model.apply, arrays['params'], arrays['stats'], np.ones((1, *size, 3), np.float32))
 
 
-@pytest.mark.parametrize('pos_embed', ['learned', 'sincos2d', 'rope2d', 'none'])
+@pytest.mark.parametrize('pos_embed', ['learned', 'relative', 'sincos2d', 'rope2d', 'none'])
 def test_used_at_another_size(pos_embed):
   """A model for one size is a model for any other; where it was, it is the same."""
   weights = _weights('vit', VIT | dict(pos_embed=pos_embed))

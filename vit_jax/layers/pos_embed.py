@@ -48,6 +48,11 @@ def resized(table_TD: np.ndarray, grid: tuple[int, int], new_grid: tuple[int, in
   return table.reshape(*table_TD.shape[:-2], -1, table_TD.shape[-1]).astype(np.float32)
 
 
+def relative_resized(table_RH: np.ndarray, grid: tuple[int, int], new_grid: tuple[int, int]) -> np.ndarray:
+  """A table of relative places [..., (2h - 1)(2w - 1), H] of one grid for another; see `resized`."""
+  return resized(table_RH, *(tuple(2 * size - 1 for size in side) for side in (grid, new_grid)))
+
+
 def _cubic(size, new_size, a=-0.75):
   """[new_size, size]: the share of each old place in each new one (Keys 1981, eq. 15, for any a)."""
   at = (np.arange(new_size) + 0.5) * size / new_size - 0.5

@@ -93,8 +93,8 @@ def resized(params: dict, config: Config, image_shape: tuple[int, int, int], new
   """
   stages = dict(params['stages'])
   for stage, pair in enumerate(zip(grids(config, image_shape), grids(config, new_shape), strict=True)):
-    tables = [tuple(2 * size - 1 for size in windows(grid, config.window_size)[0].window) for grid in pair]
-    blocks = {i: block | {'bias_table': pos_embed.resized(block['bias_table'], *tables)}
+    cut = [windows(grid, config.window_size)[0].window for grid in pair]
+    blocks = {i: block | {'bias_table': pos_embed.relative_resized(block['bias_table'], *cut)}
               for i, block in stages[stage]['blocks']['blocks'].items()}
     stages[stage] = {'blocks': {'blocks': blocks}}
   return params | {'stages': stages}

@@ -158,14 +158,18 @@ def grid(config: Config, image_shape: tuple[int, int, int]) -> tuple[int, int]:
 
 
 def resized(params: dict, config: Config, image_shape: tuple[int, int, int], new_shape: tuple[int, int, int]) -> dict:
-  """Parameters that were trained on pictures of one size, for another: learned positions are interpolated.
-
-  Sin-cos and rotary positions have no parameters; they are computed for the grid that there is.
+  """Parameters that were trained on pictures of one size, for another: learned positions, absolute and relative, are
+  interpolated. Sin-cos and rotary positions have no parameters; they are computed for the grid that there is.
   """
-  if 'pos_embed' not in params:
-    return params
   grids = grid(config, image_shape), grid(config, new_shape)
-  return params | {'pos_embed': pos_embed.resized(params['pos_embed'], *grids)}
+  if 'pos_embed' in params:
+    params = params | {'pos_embed': pos_embed.resized(params['pos_embed'], *grids)}
+  blocks = params['encoder']['blocks']
+  if 'bias_table' in blocks['attention']:
+    table = pos_embed.relative_resized(blocks['attention']['bias_table'], *grids)
+    blocks = blocks | {'attention': blocks['attention'] | {'bias_table': table}}
+    params = params | {'encoder': params['encoder'] | {'blocks': blocks}}
+  return params
 
 
 class EncoderBlock(nnx.Module):
