@@ -9,6 +9,8 @@ from vit_jax.training import layerwise
 
 MODELS = {
     'vit': (dict(patch_size=8, width=8, depth=3, mlp_dim=8, num_heads=2, pool='map'), 3),
+    'hybrid': (dict(patch_size=8, width=8, depth=2, mlp_dim=8, num_heads=2, stem='resnet', stem_depths=(1, 2),
+                    stem_width=8), 2),
     'deit': (dict(patch_size=8, width=8, depth=2, mlp_dim=8, num_heads=2), 2),
     'swin': (dict(width=8, depths=(2, 4), num_heads=(1, 1)), 3),
     'resnet': (dict(block='basic', depths=(1, 3), widths=(8, 16), stem='full', stem_width=8), 4),
@@ -18,6 +20,7 @@ MODELS = {
 
 def _rates(family):
   config, layers = MODELS[family]
+  family = 'vit' if family == 'hybrid' else family
   model = models.PureModel(family, models.family(family).config(**config), (32, 32, 3), 10)
   flat = traverse_util.flatten_dict(layerwise.rates(0.5, model), sep=None)
   return {'/'.join(map(str, path)): rate for path, rate in flat.items()}, layers, model

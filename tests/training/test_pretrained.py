@@ -81,8 +81,8 @@ def test_every_mesh_starts_from_the_same_weights(teacher, mesh):
   train_state, weights = _filled(run), interop.read(teacher)
   for tree in (train_state.params, train_state.ema):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(tree), weights.params)
-  assert jax.tree.map(lambda a: a.sharding, train_state.params) == state.shardings(run.model, run.config,
-                                                                                  run.mesh).params
+  assert jax.tree.map(lambda a: a.sharding, train_state.params) == jax.tree.map(
+      lambda a: a.sharding, state.abstract(run.model, run.config, run.mesh).params)
 
 
 def test_a_run_learns_from_there_and_goes_on_as_if_undisturbed(teacher, tmp_path):

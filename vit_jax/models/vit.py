@@ -158,8 +158,9 @@ def grid(config: Config, image_shape: tuple[int, int, int]) -> tuple[int, int]:
 
 
 def resized(params: dict, config: Config, image_shape: tuple[int, int, int], new_shape: tuple[int, int, int]) -> dict:
-  """Parameters that were trained on pictures of one size, for another: learned positions, absolute and relative, are
-  interpolated. Sin-cos and rotary positions have no parameters; they are computed for the grid that there is.
+  """Parameters that were trained on pictures of one size, for another: learned and relative positions are interpolated.
+
+  Sin-cos and rotary positions have no parameters; they are computed for the grid that there is.
   """
   grids = grid(config, image_shape), grid(config, new_shape)
   if 'pos_embed' in params:

@@ -11,6 +11,7 @@ from flax import traverse_util
 from vit_jax.models import PureModel
 
 _LAST = ('norm', 'attention_pool')  # beside the head, what follows the blocks
+_FIRST = 'patch_embed'  # whatever it is made of: a stem of convolutions may have blocks of its own
 
 
 def rates(decay: float, model: PureModel) -> dict | None:
@@ -22,14 +23,15 @@ def rates(decay: float, model: PureModel) -> dict | None:
     return None
   axes, shapes = (traverse_util.flatten_dict(tree) for tree in (model.param_axes(), model.param_shapes()))
   roles = traverse_util.flatten_dict(model.param_roles())
-  depths = {path[:path.index('blocks')]: shapes[path].shape[0] for path in shapes if 'layers' in axes[path]}
+  in_stack = lambda path: 'layers' in axes[path] and path[0] != _FIRST
+  depths = {path[:path.index('blocks')]: shapes[path].shape[0] for path in shapes if in_stack(path)}
   first, total = {}, 0  # of each stack: how many blocks are before it
   for stack in sorted(depths):
     first[stack] = total
     total += depths[stack]
 
   def layer(path):
-    if 'layers' in axes[path]:
+    if in_stack(path):
       stack = path[:path.index('blocks')]
       return 1 + first[stack] + np.arange(depths[stack])
     if roles[path] == 'output' or path[0] in _LAST:
