@@ -33,7 +33,7 @@ def test_from_eight_classes_to_ten_to_a_file_that_predicts(tmp_path):
           '--scratch_rates=3e-3')
   results = json.loads((runs / 'results.json').read_text())
   assert results['ci95'][0] > 0.01, results  # the lower end of the interval of the margin
-  assert results['finetuned'] > 0.75
+  assert results['finetuned'] > 0.7
 
   tuned = runs / 'tuned-0'
   record = records.read_run(tuned)
