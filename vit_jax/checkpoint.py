@@ -23,6 +23,7 @@ from vit_jax.errors import UserError
 from vit_jax.parallel import processes
 
 FOLDER = 'checkpoints'
+_LATE = ('Event loop is closed', 'Encountered error while reading array index')
 
 
 class Damaged(UserError):
@@ -152,13 +153,13 @@ def abstract(tree: dict[str, Any]) -> dict[str, Any]:
 def hush_late_callbacks() -> None:
   """Keeps off the screen what comes too late.
 
-  After a read or write that failed, TensorStore calls back into an event loop that orbax has closed, and Python prints
-  a traceback of each call beside the message that tells what failed.
+  After a read or write that failed, TensorStore calls back into an event loop that orbax has closed, and the reads of
+  the other arrays fail unheard: Python prints a traceback of each beside the message that tells what failed.
   """
   before = sys.unraisablehook
 
   def hook(unraisable):
-    if 'Event loop is closed' not in str(unraisable.exc_value):
+    if not any(late in str(unraisable.exc_value) for late in _LATE):
       before(unraisable)
   sys.unraisablehook = hook
 

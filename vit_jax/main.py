@@ -70,6 +70,9 @@ def main() -> int:
     workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
     display = Display()
     if probe.wanted(run):
+      if _REPORT.value is not None:
+        raise UserError('--report: this run stops at frozen features, of which there is no page; leave it out, or '
+                        'train all of the model with --config.pretrained.probe=never')
       display.header(run, cli.recipe_name(), workdir, probe.estimate_seconds(run))
       display.probed(probe.run_probe(run, workdir, display.note), _without_probe())
       return 0

@@ -1,5 +1,6 @@
 """A file that is not what it should be gets a message that says what it is; nothing is unpickled or unpacked for it."""
 
+import copy
 import io
 import json
 import pickle
@@ -186,7 +187,7 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from([NAME, 'timm_vit', 'swin-padded', 'resnet-regnet_y', 'timm_convnext']), data=st.data())
 def test_any_config_is_read_or_refused_in_words(tmp_path, name, data):
-  config = dict(golden(name).config)
+  config = copy.deepcopy(golden(name).config)
   processor = {'size': 8, 'image_mean': [0.5], 'do_center_crop': True, 'crop_size': 4, 'resample': 2, 'crop_pct': 0.9}
   for fields in (config, processor, config.get('pretrained_cfg', {})):
     for key in data.draw(st.lists(st.sampled_from(sorted(fields) or ['x']), max_size=2)):
