@@ -52,6 +52,38 @@ def test_a_crafted_file_there_and_back(tmp_path):
     np.testing.assert_array_equal(total(ours), total(theirs))
 
 
+@pytest.mark.parametrize('norm', [lambda c: (c,), lambda c: (1, 1, 1, c)], ids=['flat', 'older'])
+def test_a_hybrid_there_and_back(tmp_path, norm):
+  """Their names of a ResNet of three stages (R50+B/16 has 3, 4, 9 units); 32 channels at its root."""
+  shapes, channels = {'conv_root/kernel': (7, 7, 3, 32), 'gn_root/scale': norm(32), 'gn_root/bias': norm(32)}, 32
+  for stage, depth in enumerate((1, 2, 1)):
+    inner, wide = 32 << stage, 128 << stage
+    for unit in range(depth):
+      sizes = {'conv1': (1, 1, channels, inner), 'conv2': (3, 3, inner, inner), 'conv3': (1, 1, inner, wide)}
+      if not unit:
+        sizes['conv_proj'] = (1, 1, channels, wide)
+      for conv, size in sizes.items():
+        place, its_norm = f'block{stage + 1}/unit{unit + 1}', conv.replace('conv', 'gn')
+        shapes |= {f'{place}/{conv}/kernel': size, f'{place}/{its_norm}/scale': norm(size[3]),
+                   f'{place}/{its_norm}/bias': norm(size[3])}
+      channels = wide
+  theirs = _crafted(**shapes, **{'embedding/kernel': (1, 1, channels, D)})
+  np.savez(tmp_path / 'theirs.npz', **theirs)
+  weights = interop.read(tmp_path / 'theirs.npz')
+  assert (weights.config.stem, weights.config.stem_depths, weights.config.stem_width) == ('resnet', (1, 2, 1), 32)
+  assert weights.config.patch_size == 16 and weights.image_shape == (48, 48, 3)
+  np.testing.assert_array_equal(weights.params['patch_embed']['blocks'][2]['convs'][1]['conv']['kernel'],
+                                theirs['block2/unit2/conv2/kernel'])
+  writers.write(weights, tmp_path / 'ours.npz', 'npz')
+  with np.load(tmp_path / 'ours.npz') as ours:
+    assert sorted(ours) == sorted(theirs)
+    for name in shapes:
+      np.testing.assert_array_equal(ours[name], theirs[name].reshape(ours[name].shape), err_msg=name)
+  writers.write(weights, tmp_path / 'bundle', 'bundle')
+  bits = lambda tree: jax.tree.map(lambda a: (a.shape, a.tobytes()), tree)
+  assert bits(interop.read(tmp_path / 'bundle').params) == bits(weights.params)
+
+
 def test_it_computes_what_the_same_model_of_transformers_does(tmp_path):
   """A golden file of a square-less picture has no place in their names: this one is cut to one row of patches."""
   there, weights = golden('vit_gelu_tanh'), interop.read(folder('vit_gelu_tanh', tmp_path / 'hf'))
@@ -74,7 +106,7 @@ def test_a_backbone_without_a_head(tmp_path):
 
 
 @pytest.mark.parametrize('changed, message', [
-    ({'conv_root/kernel': (7, 7, 3, 64)}, 'a hybrid'),
+    ({'conv_root/kernel': (7, 7, 3, 64)}, 'a hybrid of another kind'),
     ({'embedding/kernel': None}, 'not the names of a ViT'),
     ({'embedding/kernel': (D,)}, 'not the names of a ViT'),
     ({'pre_logits/kernel': (D, D)}, '1 tensor not used by this model: pre_logits/kernel'),

@@ -1,10 +1,11 @@
-"""The .npz files of the Vision Transformer's original code (google-research/vision_transformer: ViT and AugReg).
+"""The .npz files of the Vision Transformer's original code (google-research/vision_transformer: ViT, AugReg, hybrids).
 
 Everything about the model is in the shapes. Not there: the size of the pictures, which is taken to be square; and
 their preparation, which that code does by squeezing them to that size, from -1 to 1.
 """
 
 import math
+import re
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from vit_jax.interop.rules import Axes, Rule, Tokens, same
 from vit_jax.interop.tensors import Tensors
 from vit_jax.interop.weights import Weights
 
+_ROOT = 'gn_root/scale'  # of a hybrid's ResNet
 _BLOCK = 'Transformer/encoderblock_'
 _POSITION = 'Transformer/posembed_input/pos_embedding'
 
@@ -27,11 +29,30 @@ def _dense(ours, theirs, axes='I O', their_axes=None):
   return same(f'{ours}.kernel', axes, f'{theirs}/kernel', their_axes) + same(f'{ours}.bias', 'O', f'{theirs}/bias')
 
 
-def _rules() -> list[Rule]:
+def _resnet(depths, norm_axes) -> list[Rule]:
+  """The ResNet of a hybrid: stages of units with them, blocks in one row with us."""
+  def conv_norm(ours, conv, norm):
+    return [*same(f'{ours}.conv.kernel', 'A B I O', f'{conv}/kernel'),
+            *same(f'{ours}.norm.scale', 'O', f'{norm}/scale', norm_axes),
+            *same(f'{ours}.norm.bias', 'O', f'{norm}/bias', norm_axes)]
+
+  rules = conv_norm('patch_embed.root', 'conv_root', 'gn_root')
+  units = [f'block{stage}/unit{i + 1}' for stage, depth in enumerate(depths, 1) for i in range(depth)]
+  for i, unit in enumerate(units):
+    for k in range(3):
+      rules += conv_norm(f'patch_embed.blocks.{i}.convs.{k}', f'{unit}/conv{k + 1}', f'{unit}/gn{k + 1}')
+    rules += conv_norm(f'patch_embed.blocks.{i}.shortcut', f'{unit}/conv_proj', f'{unit}/gn_proj')
+  return rules + _dense('patch_embed.proj', 'embedding', 'I O', '1 1 I O')
+
+
+def _rules(config, norm_axes='O') -> list[Rule]:
+  """`norm_axes`: of a group norm's scale, which older files have as [1, 1, 1, C]."""
+  embedding = (_resnet(config.stem_depths, norm_axes) if config.stem == 'resnet' else
+               _dense('patch_embed.proj', 'embedding', '(P Q C) O', 'P Q C O'))
   block, theirs = 'encoder.blocks.{i}', _BLOCK + '{i}'
   attention = f'{theirs}/MultiHeadDotProductAttention_1'
   q_k_v = [f'{attention}/{name}' for name in ('query', 'key', 'value')]
-  return [*_dense('patch_embed.proj', 'embedding', '(P Q C) O', 'P Q C O'), Tokens(('cls',), ('cls',), _POSITION),
+  return [*embedding, Tokens(('cls',), ('cls',), _POSITION),
           *same('pos_embed', 'T D', _POSITION, '1 T D'),
           *_norm(f'{block}.norm1', f'{theirs}/LayerNorm_0'), *_norm(f'{block}.norm2', f'{theirs}/LayerNorm_2'),
           Axes(f'{block}.attention.qkv.kernel', 'D H 3 K', tuple(f'{name}/kernel' for name in q_k_v), 'D H K'),
@@ -54,8 +75,6 @@ def read(tensors: Tensors, without: tuple[str, ...] = ()) -> Weights:
     UserError: no ViT of these names, or tensors that do not fit.
   """
   shapes, where = tensors.shapes, tensors.source
-  if 'conv_root/kernel' in shapes:
-    raise UserError(f'{where}: a hybrid, whose patches come from a ResNet: its names are not read here')
   kernel, query = shapes.get('embedding/kernel'), shapes.get(
       f'{_BLOCK}0/MultiHeadDotProductAttention_1/query/kernel')
   up, position = shapes.get(f'{_BLOCK}0/MlpBlock_3/Dense_0/kernel'), shapes.get(_POSITION)
@@ -67,17 +86,37 @@ def read(tensors: Tensors, without: tuple[str, ...] = ()) -> Weights:
   if side * side != position[1] - cls:
     raise UserError(f'{where}: {position[1] - cls} positions of patches are no square')
   depth = len({name.split('/')[1] for name in shapes if name.startswith(_BLOCK)})
-  model = {'patch_size': kernel[0], 'width': kernel[3], 'depth': depth, 'mlp_dim': up[1], 'num_heads': query[1],
-           'pool': 'cls' if cls else 'gap', 'gelu': 'tanh'}
-  preprocessing = parse({'size': side * kernel[0], 'channels': kernel[2], 'squeeze': True}, where)
+  stem = _stem(shapes, kernel, where)
+  patch_size = 2**(len(stem['stem_depths']) + 1) if stem else kernel[0]
+  model = {'patch_size': patch_size, 'width': kernel[3], 'depth': depth, 'mlp_dim': up[1], 'num_heads': query[1],
+           'pool': 'cls' if cls else 'gap', 'gelu': 'tanh', **stem}
+  channels = shapes['conv_root/kernel'][2] if stem else kernel[2]
+  preprocessing = parse({'size': side * patch_size, 'channels': channels, 'squeeze': True}, where)
   weights = Weights(where, 'vit', model, {}, {}, preprocessing)
   classes = shapes['head/kernel'][-1] if 'head/kernel' in shapes else None
-  return layout.read(tensors, weights, classes, _rules(), without)
+  norm_axes = '1 1 1 O' if len(shapes.get(_ROOT, ())) == 4 else 'O'
+  return layout.read(tensors, weights, classes, _rules(weights.config, norm_axes), without)
+
+
+def _stem(shapes, kernel, where):
+  """The config's fields of a hybrid's ResNet; {} for a plain ViT."""
+  root = shapes.get('conv_root/kernel')
+  if root is None:
+    return {}
+  units = {tuple(name.split('/')[:2]) for name in shapes if re.match(r'block\d+/unit\d+/', name)}
+  stages = {stage for stage, _ in units}
+  depths = tuple(sum(stage == f'block{i}' for stage, _ in units) for i in range(1, len(stages) + 1))
+  if len(root) != 4 or kernel[:2] != (1, 1) or not depths or 0 in depths:
+    raise UserError(f'{where}: a hybrid of another kind than ResNet stages and patches of one of their pixels '
+                    f'(conv_root/kernel {list(root)}, embedding/kernel {list(kernel)}, units a stage {list(depths)})')
+  return {'stem': 'resnet', 'stem_depths': depths, 'stem_width': root[3]}
 
 
 def write(weights: Weights) -> dict[str, np.ndarray]:
   """{name of theirs: array}, as `read` reads it. Raises UserError for what is no ViT of their code."""
-  if weights.family != 'vit' or weights.config.pool == 'map' or weights.config.gelu != 'tanh':
+  if weights.family != 'vit' or weights.config.pool == 'map' or weights.config.stem == 'conv' or (
+      weights.config.gelu != 'tanh'):
     raise UserError(f'{weights.source}: no ViT that the original code has (pool=cls or gap, gelu=tanh)')
-  layout.check_told(weights, ('patch_size', 'width', 'depth', 'mlp_dim', 'num_heads', 'pool', 'gelu'), 'that code')
-  return layout.write(weights, _rules())
+  layout.check_told(weights, ('patch_size', 'width', 'depth', 'mlp_dim', 'num_heads', 'pool', 'gelu', 'stem',
+                              'stem_depths', 'stem_width'), 'that code')
+  return layout.write(weights, _rules(weights.config))

@@ -42,9 +42,9 @@ def _leaves(tree) -> Iterator[tuple[str, Any, int | None]]:
 
 def _names(path, leaf):
   """The name of what lies at a path, or the names of its slices where it is stacked."""
-  if 'blocks' not in path:
+  at = path.index('blocks') if 'blocks' in path else None
+  if at is None or str(path[at + 1]).isdecimal():  # a hybrid's ResNet numbers its blocks itself
     return '.'.join(map(str, path))
-  at = path.index('blocks')
   before, after, number = path[:at], path[at + 1:], lambda i: i
   if after[0] == 'blocks':  # Swin's pairs
     before, after, number = before, after[2:], lambda i, second=after[1]: 2 * i + second
