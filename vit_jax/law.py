@@ -24,7 +24,8 @@ _BOOTSTRAP = flags.DEFINE_integer('bootstrap', 1000, 'Refits to resampled runs, 
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the resampling.')
 _HOLDOUT = flags.DEFINE_string('holdout', None, "largest:K, comparisons such as 'flops>=1e21 or params>=1e9', or "
                                'column:NAME (rows where it is 0 or "test").')
-_GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column apart.')
+_GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column apart, and say how much more one needs than '
+                             'another; `folder`, in which a run lies, tells sweeps apart.')
 _COLUMNS = flags.DEFINE_list('columns', [], 'OURS=THEIRS,...: foreign names, as params=N,loss=val/loss.')
 _SIGMA = flags.DEFINE_string('sigma', None, 'A column with the standard deviation of (the log of) each value: points '
                              'are weighted by 1/sigma^2.')
@@ -58,7 +59,7 @@ def main(paths: list[str]) -> int:
   console = Console()
   for name, group in groups.items():
     terminal.show(console, name, group)
-  multipliers = analysis.compute_multipliers(groups)
+  multipliers = analysis.multipliers(groups)
   for row in multipliers:
     console.print(row['words'], highlight=False, markup=False)
   if seconds := sum(loaded.spent.values()):

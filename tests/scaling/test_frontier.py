@@ -72,7 +72,7 @@ def test_multiplier_of_a_recipe_that_uses_data_twice_as_well():
 def test_a_loss_that_is_never_reached_costs_infinitely_much():
   fit = estimate.fit('chinchilla', {'params': N, 'examples': D}, loss(N, D))
   row = frontier.multiplier((fit, None, frontier.Cost()), (fit, None, frontier.Cost()), 1.0, (6e14, 6e20))
-  assert row['flops_a'] == np.inf
+  assert row['needs_a'] == np.inf
 
 
 def _grid(centre=1.0, spread=4.0, sizes=9, budgets=(1e18, 1e19, 1e20)):

@@ -72,6 +72,18 @@ def test_terminal_ends_in_a_verdict_and_a_multiplier(written):
   assert multiplier['multiplier'] < 1 and 'x the FLOPs of a' in written[0]
 
 
+def test_a_law_of_one_input_says_how_much_more_of_it_another_group_needs(tmp_path):
+  """Half of the points' x for the same loss: the true multiplier is 0.5."""
+  lines = ['kind,unique_examples,error']
+  for kind, factor in (('cnn', 1), ('vit', 2)):
+    lines += [f'{kind},{x},{2 * (factor * x) ** -0.3 + 0.05}' for x in (500, 1000, 2000, 4000, 8000, 16000)]
+  (tmp_path / 'points.csv').write_text('\n'.join(lines) + '\n')
+  done = law(tmp_path / 'points.csv', '--form=power_offset', '--x=unique_examples', '--metric=error', '--group=kind',
+             '--bootstrap=20')
+  assert done.returncode == 0, done.stderr
+  assert re.search(r'vit reaches error 0\.1\d+ with 0\.5x the unique_examples of cnn \(95%: 0\.5', done.stdout)
+
+
 def test_figures_are_there(written):
   names = {path.name for path in written[1].iterdir()}
   for group in 'ab':

@@ -128,6 +128,15 @@ def test_runs_on_different_data_are_not_mixed(tmp_path):
   assert len(load([tmp_path], group='data')) == 2
 
 
+def test_sweeps_can_be_told_apart_by_their_folders(tmp_path):
+  for seed, name in enumerate(('cnn', 'vit')):
+    make_run(tmp_path / name / 'a', seed=seed)
+    make_run(tmp_path / name / 'b', seed=9)  # the same run, twice
+  points = load([tmp_path / 'cnn', tmp_path / 'vit'], group='folder')
+  assert [row['folder'] for row in points.rows] == ['cnn', 'cnn', 'vit']
+  assert 'duplicate' in points.dropped[0][1]
+
+
 def test_the_time_of_all_runs_is_told_trunks_and_unfinished_ones_too(tmp_path):
   for i, status in enumerate(('finished', 'trunk', 'running', 'finished')):
     events = records.Events(make_run(tmp_path / f'run{i}', status=status, seed=i) / records.EVENTS)

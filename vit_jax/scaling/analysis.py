@@ -77,23 +77,25 @@ def analyse(points: Points, settings: Settings) -> Analysis:
   return Analysis(points, fitted, held, settings, fit, boot, selection, cost, valleys, rolled, noise, law)
 
 
-def compute_multipliers(groups: dict[str, Analysis]) -> list[dict]:
-  """How much compute each group needs to reach what an earlier one reaches: rows {a, b, loss, multiplier, ci95}.
+def multipliers(groups: dict[str, Analysis]) -> list[dict]:
+  """How much each group needs to reach what an earlier one reaches: rows {a, b, of, loss, multiplier, ci95, words}.
 
-  The loss is the lower end that both groups' fitted points reach. Empty for forms of one input that is not FLOPs.
+  `of` is what is needed: the x of forms of one input (FLOPs, unique examples, ..), FLOPs of the others. The loss is the
+  lower end that both groups' fitted points reach.
   """
   out, names = [], list(groups)
   for i, a in enumerate(names):
     for b in names[i + 1:]:
       sides = groups[a], groups[b]
-      in_flops = all(g.fit.form.inputs == ('x',) and g.points.x_name == 'flops' for g in sides)
-      in_sizes = all(g.fit.form.inputs != ('x',) for g in sides)
+      of = {g.points.x_name if g.fit.form.inputs == ('x',) else 'flops' for g in sides}
       falling = all(g.fit.coefficients.get('c', -1) < 0 for g in sides if g.fit.form.name == 'power')
-      if (in_flops or in_sizes) and falling:
-        loss = max(float(g.points.y[g.fitted].min()) for g in sides)
-        flops = np.concatenate([_flops(g.points.take(g.fitted), g.cost) for g in sides])
-        row = frontier.multiplier(*((g.fit, g.boot, g.cost) for g in sides), loss, (flops.min(), flops.max()))
-        out.append({'a': a, 'b': b, **row, 'words': verdict.multiplier_words(a, b, row)})
+      if len(of) == 1 and falling:
+        of, loss = of.pop(), max(float(g.points.y[g.fitted].min()) for g in sides)
+        spent = lambda points, cost: _flops(points, cost) if of == 'flops' else points.columns['x']
+        spent = np.concatenate([spent(g.points.take(g.fitted), g.cost) for g in sides])
+        row = frontier.multiplier(*((g.fit, g.boot, g.cost) for g in sides), loss, (spent.min(), spent.max()))
+        row |= {'a': a, 'b': b, 'of': of, 'metric': sides[0].points.metric}
+        out.append({**row, 'words': verdict.multiplier_words(row)})
   return out
 
 

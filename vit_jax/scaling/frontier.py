@@ -134,13 +134,13 @@ def frontier_exponents(fit: Fit, boot: Bootstrap | None, cost: Cost) -> dict | N
   return out
 
 
-def flops_to_reach(names: tuple[str, ...], coefficients: np.ndarray, predict, loss: float, cost: Cost,
-                   span: tuple[float, float]) -> np.ndarray:
-  """The FLOPs [R] at which each refit reaches `loss`, best spent; inf where it never does.
+def needed(names: tuple[str, ...], coefficients: np.ndarray, predict, loss: float, cost: Cost,
+           span: tuple[float, float]) -> np.ndarray:
+  """The FLOPs [R] at which each refit reaches `loss`, best spent, or for forms of x the x; inf where it never does.
 
   Args:
-    predict: for forms of x = FLOPs, x [m] -> [R, m]; forms in N and D use their compute-optimal frontier.
-    span: FLOPs of the points; searched from 1e-3 of the lowest to 1e3 of the highest.
+    predict: for forms of x, x [m] -> [R, m]; forms in N and D use their compute-optimal frontier.
+    span: FLOPs, or x, of the points; searched from 1e-3 of the lowest to 1e3 of the highest.
   """
   budgets = np.geomspace(span[0] / 1e3, span[1] * 1e3, 2001)
   abcde = chinchilla_coefficients(names, coefficients)
@@ -157,14 +157,14 @@ def flops_to_reach(names: tuple[str, ...], coefficients: np.ndarray, predict, lo
 
 def multiplier(a: tuple[Fit, Bootstrap | None, Cost], b: tuple[Fit, Bootstrap | None, Cost], loss: float,
                span: tuple[float, float]) -> dict:
-  """The share of A's FLOPs with which B reaches `loss`: {loss, flops_a, flops_b, multiplier, ci95}."""
+  """The share of A's FLOPs (or x) with which B reaches `loss`: {loss, needs_a, needs_b, multiplier, ci95}."""
   def reach(fit, boot, cost, draws):
     theta = boot.theta if draws else fit.theta[None]
     coefficients = boot.coefficients if draws else fit.form.natural(theta)
-    predict = lambda budgets: fit.predict({'x': budgets}, theta)
-    return flops_to_reach(fit.form.names, coefficients, predict, loss, cost, span)
-  flops = [float(reach(*side, draws=False)[0]) for side in (a, b)]
-  out = {'loss': float(loss), 'flops_a': flops[0], 'flops_b': flops[1], 'multiplier': flops[1] / flops[0]}
+    predict = lambda x: fit.predict({'x': x}, theta)
+    return needed(fit.form.names, coefficients, predict, loss, cost, span)
+  needs = [float(reach(*side, draws=False)[0]) for side in (a, b)]
+  out = {'loss': float(loss), 'needs_a': needs[0], 'needs_b': needs[1], 'multiplier': needs[1] / needs[0]}
   if a[1] is not None and b[1] is not None:
     draws = [reach(*side, draws=True) for side in (a, b)]
     size = min(map(len, draws))

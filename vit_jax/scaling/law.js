@@ -176,7 +176,7 @@ function multipliers() {
   if (!DATA.multipliers.length) return '';
   const list = el('ul');
   for (const row of DATA.multipliers) list.append(el('li', {}, row.words));
-  return panel('Compute multipliers', list);
+  return panel('How much each needs for the same', list);
 }
 
 function checklist(group) {

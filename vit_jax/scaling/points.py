@@ -104,7 +104,7 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
       if not runs:
         raise UserError(f'{path}: {len(found)} trunks, and none of the runs that branch off yet')
       for folder, *run in runs:
-        _add_run(folder.name, *run, rename.get(metric, metric), rows, dropped, curves)
+        _add_run(folder, *run, rename.get(metric, metric), rows, dropped, curves)
     else:
       table, left_out = tables.read_table(path)
       rows += [{'run': f'{path.stem}:{i}', '_numbered': 'run' not in row, **row} for i, row in enumerate(table, 2)]
@@ -144,8 +144,9 @@ def _exists(path):
     raise UserError(f'{path}: {error} (the package that reads such paths)') from error
 
 
-def _add_run(name, run, lines, half_line, metric, rows, dropped, curves):
+def _add_run(folder, run, lines, half_line, metric, rows, dropped, curves):
   """Appends a run's final evaluation to `rows`, or to `dropped` with the reason."""
+  name = folder.name
   if run.get('status') != 'finished':
     dropped.append((name, f'not finished (status {run.get("status")!r})'))
     return
@@ -160,8 +161,8 @@ def _add_run(name, run, lines, half_line, metric, rows, dropped, curves):
   last, config, optimizer = scored[-1], run.get('config') or {}, (run.get('config') or {}).get('optimizer')
   lineage = run.get('lineage')
   rows.append({
-      'run': name, metric: last[short], 'split': present[0], 'params': run.get('params'),
-      'params_non_embedding': run.get('params_non_embedding'), 'data': (run.get('data') or {}).get('name'),
+      'run': name, 'folder': folder.absolute().parent.name, metric: last[short], 'split': present[0],
+      'params': run.get('params'), 'params_non_embedding': run.get('params_non_embedding'), 'data': (run.get('data') or {}).get('name'),
       'lineage': (lineage.get('trunk') or lineage.get('parent')) if isinstance(lineage, dict) else lineage,
       'learning_rate': optimizer.get('learning_rate') if isinstance(optimizer, dict) else None,
       'seed': config.get('seed'),
@@ -184,10 +185,11 @@ def _flat(tree, path=''):
 
 
 def _unique(rows):
-  """The rows without exact duplicates (numbered names do not count), and the names of the duplicates."""
+  """The rows without exact duplicates (wherever they lie, and however numbered), and the names of the duplicates."""
   seen, kept, repeated = set(), [], []
   for row in rows:
-    key = str(sorted((k, str(v)) for k, v in row.items() if not (k == 'run' and row.get('_numbered'))))
+    place = ('folder', 'run') if row.get('_numbered') else ('folder',)
+    key = str(sorted((k, str(v)) for k, v in row.items() if k not in place))
     if key in seen:
       repeated.append(row['run'])
     else:
