@@ -91,12 +91,16 @@ def multipliers(groups: dict[str, Analysis]) -> list[dict]:
       falling = all(g.fit.coefficients.get('c', -1) < 0 for g in sides if g.fit.form.name == 'power')
       if len(of) == 1 and falling:
         of, loss = of.pop(), max(float(g.points.y[g.fitted].min()) for g in sides)
-        spent = lambda points, cost: _flops(points, cost) if of == 'flops' else points.columns['x']
-        spent = np.concatenate([spent(g.points.take(g.fitted), g.cost) for g in sides])
+        spent = np.concatenate([_spent(g, of) for g in sides])
         row = frontier.multiplier(*((g.fit, g.boot, g.cost) for g in sides), loss, (spent.min(), spent.max()))
         row |= {'a': a, 'b': b, 'of': of, 'metric': sides[0].points.metric}
         out.append({**row, 'words': verdict.multiplier_words(row)})
   return out
+
+
+def _spent(group, of):
+  fitted = group.points.take(group.fitted)
+  return _flops(fitted, group.cost) if of == 'flops' else fitted.columns['x']
 
 
 def split_groups(points: Points, name: str | None) -> dict[str, Points]:

@@ -162,7 +162,8 @@ def _add_run(folder, run, lines, half_line, metric, rows, dropped, curves):
   lineage = run.get('lineage')
   rows.append({
       'run': name, 'folder': folder.absolute().parent.name, metric: last[short], 'split': present[0],
-      'params': run.get('params'), 'params_non_embedding': run.get('params_non_embedding'), 'data': (run.get('data') or {}).get('name'),
+      'params': run.get('params'), 'params_non_embedding': run.get('params_non_embedding'),
+      'data': (run.get('data') or {}).get('name'),
       'lineage': (lineage.get('trunk') or lineage.get('parent')) if isinstance(lineage, dict) else lineage,
       'learning_rate': optimizer.get('learning_rate') if isinstance(optimizer, dict) else None,
       'seed': config.get('seed'),
