@@ -1,14 +1,35 @@
 """Tests run on eight fake CPU devices, and any silent promotion of types or ranks is an error."""
 
+import os
+import shutil
+import tempfile
+
 import jax
 import pytest
 
 from vit_jax import config as config_lib
 
+COMPILED = 'JAX_COMPILATION_CACHE_DIR'
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)  # hundreds of processes are started: none is to compile JAX's sources
+
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+def pytest_configure(config):
+  """What one test, or a program that it starts, has compiled, the next need not compile again."""
+  if not hasattr(config, 'workerinput'):  # what starts the workers, which inherit its environment
+    os.environ[COMPILED] = tempfile.mkdtemp(prefix='vit_jax-compiled-')
+    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+  jax.config.update('jax_compilation_cache_dir', os.environ[COMPILED])
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+def pytest_unconfigure(config):
+  if not hasattr(config, 'workerinput'):
+    shutil.rmtree(os.environ.pop(COMPILED), ignore_errors=True)
 
 
 @pytest.fixture

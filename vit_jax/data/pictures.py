@@ -20,6 +20,8 @@ def size(record: bytes | np.ndarray) -> tuple[int, int]:
   """(height, width) of the upright picture, from its header alone."""
   if isinstance(record, np.ndarray):
     return record.shape[:2]
+  if header := _plain_jpeg(record):
+    return header
   return _upright_size(_open(record))
 
 
@@ -60,6 +62,47 @@ def decode(record: bytes | np.ndarray, channels: int, box: Box | None = None,
   except Exception as error:  # Pillow's decoders raise nearly anything on damaged input
     raise BadPicture(str(error) or type(error).__name__) from error
   return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def decode_quickly(record: bytes | np.ndarray, channels: int, box: Box, out_size: tuple[int, int],
+                   interpolation: str = 'bilinear') -> np.ndarray:
+  """As `decode`, for training: a JPEG's box is resized from the nearest pixels alone, which takes half the time.
+
+  As in the usual tf.data pipelines: where the box is shrunk, pixels between the sampled ones do not count. It is
+  decoded at an eighth to a half where that still has the pixels that are wanted, so it is never shrunk by more than 2.
+  The box is rounded to whole pixels. What is no plain JPEG, or not a sound one, is left to `decode`.
+  """
+  header = None if isinstance(record, np.ndarray) else _plain_jpeg(record)
+  if header is None:
+    return decode(record, channels, box, out_size, interpolation)
+  import cv2
+  import simplejpeg
+  cv2.setNumThreads(1)  # batches are read by many threads already
+  height, width = header
+  shrunk = max(1, min((box[3] - box[1]) / out_size[0], (box[2] - box[0]) / out_size[1]))
+  try:
+    pixels = simplejpeg.decode_jpeg(record, 'GRAY' if channels == 1 else 'RGB', min_factor=2,
+                                    min_height=math.ceil(height / shrunk), min_width=math.ceil(width / shrunk))
+  except ValueError:  # also for faults that other decoders forgive
+    return decode(record, channels, box, out_size, interpolation)
+  left, right = (round(x * pixels.shape[1] / width) for x in (box[0], box[2]))
+  top, bottom = (round(y * pixels.shape[0] / height) for y in (box[1], box[3]))
+  pixels = pixels[top:max(bottom, top + 1), left:max(right, left + 1)]
+  kind = {'nearest': cv2.INTER_NEAREST, 'lanczos': cv2.INTER_LANCZOS4, 'bilinear': cv2.INTER_LINEAR,
+          'bicubic': cv2.INTER_CUBIC}[interpolation]
+  return cv2.resize(pixels, out_size[::-1], interpolation=kind).reshape(*out_size, channels)
+
+
+def _plain_jpeg(data):
+  """(height, width) of a JPEG that is grey or in colour and upright for sure; None for all others."""
+  if data[:2] != b'\xff\xd8' or b'Exif\0\0' in data:
+    return None
+  import simplejpeg
+  try:
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+  except ValueError:
+    return None
+  return (height, width) if colours in ('Gray', 'YCbCr', 'RGB') else None
 
 
 def _open(data):

@@ -52,7 +52,7 @@ class InceptionCrop:
   """A random box, resized (Szegedy et al. 2015, section 6): area U(min_area, 1), aspect 3/4 to 4/3, log-uniform.
 
   After ten boxes that do not fit: the largest centred one whose aspect is allowed. The box is drawn from the header's
-  size and the picture decoded for it alone.
+  size and the picture decoded for it alone (`pictures.decode_quickly`).
   """
 
   size: tuple[int, int]
@@ -63,7 +63,7 @@ class InceptionCrop:
 
   def __call__(self, record: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
     box = self.box(*pictures.size(record), rng)
-    return pictures.decode(record, self.channels, box, self.size, self.interpolation)
+    return pictures.decode_quickly(record, self.channels, box, self.size, self.interpolation)
 
   def box(self, height: int, width: int, rng: np.random.Generator) -> pictures.Box:
     """A random (left, top, right, bottom) in a picture of height x width pixels."""

@@ -1,0 +1,137 @@
+"""Training steps of ours and of transformers' on torch, in turn on the same CPU.
+
+  python experiments/speed/training.py TORCH_PYTHON > experiments/speed/results/training.log
+
+TORCH_PYTHON is a Python with torch and transformers. For each shape each side is a process that compiles or warms up,
+and then trains one batch whenever it is told to; the other waits meanwhile. Both: float32, cross-entropy, AdamW, as
+many threads as cores. Transformers' attention is torch's own scaled_dot_product_attention, its default.
+"""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+PAIRS, WARM_UP = 7, 2
+# name: (family, fields or published size, pixels, channels, classes, images a step)
+SHAPES = {
+    'ViT-S/16': ('vit', 'S/16', 224, 3, 1000, 16),
+    'ViT-Ti/16': ('vit', 'Ti/16', 224, 3, 1000, 16),
+    'ViT, 28 pixels, 1 M parameters': ('vit', dict(patch_size=4, width=144, depth=4, mlp_dim=576, num_heads=4), 28, 1,
+                                       10, 128),
+    'Swin-T': ('swin', 'T', 224, 3, 1000, 8),
+}
+
+
+def ours(name, dtype='float32'):
+  """A function that does one training step."""
+  import jax
+
+  from vit_jax import config, host
+  from vit_jax.models import swin, vit
+  from vit_jax.training import config as run_config
+  from vit_jax.training import run as run_lib
+  from vit_jax.training import state
+  from vit_jax.training.step import trace
+  host.hush_absent_tpu()
+  host.keep_freed_memory()
+  family, fields, pixels, channels, classes, batch_size = SHAPES[name]
+  c = config.defaults(family)
+  c.model.update(fields if isinstance(fields, dict) else {'vit': vit, 'swin': swin}[family].size(fields))
+  c.model.dtype = dtype
+  if family == 'swin':
+    c.model.drop_path = 0.2
+  c.system.execution.scan = False  # unrolled is faster on a CPU
+  c.data.source, c.data.num_classes = f'random:{batch_size * 4}', classes
+  c.data.image_size, c.data.channels = (pixels, pixels), channels
+  c.data.batch_size, c.data.val_examples, c.train.steps = batch_size, 8, 100
+  c.optimizer.clip_norm = 0.0
+  run = run_lib.prepare(run_config.cast(c))
+  step = trace(run.model, run.config, run.steps, run.mesh).lower().compile()
+  now = [state.create(run.model, run.config, run.mesh)]
+  batch = run.place(next(run.data.train_batches(0, 0, 1)))
+
+  def train():
+    now[0], numbers = step(now[0], batch)
+    return float(jax.device_get(numbers['loss']))
+  return train
+
+
+def theirs(name):
+  """The same with transformers."""
+  import torch
+  import transformers
+  family, fields, pixels, channels, classes, batch_size = SHAPES[name]
+  published = {'S/16': dict(hidden_size=384, num_attention_heads=6, intermediate_size=1536),
+               'Ti/16': dict(hidden_size=192, num_attention_heads=3, intermediate_size=768)}
+  if family == 'swin':
+    model = transformers.SwinForImageClassification(transformers.SwinConfig(num_labels=classes, drop_path_rate=0.2))
+  else:
+    if isinstance(fields, dict):
+      names = dict(width='hidden_size', depth='num_hidden_layers', mlp_dim='intermediate_size',
+                   num_heads='num_attention_heads', patch_size='patch_size')
+      shape = {names[name]: value for name, value in fields.items()}
+    else:
+      shape = published[fields]
+    model = transformers.ViTForImageClassification(transformers.ViTConfig(
+        image_size=pixels, num_channels=channels, num_labels=classes, **shape))
+  model = model.train()
+  optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+  images, labels = torch.randn(batch_size, channels, pixels, pixels), torch.randint(0, classes, (batch_size,))
+
+  def train():
+    optimizer.zero_grad()
+    loss = model(pixel_values=images, labels=labels).loss
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+  return train
+
+
+def serve(side, name):
+  """Trains a step for each line of the input, and says how many seconds it took and its peak memory in GB."""
+  make = {'ours': ours, 'theirs': theirs, 'bfloat16': lambda name: ours(name, 'bfloat16')}[side]
+  train = make(name)
+  for _ in sys.stdin:
+    start = time.perf_counter()
+    train()
+    took = time.perf_counter() - start
+    print(took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, flush=True)
+
+
+def duel(name, sides):
+  """{side: ([seconds], GB)} of the two sides {side: python} in turn."""
+  start = lambda python, side: subprocess.Popen([python, __file__, side, name], stdin=subprocess.PIPE,
+                                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+  processes = {side: start(python, side) for side, python in sides.items()}
+  times, memory = {side: [] for side in sides}, {}
+  for turn in range(WARM_UP + PAIRS):
+    for side, process in processes.items():
+      process.stdin.write('\n')
+      process.stdin.flush()
+      seconds, memory[side] = map(float, process.stdout.readline().split())
+      if turn >= WARM_UP:
+        times[side].append(seconds)
+  for process in processes.values():
+    process.communicate()
+  return times, memory
+
+
+def main(torch_python):
+  sides = {'ours': sys.executable, 'theirs': torch_python}
+  pairs = [(name, sides, 'transformers') for name in SHAPES]
+  pairs += [('ViT-Ti/16', {'ours': sys.executable, 'bfloat16': sys.executable}, 'ours in bfloat16')]
+  print(f'{os.cpu_count()} cores, float32; images/s are medians of {PAIRS} pairs of steps, ratios the median pair')
+  for name, each, peer in pairs:
+    times, memory = duel(name, each)
+    ratios = sorted(b / a for a, b in zip(*times.values(), strict=True))
+    speeds = [SHAPES[name][-1] / statistics.median(values) for values in times.values()]
+    print(f'{name}, batch {SHAPES[name][-1]}: ours {speeds[0]:.2f}, {peer} {speeds[1]:.2f} images/s; '
+          f'{statistics.median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f}); peak memory '
+          f'{" and ".join(f"{gb:.2f}" for gb in memory.values())} GB', flush=True)
+
+
+if __name__ == '__main__':
+  serve(*sys.argv[1:]) if len(sys.argv) > 2 else main(sys.argv[1])
