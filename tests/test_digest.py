@@ -23,6 +23,15 @@ def _of(array):
 
 
 @pytest.mark.parametrize('dtype', [bool, np.int8, np.uint16, jnp.bfloat16, np.float32, np.uint32])
+@pytest.mark.parametrize('shape', [SHAPE, (576,), ()])
+def test_the_host_sums_what_the_devices_sum(dtype, shape):
+  array = _random(dtype).reshape(-1)[:1].reshape(()) if shape == () else _random(dtype).reshape(shape)
+  across = jax.device_put(array, NamedSharding(mesh_lib.make_mesh(mesh_lib.MeshConfig(8)), PartitionSpec()))
+  assert not digest._is_here(across) and digest._is_here(array) and digest._is_here(jnp.asarray(array))
+  assert _of(array) == _of(across) == _of(jnp.asarray(array))
+
+
+@pytest.mark.parametrize('dtype', [bool, np.int8, np.uint16, jnp.bfloat16, np.float32, np.uint32])
 def test_it_does_not_depend_on_how_an_array_is_split(dtype):
   array = _random(dtype)
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(2, 2, 2))

@@ -107,8 +107,11 @@ def size(model: PureModel, config: RunConfig, mesh: Mesh) -> int:
 
 def create(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:
   """The initial state, made where it belongs: no device ever holds all of a split parameter."""
-  places = placed(model, shapes(model, config), mesh)
-  return jax.jit(lambda h: init(model, config, h), out_shardings=places)(hparams(config.optimizer, config.seed))
+  places, values = placed(model, shapes(model, config), mesh), hparams(config.optimizer, config.seed)
+  # On a CPU most of the time would go into code that is fast, and runs once.
+  options = {'xla_backend_optimization_level': 0} if mesh.devices.flat[0].platform == 'cpu' else None
+  made = jax.jit(lambda h: init(model, config, h), out_shardings=places).lower(values).compile(options)
+  return made(values)
 
 
 def to_plain(state: TrainState) -> dict:
