@@ -18,7 +18,9 @@ SO_FAR = 'seconds_so_far'  # the field of an event that holds what a clock read
 class Clock:
   """Seconds of one process by what it did; whatever is not measured is steps, once these have begun."""
 
-  def __init__(self):
+  def __init__(self, share: float = 1.0):
+    """`share`: the part of the process's time that counts for one run, where it trains several at once."""
+    self._share = share
     self._began = time.perf_counter()
     self._seconds = dict.fromkeys(_KINDS, 0.0)
 
@@ -36,10 +38,10 @@ class Clock:
       self._seconds[kind] += time.perf_counter() - begins
 
   def seconds(self) -> dict[str, float]:
-    """{kind: seconds} up to now; together they are the age of the clock."""
+    """{kind: seconds} up to now; together they are the age of the clock, or its share."""
     others = sum(seconds for kind, seconds in self._seconds.items() if kind != 'step')
     known = self._seconds | {'step': time.perf_counter() - self._began - others}
-    return {kind: round(seconds, 3) for kind, seconds in known.items()}
+    return {kind: round(self._share * seconds, 3) for kind, seconds in known.items()}
 
 
 def spent(events: Iterable[dict[str, Any]]) -> dict[str, float]:

@@ -64,7 +64,8 @@ def main() -> int:
                     'folder')
   folders.write_plan(workdir, _name(), plan)
   _share_programs(workdir)
-  code = _run(jobs.by_priority(left, seconds), processes, display) if left else 0
+  together = jobs.packed(jobs.by_priority(left, seconds), plan, processes)
+  code = _run(together, processes, display) if left else 0
   _summary(plan, everything, workdir, display)
   return code
 
@@ -194,7 +195,7 @@ def _share_programs(workdir):
 def _run(left, processes, display):
   from vit_jax.sweeps.runner import Runner
   display.note('')
-  display.start(len(left))
+  display.start(sum(map(len, left)))
   try:
     return Runner(left, processes, display).run()
   finally:

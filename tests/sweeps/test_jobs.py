@@ -86,6 +86,19 @@ def test_finished_runs_teach_the_estimate(tmp_path):
   assert seconds['cosine-a3'] == pytest.approx(jobs.START_SECONDS + 3000 / 100)
 
 
+@pytest.mark.parametrize('platform, flops, sizes', [
+    ('cpu', 1e6, [4, 3, 1]), ('cpu', 1e7, [1] * 8), ('tpu', 1e7, [4, 3, 1]), ('tpu', 1e11, [1] * 8)])
+def test_small_runs_of_one_program_are_trained_together(tmp_path, platform, flops, sizes):
+  job = lambda i, program: jobs.Job(f'job{i}', str(tmp_path / f'job{i}'), (), 100, 0, 100 * flops, int(flops),
+                                    program=program)
+  made = [job(i, 'same') for i in range(7)] + [job(7, None)]
+  plan = dataclasses.replace(PLAN, platform=platform)
+  assert [len(pack) for pack in jobs.packed(made, plan, 2)] == sizes
+  assert [job for pack in jobs.packed(made, plan, 2) for job in pack] == made
+  (tmp_path / 'job1' / 'checkpoints' / '50').mkdir(parents=True)  # it goes on from elsewhere
+  assert all(len(pack) == 1 or made[1] not in pack for pack in jobs.packed(made, plan, 2))
+
+
 def test_standing_is_read_from_the_files(tmp_path):
   assert folders.standing(tmp_path) == folders.Standing('waiting')
   events, metrics = (records.Events(tmp_path / records.EVENTS), records.Lines(tmp_path / records.METRICS))

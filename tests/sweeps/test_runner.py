@@ -22,6 +22,7 @@ class Sweep:
 
   def __init__(self, path, processes=2):
     self.path, self.processes, self.scripts, self.jobs, self.said = path, processes, {}, [], io.StringIO()
+    self.together = None  # jobs of one process; otherwise each has its own
 
   def add(self, name, script, **fields):
     folder = self.path / name
@@ -31,10 +32,10 @@ class Sweep:
     return folder
 
   def run(self):
-    command = lambda job, share: [sys.executable, '-c', f'import os, runpy; os.chdir({job.folder!r}); '
+    command = lambda jobs, share: [sys.executable, '-c', f'import os, runpy; os.chdir({jobs[0].folder!r}); '
                                   "runpy.run_path('job.py')", ','.join(map(str, share))]
     shown = display.Display(Console(file=self.said, width=200))
-    self.runner = runner.Runner(self.jobs, self.processes, shown, command)
+    self.runner = runner.Runner(self.together or [(job,) for job in self.jobs], self.processes, shown, command)
     return self.runner.run()
 
 
@@ -169,3 +170,14 @@ def test_a_job_dies_with_a_killed_sweep_and_gives_its_folder_back(tmp_path):
   while lock.is_held(tmp_path) and time.monotonic() < deadline:
     time.sleep(0.02)
   assert not lock.is_held(tmp_path)
+
+
+def test_what_jobs_leave_undone_together_each_does_alone(sweep):
+  """Two are trained by one process, which finishes one of them and fails; the other then fails alone, and is told."""
+  sweep.add('good', f"import os\n{FINISH}import sys; os.chdir('../bad'); sys.exit(1)")
+  sweep.add('bad', "import sys; print('error: it broke', file=sys.stderr); sys.exit(1)")
+  sweep.together = [tuple(sweep.jobs)]
+  assert sweep.run() == 1 and [job.name for job in sweep.runner.failed] == ['bad']
+  said = sweep.said.getvalue()
+  assert said.count('started   good') == 1 and said.count('started   bad') == 2
+  assert 'finished  good (1 of' in said and 'failed    bad: exit code 1' in said and 'error: it broke' in said

@@ -88,6 +88,8 @@ class Display:
   def started(self, job: Job) -> None:
     """A job's process has been started."""
     if self._bars:
+      if job.name in self._tasks:  # it goes on without those that it was trained with
+        self._bars.remove_task(self._tasks[job.name])
       self._tasks[job.name] = self._bars.add_task(job.name, total=job.steps, completed=job.first_step, said='starting')
     else:
       self.note(f'started   {job.name}')

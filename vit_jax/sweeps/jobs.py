@@ -20,6 +20,8 @@ SMALL_STEP = 1e10  # FLOPs of a step below which one process a core beats one pr
 # example: models of 10 thousand, 100 thousand and a million parameters. It depends on the batch and the shape too.
 _CPU_SHARE = ((1e6, 0.10), (1e7, 0.19), (1e8, 0.38))
 _CHIP_SHARE = ((1.0, 0.35),)
+MOST_PACKED = 8  # runs that one process trains together
+_PACKED_EXAMPLE = 2e6  # training FLOPs an image up to which packing pays on a CPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Job:
   flops_per_example: int
   saves: tuple[int, ...] = ()  # of a trunk: the checkpoints that others wait for
   trunk: str | None = None  # the folder that a branch begins from, at `first_step`
+  program: str | None = None  # equal for jobs that can be trained together; None: alone
 
   def finished(self) -> bool:
     """Whether there is nothing left to do."""
@@ -65,14 +68,14 @@ def _trunk_job(trunk, folder):
   steps = ','.join(map(str, trunk.branch_steps))
   return Job(f'trunk {trunk.trunk_hash}', folder, (*trunk.arguments, f'--workdir={folder}', f'--branch_steps={steps}'),
              trunk.steps, first, trunk.flops * (trunk.steps - first) / trunk.steps, trunk.flops_per_example,
-             saves=trunk.branch_steps)
+             saves=trunk.branch_steps, program=trunk.program)
 
 
 def _run_job(run, folder, trunk):
   first = run.branch_step if trunk else 0
   arguments = (*run.arguments, f'--workdir={os.fspath(folder)}', *([f'--trunk={trunk}'] if trunk else []))
   return Job(folder.name, os.fspath(folder), arguments, run.steps, first, run.flops * (run.steps - first) / run.steps,
-             run.flops_per_example, trunk=trunk)
+             run.flops_per_example, trunk=trunk, program=run.program)
 
 
 def to_do(jobs: Sequence[Job]) -> list[Job]:
@@ -115,6 +118,26 @@ def by_priority(jobs: Sequence[Job], seconds: dict[str, float]) -> list[Job]:
     if job.trunk:
       longest[job.trunk] = max(longest.get(job.trunk, 0), seconds[job.name])
   return sorted(jobs, key=lambda job: -(seconds[job.name] + (longest.get(job.folder, 0) if job.saves else 0)))
+
+
+def packed(jobs: Sequence[Job], plan: Plan, processes: int) -> list[tuple[Job, ...]]:
+  """The jobs, in their order, those together that one process trains together where that is faster.
+
+  On accelerators a small step leaves most of the chip idle. On a CPU core only the smallest models gain: the working
+  set of several leaves the caches (experiments/speed). No process is left without work for it.
+  """
+  largest = _PACKED_EXAMPLE if plan.platform == 'cpu' else math.inf
+  groups = collections.defaultdict(list)
+  for job in jobs:
+    small = job.flops / max(job.steps - job.first_step, 1) < SMALL_STEP and job.flops_per_example < largest
+    saved = max(records.saved_steps(job.folder), default=None)
+    together = job.program and small and (job.program, job.steps, job.first_step, job.saves, saved)
+    groups[together or job.folder].append(job)
+  out = {}
+  for group in groups.values():
+    size = min(MOST_PACKED, -(-len(group) // processes))
+    out |= {group[i].folder: tuple(group[i:i + size]) for i in range(0, len(group), size)}
+  return [out[job.folder] for job in jobs if job.folder in out]
 
 
 def makespan(jobs: Sequence[Job], seconds: dict[str, float], processes: int) -> float:

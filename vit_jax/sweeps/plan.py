@@ -37,6 +37,7 @@ class PlannedRun:
   flops_per_example: int
   trunk: str | None = None  # the hash of the trunk that it can share with others
   branch_step: int = 0  # where it leaves it
+  program: str | None = None  # equal for runs that can be trained together; None: alone
 
   @property
   def flops(self) -> int:
@@ -52,6 +53,7 @@ class PlannedTrunk:
   branch_steps: tuple[int, ...]
   batch_size: int
   flops_per_example: int
+  program: str | None = None  # as of a run
 
   @property
   def steps(self) -> int:
@@ -122,7 +124,17 @@ def _plan(runs, configs, notes, platform, matmul_speed):
 
 
 def _planned(name, identity, arguments, config, params, steps, flops_per_example):
-  return PlannedRun(name, identity, arguments, params, steps, steps * config.data.batch_size, flops_per_example)
+  return PlannedRun(name, identity, arguments, params, steps, steps * config.data.batch_size, flops_per_example,
+                    program=_program(config))
+
+
+def _program(config):
+  """The identity of what is left of a config without what packed runs may differ in; None where it is not packed."""
+  from vit_jax.training import config as run_config
+  from vit_jax.training import packed
+  if not packed.can_be_packed(config):
+    return None
+  return run_config.run_hash(run_config.program(config), without=())
 
 
 def read(sweep_spec: str) -> tuple[dict[str, tuple[tuple[str, ...], Any]], list[str], list[str]]:
@@ -137,7 +149,7 @@ def read(sweep_spec: str) -> tuple[dict[str, tuple[tuple[str, ...], Any]], list[
   commands = [_arguments(sweep.recipe, recipe, overrides) for overrides in sweep.runs]
   configs, notes = {}, []
   for arguments in commands:
-    config = _parse(arguments)
+    config = parse(arguments)
     configs.setdefault(run_hash(config), (arguments, config))
   if (same := len(commands) - len(configs)) > 0:
     notes.append(f'{len(commands)} runs are given, {same} of them twice: {len(configs)} runs')
@@ -174,8 +186,12 @@ def _text(value):
   return str(int(value)) if isinstance(value, numbers.Integral) else repr(float(value))
 
 
-def _parse(arguments):
-  """The RunConfig of a command, parsed as vit_jax.main parses it: the plan's identity is the run's."""
+def parse(arguments: Sequence[str]) -> Any:
+  """The RunConfig of a command, parsed as vit_jax.main parses it: the plan's identity is the run's.
+
+  Raises:
+    UserError: an argument is not right; the command is told.
+  """
   from vit_jax.training import config as run_config
   from vit_jax.training import pretrained
   values = flags.FlagValues()
@@ -220,14 +236,16 @@ def _share_trunks(runs, configs):
       run = dataclasses.replace(run, trunk=trunk, branch_step=step)
       groups[trunk].append(run)
     shared.append(run)
-  return shared, [_trunk(trunk, members) for trunk, members in groups.items()]
+  return shared, [_trunk(trunk, members, configs) for trunk, members in groups.items()]
 
 
-def _trunk(trunk_hash, members):
+def _trunk(trunk_hash, members, configs):
+  from vit_jax.training import branch
   longest = max(members, key=lambda run: run.steps)
   steps = tuple(sorted({run.branch_step for run in members}))
+  config = branch.trunk_config(configs[longest.config_hash][1], steps[-1])
   return PlannedTrunk(trunk_hash, longest.arguments, steps, longest.examples // longest.steps,
-                      longest.flops_per_example)
+                      longest.flops_per_example, _program(config))
 
 
 def _names(configs, keys, recipe_name):

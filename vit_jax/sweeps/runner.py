@@ -1,10 +1,13 @@
 """Carries out jobs on this machine: N processes at a time, each on its share of the cores.
 
+A process trains one job, or several together; what these leave undone is tried alone.
+
 A job that fails is reported and the others go on; one that was killed or pre-empted is started again. A signal is
 passed on to the jobs, which leave their runs resumable.
 """
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -23,8 +26,8 @@ _POLL_SECONDS, _BUSY_SECONDS = 0.5, 10
 
 @dataclasses.dataclass
 class _Attempt:
-  """A job on its way to its end, over all its restarts."""
-  job: Job
+  """A job on its way to its end, over all its restarts; or several that one process trains together, once."""
+  jobs: tuple[Job, ...]
   restarts: int = 0  # since the newest checkpoint
   newest: int = -1  # the step of that checkpoint
   not_before: float = 0.0
@@ -32,15 +35,19 @@ class _Attempt:
   share: int = 0  # which share of the cores
   log_start: int = 0
 
+  @property
+  def job(self) -> Job:
+    return self.jobs[0]
+
 
 class Runner:
   """Runs jobs, `processes` at a time, in the order given."""
 
-  def __init__(self, jobs: Sequence[Job], processes: int, display: Display,
-               command: Callable[[Job, Sequence[int]], list[str]] | None = None):
-    """`command`: (job, its cores) -> the words that start it; default: `child`, which runs vit_jax.main."""
+  def __init__(self, jobs: Sequence[tuple[Job, ...]], processes: int, display: Display,
+               command: Callable[[tuple[Job, ...], Sequence[int]], list[str]] | None = None):
+    """`jobs`: those of one process each; `command`: (jobs, cores) -> the words that start it (`child_command`)."""
     self._command = command or child_command
-    self._waiting = [_Attempt(job) for job in jobs]
+    self._waiting = [_Attempt(together) for together in jobs]
     self._running: list[_Attempt] = []
     self._shares = _shares(cores(), processes)
     self._display = display
@@ -56,7 +63,7 @@ class Runner:
         self._reap()
         if not self._signals:
           self._start_ready()
-        self._display.poll([attempt.job for attempt in self._running])
+        self._display.poll([job for attempt in self._running for job in attempt.jobs])
         time.sleep(_POLL_SECONDS)
     finally:
       for attempt in self._running:  # something went wrong here: leave nothing behind
@@ -81,12 +88,12 @@ class Runner:
         return
       if attempt.not_before > time.monotonic():
         continue
-      if attempt.job.finished():  # by another sweep
+      if all(job.finished() for job in attempt.jobs):  # by another sweep
         self._end(attempt, 'finished by another sweep')
-      elif attempt.job.ready():
+      elif all(job.ready() for job in attempt.jobs):
         self._start(attempt)
-      elif attempt.job.trunk in self._failed_trunks:
-        self._fail(attempt, 'its trunk failed')
+      elif self._failed_trunks & {job.trunk for job in attempt.jobs}:
+        self._apart(attempt) if len(attempt.jobs) > 1 else self._fail(attempt, 'its trunk failed')
 
   def _start(self, attempt):
     job, log = attempt.job, log_path(attempt.job)
@@ -94,7 +101,7 @@ class Runner:
     used = {other.share for other in self._running}
     attempt.share = next(i for i in range(len(self._shares)) if i not in used)
     attempt.newest = max(records.saved_steps(job.folder), default=-1)
-    command = self._command(job, self._shares[attempt.share])
+    command = self._command(attempt.jobs, self._shares[attempt.share])
     with open(log, 'ab') as file:
       attempt.log_start = file.tell()
       # A session of its own: a terminal's Ctrl-C reaches the sweep alone, which passes it on once.
@@ -102,7 +109,8 @@ class Runner:
                                          start_new_session=True)
     self._waiting.remove(attempt)
     self._running.append(attempt)
-    self._display.started(job)
+    for job in attempt.jobs:
+      self._display.started(job)
 
   def _reap(self):
     for attempt in list(self._running):
@@ -111,17 +119,27 @@ class Runner:
         continue
       self._running.remove(attempt)
       self._waiting.append(attempt)  # `_end` and `_fail` take it out again
-      if attempt.job.finished():
+      if all(job.finished() for job in attempt.jobs):
         self._end(attempt)
       elif code == lock.BUSY:
         attempt.not_before = time.monotonic() + _BUSY_SECONDS
         self._display.note(f'{attempt.job.name}: another process works on it; waiting')
       elif self._signals:
         pass
+      elif len(attempt.jobs) > 1:
+        self._apart(attempt)
       elif code == PREEMPTED or code >= 128 or code < 0:
         self._again(attempt, code)
       else:
         self._fail(attempt, f'exit code {code}')
+
+  def _apart(self, attempt):
+    """What jobs that were trained together have left to do, each does alone: so one cannot fail the others."""
+    where = self._waiting.index(attempt)
+    self._waiting[where:where + 1] = [_Attempt((job,)) for job in attempt.jobs if not job.finished()]
+    for job in attempt.jobs:
+      if job.finished():
+        self._display.finished(job)
 
   def _again(self, attempt, code):
     """Puts a job that was killed or pre-empted back, first in line; fails it where restarts bring nothing."""
@@ -136,7 +154,8 @@ class Runner:
 
   def _end(self, attempt, why=''):
     self._waiting.remove(attempt)
-    self._display.finished(attempt.job, why)
+    for job in attempt.jobs:
+      self._display.finished(job, why)
 
   def _fail(self, attempt, why):
     """Reports a job, with the end of what it said, and keeps the failure in its events."""
@@ -151,10 +170,12 @@ class Runner:
     self._display.failed(attempt.job, why, said)
 
 
-def child_command(job: Job, share: Sequence[int]) -> list[str]:
-  """The process of a job on its share of the cores."""
-  words = (os.getpid(), ','.join(map(str, share)), job.folder, *job.arguments)
-  return [sys.executable, '-m', 'vit_jax.sweeps.child', *map(str, words)]
+def child_command(jobs: tuple[Job, ...], share: Sequence[int]) -> list[str]:
+  """The process of a job, or of several together, on its share of the cores."""
+  words = [str(os.getpid()), ','.join(map(str, share))]
+  if len(jobs) > 1:
+    return [sys.executable, '-m', 'vit_jax.sweeps.pack', *words, json.dumps([dataclasses.asdict(job) for job in jobs])]
+  return [sys.executable, '-m', 'vit_jax.sweeps.child', *words, jobs[0].folder, *jobs[0].arguments]
 
 
 def _shares(available, processes):

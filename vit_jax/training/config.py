@@ -78,6 +78,13 @@ def run_hash(config: RunConfig, without: tuple[str, ...] = ('system',)) -> str:
   return config_lib.config_hash(config, without, {'microbatches': micro} if batch_norm else {})
 
 
+def program(config: RunConfig) -> RunConfig:
+  """The config without what a step reads from its state: runs that are equal in this are one compiled program."""
+  plain = OptimizerConfig()
+  optimizer = dataclasses.replace(config.optimizer, learning_rate=plain.learning_rate, weight_decay=plain.weight_decay)
+  return dataclasses.replace(config, seed=0, optimizer=optimizer)
+
+
 def cast(config) -> RunConfig:
   """A recipe's ConfigDict as a RunConfig; UserError for what does not fit."""
   return config_lib.cast(run_config_class(config.get('family', 'vit')), config)

@@ -1,11 +1,13 @@
 """A full disk, put in words."""
 
+import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from vit_jax import records
 from vit_jax.errors import UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -13,6 +15,22 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 class DiskFull(UserError):
   """No room for a log line or a checkpoint."""
+
+
+@contextlib.contextmanager
+def told_when_full(folder: os.PathLike, needed: Callable[[], int]) -> Iterator[None]:
+  """Raises DiskFull where what happens inside ends in an error of a full disk.
+
+  Args:
+    folder: the run folder.
+    needed: gives the bytes of a checkpoint.
+  """
+  try:
+    yield
+  except Exception as error:
+    if is_full(error):
+      raise full(folder, needed(), records.saved_steps(folder)) from error
+    raise
 
 
 def is_full(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import goodput, lock, records
+from vit_jax import goodput, lock
 from vit_jax.data import device
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
@@ -45,29 +46,26 @@ def train(run: Run, workdir: os.PathLike, display: Display, profile: bool = Fals
       trunk is not this run's, the disk is full, another process trains there, or restarts bring nothing.
   """
   clock = clock or goodput.Clock()
-  try:
-    with contextlib.ExitStack() as stack:
-      if processes.is_writer():
-        stack.enter_context(lock.hold(workdir))
-      stop = stack.enter_context(Stop())
-      folder = stack.enter_context(contextlib.closing(RunFolder(run, workdir, trunk, display.note)))
-      stack.enter_context(_on_record(folder, stop, clock))
-      record = folder.run.record() | {'lineage': folder.lineage}
-      folder.write(record | {'status': 'trunk' if run.branch_steps else 'running'})
-      train_state = folder.restore_or_create(clock)
-      if begins := int(train_state.step):
-        display.note(f'{"branched off" if folder.saved_step is None else "resumed"} at step {begins} of {run.steps}')
-      loop = _Loop(folder.run, folder, display, stop, clock)
-      train_state = loop.to_end(train_state, profile)
-      results = loop.results(train_state)
-      folder.append_event('finished', results['steps'], clock)
-      folder.checkpoints.wait()
-      folder.write(record | {'status': 'trunk' if run.branch_steps else 'finished', 'results': results})
-  except Exception as error:
-    if disk.is_full(error):
-      raise disk.full(workdir, state.size(run.model, run.config, run.mesh), records.saved_steps(workdir)) from error
-    raise
-  return results
+  checkpoint_size = lambda: state.size(run.model, run.config, run.mesh)
+  with disk.told_when_full(workdir, checkpoint_size), contextlib.ExitStack() as stack:
+    stop = stack.enter_context(Stop())
+    loop, train_state = begin(stack, run, workdir, display, stop, clock, trunk)
+    return loop.finish(loop.to_end(train_state, profile))
+
+
+def begin(stack: contextlib.ExitStack, run: Run, workdir: os.PathLike, display: Display, stop: Stop,
+          clock: goodput.Clock, trunk: os.PathLike | None = None) -> tuple['Loop', TrainState]:
+  """Opens the folder of a run until `stack` is closed; returns its loop and the state from which it goes on."""
+  if processes.is_writer():
+    stack.enter_context(lock.hold(workdir))
+  folder = stack.enter_context(contextlib.closing(RunFolder(run, workdir, trunk, display.note)))
+  stack.enter_context(_on_record(folder, stop, clock))
+  loop = Loop(folder.run, folder, display, stop, clock)
+  folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
+  train_state = folder.restore_or_create(clock)
+  if begins := int(train_state.step):
+    display.note(f'{"branched off" if folder.saved_step is None else "resumed"} at step {begins} of {run.steps}')
+  return loop, train_state
 
 
 @contextlib.contextmanager
@@ -84,46 +82,75 @@ def _on_record(folder, stop, clock):
     raise
 
 
-class _Loop:
+@functools.lru_cache(maxsize=1)  # runs that are trained together share it
+def _eval_step(model, data, mesh):
+  return jax.jit(mesh_lib.on(mesh, evaluate.make_eval_step(model, device.normalizer(data))),
+                 out_shardings=mesh_lib.sharding(mesh))
+
+
+class Loop:
   """A run's compiled steps, and the loop around them."""
 
   def __init__(self, run: Run, folder: RunFolder, display: Display, stop: Stop, clock: goodput.Clock):
     self.run, self.folder, self.display, self.stop, self.clock = run, folder, display, stop, clock
+    self.record = run.record() | {'lineage': folder.lineage}  # of run.json
     self._saving, self._watch = Saving(run, folder.checkpoints), numbers.Watch(run.config.train)
-    self._eval_step = jax.jit(mesh_lib.on(run.mesh, evaluate.make_eval_step(
-        run.model, device.normalizer(run.config.data))),
-                              out_shardings=mesh_lib.sharding(run.mesh))
+    self._eval_step = _eval_step(run.model, run.config.data, run.mesh)
     self._in_flight = collections.deque()  # (step, its numbers) that have not been waited for
     self._told = collections.Counter()  # {kind of event: how many so far}
 
-  def to_end(self, train_state: TrainState, profile: bool) -> TrainState:
+  def to_end(self, train_state: TrainState, profile: bool = False) -> TrainState:
     """Steps until the length is reached or patience is out. The order in a step is log, evaluate, save."""
     run, folder, step = self.run, self.folder, int(train_state.step)
-    if self._due(step, run.eval_every) and not folder.evaluated(step):
-      self._evaluate(train_state, step)  # it was due when the run was stopped
+    self.catch_up(train_state)
     if step >= run.steps or self._out_of_patience():
       return train_state
     train_step = self._compile()
     self.display.start(step, run.steps)
-    batches = run.train_batches(step, lambda errors: self._report(errors, step + 1))
     with contextlib.ExitStack() as stack:
       stack.callback(self.display.stop)
-      stack.enter_context(contextlib.closing(batches))
+      batches = stack.enter_context(contextlib.closing(self.batches(step)))
       tracer = stack.enter_context(contextlib.closing(Tracer(folder.path / 'profile', step, run.steps, profile)))
-      for batch in self._waited_for(batches):
+      for batch in batches:
         tracer.before(step)
         train_state, told = train_step(train_state, batch)
         step += 1
-        self._in_flight.append((step, told))
-        self._wait(IN_FLIGHT)
-        train_state = self._after(train_state, step)
+        self.heed(step, told)
+        train_state = self.after(train_state, step)
         if self._out_of_patience():
           break
-      if folder.saved_step != step:
-        self._save(train_state, step)
+      self.save_last(train_state, step)
     return train_state
 
-  def _after(self, train_state: TrainState, step: int) -> TrainState:
+  def catch_up(self, train_state: TrainState) -> None:
+    """An evaluation that was due when the run was stopped."""
+    step = int(train_state.step)
+    if self._due(step, self.run.eval_every) and not self.folder.evaluated(step):
+      self._evaluate(train_state, step)
+
+  def batches(self, step: int) -> Iterator[dict]:
+    """The batches from a step on; the time that they are waited for is measured."""
+    report = lambda errors: self._report(errors, step + 1)
+    with contextlib.closing(self.run.train_batches(step, report)) as batches:
+      while True:
+        with self.clock.measure('data'):
+          batch = next(batches, None)
+        if batch is None:
+          return
+        yield batch
+        step += 1
+
+  def heed(self, step: int, told: dict[str, Any]) -> None:
+    """Takes note of what a step has told, as soon as it is known; numbers that are not finite may end the run."""
+    self._in_flight.append((step, told))
+    self._wait(IN_FLIGHT)
+
+  def is_due(self, step: int) -> bool:
+    """Whether `after` has anything to do after this step."""
+    return (self._due(step, self.run.log_every) or self._due(step, self.run.eval_every) or self.stop.stop_requested()
+            or self._saving.due(step, False))
+
+  def after(self, train_state: TrainState, step: int) -> TrainState:
     """What is due after a step. Told to stop, it saves at once; an evaluation is left to the process that goes on."""
     evaluates = self._due(step, self.run.eval_every)
     if self._due(step, self.run.log_every):
@@ -139,7 +166,20 @@ class _Loop:
       self._save(train_state, step)
     return train_state
 
-  def results(self, train_state: TrainState) -> dict[str, Any]:
+  def save_last(self, train_state: TrainState, step: int) -> None:
+    """The end of a run is always saved."""
+    if self.folder.saved_step != step:
+      self._save(train_state, step)
+
+  def finish(self, train_state: TrainState) -> dict[str, Any]:
+    """The results of a run that has come to its end, which are put on record."""
+    results = self._results(train_state)
+    self.folder.append_event('finished', results['steps'], self.clock)
+    self.folder.checkpoints.wait()
+    self.folder.write(self.record | {'status': 'trunk' if self.run.branch_steps else 'finished', 'results': results})
+    return results
+
+  def _results(self, train_state: TrainState) -> dict[str, Any]:
     """Scores `test`, once, with the final parameters, or with the best ones where patience was asked for.
 
     A trunk is not scored: its branches are.
@@ -165,15 +205,6 @@ class _Loop:
       return compiled
     taught = run.teacher.arrays(run.mesh)
     return lambda train_state, batch: compiled(train_state, batch, taught)
-
-  def _waited_for(self, batches: Iterator[dict]) -> Iterator[dict]:
-    """The batches; the time that they are waited for is measured."""
-    while True:
-      with self.clock.measure('data'):
-        batch = next(batches, None)
-      if batch is None:
-        return
-      yield batch
 
   def _stop_if_told(self) -> None:
     if self.stop.stop_requested():

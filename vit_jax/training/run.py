@@ -138,11 +138,12 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   return Run(config, data, model, mesh, steps, params, params_non_embedding, forward, train, teacher, start)
 
 
-def prepare_trunk(config: RunConfig, branch_steps: Sequence[int]) -> Run:
+def prepare_trunk(config: RunConfig, branch_steps: Sequence[int],
+                  open_data: Callable[[Any], Any] = pipeline.open_data) -> Run:
   """The trunk of a run, up to the last of `branch_steps`; see `prepare`."""
   if not branch_steps or min(branch_steps) < 1:
     raise UserError(f'--branch_steps={",".join(map(str, branch_steps))}: steps from 1 on are needed')
-  run = prepare(branch.trunk_config(pretrained_lib.resolve(config), max(branch_steps)))
+  run = prepare(branch.trunk_config(pretrained_lib.resolve(config), max(branch_steps)), open_data)
   return dataclasses.replace(run, branch_steps=tuple(sorted(set(branch_steps))))
 
 

@@ -1,5 +1,6 @@
 """The state of a run on the devices, and the plain tree of it that goes to disk."""
 
+import functools
 import itertools
 import math
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from jax.tree_util import DictKey
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import optimizer, parametrisation, partial
-from vit_jax.training.config import RunConfig
+from vit_jax.training.config import RunConfig, program
 from vit_jax.training.optimizer import OptimizerConfig
 
 METRICS = ('loss', 'correct', 'weight', 'grad_norm', 'steps')
@@ -107,11 +108,15 @@ def size(model: PureModel, config: RunConfig, mesh: Mesh) -> int:
 
 def create(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:
   """The initial state, made where it belongs: no device ever holds all of a split parameter."""
+  return _creation(model, program(config), mesh)(hparams(config.optimizer, config.seed))
+
+
+@functools.lru_cache(maxsize=1)  # runs that are trained together share it
+def _creation(model, config, mesh):
   places, values = placed(model, shapes(model, config), mesh), hparams(config.optimizer, config.seed)
   # On a CPU most of the time would go into code that is fast, and runs once.
   options = {'xla_backend_optimization_level': 0} if mesh.devices.flat[0].platform == 'cpu' else None
-  made = jax.jit(lambda h: init(model, config, h), out_shardings=places).lower(values).compile(options)
-  return made(values)
+  return jax.jit(lambda h: init(model, config, h), out_shardings=places).lower(values).compile(options)
 
 
 def to_plain(state: TrainState) -> dict:
