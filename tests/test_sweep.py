@@ -82,6 +82,19 @@ def test_ctrl_c_leaves_the_run_resumable_and_no_process(tmp_path):
   assert folders.standing(run).status == 'stopped' and 'the same command goes on' in (run / 'log.txt').read_text()
 
 
+def test_small_runs_of_one_program_are_trained_together(tmp_path):
+  """What diverges is left behind by the others, and tried and reported alone."""
+  rates = "axis('optimizer.learning_rate', 0.01, 0.003, 1e38)"
+  done = run('sweep', *_flags(tmp_path, rates, '--jobs=1'))
+  assert done.returncode == 1 and '2 of 3 runs finished' in done.stdout, done.stdout + done.stderr
+  assert done.stdout.count('started ') == 4 and '3 of them are trained together' in done.stdout, done.stdout
+  assert 'failed    learning_rate1e38' in done.stdout and 'the loss is nan at step 2;' in done.stdout
+  for rate in (0.01, 0.003):
+    folder = _folder(tmp_path, f'learning_rate{rate}')
+    assert records.read_run(folder)['status'] == 'finished' and 'test accuracy' in (folder / 'log.txt').read_text()
+  assert (_folder(tmp_path, 'learning_rate1e38') / 'log.txt').read_text().count('left behind by the runs') == 1
+
+
 def test_a_dry_run_leaves_nothing_and_a_missing_sweep_is_named(tmp_path):
   done = run('sweep', *_flags(tmp_path, "axis('model.depth', 1, 2)", '--dry_run'))
   assert done.returncode == 0 and '2 to do' in done.stdout and not (tmp_path / 'runs').exists()

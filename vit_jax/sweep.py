@@ -56,7 +56,8 @@ def main() -> int:
   processes = _JOBS.value or jobs.default_processes(plan)
   seconds = jobs.seconds(everything, plan, workdir, processes)
   display.plan(plan, everything, seconds)
-  display.totals(plan, everything, left, jobs.makespan(left, seconds, processes), processes)
+  together = jobs.packed(jobs.by_priority(left, seconds), plan, processes)
+  display.totals(plan, together, jobs.makespan(left, seconds, processes), processes)
   if _DRY_RUN.value:
     return 0
   if '://' in workdir:
@@ -64,7 +65,6 @@ def main() -> int:
                     'folder')
   folders.write_plan(workdir, _name(), plan)
   _share_programs(workdir)
-  together = jobs.packed(jobs.by_priority(left, seconds), plan, processes)
   code = _run(together, processes, display) if left else 0
   _summary(plan, everything, workdir, display)
   return code

@@ -52,6 +52,38 @@ def test_the_same_from_jpeg_bytes_as_from_pixels(make):
     assert np.abs(from_bytes.astype(int) - from_pixels)[..., :2].mean() < 3
 
 
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('size, box', [((375, 500), (100, 20, 420, 330)), ((1500, 2000), (100, 90, 1700, 1400)),
+                                       ((64, 64), (10, 10, 40, 40)), ((375, 500), (0, 0, 500, 374.6))])
+def test_quick_decoding_shows_the_same(size, box, channels):
+  """Shrunk, shrunk while decoding, enlarged, and with a box that is rounded; of a grey picture too."""
+  for record in (jpeg(ramp(*size)), jpeg(ramp(*size)[..., 0])):
+    quick, exact = (decode(record, channels, box, (224, 200), 'bilinear').astype(int)
+                    for decode in (pictures.decode_quickly, pictures.decode))
+    assert quick.shape == (224, 200, channels)
+    smooth = np.abs(quick - exact)[..., :2]  # the third channel of a ramp jumps
+    assert np.median(smooth) <= 2 and smooth.mean() < 8
+
+
+def test_quick_decoding_leaves_what_it_cannot_do_to_exact_decoding():
+  pixels, box = ramp(60, 80), (4, 6, 54, 50)
+  odd = {'png': dict(format='png'), 'turned': dict(format='jpeg', exif=b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0'
+                                                   b'\x03\0\0\0\x01\0\x06\0\0\0\0\0\0')}
+  for name, options in odd.items():
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, **options)
+    assert pictures.size(file.getvalue()) == ((80, 60) if name == 'turned' else (60, 80))
+    np.testing.assert_array_equal(pictures.decode_quickly(file.getvalue(), 3, box, (24, 24)),
+                                  pictures.decode(file.getvalue(), 3, box, (24, 24)))
+  file = io.BytesIO()
+  Image.new('CMYK', (80, 60), (10, 200, 30, 4)).save(file, 'jpeg')
+  np.testing.assert_array_equal(pictures.decode_quickly(file.getvalue(), 3, box, (24, 24)),
+                                pictures.decode(file.getvalue(), 3, box, (24, 24)))
+  for damaged in (jpeg(pixels)[:-40], jpeg(pixels)[:300], b'\xff\xd8', b''):
+    with pytest.raises(pictures.BadPicture):
+      pictures.decode_quickly(damaged, 3, box, (24, 24))
+
+
 def test_jpegs_are_decoded_small_where_that_is_enough(monkeypatch):
   sizes = []
   real = pictures._in_mode

@@ -13,7 +13,7 @@ from rich.table import Table
 from vit_jax.cost.slices import Slice
 from vit_jax.launch.task import Task
 from vit_jax.sweeps import folders
-from vit_jax.sweeps.jobs import Job, log_path
+from vit_jax.sweeps.jobs import MOST_PACKED, Job, log_path
 from vit_jax.sweeps.plan import Plan, PlannedRun
 
 _PLAIN_WIDTH = 160  # of tables in a file
@@ -46,13 +46,16 @@ class Display:
     for line in plan.notes:
       self.note(f'note: {line}')
 
-  def totals(self, plan: Plan, jobs: Sequence[Job], left: Sequence[Job], makespan: float, processes: int) -> None:
-    """Below the plan: what all of it costs, what is left of it, and what sharing saves."""
+  def totals(self, plan: Plan, left: Sequence[Sequence[Job]], makespan: float, processes: int) -> None:
+    """Below the plan: what all of it costs, what is left of it (the jobs of each process), and what sharing saves."""
+    together, left = sum(len(jobs) for jobs in left if len(jobs) > 1), [job for jobs in left for job in jobs]
     self.note(f'\n{len(plan.runs)} runs, {plan.flops_alone:.2e} FLOPs{saving(plan)}')
     runs = [job for job in left if not job.saves]
     if left:
       self.note(f'{len(runs)} to do: {sum(job.flops for job in left):.2e} FLOPs, about {duration(makespan)} with '
                 f'{processes} process{"es" if processes > 1 else ""} (--jobs={processes})')
+      if together:
+        self.note(f'{together} of them are trained together, up to {MOST_PACKED} as one program')
     else:
       self.note('all of them are finished')
 

@@ -92,8 +92,9 @@ def _train_together(members):
         packed, told = train_step(packed, batches)
         step += 1
         for i, m in enumerate(members):
-          with _left_behind(m):
-            m.loop.heed(step, {name: _Element(value, i) for name, value in told.items()})
+          if m.failed is None:
+            with _left_behind(m):
+              m.loop.heed(step, {name: _Element(value, i) for name, value in told.items()})
         packed = _after(members, packed, step)
   for m in members:
     if m.failed is None:
