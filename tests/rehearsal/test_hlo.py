@@ -108,6 +108,40 @@ frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xl
 '''
 
 
+def test_loops_that_were_unrolled_count_up_by_more_than_one():
+  two = LOOP.replace('tuple(%i, %reduced)', 'tuple(%j, %reduced)').replace('constant(12)', 'constant(23)').replace(
+      '  ROOT %next', '  %two = s32[] constant(2)\n  %j = s32[]{:T(128)} add(%i, %two)\n  ROOT %next')
+  assert two.count('%j') == 2
+  assert collectives.summary(hlo.parse(two)) == collectives.summary(hlo.parse(LOOP))  # 0, 2, .. 22: 12 times
+
+
+def test_stages_of_one_collective_count_once_though_one_lies_in_a_loop():
+  stage = """%STAGE (x: f32[8,128]) -> f32[32,128] {
+  %x = f32[8,128] parameter(0)
+  ROOT %part = f32[32,128] all-gather(%x), channel_id=7, replica_groups={{0,1,2,3}}, dimensions={0}
+}
+
+"""
+  staged = 'HloModule jit_step, num_partitions=4\n\n' + ''.join(stage.replace('STAGE', name) for name in 'abc') + """
+%body (p: f32[8,128]) -> f32[8,128] {
+  %p = f32[8,128] parameter(0)
+  ROOT %middle = f32[8,128] fusion(%p), kind=kCustom, calls=%b
+}
+
+%condition (p: f32[8,128]) -> pred[] {
+  ROOT %p = f32[8,128] parameter(0)
+}
+
+ENTRY %main (x: f32[8,128]) -> f32[8,128] {
+  %x = f32[8,128] parameter(0)
+  %start = f32[8,128] fusion(%x), kind=kCustom, calls=%a
+  %loop = f32[8,128] while(%start), condition=%condition, body=%body, {"known_trip_count":{"n":"9"}}
+  ROOT %done = f32[8,128] fusion(%loop), kind=kCustom, calls=%c
+}
+"""
+  assert collectives.summary(hlo.parse(staged)) == {'all-gather': {'count': 1, 'bytes': 3 * 8 * 128 * 4}}
+
+
 def test_a_fused_all_reduce_of_which_a_part_is_kept_is_a_reduce_scatter():
   fused = '''HloModule jit_step, num_partitions=4
 

@@ -98,12 +98,14 @@ class Dense(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., *in_shape] -> [..., *out_shape] in `dtype`."""
-    kernel, inputs = mesh_lib.gathered(self.kernel[...].astype(self.dtype), self.axes), len(self.in_shape)
+    kernel, inputs = self.kernel[...].astype(self.dtype), len(self.in_shape)
     in_shape, out_shape = kernel.shape[:inputs], kernel.shape[inputs:]  # in a `shard_map` block, those of a part
     fan_in = math.prod(in_shape)
+    # Flat before it is gathered: a TPU fills a last axis of 64 up to 128, and would send that too.
+    kernel = mesh_lib.gathered(kernel.reshape(fan_in, -1), (self.axes[0], self.axes[inputs]))
     batch = x.shape[:x.ndim - inputs]
     rows = (-1,) if mesh_lib.platform() == 'cpu' else batch
-    y = x.astype(self.dtype).reshape(*rows, fan_in) @ kernel.reshape(fan_in, -1)
+    y = x.astype(self.dtype).reshape(*rows, fan_in) @ kernel
     if self.bias is not None:
       y = y + blocks.once(self.bias[...], self.axes[0]).astype(self.dtype).reshape((1,) * len(rows) + (-1,))
     return y.reshape(*batch, *out_shape)

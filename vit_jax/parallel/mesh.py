@@ -178,7 +178,8 @@ def _gathered(x, logical):
 
 
 def _whole(x, logical):
-  return constrain(x, *(None if RULES.get(name) == 'fsdp' else name for name in logical))
+  # Or else the compiler undoes before the gather what made the array small to send.
+  return constrain(jax.lax.optimization_barrier(x), *(None if RULES.get(name) == 'fsdp' else name for name in logical))
 
 
 _gathered.defvjp(lambda x, logical: (_whole(x, logical), None),

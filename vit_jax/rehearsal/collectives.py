@@ -48,7 +48,7 @@ def find(module: Module) -> Iterator[Collective]:
   slice as one over the slice's devices, and its part between them as a send to the hosts, which join it with the other
   slices' through the data centre's network (MegaScale).
   """
-  staged = set()  # (computation, channel)
+  staged: dict[str, Collective] = {}  # by channel
   scattering = {id(body) for name, body in module.computations.items() if name.startswith('all-reduce-scatter')}
   for computation, instruction, times in module.executed():
     for where, one in [(computation, instruction), *module.fused(instruction)]:
@@ -59,12 +59,13 @@ def find(module: Module) -> Iterator[Collective]:
       kind = one.opcode.removesuffix('-start')
       if kind not in _SENT or len(group := _first_group(one.attributes, module.devices)) == 1:
         continue
+      found = Collective('reduce-scatter' if id(where) in scattering else kind, times, group, size)
       channel = re.search(r'channel_id=(\d+)', one.attributes)
-      if one is not instruction and channel:
-        if (id(computation), channel[1]) in staged:
-          continue
-        staged.add((id(computation), channel[1]))
-      yield Collective('reduce-scatter' if id(where) in scattering else kind, times, group, size)
+      if one is instruction or channel is None:
+        yield found
+      elif channel[1] not in staged or times < staged[channel[1]].times:  # a stage may lie in a loop of the others
+        staged[channel[1]] = found
+  yield from staged.values()
 
 
 def _between(send, times, size):

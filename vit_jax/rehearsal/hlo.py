@@ -101,7 +101,8 @@ class Module:
   def trip_count(self, computation: Computation, loop: Instruction) -> int:
     """How often a while loop's body runs.
 
-    From XLA's own note where there is one, else from the condition: a counter from 0, below a constant.
+    From XLA's own note where there is one, else from the condition: a counter from 0, below a constant. Loops that were
+    unrolled by XLA count up by more than one.
 
     Raises:
       ValueError: the condition is of another kind.
@@ -114,7 +115,19 @@ class Module:
     limits = [int(i.attributes) for i in operands if i.opcode == 'constant' and i.attributes.isdigit()]
     if len(limits) != 1:
       raise ValueError(f'the trip count of {loop.name} is not known: its condition is no comparison with a constant')
-    return limits[0]
+    counters = [re.search(r'index=(\d+)', i.attributes) for i in operands if i.opcode == 'get-tuple-element']
+    step = self._step(loop.called('body')[0], int(counters[0][1])) if counters else 1
+    return -(-limits[0] // step)
+
+  def _step(self, body: str, place: int) -> int:
+    """By how much a loop's body counts up what stands at a place of its tuple; 1 where that is not a plain addition."""
+    computation = self.computations[body]
+    root = next(instruction for instruction in computation.values() if instruction.root)
+    if root.opcode != 'tuple' or (counted := computation[root.operands[place]]).opcode != 'add':
+      return 1
+    added = [computation[name] for name in counted.operands]
+    steps = [int(i.attributes) for i in added if i.opcode == 'constant' and i.attributes.isdigit()]
+    return steps[0] if len(steps) == 1 else 1
 
 
 def parse(text: str) -> Module:

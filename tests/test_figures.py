@@ -1,0 +1,60 @@
+"""Figures of compiled programs, which do not vary from run to run: a change that makes one much worse is noticed."""
+
+import subprocess
+import sys
+
+import command_line
+import pytest
+
+from vit_jax import config as config_lib
+from vit_jax.cost import slices
+from vit_jax.rehearsal import compiler
+from vit_jax.rehearsal import job as job_lib
+from vit_jax.rehearsal import plan as plan_lib
+from vit_jax.rehearsal.job import Choice
+from vit_jax.training import config as run_config
+
+COUNT = """
+import jax, runpy, sys
+compiled = []
+def count(event, seconds, **_):
+  if event == '/jax/core/compile/backend_compile_duration':
+    compiled.append(seconds)
+jax.monitoring.register_event_duration_secs_listener(count)
+sys.argv = ['vit_jax.main', *sys.argv[1:]]
+try:
+  runpy.run_module('vit_jax.main', run_name='__main__', alter_sys=True)
+except SystemExit as end:
+  assert end.code == 0, end.code
+print('compiled', len(compiled))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compiler.missing() is not None, reason=str(compiler.missing()))
+def test_vit_b16_fully_sharded_on_16_chips():
+  """At batch 1024: memory, recomputation, and what is sent beside the least that such a program has to send.
+
+  Each chip gathers the weights twice, in bfloat16, and nothing else: no activations.
+  """
+  job = job_lib.open_job(run_config.cast(config_lib.load_recipe(str(command_line.ROOT / 'configs/vit_b16.py'))))
+  target, choice = slices.find('v5e-16'), Choice((1, 16, 1), 'dots', 1)
+  plan = plan_lib.compiled(job, target, choice, target.chip.hbm_bytes)
+  least = plan_lib.estimated(job, target, choice, target.chip.hbm_bytes)
+  told = plan.to_json()
+  assert told['peak_hbm_gb'] <= 2.9 and told['recomputed_share'] <= 0.10
+  assert told['flops_per_image'] == pytest.approx(3 * 2 * 17.47e9, rel=0.02)
+  assert plan.outcome.hbm_bytes <= 55e9
+  assert plan.outcome.sent_bytes['within'] <= 1.1 * least.work.within_bytes
+  weights = 2 * 2 * plan.params * 15 / 16
+  assert plan.outcome.collectives['all-gather']['bytes'] == pytest.approx(weights, rel=0.03)
+
+
+def test_a_run_compiles_each_program_once(tmp_path):
+  """The step, evaluation, initial state, and what is tiny; a dozen evaluations and saves add nothing."""
+  (tmp_path / 'tiny.py').write_text(command_line.recipe('c.train.steps = 24', 'c.evaluate.every = 2'))
+  environment = {name: value for name, value in command_line.ON_CPU.items() if name != 'JAX_COMPILATION_CACHE_DIR'}
+  done = subprocess.run([sys.executable, '-c', COUNT, f'--config={tmp_path}/tiny.py', f'--workdir={tmp_path}/run'],
+                        capture_output=True, text=True, cwd=command_line.ROOT, env=environment)
+  assert done.returncode == 0, done.stderr
+  assert 3 <= int(done.stdout.split()[-1]) <= 24
