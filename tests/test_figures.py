@@ -46,7 +46,7 @@ def test_vit_b16_fully_sharded_on_16_chips():
   assert told['flops_per_image'] == pytest.approx(3 * 2 * 17.47e9, rel=0.02)
   assert plan.outcome.hbm_bytes <= 55e9
   assert plan.outcome.sent_bytes['within'] <= 1.1 * least.work.within_bytes
-  weights = 2 * 2 * plan.params * 15 / 16
+  weights = 2 * 2 * told['params'] * 15 / 16
   assert plan.outcome.collectives['all-gather']['bytes'] == pytest.approx(weights, rel=0.03)
 
 
