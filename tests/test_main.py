@@ -223,6 +223,13 @@ def test_imagenet_recipe_runs_anywhere_on_fake_images(tmp_path):
   assert 'step 4/4' in done.stdout
 
 
+@pytest.mark.parametrize('program', ['main', 'sweep', 'law', 'plan', 'predict', 'convert', 'prune'])
+def test_every_program_helps(program):
+  for flag in ('--help', '-h'):
+    done = run(program, flag)
+    assert done.returncode == 0 and f'vit_jax.{program}' in done.stdout, done.stdout + done.stderr
+
+
 def test_help_needs_no_more_than_the_flags():
   start = time.perf_counter()
   done = run('main', '--help')

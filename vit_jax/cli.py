@@ -85,6 +85,10 @@ class Progress:
 
 
 def _parse(argv):
+  if {'--help', '-h'} & set(argv[1:]):  # absl would end with 1, as after an error
+    app.usage(shorthelp=True, writeto_stdout=True)
+    print('\nTry --helpfull to get a list of all flags.')
+    sys.exit(0)
   overrides = [a.lstrip('-')[len('config.'):] for a in argv if a.lstrip('-').startswith('config.')]
   recipes = [a.partition('=')[2] for a in argv if a.lstrip('-').startswith('config=')]
   if recipes:
