@@ -111,6 +111,13 @@ def test_one_that_diverges_is_left_behind(tiny_config, tmp_path):
   _same(records.read_rows(members[0].workdir / records.METRICS), _alone(tiny_config, tmp_path / 'alone', **HPARAMS[0]))
 
 
+def test_where_all_diverge_none_goes_on(tiny_config, tmp_path):
+  members = _members(tiny_config, tmp_path, [dict(seed=seed, rate=1e38, decay=0.0) for seed in range(2)])
+  packed.train(members, goodput.Clock())
+  assert all('is nan' in m.failed for m in members)
+  assert max(row['step'] for row in records.read_rows(members[0].workdir / records.METRICS)) < 10
+
+
 def test_what_is_another_program_is_refused(tiny_config, tmp_path):
   members = _members(tiny_config, tmp_path)
   members[1].run = _run(tiny_config, steps=21)

@@ -96,6 +96,8 @@ def _train_together(members):
             with _left_behind(m):
               m.loop.heed(step, {name: _Element(value, i) for name, value in told.items()})
         packed = _after(members, packed, step)
+        if all(m.failed for m in members):
+          return
   for m in members:
     if m.failed is None:
       m.loop.save_last(m.state, step)
