@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vit_jax.parallel import mesh
+
 _GOLDEN = 0x9E3779B1  # 2^32 / golden ratio, prime: spreads positions over the 32 bits (Knuth, vol. 3, sec. 6.4)
 
 
@@ -25,7 +27,8 @@ def digests(tree: Any) -> dict[str, int]:
   """
   leaves = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf
             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-  sums = jax.device_get({path: (_sum_on_host if _is_here(leaf) else _sum)(leaf) for path, leaf in leaves.items()})
+  summed = lambda leaf: _sum_on_host(leaf) if _is_here(leaf) else mesh.in_turn(_sum(leaf))
+  sums = jax.device_get({path: summed(leaf) for path, leaf in leaves.items()})
   names = {path: zlib.crc32(f'{path} {leaf.shape} {leaf.dtype}'.encode()) for path, leaf in leaves.items()}
   return {path: (int(sums[path]) + names[path]) % 2**32 for path in leaves}
 
