@@ -11,7 +11,7 @@ import pytest
 from vit_jax import host
 from vit_jax.cost import slices
 from vit_jax.errors import UserError
-from vit_jax.rehearsal import compiler
+from vit_jax.rehearsal import compiler, estimate
 from vit_jax.rehearsal import job as job_lib
 from vit_jax.rehearsal import plan as plan_lib
 from vit_jax.rehearsal.compiler import Compiled
@@ -56,6 +56,15 @@ def test_a_plan_from_the_compiler(job):
   assert set(plan.to_json()) == {
       'fits', 'chips', 'peak_hbm_gb', 'params', 'flops_per_image', 'recomputed_share', 'mesh', 'remat', 'microbatch',
       'floor_s', 'limit', 'collectives', 'compile_s'}
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_teacher_is_among_the_arguments(taught):
+  job, choice = job_lib.open_job(run_config.cast(taught)), Choice((2, 4, 1), 'none', 1)
+  plan = _compile(job, choice)
+  batch = plan.outcome.argument_bytes - plan.outcome.state_bytes - estimate.teacher_bytes(job, choice.sizes)
+  assert 0 <= batch < 1e5 < estimate.teacher_bytes(job, choice.sizes)
 
 
 @needs_compiler

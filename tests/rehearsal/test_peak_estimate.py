@@ -12,7 +12,7 @@ from vit_jax.cost.hardware import Chip
 from vit_jax.data import device
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.rehearsal import estimate, roofline
+from vit_jax.rehearsal import estimate, report, roofline
 from vit_jax.rehearsal import job as job_lib
 from vit_jax.rehearsal import plan as plan_lib
 from vit_jax.rehearsal.job import Choice
@@ -97,7 +97,8 @@ def test_tiles_are_laid_where_they_waste_least():
 def _executed(config, remat, microbatches):
   config.system.execution.remat, config.system.microbatches = remat, microbatches
   job = _job(config)
-  traced = trace(job._model(remat), job.config, job.schedule_steps, mesh_lib.make_mesh(job.config.system.mesh))
+  mesh = mesh_lib.make_mesh(job.config.system.mesh)
+  traced = trace(job._model(remat), job.config, job.schedule_steps, mesh, job.teacher)
   from vit_jax.cost import flops
   return job, flops._walk(traced.jaxpr.jaxpr)
 
@@ -108,6 +109,20 @@ def test_executed_flops_are_those_of_the_whole_step(tiny_config, remat):
   assert counted == job.executed_flops(remat) * job.config.data.batch_size
   share = job.recomputed_share(remat)
   assert share == 0 if remat == 'none' else 0 < share < 1 / 3
+
+
+def test_a_teacher_is_counted(taught):
+  job, counted = _executed(taught, 'dots', 2)
+  assert counted == job.executed_flops('dots') * job.config.data.batch_size
+  taught.distill.teacher = None
+  alone = _job(taught)
+  assert job.flops_per_image == alone.flops_per_image and job.spent_per_image > 10 * alone.spent_per_image
+  plans = [plan_lib.estimated(of, SLICE, Choice((2, 4, 1), 'none', 1), 16e9) for of in (job, alone)]
+  arrays = jax.tree.leaves(job.teacher.shapes(mesh_lib.make_mesh(mesh_lib.MeshConfig(2, 4, 1))))
+  least = sum(math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize for a in arrays)
+  assert least <= plans[0].memory.parameters - plans[1].memory.parameters < 1.1 * least
+  assert plans[0].chip_hours(0.4) > 10 * plans[1].chip_hours(0.4)
+  assert any(line.startswith('teacher ') for line in report.lines(plans[0], 'a run', 0.4, None))
 
 
 def test_less_recomputed_is_more_kept(tiny_config):

@@ -26,7 +26,7 @@ _LANES, _SUBLANES = 128, 8  # sides of the tiles that a TPU keeps float32 arrays
 @dataclasses.dataclass(frozen=True)
 class Memory:
   """Bytes on one chip, at the moment when most is needed."""
-  parameters: float  # with their moving average
+  parameters: float  # with their moving average, and a teacher's
   optimizer: float
   activations: float  # kept by the forward pass for the backward pass
   temporaries: float  # gradients, the batch, work space, copies
@@ -55,6 +55,12 @@ def state_bytes(job: Job, sizes: tuple[int, ...]) -> tuple[int, int]:
   return size('params', 'ema'), size('optimizer')
 
 
+def teacher_bytes(job: Job, sizes: tuple[int, ...]) -> int:
+  """A teacher's arrays on one device, likewise; 0 without one."""
+  shapes = job.teacher.shapes(mesh_lib.abstract_mesh(sizes)) if job.teacher else {}
+  return sum(tiled_bytes(s.sharding.shard_shape(s.shape), s.dtype.itemsize) for s in jax.tree.leaves(shapes))
+
+
 def tiled_bytes(shape: tuple[int, ...], itemsize: int = 4) -> int:
   """Bytes of an array as a TPU keeps it: two dimensions in tiles of 8 x 128 words, those that waste least."""
   if len(shape) < 2:
@@ -70,12 +76,13 @@ def memory(job: Job, target: Slice, choice: Choice) -> Memory:
   """An estimate for one chip."""
   images, depth = _images(job, choice), getattr(job.config.model, 'depth', 1)
   parameters, optimizer = state_bytes(job, choice.sizes)
+  taught = teacher_bytes(job, choice.sizes)
   layer = job.kept_per_image('none') * images / depth / choice.sizes[2]
   gradients = parameters / (2 if job.config.optimizer.ema_decay else 1) * (2 if choice.microbatches > 1 else 1)
   batch = math.prod(job.image_shape) * images * choice.microbatches
   kept = job.kept_per_image(choice.remat) * images / choice.sizes[2]
-  per_device = (parameters, optimizer, kept, _WORK_SPACE * layer + gradients + batch + 2 * job.params / choice.sizes[2])
-  return Memory(*(target.chip.devices * bytes for bytes in per_device))
+  temporaries = _WORK_SPACE * layer + gradients + batch + 2 * job.params / choice.sizes[2]
+  return Memory(*(target.chip.devices * size for size in (parameters + taught, optimizer, kept, temporaries)))
 
 
 def work(job: Job, target: Slice, choice: Choice) -> Work:
@@ -86,7 +93,7 @@ def work(job: Job, target: Slice, choice: Choice) -> Work:
   images = _images(job, choice) * micro
   executed = job.executed_flops(choice.remat)
   weights = job.params / tensor * itemsize  # of all layers, as they are used
-  moved = _TRAFFIC * job.kept_per_image('none') * images / tensor * executed / job.flops_per_image[1]
+  moved = _TRAFFIC * job.kept_per_image('none') * images / tensor * executed / job.spent_per_image
   moved += 3 * weights * micro + 28 * job.params / (fsdp * tensor)  # Adam reads 4 and writes 3 float32 a parameter
   # fsdp gathers the weights for both passes and scatters the gradients, of each micro-batch; tensor gathers and
   # scatters the residual stream around both sub-blocks; data sums the gradients.

@@ -18,6 +18,7 @@ from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import AXES, MeshConfig
 from vit_jax.training import losses, optimizer, parametrisation, pretrained, schedule, state
 from vit_jax.training import run as run_lib
+from vit_jax.training import teacher as teacher_lib
 from vit_jax.training.config import RunConfig
 
 # Training examples of data sets that are too large to lie on a laptop, as published.
@@ -75,15 +76,29 @@ class Job:
     """(forward, training), nothing recomputed."""
     return flops.per_example(self.model)
 
+  @functools.cached_property
+  def teacher(self) -> teacher_lib.Teacher | None:
+    """Whom the model learns from."""
+    workdir = self.config.distill.teacher
+    return None if workdir is None else teacher_lib.of_any_classes(workdir, self.num_classes)
+
+  @functools.cached_property
+  def spent_per_image(self) -> int:
+    """FLOPs of training with the teacher's forward pass, nothing recomputed."""
+    if not self.teacher:
+      return self.flops_per_image[1]
+    arrays = {'params': self.teacher.model.param_shapes(), 'stats': self.teacher.model.stats_shapes()}
+    image = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
+    return self.flops_per_image[1] + flops.count(self.teacher.logits, arrays, image)
+
   @functools.cache  # noqa: B019 (there are few jobs, and they last as long as the program)
   def executed_flops(self, remat: str) -> int:
-    """Training FLOPs of one image with what is computed a second time."""
-    model = self._model(remat)
-    return flops.per_example(model)[1]
+    """`spent_per_image` with what is computed a second time."""
+    return flops.per_example(self._model(remat))[1] + self.spent_per_image - self.flops_per_image[1]
 
   def recomputed_share(self, remat: str) -> float:
     """(executed - without remat) / without remat, in matmul FLOPs."""
-    return self.executed_flops(remat) / self.flops_per_image[1] - 1
+    return self.executed_flops(remat) / self.spent_per_image - 1
 
   @functools.cached_property
   def steps(self) -> int | None:
@@ -97,8 +112,8 @@ class Job:
 
   @property
   def size(self) -> tuple[int, int | None, int]:
-    """(parameters, steps, training FLOPs an image)."""
-    return self.params, self.steps, self.flops_per_image[1]
+    """(parameters, steps, FLOPs an image, a teacher's too)."""
+    return self.params, self.steps, self.spent_per_image
 
   @property
   def schedule_steps(self) -> int:
@@ -142,7 +157,7 @@ def open_job(config: RunConfig) -> Job:
   data_config.check(config.data)
   optimizer.check(config.optimizer)
   job = Job(config, *_data_shape(dataclasses.replace(config.data, batch_size=1)))
-  job.model, job.steps  # noqa: B018 (both are checked as they are made)
+  job.model, job.steps, job.teacher  # noqa: B018 (they are checked as they are made)
   parametrisation.factors(config.parametrisation, config.optimizer.name, job.model)  # refuses what it has no rule for
   return job
 

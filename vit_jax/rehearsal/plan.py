@@ -46,7 +46,7 @@ class Plan:
     """Of the whole run at a model FLOPs utilisation; recomputation counts as no use. None: the length is not known."""
     if self.job.steps is None:
       return None
-    flops = self.job.steps * self.job.config.data.batch_size * self.job.flops_per_image[1]
+    flops = self.job.steps * self.job.config.data.batch_size * self.job.spent_per_image
     return flops / (mfu * self.target.chip.peak_flops) / 3600
 
   def to_json(self) -> dict:

@@ -27,6 +27,9 @@ def lines(plan: Plan, name: str, mfu: float, price: float | None) -> list[str]:
       ('recomputed', f'{plan.recomputed_share:.1%} of the matmul FLOPs'),
       ('floor', _floor(plan)),
   ]
+  if job.teacher:
+    asked = (job.spent_per_image - train) / 1e9
+    rows.insert(1, ('teacher', f'{job.teacher.workdir}: {asked:.4g} GFLOPs an image forward'))
   if isinstance(plan.outcome, Compiled):
     rows.append(('collectives', _collectives(plan.outcome.collectives)))
   rows.append(('cost', _cost(plan, mfu, price)))

@@ -27,14 +27,17 @@ def answer(request: dict) -> dict:
   from vit_jax.parallel import mesh as mesh_lib
   from vit_jax.rehearsal import collectives, hlo, traffic
   from vit_jax.training import step
+  from vit_jax.training import teacher as teacher_lib
   from vit_jax.training.config import run_config_class
 
   config = config_lib.cast(run_config_class(request['config']['family']), request['config'])
   mesh = mesh_lib.make_mesh(config.system.mesh, _devices(**request['target']))
   model = PureModel(config.family, config.model, tuple(request['image_shape']), request['num_classes'],
                     config.system.execution)
+  taught = config.distill.teacher
+  teacher = taught and teacher_lib.of_any_classes(taught, request['num_classes'])
   start = time.perf_counter()
-  lowered = step.trace(model, config, request['steps'], mesh).lower()
+  lowered = step.trace(model, config, request['steps'], mesh, teacher).lower()
   traced = time.perf_counter()
   try:
     compiled = lowered.compile()

@@ -63,9 +63,7 @@ def find(workdir: str, class_names: tuple[str, ...], image_shape: tuple[int, int
   Raises:
     UserError: no finished run there, a class that the teacher does not know, other colours or another scale of them.
   """
-  record = records.read_run(workdir)
-  if record is None or not record.get('results'):
-    raise UserError(f'distill.teacher={workdir}: no finished run there; train the teacher first')
+  record = _finished(workdir)
   model = run_folder.model_of(record)
   classes = class_indices(record['data']['classes'], class_names, f'distill.teacher={workdir}: it')
   if model.image_shape[2] != image_shape[2]:
@@ -76,3 +74,17 @@ def find(workdir: str, class_names: tuple[str, ...], image_shape: tuple[int, int
     raise UserError(f'distill.teacher={workdir}: its pictures are scaled by mean and deviation {scales[0]}, these by '
                     f'{scales[1]}; set data.mean and data.std alike')
   return Teacher(workdir, record['config_hash'], model, classes)
+
+
+def of_any_classes(workdir: str, num_classes: int) -> Teacher:
+  """The teacher of a run that is only planned: its first classes stand for the student's, which are not known."""
+  record = _finished(workdir)
+  model = run_folder.model_of(record)
+  return Teacher(workdir, record['config_hash'], model, tuple(i % model.num_classes for i in range(num_classes)))
+
+
+def _finished(workdir):
+  record = records.read_run(workdir)
+  if record is None or not record.get('results'):
+    raise UserError(f'distill.teacher={workdir}: no finished run there; train the teacher first')
+  return record
