@@ -2,9 +2,11 @@
 
   python -m vit_jax.sweep --sweep=experiments/cnn_vs_vit/sweep.py:KIND-rates --workdir=runs/cnn_vs_vit/KIND-rates
   python -m vit_jax.sweep --sweep=experiments/cnn_vs_vit/sweep.py:KIND --workdir=runs/cnn_vs_vit/KIND
+  python -m vit_jax.sweep --sweep=experiments/cnn_vs_vit/sweep.py:KIND-lengths --workdir=runs/cnn_vs_vit/KIND-lengths
 
 KIND is cnn, vit, deit, hybrid or swin; deit learns from the runs of cnn, which go first. `rates`: learning rates on two
-of the subsets, with a seed of their own; `table.py rates` says which is best on validation.
+of the subsets, with a seed of their own (`rates.py` says which is best). `lengths`: the largest subset for fewer and
+for more steps, as branches of one trunk a seed.
 """
 
 import pathlib
@@ -14,27 +16,31 @@ from vit_jax.errors import UserError
 
 RUNS = pathlib.Path('runs/cnn_vs_vit')
 SUBSETS, SEEDS = (500, 2_000, 8_000, 32_000), 3  # of 54,000; nested, and classes are as frequent in each
-RATES, TUNED_ON, TUNING_SEED = (1e-3, 3e-3, 1e-2), (2_000, 32_000), 100
-BEST = {}
+LENGTHS, LENGTHS_SEEDS = (500, 1_000, 2_000, 4_000), 2
+RATES, TUNED_ON, TUNING_SEED = (1e-3, 3e-3, 1e-2, 3e-2), (2_000, 32_000), 100
+BEST = {'cnn': 1e-2, 'vit': 3e-3, 'deit': 3e-3, 'hybrid': 1e-2, 'swin': 1e-2}
 
 
 def taught_by(runs):
-  """The same runs, each with the CNN of the same subset as its teacher: that of its seed, or else of seed 0."""
+  """The same runs, each with the CNN of the same subset and seed as its teacher."""
   def teacher(run):
-    seed = run['seed'] % TUNING_SEED
-    found = sorted((RUNS / 'cnn').glob(f'unique_examples{run["data.unique_examples"]}_seed{seed}-*'))
+    name = f'unique_examples{run["data.unique_examples"]}_seed{run["seed"]}'
+    found = sorted((RUNS / 'cnn').glob(f'{name}-*'))
     if len(found) != 1:
-      raise UserError(f'{len(found)} runs of the CNN with {run["data.unique_examples"]:,} images and seed {seed} in '
-                      f'{RUNS}/cnn: its sweep goes first')
+      raise UserError(f'{len(found)} runs {name} in {RUNS}/cnn: the sweep of the CNN goes first')
     return {'distill.teacher': str(found[0])}
   return [run | teacher(run) for run in runs]
 
 
 def get_sweep(part):
-  kind, _, tuning = part.partition('-')
-  if tuning:
+  kind, _, what = part.partition('-')
+  if what == 'rates':
     runs = sweeps.product(sweeps.axis('data.unique_examples', *TUNED_ON),
                           sweeps.axis('optimizer.learning_rate', *RATES), sweeps.seeds(1, TUNING_SEED))
+  elif what == 'lengths':
+    runs = sweeps.product(sweeps.axis('optimizer.learning_rate', BEST[kind]),
+                          sweeps.axis('data.unique_examples', SUBSETS[-1]), sweeps.seeds(LENGTHS_SEEDS),
+                          sweeps.branches(LENGTHS))
   else:
     runs = sweeps.product(sweeps.axis('optimizer.learning_rate', BEST[kind]),
                           sweeps.axis('data.unique_examples', *SUBSETS), sweeps.seeds(SEEDS))
