@@ -26,6 +26,8 @@ _HOLDOUT = flags.DEFINE_string('holdout', None, "largest:K, comparisons such as 
                                'column:NAME (rows where it is 0 or "test").')
 _GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column apart, and say how much more one needs than '
                              'another; `folder`, in which a run lies, tells sweeps apart.')
+_BEST_OF = flags.DEFINE_list('best_of', [], 'Columns that were tuned, such as learning_rate: of runs that differ in '
+                             'these and the seed alone, those with the best values on val are kept.')
 _COLUMNS = flags.DEFINE_list('columns', [], 'OURS=THEIRS,...: foreign names, as params=N,loss=val/loss.')
 _SIGMA = flags.DEFINE_string('sigma', None, 'A column with the standard deviation of (the log of) each value: points '
                              'are weighted by 1/sigma^2.')
@@ -41,7 +43,7 @@ def main(paths: list[str]) -> int:
   from rich.console import Console
 
   from vit_jax import goodput
-  from vit_jax.scaling import analysis, estimate, points, report, terminal
+  from vit_jax.scaling import analysis, estimate, points, report, terminal, tuned
   from vit_jax.scaling.minimize import Objective
 
   if _WRITE_CONFIG.value and (len(_BUDGET.value) != 1 or _GROUP.value):
@@ -52,6 +54,10 @@ def main(paths: list[str]) -> int:
   loaded = points.load(paths, _METRIC.value, x, columns, _GROUP.value, [name for name in inputs if name != 'x'])
   settings = analysis.Settings(_FORM.value, Objective(_OBJECTIVE.value, _DELTA.value), _BOOTSTRAP.value, _SEED.value,
                                _HOLDOUT.value, _SIGMA.value, budgets)
+  if _BEST_OF.value:
+    loaded = tuned.best_of(loaded, _BEST_OF.value, _GROUP.value)
+  else:
+    loaded = tuned.warned(loaded, _GROUP.value)
   split = analysis.split_groups(loaded, _GROUP.value)
   groups = {name: _analyse(name, group, settings) for name, group in split.items()}
   if budgets and not any(group.law['compute_optimal'] for group in groups.values()):
@@ -125,7 +131,8 @@ def _positive(flag, text):
 
 def _command(paths):
   """The command that makes this law again."""
-  given = [_FORM, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _HOLDOUT, _GROUP, _COLUMNS, _SIGMA, _BUDGET]
+  given = [_FORM, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _HOLDOUT, _GROUP, _BEST_OF, _COLUMNS, _SIGMA,
+           _BUDGET]
   texts = [(flag.name, ','.join(flag.value) if isinstance(flag.value, list) else flag.value) for flag in given]
   words = [*paths, *(f'--{name}={text}' for name, text in texts if text not in (None, ''))]
   return shlex.join(['python', '-m', 'vit_jax.law', *words])

@@ -168,18 +168,19 @@ def _add_run(folder, run, lines, half_line, metric, rows, dropped, curves):
       'learning_rate': optimizer.get('learning_rate') if isinstance(optimizer, dict) else None,
       'seed': config.get('seed'),
       'config_hash': run.get('config_hash'), '_config': config, '_metric': metric,
+      '_val': next((number(line[short]) for line in lines[::-1] if line.get('split') == 'val' and short in line), None),
       **{k: last.get(k) for k in ('examples', 'unique_examples', 'flops', 'step', 'epochs')},
-      **{key: value for key, value in _flat(config).items() if '.' in key}})
-  curve = [(_number(line.get('examples')), _number(line[short])) for line in scored]
+      **{key: value for key, value in flat(config).items() if '.' in key}})
+  curve = [(number(line.get('examples')), number(line[short])) for line in scored]
   curves[name] = tuple(np.array([pair for pair in curve if None not in pair], float).reshape(-1, 2).T)
 
 
-def _flat(tree, path=''):
+def flat(tree: Mapping[str, Any], path: str = '') -> dict[str, Any]:
   """{'model.width': 64, ...} of a nested config, so that any field of it can be a group or a hold-out."""
   out = {}
   for key, value in tree.items():
     if isinstance(value, dict):
-      out |= _flat(value, f'{path}{key}.')
+      out |= flat(value, f'{path}{key}.')
     elif isinstance(value, (str, int, float, bool)):
       out[f'{path}{key}'] = value
   return out
@@ -219,22 +220,22 @@ def _clean(rows, names, needed, dropped):
   if not kept:
     raise UserError(f'no points left: {"; ".join(f"{what}: {why}" for what, why in dropped[:5]) or "nothing was read"}')
   whole = [name for name in names if not any(_fault(theirs := names[name], row.get(theirs)) for row in kept)]
-  return kept, {name: np.array([_number(row[names[name]]) for row in kept]) for name in whole}
+  return kept, {name: np.array([number(row[names[name]]) for row in kept]) for name in whole}
 
 
 def _fault(name, value):
   """What is wrong with a value, None where it is a number above 0."""
   if value in (None, ''):
     return f'no {name}'
-  number = _number(value)
-  if number is None:
+  found = number(value)
+  if found is None:
     return f'{name} is not a number'
-  if not math.isfinite(number):
-    return f'{name} is {number}'
-  return None if number > 0 else f'{name} is not above 0'
+  if not math.isfinite(found):
+    return f'{name} is {found}'
+  return None if found > 0 else f'{name} is not above 0'
 
 
-def _number(value):
+def number(value: Any) -> float | None:
   """A value of a table as a float; None for what people would not read as that number: true, 1_000, and lists."""
   if isinstance(value, bool) or not isinstance(value, (int, float, str)):
     return None
@@ -271,10 +272,10 @@ def differences(points: Points, limit: int = 6) -> list[list[str]]:
   out: list[list[str]] = [[] for _ in configs]
   if len(index) < 2:
     return out
-  flat = [_flat(configs[i]) for i in index]
+  fields = [flat(configs[i]) for i in index]
   apart = np.zeros((len(index), len(index)), int)  # in how many fields two runs differ
-  for key in sorted(set().union(*flat)):
-    codes = np.unique([repr(f.get(key)) for f in flat], return_inverse=True)[1]
+  for key in sorted(set().union(*fields)):
+    codes = np.unique([repr(f.get(key)) for f in fields], return_inverse=True)[1]
     if codes.any():
       apart += codes[:, None] != codes
   np.fill_diagonal(apart, np.iinfo(int).max)
