@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.parallel import mesh
+from vit_jax import host
 
 _GOLDEN = 0x9E3779B1  # 2^32 / golden ratio, prime: spreads positions over the 32 bits (Knuth, vol. 3, sec. 6.4)
 
@@ -27,7 +27,7 @@ def digests(tree: Any) -> dict[str, int]:
   """
   leaves = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf
             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-  summed = lambda leaf: _sum_on_host(leaf) if _is_here(leaf) else mesh.in_turn(_sum(leaf))
+  summed = lambda leaf: _sum_on_host(leaf) if _is_here(leaf) else host.in_turn(_sum(leaf))
   sums = jax.device_get({path: summed(leaf) for path, leaf in leaves.items()})
   names = {path: zlib.crc32(f'{path} {leaf.shape} {leaf.dtype}'.encode()) for path, leaf in leaves.items()}
   return {path: (int(sums[path]) + names[path]) % 2**32 for path in leaves}

@@ -1,4 +1,4 @@
-"""The machine that a process runs on: its memory allocator, its parent, and a TPU library without a TPU."""
+"""The machine that a process runs on: its allocator and threads, its parent, and a TPU library without a TPU."""
 
 import ctypes
 import ctypes.util
@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import sys
+from typing import Any
 
 # What libtpu otherwise asks the machine or its metadata server, answered for a machine without a TPU; no log files, no
 # lock against a second process. On a machine with a TPU these would switch off the detection of its cluster.
@@ -31,6 +32,16 @@ def keep_freed_memory() -> None:
     return
   for parameter, value in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 256 << 20)):
     mallopt(parameter, value)
+
+
+def in_turn(out: Any) -> Any:
+  """The results of a jitted function, waited for on several CPU devices: for calls that do not depend on each other.
+
+  XLA's CPU devices share one pool of threads. With many calls in flight, later ones can hold the threads for which an
+  all-reduce of the first is waiting; after 40 seconds XLA then ends the process.
+  """
+  import jax
+  return jax.block_until_ready(out) if jax.default_backend() == 'cpu' and jax.device_count() > 1 else out
 
 
 def die_with(parent: int) -> None:

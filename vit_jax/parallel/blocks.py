@@ -98,7 +98,7 @@ def all_but_gathered(primitive, *_, **__) -> bool:
   Otherwise the backward pass would find every layer's parameters and tokens whole on every device.
   """
   return primitive.name not in ('all_gather', 'sharding_constraint', 'convert_element_type', 'reshape', 'transpose',
-                                'slice', 'pvary')
+                                'slice', 'pvary', 'optimization_barrier')
 
 
 def scattered(primitive, *_, **__) -> bool:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 from jax.experimental import mesh_utils
@@ -145,15 +145,6 @@ def platform() -> str:
   """Of the devices that the function being traced will run on: 'cpu', 'gpu' or 'tpu'."""
   device = jax.sharding.get_abstract_mesh().abstract_device
   return device.platform if device else jax.default_backend()
-
-
-def in_turn(out: Any) -> Any:
-  """The results of a jitted function, waited for on CPU devices: for calls that do not depend on each other.
-
-  XLA's CPU devices share one pool of threads. With many calls in flight, later ones can hold the threads for which an
-  all-reduce of the first is waiting; after 40 seconds XLA then ends the process.
-  """
-  return jax.block_until_ready(out) if platform() == 'cpu' and jax.device_count() > 1 else out
 
 
 def gathered(x: jax.Array, logical: tuple[str | None, ...]) -> jax.Array:

@@ -7,8 +7,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from vit_jax import host
 from vit_jax.models import PureModel
-from vit_jax.parallel import mesh
 from vit_jax.training import losses
 
 
@@ -41,7 +41,7 @@ def make_eval_step(model: PureModel, normalize: Callable) -> Callable:
 
 def evaluate(eval_step: Callable, params: dict, stats: dict, batches: Iterable[dict]) -> dict[str, float]:
   """{'loss', 'accuracy', 'error'} over all batches; `eval_step` as jitted, batches as placed on the devices."""
-  sums = jax.device_get([mesh.in_turn(eval_step(params, stats, batch)) for batch in batches])  # fetched once
+  sums = jax.device_get([host.in_turn(eval_step(params, stats, batch)) for batch in batches])  # fetched once
   total = {name: sum(float(s[name]) for s in sums) for name in ('loss', 'correct', 'weight')}
   accuracy = total['correct'] / total['weight']
   return {'loss': total['loss'] / total['weight'], 'accuracy': accuracy, 'error': 1 - accuracy}
