@@ -17,6 +17,12 @@ jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
+# Tiny programs are compiled a thousand times: without LLVM's optimisations in half of the time. Those that tests start
+# are compiled as users' are.
+with pytest.MonkeyPatch.context() as patch:
+  patch.setenv('XLA_FLAGS', f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0')
+  jax.numpy.zeros(1).block_until_ready()  # XLA reads its flags once
+
 
 def pytest_configure(config):
   """What one test, or a program that it starts, has compiled, the next need not compile again."""
