@@ -27,8 +27,8 @@ def get_config(arg='vit'):
   c.data.augment.crop, c.data.augment.crop_padding = 'pad', 2
   c.loss.label_smoothing = 0.1
   c.optimizer.weight_decay = 0.1
-  c.schedule.warmup_steps = 150
-  c.train.steps = 1_500
-  c.evaluate.every, c.evaluate.batch_size = 1_500, 500
+  c.schedule.warmup_steps = 400
+  c.train.steps = 4_000
+  c.evaluate.every, c.evaluate.batch_size = 4_000, 500
   c.system.execution.scan = False  # few small layers: unrolled is faster on a CPU
   return c

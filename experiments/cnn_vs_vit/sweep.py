@@ -4,7 +4,7 @@
   python -m vit_jax.sweep --sweep=experiments/cnn_vs_vit/sweep.py:KIND --workdir=runs/cnn_vs_vit/KIND
   python -m vit_jax.sweep --sweep=experiments/cnn_vs_vit/sweep.py:KIND-lengths --workdir=runs/cnn_vs_vit/KIND-lengths
 
-KIND is cnn, vit, deit, hybrid or swin; deit learns from the runs of cnn, which go first. `rates`: learning rates on two
+KIND is cnn, vit, deit, hybrid or swin; deit learns from the runs of cnn, which go first. `rates`: learning rates on one
 of the subsets, with a seed of their own (`rates.py` says which is best). `lengths`: the largest subset for fewer and
 for more steps, as branches of one trunk a seed.
 """
@@ -16,8 +16,8 @@ from vit_jax.errors import UserError
 
 RUNS = pathlib.Path('runs/cnn_vs_vit')
 SUBSETS, SEEDS = (500, 2_000, 8_000, 32_000), 3  # of 54,000; nested, and classes are as frequent in each
-LENGTHS, LENGTHS_SEEDS = (500, 1_000, 2_000, 4_000), 2
-RATES, TUNED_ON, TUNING_SEED = (1e-3, 3e-3, 1e-2, 3e-2), (2_000, 32_000), 100
+LENGTHS, LENGTHS_SEEDS = (1_000, 2_000, 4_000, 8_000), 2
+RATES, TUNED_ON, TUNING_SEED = (1e-3, 3e-3, 1e-2, 3e-2), 8_000, 100
 BEST = {'cnn': 1e-2, 'vit': 3e-3, 'deit': 3e-3, 'hybrid': 1e-2, 'swin': 1e-2}
 
 
@@ -35,7 +35,7 @@ def taught_by(runs):
 def get_sweep(part):
   kind, _, what = part.partition('-')
   if what == 'rates':
-    runs = sweeps.product(sweeps.axis('data.unique_examples', *TUNED_ON),
+    runs = sweeps.product(sweeps.axis('data.unique_examples', TUNED_ON),
                           sweeps.axis('optimizer.learning_rate', *RATES), sweeps.seeds(1, TUNING_SEED))
   elif what == 'lengths':
     runs = sweeps.product(sweeps.axis('optimizer.learning_rate', BEST[kind]),
