@@ -1,4 +1,4 @@
-"""The pruned model, fine-tuned for one epoch.
+"""The pruned model, fine-tuned for two epochs, a third of what the whole one had.
 
   python -m vit_jax.main --config=experiments/pruning/finetune.py --workdir=runs/pruning/tuned
 """
@@ -16,5 +16,5 @@ def get_config():
   c.model.num_heads, c.model.head_dim, c.model.mlp_dim = 2, 16, 128  # what was left
   c.optimizer.learning_rate = 1e-3
   c.schedule.warmup_steps = 50
-  c.train.epochs = 1
+  c.train.epochs = 2
   return c

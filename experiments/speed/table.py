@@ -7,7 +7,7 @@ RESULTS = pathlib.Path(__file__).parent / 'results'
 SPEEDS = r'ours (?P<ours>[\d.]+), [\w ]+ (?P<peer>[\d.]+) images/s; (?P<ratio>[\d.]+)'
 PREPARED = r'ours +(?P<ours>[\d,]+) images/s(?s:.*)SIDE +(?P<peer>[\d,]+) images/s; ours is (?P<ratio>[\d.]+)'
 SHAPES = ('ViT-S/16', 'ViT-Ti/16', 'ViT, 28 pixels, 1 M parameters', 'Swin-T')
-# (what, log, a pattern with the groups ours, peer and ratio, the peer)
+# (what, log, a pattern with the groups ours and, where there is one, peer and ratio; the peer or what was asked for)
 ROWS = [
     *((f'training step, {name}, images/s', 'training', rf'{re.escape(name)}, batch \d+: {SPEEDS}', 'transformers')
       for name in SHAPES),
@@ -16,14 +16,21 @@ ROWS = [
       for side in ('tf.data', 'torchvision')),
     ('a step in a run, ms', 'host', r'(?P<peer>[\d.]+) ms a bare step, (?P<ours>[\d.]+) ms in a run; '
      r'(?P<ratio>[\d.]+)', 'the bare jitted step'),
+    ('from the command to the first step of the quickstart, s', 'host', r'quickstart: (?P<ours>[\d.]+) s', 'at most 15'),
+    ('`main --help`, s', 'host', r'main --help: (?P<ours>[\d.]+) s', 'under 2'),
+    ('evaluation from a run folder, 28 pixels, images/s', 'host', r'evaluation: (?P<ours>[\d,]+) images/s', ''),
+    ('prediction from Python, 28 pixels, images/s', 'host', r'from Python: (?P<ours>[\d,]+) images/s', ''),
+    ('a law of 72 runs with 1,000 refits, s', 'host', r'law: (?P<ours>[\d.]+) s', ''),
+    ('a plan of ViT-B/16 on v5e-16: compiling, s', '../../plan/results/b16_batch4096_dots',
+     r'compiler +(?P<ours>[\d.]+) s', 'under 60'),
 ]
 
 
 def main():
-  print('| what | ours | peer | ratio | peer is | log |\n|---|---|---|---|---|---|')
+  print('| what | ours | peer | ratio | beside | log |\n|---|---|---|---|---|---|')
   for what, log, pattern, peer in ROWS:
     text = (RESULTS / f'{log}.log').read_text()
-    found = re.search(pattern, text)
+    found = {'peer': '', 'ratio': '', **re.search(pattern, text).groupdict()}
     print(f'| {what} | {found["ours"]} | {found["peer"]} | {found["ratio"]} | {peer} | [log](results/{log}.log) |')
 
 
