@@ -36,7 +36,7 @@ def main():
     runs = [prepared(width, seed) for seed in range(max(PACKED))]
     run, own = runs[0], lambda run: state.create(run.model, run.config, run.mesh)
     feeds = [list(itertools.islice(run.train_batches(0, lambda errors: None), STEPS)) for run in runs]
-    alone = trace(run.model, run.config, run.steps, run.mesh).lower().compile()
+    alone = trace(run.model, run.carried_out, run.steps, run.mesh).lower().compile()
     sides = {1: (lambda now, batches, alone=alone: alone(now, batches[0]), own(run))}
     sides |= {k: (packed._together(run), packed._stack([own(r) for r in runs[:k]])) for k in PACKED}
     now, times = {k: start for k, (_, start) in sides.items()}, {k: [] for k in sides}

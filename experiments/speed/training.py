@@ -49,7 +49,7 @@ def ours(name, dtype='float32'):
   c.data.batch_size, c.data.val_examples, c.train.steps = batch_size, 8, 100
   c.optimizer.clip_norm = 0.0
   run = run_lib.prepare(run_config.cast(c))
-  step = trace(run.model, run.config, run.steps, run.mesh).lower().compile()
+  step = trace(run.model, run.carried_out, run.steps, run.mesh).lower().compile()
   now = [state.create(run.model, run.config, run.mesh)]
   batch = run.place(next(run.data.train_batches(0, 0, 1)))
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vit_jax import config
 from vit_jax.data import device
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
@@ -16,15 +17,15 @@ from vit_jax.training import run as run_lib
 from vit_jax.training.step import make_train_step
 
 
-def _run(config, sizes):
+def _run(recipe, sizes):
   """The run on a mesh of the first devices."""
-  run = run_lib.prepare(run_config.cast(config))
+  run = run_lib.prepare(run_config.cast(recipe))
   mesh = make_mesh(MeshConfig(*sizes), jax.devices()[:int(np.prod(sizes))])
   return dataclasses.replace(run, mesh=mesh)
 
 
 def _jitted(run):
-  step = make_train_step(run.model, run.config, run.steps, device.augment(run.config.data.augment))
+  step = make_train_step(run.model, run.carried_out, run.steps, device.augment(run.config.data.augment))
   return jax.jit(mesh_lib.on(run.mesh, step))
 
 
@@ -79,6 +80,29 @@ def test_gradients_do_not_depend_on_mesh_or_microbatches(noisy):
   noisy.system.microbatches = 4
   for sizes in ((1, 1, 1), (2, 2, 2)):
     _assert_equal_gradients(alone, _gradients(noisy, sizes))
+
+
+def test_a_cpu_takes_as_many_microbatches_as_suit_its_caches(tiny_config):
+  tiny_config.model.patch_size, tiny_config.data.batch_size = 1, 192  # 64 tokens: 600 uses of a parameter in 10 images
+  micro = lambda sizes=(1, 1, 1): _run(tiny_config, sizes).carried_out.system.microbatches
+  run = _run(tiny_config, (1, 1, 1))
+  images = run_lib.USES_A_SLICE / (run.flops_per_example_forward / (2 * run.params))
+  assert images <= 192 / micro() < 2 * images and micro() > 2
+  assert micro((2, 2, 2)) == micro((4, 1, 2)) and images <= 192 / 4 / micro((2, 2, 2)) < 2 * images
+  chosen = _gradients(tiny_config, (1, 1, 1))
+  for asked in (1, 4):  # what is asked for is what is done
+    tiny_config.system.microbatches = asked
+    assert micro() == micro((2, 2, 2)) == asked
+    _assert_equal_gradients(chosen, _gradients(tiny_config, (1, 1, 1)))
+
+
+def test_with_batch_norm_a_batch_stays_whole_unless_told():
+  c = config.defaults('resnet')
+  c.model.block, c.model.depths, c.model.widths, c.model.stem, c.model.stem_width = 'basic', (1,), (8,), 'full', 8
+  c.data.batch_size, c.train.steps = 192, 4
+  run = _run(c, (1, 1, 1))
+  assert run.flops_per_example_forward / (2 * run.params) * 192 > 4 * run_lib.USES_A_SLICE
+  assert run.carried_out.system.microbatches == 1
 
 
 def test_parameters_really_lie_apart(tiny_config):

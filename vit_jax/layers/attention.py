@@ -63,7 +63,7 @@ class SelfAttention(nnx.Module):
     Queries and keys are turned where angles are given; a bias is added to the logits as in `attend`. In the place of
     softmax attention over all tokens stands `attend_by`, (q, k, v) -> y [B, T, H, K], where it is given: no weights.
     """
-    q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(constrain(self.qkv(x_BTD), 'batch', None, 'heads'), 3, 0)
+    q_BTHK, k_BTHK, v_BTHK = jnp.unstack(constrain(self.qkv(x_BTD), 'batch', None, 'heads'), axis=3)
     if rope_angles is not None:
       q_BTHK, k_BTHK = (pos_embed.rotate(t, rope_angles) for t in (q_BTHK, k_BTHK))
     if attend_by is not None:
@@ -92,7 +92,7 @@ class AttentionPool(nnx.Module):
   def __call__(self, x_BTD: jax.Array, bias_BT: jax.Array | None = None) -> jax.Array:
     """[B, T, D] -> [B, D]; a bias is added to the logits of each token."""
     probe_B1D = jnp.broadcast_to(self.probe[...][None], (x_BTD.shape[0], 1, x_BTD.shape[2]))
-    k_BTHK, v_BTHK = jnp.moveaxis(self.key_value(x_BTD), 3, 0)
+    k_BTHK, v_BTHK = jnp.unstack(self.key_value(x_BTD), axis=3)
     bias_B11T = None if bias_BT is None else bias_BT[:, None, None]
     x_B1D = self.out(attend(self.query(probe_B1D), k_BTHK, v_BTHK, self.base_head_dim, bias_B11T)[0])
     return (x_B1D + self.mlp(self.norm(x_B1D)))[:, 0]

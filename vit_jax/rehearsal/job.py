@@ -170,7 +170,7 @@ def choice_on(job: Job, target: Slice) -> Choice:
   """
   system = job.config.system
   sizes = mesh_lib.mesh_sizes(system.mesh, target.devices, f'devices of {target}')
-  choice = Choice(sizes, system.execution.remat, system.microbatches)
+  choice = Choice(sizes, system.execution.remat, system.microbatches or 1)
   check(job, target, choice)
   return choice
 

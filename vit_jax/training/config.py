@@ -27,7 +27,8 @@ class SystemConfig:
   """
   mesh: MeshConfig = MeshConfig()
   execution: Execution = Execution()
-  microbatches: int = 1  # gradients are accumulated over this many slices of the batch
+  # Gradients are accumulated over this many slices of the batch; 0: 1, or on CPUs as many as suit the caches.
+  microbatches: int = 0
   workers: int = 0  # processes that decode pictures; 0: threads only
   log_every: int | None = None  # steps between training rows in metrics.jsonl; None: 50 rows a run
   save_every: int | None = None  # steps between checkpoints; None: at every evaluation

@@ -199,7 +199,7 @@ class Loop:
   def _compile(self) -> Callable:
     run, start = self.run, time.perf_counter()
     with self.clock.measure('compile'):
-      compiled = trace(run.model, run.config, run.steps, run.mesh, run.teacher).lower().compile()
+      compiled = trace(run.model, run.carried_out, run.steps, run.mesh, run.teacher).lower().compile()
     self.folder.events.append({'event': 'compile', 'seconds': round(time.perf_counter() - start, 3)})
     if run.teacher is None:
       return compiled

@@ -106,8 +106,8 @@ def _train_together(members):
 
 def _together(run):
   """(states, their batches) -> (states, what each tells), one entry for each member."""
-  step = mesh_lib.on(run.mesh, make_train_step(
-      run.model, run.config, run.steps, device.augment(run.config.data.augment, device.normalizer(run.config.data))))
+  augment = device.augment(run.config.data.augment, device.normalizer(run.config.data))
+  step = mesh_lib.on(run.mesh, make_train_step(run.model, run.carried_out, run.steps, augment))
   stacked = lambda batches: jax.tree.map(lambda *rows: jnp.stack(rows), *batches)
   return jax.jit(lambda states, batches: jax.vmap(step)(states, stacked(batches)), donate_argnums=0)
 

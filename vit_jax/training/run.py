@@ -25,6 +25,8 @@ from vit_jax.training import pretrained as pretrained_lib
 from vit_jax.training import teacher as teacher_lib
 from vit_jax.training.config import RunConfig, run_hash
 
+USES_A_SLICE = 600  # of a parameter, in a micro-batch on a CPU (experiments/speed)
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -53,6 +55,22 @@ class Run:
   @property
   def log_every(self) -> int:
     return self.config.system.log_every or max(1, math.ceil(self.steps / 50))
+
+  @property
+  def carried_out(self) -> RunConfig:
+    """The config that a step is made from: with the number of micro-batches, where that is left to the devices."""
+    system = self.config.system
+    return dataclasses.replace(self.config, system=dataclasses.replace(
+        system, microbatches=system.microbatches or self._microbatches()))
+
+  def _microbatches(self):
+    """On a CPU the activations of a large batch leave the caches between one operation and the next, so slices are as
+    small as adding up their gradients allows: that costs as much as using every parameter some 50 times."""
+    if self.mesh.devices.flat[0].platform != 'cpu' or self.model.stats_shapes():
+      return 1
+    uses = self.flops_per_example_forward / (2 * self.params)  # of a parameter in an image: in a ViT, by each token
+    rows = self.config.data.batch_size // mesh_lib.batch_shards(self.mesh)
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or rows / n * uses >= USES_A_SLICE))
 
   def train_batches(self, first_step: int, report: Callable[[list[str]], None]) -> Iterator[dict]:
     """The batches from `first_step` to the end, on the devices; `report` is told of pictures that cannot be read."""
@@ -169,10 +187,10 @@ def estimate_seconds(run: Run) -> float:
 
 def check_batches(config: RunConfig, mesh: Mesh | AbstractMesh) -> None:
   """Raises UserError for batches that do not divide by the mesh's batch shards and the micro-batches."""
-  shards, micro = mesh_lib.batch_shards(mesh), config.system.microbatches
-  for name, value in (('system.microbatches', micro), ('data.batch_size', config.data.batch_size)):
-    if value < 1:
-      raise UserError(f'{name}={value}: must be at least 1')
+  shards, micro = mesh_lib.batch_shards(mesh), config.system.microbatches or 1
+  for name, value, least in (('system.microbatches', micro, 0), ('data.batch_size', config.data.batch_size, 1)):
+    if value < least:
+      raise UserError(f'{name}={value}: must be at least {least}')
   sizes = {'data.batch_size': (config.data.batch_size, shards * micro)}
   if config.evaluate.batch_size:
     sizes['evaluate.batch_size'] = (config.evaluate.batch_size, shards)

@@ -99,7 +99,7 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh,
 def _accumulate(loss_of, state, inputs, microbatches):
   """((loss sum, (mean batch stats, correct sum)), gradient sum) over equal slices of the batch, one after another."""
   value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
-  if microbatches == 1:
+  if microbatches <= 1:
     return value_and_grad(state.params, state.stats, *inputs)
 
   # Rows are dealt out like cards: each slice then lies on all devices, as the whole batch does.
