@@ -6,7 +6,7 @@
 
 KIND is cnn, vit, deit, hybrid or swin; deit learns from the runs of cnn, which go first. `rates`: learning rates on one
 of the subsets, with a seed of their own (`rates.py` says which is best). `lengths`: the largest subset for fewer and
-for more steps, as branches of one trunk a seed.
+for more steps, as branches of one trunk a seed. `deit-soft`: from the teacher's probabilities, not its decisions.
 """
 
 import pathlib
@@ -42,6 +42,7 @@ def get_sweep(part):
                           sweeps.axis('data.unique_examples', SUBSETS[-1]), sweeps.seeds(LENGTHS_SEEDS),
                           sweeps.branches(LENGTHS))
   else:
-    runs = sweeps.product(sweeps.axis('optimizer.learning_rate', BEST[kind]),
+    distilled = [sweeps.axis('distill.kind', 'soft'), sweeps.axis('distill.temperature', 3.0)] if what == 'soft' else []
+    runs = sweeps.product(sweeps.axis('optimizer.learning_rate', BEST[kind]), *distilled,
                           sweeps.axis('data.unique_examples', *SUBSETS), sweeps.seeds(SEEDS))
   return sweeps.Sweep(f'experiments/cnn_vs_vit/recipe.py:{kind}', taught_by(runs) if kind == 'deit' else runs)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from vit_jax.scaling import bootstrap, estimate, frontier, isoflop
+from vit_jax.scaling import bootstrap, estimate, frontier, isoflop, verdict
 from vit_jax.scaling.minimize import Objective
 
 TRUE = np.array([[1.69], [406.4], [0.34], [410.7], [0.28]])
@@ -73,6 +73,16 @@ def test_a_loss_that_is_never_reached_costs_infinitely_much():
   fit = estimate.fit('chinchilla', {'params': N, 'examples': D}, loss(N, D))
   row = frontier.multiplier((fit, None, frontier.Cost()), (fit, None, frontier.Cost()), 1.0, (6e14, 6e20))
   assert row['needs_a'] == np.inf
+
+
+def test_an_interval_whose_end_is_never_reached_is_open():
+  row = {'a': 'cnn', 'b': 'vit', 'of': 'flops', 'metric': 'loss', 'loss': 0.5, 'multiplier': 3.0}
+  for never in (3, 50):  # of 100; the quantile lies between the last number and infinity, or between infinities
+    values = np.concatenate([np.arange(1.0, 101.0 - never), np.full(never, np.inf), [np.nan]])
+    low, high = bootstrap.percentile(values)
+    assert low == pytest.approx(np.quantile(np.arange(1.0, 101.0), 0.025)) and high == np.inf
+    assert '(95%: 3.48 or more)' in verdict.multiplier_words(row | {'ci95': [low, high]})
+  assert '(95%: 2 to 4)' in verdict.multiplier_words(row | {'ci95': [2.0, 4.0]})
 
 
 def _grid(centre=1.0, spread=4.0, sizes=9, budgets=(1e18, 1e19, 1e20)):

@@ -77,11 +77,13 @@ def run(fit: Fit, clusters: np.ndarray, replicates: int = 1000, seed: int = 0) -
 
 
 def percentile(values: np.ndarray) -> list[float]:
-  """The 95% percentile interval [lo, hi] of values [R]; those that are not numbers are left out."""
+  """The 95% percentile interval [lo, hi] of values [R]; those that are not numbers are left out, inf is the largest."""
   values = np.asarray(values, float)
   values = values[~np.isnan(values)]
-  return [float(v) for v in np.quantile(values, _tails())] if len(values) else [float('nan')] * 2
-
+  if not len(values):
+    return [float('nan')] * 2
+  with np.errstate(invalid='ignore'):  # between two infinities NumPy finds nan
+    return [float(v) for v in np.nan_to_num(np.quantile(values, _tails()), nan=np.inf, posinf=np.inf)]
 
 
 def _tails():

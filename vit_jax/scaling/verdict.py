@@ -62,11 +62,14 @@ def warnings(fit, boot, law, points, cost, settings, noise) -> list[str]:
 
 
 def multiplier_words(row: dict) -> str:
-  """`B reaches loss 0.412 with 0.61x the FLOPs of A (95%: 0.55 to 0.68)`."""
+  """`B reaches loss 0.412 with 0.61x the FLOPs of A (95%: 0.55 to 0.68)`; `(95%: 0.55 or more)` where some never do."""
   a, b, what = row['a'], row['b'], {'flops': 'FLOPs'}.get(row['of'], row['of'])
   if not np.isfinite(row['multiplier']):
     return f'{b} and {a}: no common {row["metric"]} that both laws reach near their points'
-  interval = f' (95%: {row["ci95"][0]:.3g} to {row["ci95"][1]:.3g})' if 'ci95' in row else ''
+  interval = ''
+  if 'ci95' in row:
+    low, high = row['ci95']
+    interval = f' (95%: {low:.3g} {f"to {high:.3g}" if np.isfinite(high) else "or more"})'
   return f'{b} reaches {row["metric"]} {row["loss"]:.4g} with {row["multiplier"]:.3g}x the {what} of {a}{interval}'
 
 
