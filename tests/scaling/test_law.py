@@ -90,6 +90,8 @@ def test_figures_are_there(written):
     for figure in (f'law-{group}', f'law-{group}-checks', f'law-{group}-isoflop'):
       assert (written[1] / f'{figure}.png').read_bytes().startswith(b'\x89PNG')
       assert f'{figure}.svg' in names
+  together = (written[1] / 'law-all.svg').read_text()
+  assert (written[1] / 'law-all.png').exists() and '>a, N =' in together and '>b, N =' in together
 
 
 def test_the_page_escapes_what_comes_from_logs_and_asks_no_network(written):
@@ -105,6 +107,7 @@ def test_the_page_escapes_what_comes_from_logs_and_asks_no_network(written):
 def test_the_page_holds_every_point_and_band(written):
   data = json.loads(re.search(r'id="data">(.*?)</script>', (written[1] / 'report.html').read_text(), re.S)[1])
   group = data['groups'][1]
+  assert len({other['color'] for other in data['groups']}) == 2
   assert sum(p['state'] == 'held' for p in group['points']) == 6 and len(group['points']) == 18
   banded = [line for line in group['figure']['lines'] if 'band_run' in line]
   for low, law_low, law_high, high in zip(*(banded[0][k][i] for k, i in (

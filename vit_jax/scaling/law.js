@@ -63,6 +63,24 @@ function lawPanel(group) {
   return panel('The law', bar, holder, lawLegend(group));
 }
 
+function together() {
+  const groups = DATA.groups;
+  if (groups.length < 2) return '';
+  const points = groups.flatMap(g => g.points), legend = el('div', {class: 'legend'});
+  const plot = new Plot({width: 1160, height: 440, x: {log: true, label: groups[0].figure.x, domain: domain(points.map(p => p.x), true, 0.1)},
+    y: {log: true, label: groups[0].figure.y, domain: domain(points.map(p => p.y), true, 0.06)}});
+  for (const g of groups) {
+    const line = g.figure.lines.find(l => l.band_law) || g.figure.lines[0];
+    if (line.band_law) plot.band(line.x, line.band_law[0], line.band_law[1], g.color, 0.16);
+    plot.line(line.x, line.y, g.color);
+    for (const p of g.points) plot.dot(p.x, p.y, g.color, 'fitted', () => describe(g, p), 3.6);
+    legend.append(key(g.name + (line.label ? `, ${line.label}` : ''), [['line', {x1: 0, x2: 22, y1: 6, y2: 6, stroke: g.color, 'stroke-width': 2}]]));
+  }
+  const out = panel('All groups', plot.svg, legend);
+  out.classList.add('wide');
+  return out;
+}
+
 function coefficients(group) {
   const law = group.law, open = new Set(law.not_identified);
   const rows = Object.entries(law.coefficients).map(([name, value]) => [name,
@@ -196,7 +214,7 @@ function show(index) {
     el('h1', {}, law.verdict.charAt(0).toUpperCase() + law.verdict.slice(1)),
     el('p', {class: 'formula'}, el('code', {}, law.diagnostics.equation), ` — ${law.form}; ${law.diagnostics.source}`),
     el('div', {class: 'top'}, lawPanel(group), el('div', {}, coefficients(group), warnings(group), multipliers())),
-    el('div', {class: 'grid'}, holdout(group), optimal(group), isoflop(group), residuals(group, 'params', 'N'),
+    el('div', {class: 'grid'}, together(), holdout(group), optimal(group), isoflop(group), residuals(group, 'params', 'N'),
       residuals(group, group.figure.sizes ? 'examples' : 'x', group.figure.sizes ? 'D (examples seen)' : group.figure.x),
       residuals(group, 'learning_rate', 'learning rate'), cloud(group), rollout(group), curves(group),
       timePanel(DATA.time, 'All runs that were read together, trunks and unfinished ones too.'), checklist(group)));

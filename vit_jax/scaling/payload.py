@@ -15,6 +15,14 @@ BEYOND = 3.0  # a line runs this factor past the largest x
 CLOUD = 600
 # Viridis without its light end, which is lost on white: ordered in lightness, readable by the colour-blind and in grey.
 _PALETTE = ('#440154', '#482878', '#3e4a89', '#31688e', '#26828e', '#1f9e89', '#35b779', '#6cc24a')
+# Of groups, which have no order (Okabe & Ito 2008); the ninth has the first one's again.
+_GROUP_COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#222222', '#8c6bb1')
+
+
+def payloads(groups: dict[str, Analysis]) -> list[dict[str, Any]]:
+  """The payload of each group, with the colour that it has where all are shown together."""
+  return [payload(name, analysis) | {'color': _GROUP_COLORS[i % len(_GROUP_COLORS)]}
+          for i, (name, analysis) in enumerate(groups.items())]
 
 
 def payload(name: str, analysis: Analysis) -> dict[str, Any]:

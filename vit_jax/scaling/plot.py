@@ -21,6 +21,38 @@ def write(folder: epath.Path, stem: str, data: dict[str, Any]) -> list[epath.Pat
     return [path for name, figure in figures.items() for path in figure_lib.write(figure, folder, name)]
 
 
+def write_together(folder: epath.Path, stem: str, groups: list[dict[str, Any]]) -> list[epath.Path]:
+  """Writes folder/stem.png and .svg of all groups' payloads."""
+  with figure_lib.style():
+    return figure_lib.write(groups_figure(groups), folder, stem)
+
+
+def groups_figure(groups: list[dict[str, Any]]) -> Figure:
+  """Each group's points and law, with the law's band where it has one; of laws in N and D the line that has it."""
+  figure = Figure(figsize=(7.2, 4.6), layout='constrained')
+  axes = figure.add_subplot()
+  axes.set(xscale='log', yscale='log')
+  axes.set_xlabel(groups[0]['figure']['x'], **AS_IS)
+  axes.set_ylabel(groups[0]['figure']['y'], **AS_IS)
+  for group in groups:
+    line = next((line for line in group['figure']['lines'] if 'band_law' in line), group['figure']['lines'][0])
+    if 'band_law' in line:
+      axes.fill_between(line['x'], *line['band_law'], color=group['color'], alpha=0.16, lw=0)
+    axes.plot(line['x'], line['y'], color=group['color'], lw=1.4)
+    words = f'{group["name"]}, {line["label"]}' if line['label'] else group['name']
+    axes.scatter([p['x'] for p in group['points']], [p['y'] for p in group['points']], s=18, zorder=3,
+                 color=group['color'], label=words)
+  points = [p for group in groups for p in group['points']]
+  low, high = min(p['y'] for p in points), max(p['y'] for p in points)
+  axes.set_ylim(low / (high / low) ** 0.15, high * (high / low) ** 0.1)
+  axes.set_xlim(min(p['x'] for p in points) / 1.25, max(p['x'] for p in points) * 2)
+  _plain_ticks(axes)
+  legend = axes.legend(fontsize=7.5, loc='center left', bbox_to_anchor=(1, 0.5))
+  for text in legend.get_texts():
+    text.set_parse_math(False)
+  return figure
+
+
 def law_figure(data: dict[str, Any]) -> Figure:
   """Fitted points filled, held-out hollow, below the cut-off grey; both bands; extrapolation shaded; persistence."""
   figure = Figure(figsize=(7.2, 4.6), layout='constrained')

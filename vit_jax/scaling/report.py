@@ -21,14 +21,14 @@ def write(out: str, groups: dict[str, Analysis], multipliers: list[dict], comman
   """Writes OUT/law.json, law*.png and .svg, report.html; returns their places in words.
 
   The page says where the time of the runs went (`spent`, see `goodput`). With --group, law.json is {groups: {name:
-  law}, multipliers} and each group has its own figures.
+  law}, multipliers}, each group has its own figures, and law-all.png and .svg show them in one.
   """
   folder = epath.Path(out)
   folder.mkdir(parents=True, exist_ok=True)
-  data = [payload_lib.payload(name, analysis) for name, analysis in groups.items()]
+  data = payload_lib.payloads(groups)
   (folder / 'law.json').write_text(json.dumps(page_lib.finite(law_json(groups, multipliers, command)), indent=1) + '\n')
   (folder / 'report.html').write_text(page(data, multipliers, command, spent))
-  figures = []
+  figures = plot.write_together(folder, 'law-all', data) if len(data) > 1 else []
   for stem, group in zip(stems(groups), data):
     figures += plot.write(folder, stem, group)
   return f'{folder}: report.html, law.json and {len(figures)} figures ({figures[0].name}, ...)'
@@ -44,11 +44,11 @@ def law_json(groups: dict[str, Analysis], multipliers: list[dict], command: str)
 
 def stems(names: dict[str, Any]) -> list[str]:
   """File names of the groups' figures: law, or law-NAME with what no file system likes replaced; never two alike."""
-  out = []
+  out = ['law-all']
   for name in names:
     stem = f'law-{re.sub(r"[^A-Za-z0-9._=-]+", "_", name)[:60]}' if name else 'law'
     out.append(stem if stem not in out else f'{stem}-{len(out)}')
-  return out
+  return out[1:]
 
 
 def page(data: list[dict[str, Any]], multipliers: list[dict], command: str,
