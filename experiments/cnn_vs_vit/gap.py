@@ -11,8 +11,8 @@ import statistics
 from scipy import stats
 
 RUNS = pathlib.Path('runs/cnn_vs_vit')
-KINDS = ('cnn', 'hybrid', 'swin', 'vit', 'deit', 'deit-soft')
-PAIRS = (('deit', 'vit'), ('deit-soft', 'vit'), ('hybrid', 'vit'), ('swin', 'vit'), ('vit', 'cnn'), ('hybrid', 'cnn'))
+KINDS = ('cnn', 'hybrid', 'swin', 'vit', 'deit')
+PAIRS = (('deit', 'vit'), ('hybrid', 'vit'), ('swin', 'vit'), ('vit', 'cnn'), ('hybrid', 'cnn'))
 
 
 def main():

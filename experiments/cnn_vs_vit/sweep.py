@@ -6,7 +6,7 @@
 
 KIND is cnn, vit, deit, hybrid or swin; deit learns from the runs of cnn, which go first. `rates`: learning rates on one
 of the subsets, with a seed of their own (`rates.py` says which is best). `lengths`: the largest subset for fewer and
-for more steps, as branches of one trunk a seed. `deit-soft`: from the teacher's probabilities, not its decisions.
+for more steps, as branches of one trunk a seed.
 """
 
 import pathlib
@@ -18,7 +18,7 @@ RUNS = pathlib.Path('runs/cnn_vs_vit')
 SUBSETS, SEEDS = (500, 2_000, 8_000, 32_000), 3  # of 54,000; nested, and classes are as frequent in each
 LENGTHS, LENGTHS_SEEDS = (1_000, 2_000, 4_000, 8_000), 2
 RATES, TUNED_ON, TUNING_SEED = (1e-3, 3e-3, 1e-2, 3e-2), 8_000, 100
-BEST = {'cnn': 1e-2, 'vit': 3e-3, 'deit': 3e-3, 'hybrid': 1e-2, 'swin': 1e-2}
+BEST = {'cnn': 1e-2, 'vit': 3e-3, 'deit': 3e-3, 'hybrid': 3e-3, 'swin': 1e-2}  # by rates.py
 
 
 def taught_by(runs):
@@ -42,7 +42,6 @@ def get_sweep(part):
                           sweeps.axis('data.unique_examples', SUBSETS[-1]), sweeps.seeds(LENGTHS_SEEDS),
                           sweeps.branches(LENGTHS))
   else:
-    distilled = [sweeps.axis('distill.kind', 'soft'), sweeps.axis('distill.temperature', 3.0)] if what == 'soft' else []
-    runs = sweeps.product(sweeps.axis('optimizer.learning_rate', BEST[kind]), *distilled,
+    runs = sweeps.product(sweeps.axis('optimizer.learning_rate', BEST[kind]),
                           sweeps.axis('data.unique_examples', *SUBSETS), sweeps.seeds(SEEDS))
   return sweeps.Sweep(f'experiments/cnn_vs_vit/recipe.py:{kind}', taught_by(runs) if kind == 'deit' else runs)
