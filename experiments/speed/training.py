@@ -25,16 +25,12 @@ SHAPES = {
 }
 
 
-def ours(name, dtype='float32'):
-  """A function that does one training step."""
-  import jax
-
+def prepare(name, dtype='float32'):
+  """Our run of a shape."""
   from vit_jax import config, host
   from vit_jax.models import swin, vit
   from vit_jax.training import config as run_config
   from vit_jax.training import run as run_lib
-  from vit_jax.training import state
-  from vit_jax.training.step import trace
   host.hush_absent_tpu()
   host.keep_freed_memory()
   family, fields, pixels, channels, classes, batch_size = SHAPES[name]
@@ -48,7 +44,16 @@ def ours(name, dtype='float32'):
   c.data.image_size, c.data.channels = (pixels, pixels), channels
   c.data.batch_size, c.data.val_examples, c.train.steps = batch_size, 8, 100
   c.optimizer.clip_norm = 0.0
-  run = run_lib.prepare(run_config.cast(c))
+  return run_lib.prepare(run_config.cast(c))
+
+
+def ours(name, dtype='float32'):
+  """A function that does one training step."""
+  import jax
+
+  from vit_jax.training import state
+  from vit_jax.training.step import trace
+  run = prepare(name, dtype)
   step = trace(run.model, run.carried_out, run.steps, run.mesh).lower().compile()
   now = [state.create(run.model, run.config, run.mesh)]
   batch = run.place(next(run.data.train_batches(0, 0, 1)))
@@ -123,14 +128,23 @@ def main(torch_python):
   sides = {'ours': sys.executable, 'theirs': torch_python}
   pairs = [(name, sides, 'transformers') for name in SHAPES]
   pairs += [('ViT-Ti/16', {'ours': sys.executable, 'bfloat16': sys.executable}, 'ours in bfloat16')]
-  print(f'{os.cpu_count()} cores, float32; images/s are medians of {PAIRS} pairs of steps, ratios the median pair')
+  print(f'{os.cpu_count()} cores, float32; images/s are medians of {PAIRS} pairs of steps, ratios the median pair; a '
+        f'large matmul of XLA\'s: {_fastest_matmul() / 1e9:.0f} GFLOP/s', flush=True)
   for name, each, peer in pairs:
     times, memory = duel(name, each)
     ratios = sorted(b / a for a, b in zip(*times.values(), strict=True))
     speeds = [SHAPES[name][-1] / statistics.median(values) for values in times.values()]
+    gflops = speeds[0] * prepare(name).flops_per_example_train / 1e9
     print(f'{name}, batch {SHAPES[name][-1]}: ours {speeds[0]:.2f}, {peer} {speeds[1]:.2f} images/s; '
           f'{statistics.median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f}); peak memory '
-          f'{" and ".join(f"{gb:.2f}" for gb in memory.values())} GB', flush=True)
+          f'{" and ".join(f"{gb:.2f}" for gb in memory.values())} GB; ours does {gflops:.0f} GFLOP/s', flush=True)
+
+
+def _fastest_matmul():
+  import jax
+
+  from vit_jax.cost import hardware
+  return max(hardware.matmul_speed(jax.devices()[0]) for _ in range(20))
 
 
 if __name__ == '__main__':
