@@ -82,6 +82,8 @@ def test_an_interval_whose_end_is_never_reached_is_open():
     low, high = bootstrap.percentile(values)
     assert low == pytest.approx(np.quantile(np.arange(1.0, 101.0), 0.025)) and high == np.inf
     assert '(95%: 3.48 or more)' in verdict.multiplier_words(row | {'ci95': [low, high]})
+  for nothing in (0.0, np.inf, np.nan):  # that of a law which never gets there: how often is no answer
+    assert verdict.multiplier_words(row | {'multiplier': nothing}).startswith('vit and cnn: no common loss')
   assert '(95%: 2 to 4)' in verdict.multiplier_words(row | {'ci95': [2.0, 4.0]})
 
 

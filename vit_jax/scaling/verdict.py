@@ -64,7 +64,7 @@ def warnings(fit, boot, law, points, cost, settings, noise) -> list[str]:
 def multiplier_words(row: dict) -> str:
   """`B reaches loss 0.412 with 0.61x the FLOPs of A (95%: 0.55 to 0.68)`; `(95%: 0.55 or more)` where some never do."""
   a, b, what = row['a'], row['b'], {'flops': 'FLOPs'}.get(row['of'], row['of'])
-  if not np.isfinite(row['multiplier']):
+  if not 0 < row['multiplier'] < np.inf:  # one of the laws never gets there
     return f'{b} and {a}: no common {row["metric"]} that both laws reach near their points'
   interval = ''
   if 'ci95' in row:
