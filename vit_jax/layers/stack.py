@@ -20,7 +20,8 @@ nnx.use_eager_sharding(False)
 class Execution:
   """How a stack is run; never what it computes."""
   scan: bool = True  # one compiled block for all layers; False unrolls (slower to compile, may run faster)
-  remat: Literal['none', 'dots', 'full'] = 'none'  # recompute in the backward pass: nothing, all but matmuls, all
+  # Recompute in the backward pass: nothing, all but matmuls, all. Without scan XLA undoes it on CPUs.
+  remat: Literal['none', 'dots', 'full'] = 'none'
   blocks: Literal['jit', 'shard_map'] = 'jit'  # who places a block's collectives: the compiler, or `parallel.blocks`
 
 
