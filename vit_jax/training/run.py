@@ -65,7 +65,7 @@ class Run:
 
   def _microbatches(self):
     """On a CPU the activations of a large batch leave the caches between one operation and the next, so slices are as
-    small as adding up their gradients allows: that costs as much as using every parameter some 50 times."""
+    small as adding up their gradients allows."""
     if self.mesh.devices.flat[0].platform != 'cpu' or self.model.stats_shapes():
       return 1
     uses = self.flops_per_example_forward / (2 * self.params)  # of a parameter in an image: in a ViT, by each token
