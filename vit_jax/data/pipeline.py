@@ -72,6 +72,10 @@ class Data:
     """
     return self._arrays_after(split, self._transforms(split))
 
+  def train_order(self, seed: int) -> TrainOrder:
+    """Which examples of the training subset make up which batch."""
+    return TrainOrder(self.unique_examples, self.config.batch_size, seed, self.config.augment.repeats)
+
   def train_batches(self, seed: int, first_step: int, num_steps: int, rows: slice | np.ndarray | None = None,
                     workers: int = 0) -> MemoryBatches | RecordBatches:
     """Batches first_step, first_step + 1, ... of training; a pure function of (seed, step).
@@ -89,9 +93,8 @@ class Data:
     Raises:
       UserError: from the iterator, at a record that cannot be read, with on_error='stop'.
     """
-    order = TrainOrder(self.unique_examples, self.config.batch_size, seed, self.config.augment.repeats)
-    return self._batches('train', order, range(first_step, first_step + num_steps), rows, seed, workers,
-                         self._transforms('train'))
+    steps = range(first_step, first_step + num_steps)
+    return self._batches('train', self.train_order(seed), steps, rows, seed, workers, self._transforms('train'))
 
   def eval_batches(self, split: str, batch_size: int | None = None, rows: slice | np.ndarray | None = None,
                    workers: int = 0, frame: transforms.ResizeCenterCrop | None = None) -> MemoryBatches | RecordBatches:

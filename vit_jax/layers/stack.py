@@ -1,7 +1,6 @@
 """A stack of equal blocks: parameters stacked on a leading `layers` axis, run as a scan or unrolled."""
 
 import dataclasses
-import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -77,8 +76,10 @@ class Stack(nnx.Module):
       x, (outputs, stats) = jax.lax.scan(step, x, layers)
     else:
       every = []
-      for i in range(self.depth):
-        x, out = step(x, jax.tree.map(operator.itemgetter(i), layers))
+      arrays, tree = jax.tree.flatten(layers)
+      # The gradient of taking apart at once is one concatenation, not a padded array a layer.
+      for own in zip(*(jnp.unstack(jnp.asarray(array)) for array in arrays)):
+        x, out = step(x, tree.unflatten(own))
         every.append(out)
       outputs, stats = jax.tree.map(lambda *slices: jnp.stack(slices), *every)
     nnx.update(self.blocks, stats)

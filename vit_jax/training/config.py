@@ -29,6 +29,8 @@ class SystemConfig:
   execution: Execution = Execution()
   # Gradients are accumulated over this many slices of the batch; 0: 1, or on CPUs as many as suit the caches.
   microbatches: int = 0
+  # At most so many steps in one call, over pictures that lie on the devices (`training.dispatch`); 0: chosen.
+  steps_a_call: int = 0
   workers: int = 0  # processes that decode pictures; 0: threads only
   log_every: int | None = None  # steps between training rows in metrics.jsonl; None: 50 rows a run
   save_every: int | None = None  # steps between checkpoints; None: at every evaluation

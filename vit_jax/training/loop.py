@@ -16,7 +16,7 @@ from vit_jax.data import device
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import processes
-from vit_jax.training import disk, evaluate, numbers, schedule, state
+from vit_jax.training import disk, dispatch, evaluate, numbers, schedule, state
 from vit_jax.training.display import Display
 from vit_jax.training.folder import RunFolder
 from vit_jax.training.run import Run
@@ -26,7 +26,7 @@ from vit_jax.training.step import trace
 from vit_jax.training.stop import Stop, Stopped
 from vit_jax.training.tracer import Tracer
 
-IN_FLIGHT = 2  # steps that the host may run ahead of the devices
+IN_FLIGHT = 2  # calls that the host may run ahead of the devices
 MOST_NAMED = 5  # unreadable pictures that are named on the screen; events.jsonl names them all
 
 
@@ -96,7 +96,7 @@ class Loop:
     self.record = run.record() | {'lineage': folder.lineage}  # of run.json
     self._saving, self._watch = Saving(run, folder.checkpoints), numbers.Watch(run.config.train)
     self._eval_step = _eval_step(run.model, run.config.data, run.mesh)
-    self._in_flight = collections.deque()  # (step, its numbers) that have not been waited for
+    self._in_flight = collections.deque()  # (last step, how many, their numbers) of calls not waited for
     self._told = collections.Counter()  # {kind of event: how many so far}
 
   def to_end(self, train_state: TrainState, profile: bool = False) -> TrainState:
@@ -105,17 +105,16 @@ class Loop:
     self.catch_up(train_state)
     if step >= run.steps or self._out_of_patience():
       return train_state
-    train_step = self._compile()
-    self.display.start(step, run.steps)
     with contextlib.ExitStack() as stack:
-      stack.callback(self.display.stop)
-      batches = stack.enter_context(contextlib.closing(self.batches(step)))
       tracer = stack.enter_context(contextlib.closing(Tracer(folder.path / 'profile', step, run.steps, profile)))
-      for batch in batches:
+      train, calls = self._compile(train_state, tracer)
+      self.display.start(step, run.steps)
+      stack.callback(self.display.stop)
+      for count, operands in stack.enter_context(contextlib.closing(calls)):
         tracer.before(step)
-        train_state, told = train_step(train_state, batch)
-        step += 1
-        self.heed(step, told)
+        train_state, told = train(train_state, *operands)
+        step += count
+        self.heed(step, told, count)
         train_state = self.after(train_state, step)
         if self._out_of_patience():
           break
@@ -140,10 +139,18 @@ class Loop:
         yield batch
         step += 1
 
-  def heed(self, step: int, told: dict[str, Any]) -> None:
-    """Takes note of what a step has told, as soon as it is known; numbers that are not finite may end the run."""
-    self._in_flight.append((step, told))
+  def heed(self, step: int, told: dict[str, Any], count: int = 1) -> None:
+    """Takes note of what a call of `count` steps up to `step` has told, as soon as it is known; numbers that are not
+    finite may end the run."""
+    self._in_flight.append((step, count, told))
     self._wait(IN_FLIGHT)
+
+  def next_due(self, step: int, *others: int) -> int:
+    """The step at which something is due next, or one of the `others`: a call of several steps ends there."""
+    run, system = self.run, self.run.config.system
+    every = filter(None, (run.log_every, run.eval_every, system.save_every, system.keep_every))
+    return min([(step // n + 1) * n for n in every] + [s for s in (*others, *run.branch_steps) if s > step]
+               + [run.steps])
 
   def is_due(self, step: int) -> bool:
     """Whether `after` has anything to do after this step."""
@@ -196,15 +203,39 @@ class Loop:
     return {'step': int(train_state.step), 'steps': steps, 'val': short(val), 'test': short(test),
             'test_examples': self.run.data.size('test')}
 
-  def _compile(self) -> Callable:
-    run, start = self.run, time.perf_counter()
+  def _compile(self, train_state: TrainState, tracer: Tracer) -> tuple[Callable, Iterator[tuple[int, tuple]]]:
+    """((state, *operands) -> (state, numbers), the (number of steps, operands) of each call)."""
+    run, step, most = self.run, int(train_state.step), dispatch.steps_a_call(self.run)
+    taught = () if run.teacher is None else (run.teacher.arrays(run.mesh),)
+    with self.compiling():
+      if most > 1:
+        resident = dispatch.Resident([run], most)
+        compiled = resident.compile(train_state, *taught)
+        calls = dispatch.calls(step, run.steps, most, lambda s: self.next_due(s, *tracer.range), self.timed(resident))
+      else:
+        compiled = trace(run.model, run.carried_out, run.steps, run.mesh, run.teacher).lower().compile()
+        calls = self._one_by_one(step)
+    return lambda train_state, *operands: compiled(train_state, *operands, *taught), calls
+
+  def _one_by_one(self, step):
+    with contextlib.closing(self.batches(step)) as batches:
+      for batch in batches:
+        yield 1, (batch,)
+
+  @contextlib.contextmanager
+  def compiling(self) -> Iterator[None]:
+    """Puts the time inside on record as that of compiling."""
+    start = time.perf_counter()
     with self.clock.measure('compile'):
-      compiled = trace(run.model, run.carried_out, run.steps, run.mesh, run.teacher).lower().compile()
+      yield
     self.folder.events.append({'event': 'compile', 'seconds': round(time.perf_counter() - start, 3)})
-    if run.teacher is None:
-      return compiled
-    taught = run.teacher.arrays(run.mesh)
-    return lambda train_state, batch: compiled(train_state, batch, taught)
+
+  def timed(self, resident: dispatch.Resident) -> Callable:
+    """Its `operands`; the time that they take is measured."""
+    def operands(step, count):
+      with self.clock.measure('data'):
+        return resident.operands(step, count)
+    return operands
 
   def _stop_if_told(self) -> None:
     if self.stop.stop_requested():
@@ -229,21 +260,25 @@ class Loop:
       self.display.note(words)
 
   def _wait(self, ahead: int) -> None:
-    """Waits until at most `ahead` steps are in flight; numbers that are not finite may end the run."""
+    """Waits until at most `ahead` calls are in flight; numbers that are not finite may end the run."""
     while len(self._in_flight) > ahead:
-      step, told = self._in_flight.popleft()
-      told = {name: float(value) for name, value in told.items()}
-      try:
-        events = self._watch.observe(step, **told)
-      except UserError as error:
-        saved = self.folder.saved_step
-        good = f'the last good checkpoint is that of step {saved}' if saved else 'no checkpoint was saved yet'
-        raise UserError(f'{error}; {good}. A lower optimizer.learning_rate '
-                        f'(now {self.run.config.optimizer.learning_rate}) or a longer schedule.warmup_steps may help'
-                        ) from error
-      for event in events:
-        self._tell(event, numbers.words(event))
-      self.display.step(step, told['loss'])
+      last, count, told = self._in_flight.popleft()
+      told = {name: np.asarray(value).reshape(-1)[:count] for name, value in told.items()}
+      for i, step in enumerate(range(last - count + 1, last + 1)):
+        self._observe(step, {name: float(values[i]) for name, values in told.items()})
+      self.display.step(last, float(told['loss'][-1]))
+
+  def _observe(self, step: int, told: dict[str, float]) -> None:
+    try:
+      events = self._watch.observe(step, **told)
+    except UserError as error:
+      saved = self.folder.saved_step
+      good = f'the last good checkpoint is that of step {saved}' if saved else 'no checkpoint was saved yet'
+      raise UserError(f'{error}; {good}. A lower optimizer.learning_rate '
+                      f'(now {self.run.config.optimizer.learning_rate}) or a longer schedule.warmup_steps may help'
+                      ) from error
+    for event in events:
+      self._tell(event, numbers.words(event))
 
   def _log(self, train_state: TrainState, step: int) -> TrainState:
     """A row of means since the last one; returns the state with the sums set back to zero."""

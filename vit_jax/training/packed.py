@@ -16,17 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import goodput
-from vit_jax.data import device
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import disk, state
+from vit_jax.training import disk, dispatch, state
 from vit_jax.training import loop as loop_lib
 from vit_jax.training.config import RunConfig, program
 from vit_jax.training.display import Display
 from vit_jax.training.loop import Loop
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
-from vit_jax.training.step import make_train_step
+from vit_jax.training.step import make_step
 from vit_jax.training.stop import Stop, Stopped
 
 
@@ -81,20 +80,16 @@ def _train_together(members):
   if step < first.run.steps:
     packed = _stack([m.state for m in members])
     with contextlib.ExitStack() as stack:
-      feeds = [stack.enter_context(contextlib.closing(m.loop.batches(step))) for m in members]
       for m in members:
         m.display.start(step, m.run.steps)
-      train_step = None
-      for batches in zip(*feeds):
-        if train_step is None:
-          with first.clock.measure('compile'):
-            train_step = _together(first.run).lower(packed, batches).compile()
-        packed, told = train_step(packed, batches)
-        step += 1
+      train, calls = _compile(members, packed, step, stack)
+      for count, operands in calls:
+        packed, told = train(packed, *operands)
+        step += count
         for i, m in enumerate(members):
           if m.failed is None:
             with _left_behind(m):
-              m.loop.heed(step, {name: _Element(value, i) for name, value in told.items()})
+              m.loop.heed(step, {name: _Column(value, i) for name, value in told.items()}, count)
         packed = _after(members, packed, step)
         if all(m.failed for m in members):
           return
@@ -104,10 +99,25 @@ def _train_together(members):
       m.display.summary(m.loop.finish(m.state), m.workdir)
 
 
+def _compile(members, packed, step, stack):
+  """((states, *operands) -> (states, numbers), the (number of steps, operands) of each call), as `Loop` has it."""
+  runs, loop, most = [m.run for m in members], members[0].loop, dispatch.steps_a_call(members[0].run)
+  if most > 1:
+    with loop.compiling():
+      resident = dispatch.Resident(runs, most, packed=True)
+      train = resident.compile(packed)
+    return train, dispatch.calls(step, loop.run.steps, most, loop.next_due, loop.timed(resident))
+  feeds = [stack.enter_context(contextlib.closing(m.loop.batches(step))) for m in members]
+  batches = zip(*feeds)
+  first = next(batches)
+  with loop.compiling():
+    train = _together(loop.run).lower(packed, first).compile()
+  return train, ((1, (each,)) for each in itertools.chain([first], batches))
+
+
 def _together(run):
   """(states, their batches) -> (states, what each tells), one entry for each member."""
-  augment = device.augment(run.config.data.augment, device.normalizer(run.config.data))
-  step = mesh_lib.on(run.mesh, make_train_step(run.model, run.carried_out, run.steps, augment))
+  step = mesh_lib.on(run.mesh, make_step(run.model, run.carried_out, run.steps))
   stacked = lambda batches: jax.tree.map(lambda *rows: jnp.stack(rows), *batches)
   return jax.jit(lambda states, batches: jax.vmap(step)(states, stacked(batches)), donate_argnums=0)
 
@@ -147,10 +157,10 @@ def _stack(states: Sequence[TrainState]) -> TrainState:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Element:
-  """One number of an array that is still being computed."""
+class _Column:
+  """The numbers of one member in an array [K] or [steps, K] that is still being computed."""
   array: Any
   index: int
 
-  def __float__(self) -> float:
-    return float(np.asarray(self.array)[self.index])
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    return np.asarray(self.array, dtype)[..., self.index]

@@ -188,7 +188,8 @@ def estimate_seconds(run: Run) -> float:
 def check_batches(config: RunConfig, mesh: Mesh | AbstractMesh) -> None:
   """Raises UserError for batches that do not divide by the mesh's batch shards and the micro-batches."""
   shards, micro = mesh_lib.batch_shards(mesh), config.system.microbatches or 1
-  for name, value, least in (('system.microbatches', micro, 0), ('data.batch_size', config.data.batch_size, 1)):
+  for name, value, least in (('system.microbatches', micro, 0), ('system.steps_a_call', config.system.steps_a_call, 0),
+                             ('data.batch_size', config.data.batch_size, 1)):
     if value < least:
       raise UserError(f'{name}={value}: must be at least {least}')
   sizes = {'data.batch_size': (config.data.batch_size, shards * micro)}

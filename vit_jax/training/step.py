@@ -35,6 +35,8 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
   trained = partial.trained(opt, model)
   factors = partial.select(parametrisation.factors(config.parametrisation, opt.name, model), trained)
   rates = partial.select(layerwise.rates(opt.layer_decay, model), trained)
+  unrolled = jax.tree.map(lambda shape, axes: axes[:1] == ('layers',) and not config.system.execution.scan,
+                          model.param_shapes(), model.param_axes())
 
   def loss_of(params, stats, images, targets_BC, weight_B, keys_B, teacher_BC):
     params = partial.frozen(params, trained)
@@ -54,7 +56,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
     keys_B = jax.vmap(lambda row: jax.random.fold_in(row_key, row))(jnp.arange(len(images)))
     teacher_BC = teacher.logits(taught, images) if teacher else None
     inputs = (images, targets_BC, batch['weight'], keys_B, teacher_BC)
-    (loss, (batch_stats, correct)), grads = _accumulate(loss_of, state, inputs, config.system.microbatches)
+    (loss, (batch_stats, correct)), grads = _accumulate(loss_of, state, inputs, config.system.microbatches, unrolled)
 
     weight = jnp.maximum(jnp.sum(batch['weight']), 1e-9)
     grads = jax.tree.map(lambda g: g / weight, grads)
@@ -78,6 +80,12 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
   return train_step
 
 
+def make_step(model: PureModel, config: RunConfig, steps: int, teacher: Teacher | None = None) -> Callable:
+  """`make_train_step` with the augmentation of the run's config."""
+  return make_train_step(model, config, steps, device.augment(config.data.augment, device.normalizer(config.data)),
+                         teacher)
+
+
 def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh,
           teacher: Teacher | None = None) -> jax.stages.Traced:
   """The step as it runs on a mesh, from shapes alone: what the loop compiles, and what `plan` compiles elsewhere.
@@ -88,27 +96,32 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh,
   array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.data.batch_size, *shape), dtype, sharding=rows)
   batch = {'image': array(jnp.uint8, *model.image_shape), 'label': array(jnp.int32), 'weight': array(jnp.float32)}
   train_state = state_lib.abstract(model, config, mesh)
-  step = make_train_step(model, config, steps, device.augment(config.data.augment, device.normalizer(config.data)),
-                         teacher)
+  step = make_step(model, config, steps, teacher)
   lies, everywhere = jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(mesh)
   jitted = jax.jit(mesh_lib.on(mesh, step), donate_argnums=0,
                    out_shardings=(lies, {'loss': everywhere, 'grad_norm': everywhere}))
   return jitted.trace(train_state, batch, *([teacher.shapes(mesh)] if teacher else []))
 
 
-def _accumulate(loss_of, state, inputs, microbatches):
-  """((loss sum, (mean batch stats, correct sum)), gradient sum) over equal slices of the batch, one after another."""
-  value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+def _accumulate(loss_of, state, inputs, microbatches, stacked):
+  """((loss sum, (mean batch stats, correct sum)), gradient sum) over equal slices of the batch, one after another.
+
+  `stacked` says of each parameter whether it is one of unrolled layers: these are taken apart once, not in each slice,
+  and their gradients are added up layer by layer and stacked at the end.
+  """
   if microbatches <= 1:
-    return value_and_grad(state.params, state.stats, *inputs)
+    return jax.value_and_grad(loss_of, has_aux=True)(state.params, state.stats, *inputs)
 
   # Rows are dealt out like cards: each slice then lies on all devices, as the whole batch does.
   deal = lambda x: jnp.moveaxis(x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:]), 1, 0)
+  apart = jax.tree.map(lambda p, layers: list(jnp.unstack(p)) if layers else p, state.params, stacked)
+  whole = lambda apart: jax.tree.map(lambda layers, p: jnp.stack(p) if layers else p, stacked, apart)
+  value_and_grad = jax.value_and_grad(lambda apart, *rest: loss_of(whole(apart), *rest), has_aux=True)
 
   def slice_step(carry, inputs):
-    return jax.tree.map(jnp.add, carry, value_and_grad(state.params, state.stats, *inputs)), None
+    return jax.tree.map(jnp.add, carry, value_and_grad(apart, state.stats, *inputs)), None
 
   zero, zeros = jnp.float32(0), lambda tree: jax.tree.map(jnp.zeros_like, tree)
-  start = ((zero, (zeros(state.stats), zero)), zeros(state.params))
+  start = ((zero, (zeros(state.stats), zero)), zeros(apart))
   (loss, (stats, correct)), grads = jax.lax.scan(slice_step, start, jax.tree.map(deal, inputs))[0]
-  return (loss, (jax.tree.map(lambda s: s / microbatches, stats), correct)), grads
+  return (loss, (jax.tree.map(lambda s: s / microbatches, stats), correct)), whole(grads)

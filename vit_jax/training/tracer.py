@@ -10,16 +10,18 @@ PROFILE_AFTER, PROFILE_STEPS = 10, 5  # steps that a trace leaves out (warm-up) 
 class Tracer:
   """Traces some steps of a run into `folder`, where that is wanted."""
 
+  # `range`: before the first of these steps (finished ones) a trace starts, before the second it ends.
+
   def __init__(self, folder: os.PathLike, first: int, steps: int, wanted: bool):
     start = first + min(PROFILE_AFTER, max(steps - first - PROFILE_STEPS, 0))
-    self._folder, self._range, self._running = folder, (start, start + PROFILE_STEPS) if wanted else (-1, -1), False
+    self._folder, self.range, self._running = folder, (start, start + PROFILE_STEPS) if wanted else (-1, -1), False
 
   def before(self, step: int) -> None:
     """Called before each step, with the number of finished ones."""
-    if step == self._range[0]:
+    if step == self.range[0]:
       jax.profiler.start_trace(os.fspath(self._folder))
       self._running = True
-    elif step == self._range[1]:
+    elif step == self.range[1]:
       self.close()
 
   def close(self) -> None:

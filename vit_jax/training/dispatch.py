@@ -1,0 +1,101 @@
+"""How a run's steps reach the devices: one a call, with its batch, or several a call over pictures that lie there.
+
+Between two calls the host cuts out a batch, sends it and starts a program: of a step of a few milliseconds a good part.
+Where the pictures fit, they are sent once, and a call is a loop on the devices: it is told which pictures make up each
+of its batches, and how many batches there are, so that one compiled program serves any number of steps.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import state as state_lib
+from vit_jax.training.run import Run
+from vit_jax.training.step import make_step
+
+_MOST_STEPS = 64
+_MOST_BYTES = 2**28  # of pictures, on each device
+# Those that small models get done in about a tenth of a second: so long may a signal or the bar wait for a call.
+_FLOPS_A_CALL = {'cpu': 6e9}
+_FLOPS_A_CALL_ELSEWHERE = 5e12
+
+
+def steps_a_call(run: Run) -> int:
+  """How many steps a call holds at most: `system.steps_a_call`, or as many as leave the host little to do.
+
+  1 where the pictures do not lie on the devices: they are read, cropped or coloured at random by the host, are too
+  many, or belong to one process of several. And on several CPU devices, whose collectives wait for one another.
+  """
+  platform = run.mesh.devices.flat[0].platform
+  wanted = run.config.system.steps_a_call
+  if not wanted:
+    flops = run.flops_per_example_train * run.config.data.batch_size
+    wanted = int(_FLOPS_A_CALL.get(platform, _FLOPS_A_CALL_ELSEWHERE) // max(flops, 1))
+  if wanted <= 1 or jax.process_count() > 1 or (platform == 'cpu' and run.mesh.size > 1):
+    return 1
+  arrays = run.data.arrays('train')
+  return 1 if arrays is None or arrays[0].nbytes > _MOST_BYTES else min(wanted, _MOST_STEPS)
+
+
+class Resident:
+  """The pictures of runs that share them, on the devices, and calls of up to `most` steps of these runs.
+
+  One run, or with `packed` several that are trained by one program (`training.packed`): their states, rows and numbers
+  then have a leading axis.
+  """
+
+  def __init__(self, runs: Sequence[Run], most: int, packed: bool = False):
+    self.most, self._runs, self._packed = most, runs, packed
+    self._orders = [run.data.train_order(run.config.seed) for run in runs]
+    everywhere = mesh_lib.sharding(runs[0].mesh)
+    self._pictures, self._labels = (jax.device_put(a, everywhere) for a in runs[0].data.arrays('train'))
+
+  def operands(self, step: int, count: int) -> tuple[Any, ...]:
+    """What a call of `count` steps after `step` finished ones is given, beside the state and a teacher's arrays."""
+    positions = np.zeros((self.most, len(self._runs), self._runs[0].config.data.batch_size), np.int32)
+    for i in range(count):
+      positions[i] = [order(step + i) for order in self._orders]
+    return self._pictures, self._labels, positions if self._packed else positions[:, 0], np.int32(count)
+
+  def compile(self, train_state: state_lib.TrainState, taught: dict | None = None) -> Callable:
+    """(state, *operands, *teacher's arrays) -> (state, {name: [most, ..]}): a loop of steps.
+
+    The state is given away (donated), and comes back lying as it lay.
+    """
+    run = self._runs[0]
+    step = make_step(run.model, run.carried_out, run.steps, run.teacher)
+    calls = functools.partial(_steps, jax.vmap(step) if self._packed else step)
+    jitted = jax.jit(mesh_lib.on(run.mesh, calls), donate_argnums=0, out_shardings=(
+        jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(run.mesh)))
+    return jitted.lower(train_state, *self.operands(0, 0), *([taught] if taught else [])).compile()
+
+
+def _steps(step, train_state, pictures, labels, positions, count, *taught):
+  """`count` steps; row i of `positions` ([most, B], packed [most, K, B]) says which pictures make up batch i."""
+  pick = lambda array, rows: array.at[rows].get(mode='promise_in_bounds')
+
+  def body(i, carry):
+    train_state, told = carry
+    rows = positions[i]
+    batch = {'image': pick(pictures, rows), 'label': pick(labels, rows), 'weight': jnp.ones(rows.shape, jnp.float32)}
+    if rows.ndim == 1:
+      batch = {name: mesh_lib.constrain(array, 'batch') for name, array in batch.items()}
+    train_state, new = step(train_state, batch, *taught)
+    return train_state, {name: told[name].at[i].set(value) for name, value in new.items()}
+
+  zeros = jnp.zeros((len(positions), *positions.shape[1:-1]), jnp.float32)
+  return jax.lax.fori_loop(0, count, body, (train_state, {'loss': zeros, 'grad_norm': zeros}))
+
+
+def calls(step: int, last: int, most: int, next_due: Callable[[int], int],
+          operands: Callable[[int, int], Any]) -> Iterator[tuple[int, Any]]:
+  """(number of steps, operands) of each call from a step to the last one; none goes past what is due."""
+  while step < last:
+    count = min(next_due(step) - step, most, last - step)
+    yield count, operands(step, count)
+    step += count
