@@ -16,7 +16,7 @@ from vit_jax.errors import UserError
 
 RUNS = pathlib.Path('runs/cnn_vs_vit')
 SUBSETS, SEEDS = (500, 2_000, 8_000, 32_000), 3  # of 54,000; nested, and classes are as frequent in each
-LENGTHS, LENGTHS_SEEDS = (1_000, 2_000, 4_000, 8_000), 2
+LENGTHS, LENGTHS_SEEDS = (1_000, 2_000, 4_000, 8_000), 3
 RATES, TUNED_ON, TUNING_SEED = (1e-3, 3e-3, 1e-2, 3e-2), 8_000, 100
 BEST = {'cnn': 1e-2, 'vit': 3e-3, 'deit': 3e-3, 'hybrid': 3e-3, 'swin': 1e-2}  # by rates.py
 

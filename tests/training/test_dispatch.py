@@ -12,7 +12,7 @@ from tests.command_line import final_arrays
 from vit_jax import goodput, records
 from vit_jax.errors import UserError
 from vit_jax.training import config as run_config
-from vit_jax.training import dispatch, loop, packed
+from vit_jax.training import dispatch, loop, packed, state
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
 from vit_jax.training.stop import Stopped
@@ -85,6 +85,15 @@ def test_what_is_trained_together_too(tiny_config, tmp_path):
     packed.train(members, goodput.Clock(1 / 2))
     return [row['loss'] for m in members for row in records.read_rows(m.workdir / records.METRICS)]
   np.testing.assert_allclose(train('calls', 0), train('steps', 1), rtol=1e-4)
+
+
+def test_a_trunk_and_its_branches_are_one_program(tiny_config):
+  def text(**changes):
+    run = _run(tiny_config, **{'schedule.name': 'wsd'} | changes)
+    return dispatch.Resident([run], 8).lower(state.abstract(run.model, run.config, run.mesh)).as_text()
+  trunk = text(**{'schedule.cooldown_fraction': 0.0})
+  assert trunk == text(**{'train.steps': 24, 'seed': 3, 'optimizer.learning_rate': 0.5})
+  assert trunk != text(**{'schedule.warmup_steps': 3})
 
 
 def test_one_step_a_call_where_pictures_are_not_on_the_devices(tiny_config, monkeypatch):

@@ -2,10 +2,10 @@
 
 Between two calls the host cuts out a batch, sends it and starts a program: of a step of a few milliseconds a good part.
 Where the pictures fit, they are sent once, and a call is a loop on the devices: it is told which pictures make up each
-of its batches, and how many batches there are, so that one compiled program serves any number of steps.
+of its batches, how many batches there are, and how long the run is, so that one compiled program serves any number of
+steps and runs of all lengths: a trunk and its branches.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import schedule
 from vit_jax.training import state as state_lib
 from vit_jax.training.run import Run
 from vit_jax.training.step import make_step
@@ -31,12 +32,11 @@ def steps_a_call(run: Run) -> int:
   1 where the pictures do not lie on the devices: they are read, cropped or coloured at random by the host, are too
   many, or belong to one process of several. And on several CPU devices, whose collectives wait for one another.
   """
-  platform = run.mesh.devices.flat[0].platform
   wanted = run.config.system.steps_a_call
   if not wanted:
     flops = run.flops_per_example_train * run.config.data.batch_size
-    wanted = int(_FLOPS_A_CALL.get(platform, _FLOPS_A_CALL_ELSEWHERE) // max(flops, 1))
-  if wanted <= 1 or jax.process_count() > 1 or (platform == 'cpu' and run.mesh.size > 1):
+    wanted = int(_FLOPS_A_CALL.get(run.platform, _FLOPS_A_CALL_ELSEWHERE) // max(flops, 1))
+  if wanted <= 1 or jax.process_count() > 1 or (run.platform == 'cpu' and run.mesh.size > 1):
     return 1
   arrays = run.data.arrays('train')
   return 1 if arrays is None or arrays[0].nbytes > _MOST_BYTES else min(wanted, _MOST_STEPS)
@@ -52,6 +52,7 @@ class Resident:
   def __init__(self, runs: Sequence[Run], most: int, packed: bool = False):
     self.most, self._runs, self._packed = most, runs, packed
     self._orders = [run.data.train_order(run.config.seed) for run in runs]
+    self._length = jax.tree.map(np.int32, schedule.length(runs[0].config.schedule, runs[0].steps))
     everywhere = mesh_lib.sharding(runs[0].mesh)
     self._pictures, self._labels = (jax.device_put(a, everywhere) for a in runs[0].data.arrays('train'))
 
@@ -60,19 +61,25 @@ class Resident:
     positions = np.zeros((self.most, len(self._runs), self._runs[0].config.data.batch_size), np.int32)
     for i in range(count):
       positions[i] = [order(step + i) for order in self._orders]
-    return self._pictures, self._labels, positions if self._packed else positions[:, 0], np.int32(count)
+    rows = positions if self._packed else positions[:, 0]
+    return self._pictures, self._labels, rows, np.int32(count), self._length
 
-  def compile(self, train_state: state_lib.TrainState, taught: dict | None = None) -> Callable:
-    """(state, *operands, *teacher's arrays) -> (state, {name: [most, ..]}): a loop of steps.
+  def lower(self, train_state: state_lib.TrainState, taught: dict | None = None) -> jax.stages.Lowered:
+    """(state, *operands, *teacher's arrays) -> (state, {name: [most, ..]}): a loop of steps, to be compiled.
 
-    The state is given away (donated), and comes back lying as it lay.
+    The state is given away (donated), and comes back lying as it lay. Equal for runs that differ only in their length
+    and cooldown, learning rate, weight decay and seed.
     """
     run = self._runs[0]
-    step = make_step(run.model, run.carried_out, run.steps, run.teacher)
-    calls = functools.partial(_steps, jax.vmap(step) if self._packed else step)
-    jitted = jax.jit(mesh_lib.on(run.mesh, calls), donate_argnums=0, out_shardings=(
+
+    def call(train_state, pictures, labels, positions, count, length, *taught):
+      step = make_step(run.model, run.carried_out, length, run.teacher)
+      step = jax.vmap(step) if self._packed else step
+      return _steps(step, train_state, pictures, labels, positions, count, *taught)
+
+    jitted = jax.jit(mesh_lib.on(run.mesh, call), donate_argnums=0, out_shardings=(
         jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(run.mesh)))
-    return jitted.lower(train_state, *self.operands(0, 0), *([taught] if taught else [])).compile()
+    return jitted.lower(train_state, *self.operands(0, 0), *([taught] if taught else []))
 
 
 def _steps(step, train_state, pictures, labels, positions, count, *taught):

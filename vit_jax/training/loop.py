@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import goodput, lock
+from vit_jax import goodput, host, lock
 from vit_jax.data import device
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
@@ -210,11 +210,12 @@ class Loop:
     with self.compiling():
       if most > 1:
         resident = dispatch.Resident([run], most)
-        compiled = resident.compile(train_state, *taught)
+        lowered = resident.lower(train_state, *taught)
         calls = dispatch.calls(step, run.steps, most, lambda s: self.next_due(s, *tracer.range), self.timed(resident))
       else:
-        compiled = trace(run.model, run.carried_out, run.steps, run.mesh, run.teacher).lower().compile()
+        lowered = trace(run.model, run.carried_out, run.steps, run.mesh, run.teacher).lower()
         calls = self._one_by_one(step)
+      compiled = host.compile_step(lowered, run.platform)
     return lambda train_state, *operands: compiled(train_state, *operands, *taught), calls
 
   def _one_by_one(self, step):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import goodput
+from vit_jax import goodput, host
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import disk, dispatch, state
@@ -105,13 +105,13 @@ def _compile(members, packed, step, stack):
   if most > 1:
     with loop.compiling():
       resident = dispatch.Resident(runs, most, packed=True)
-      train = resident.compile(packed)
+      train = host.compile_step(resident.lower(packed), loop.run.platform)
     return train, dispatch.calls(step, loop.run.steps, most, loop.next_due, loop.timed(resident))
   feeds = [stack.enter_context(contextlib.closing(m.loop.batches(step))) for m in members]
   batches = zip(*feeds)
   first = next(batches)
   with loop.compiling():
-    train = _together(loop.run).lower(packed, first).compile()
+    train = host.compile_step(_together(loop.run).lower(packed, first), loop.run.platform)
   return train, ((1, (each,)) for each in itertools.chain([first], batches))
 
 

@@ -57,6 +57,11 @@ class Run:
     return self.config.system.log_every or max(1, math.ceil(self.steps / 50))
 
   @property
+  def platform(self) -> str:
+    """'cpu', 'gpu' or 'tpu'."""
+    return self.mesh.devices.flat[0].platform
+
+  @property
   def carried_out(self) -> RunConfig:
     """The config that a step is made from: with the number of micro-batches, where that is left to the devices."""
     system = self.config.system
@@ -66,7 +71,7 @@ class Run:
   def _microbatches(self):
     """On a CPU the activations of a large batch leave the caches between one operation and the next, so slices are as
     small as adding up their gradients allows."""
-    if self.mesh.devices.flat[0].platform != 'cpu' or self.model.stats_shapes():
+    if self.platform != 'cpu' or self.model.stats_shapes():
       return 1
     uses = self.flops_per_example_forward / (2 * self.params)  # of a parameter in an image: in a ViT, by each token
     rows = self.config.data.batch_size // mesh_lib.batch_shards(self.mesh)

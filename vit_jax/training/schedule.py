@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,23 +55,34 @@ def check(config: ScheduleConfig, steps: int) -> None:
     raise UserError(f'schedule.cooldown_fraction={config.cooldown_fraction}: must be in [0, 1]')
 
 
-def multiplier(config: ScheduleConfig, steps: int, step: jax.Array) -> jax.Array:
-  """The learning rate at `step` (0-based) as a multiple of its peak, float32.
+class Length(NamedTuple):
+  """What of a schedule depends on the run's length; traced, runs of many lengths share one program."""
+  steps: int | jax.Array
+  cooldown: int | jax.Array  # the last steps, in which the rate falls to zero; 0: none
+
+
+def length(config: ScheduleConfig, steps: int) -> Length:
+  """The length of a run of so many steps; only 'wsd' and 'rsqrt' have a cooldown."""
+  return Length(steps, math.ceil(config.cooldown_fraction * steps))
+
+
+def multiplier(config: ScheduleConfig, steps: int | Length, step: jax.Array) -> jax.Array:
+  """The learning rate at `step` (0-based) as a multiple of its peak, float32, in a run of `steps`.
 
   'wsd' is warm-up, stable, decay (Zhai et al. 2022; Haegele et al. 2024): the stable part does not depend on `steps`.
   """
-  t = jnp.asarray(step, jnp.float32)
+  steps, cooldown = steps if isinstance(steps, Length) else length(config, steps)
+  t, steps, cooldown = (jnp.asarray(n, jnp.float32) for n in (step, steps, cooldown))
   warmup = jnp.minimum(1.0, (t + 1) / max(config.warmup_steps, 1)) if config.warmup_steps else jnp.ones_like(t)
   after = jnp.maximum(t - config.warmup_steps, 0)
-  progress = jnp.minimum(after / max(steps - config.warmup_steps, 1), 1)
+  progress = jnp.minimum(after / jnp.maximum(steps - config.warmup_steps, 1), 1)
   if config.name == 'cosine':
     return warmup * 0.5 * (1 + jnp.cos(jnp.pi * progress))
   if config.name == 'linear':
     return warmup * (1 - progress)
   if config.name == 'constant':
     return warmup
-  cooldown = math.ceil(config.cooldown_fraction * steps)
-  decay = jnp.minimum(1.0, (steps - t) / cooldown) if cooldown else jnp.ones_like(t)
+  decay = jnp.where(cooldown > 0, jnp.minimum(1.0, (steps - t) / jnp.maximum(cooldown, 1)), 1.0)
   if config.name == 'rsqrt':
     return warmup * decay / jnp.sqrt(1 + after / config.timescale)
   return warmup * decay

@@ -17,14 +17,14 @@ from vit_jax.training.state import TrainState
 from vit_jax.training.teacher import Teacher
 
 
-def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Callable,
+def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.Length, augment: Callable,
                     teacher: Teacher | None = None) -> Callable:
   """Returns `(state, batch, teacher's arrays) -> (state, {'loss', 'grad_norm'})`, to be jitted.
 
   Args:
     model: the model as pure functions.
     config: the run.
-    steps: the run's length, for the schedule.
+    steps: the run's length, for the schedule; a `Length` may be traced.
     augment: (key, images uint8 [B, H, W, C], targets [B, C], weights [B]) -> (images float32, targets).
     teacher: whom the model learns from too; without one the third argument is left out.
 
@@ -80,7 +80,8 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int, augment: Ca
   return train_step
 
 
-def make_step(model: PureModel, config: RunConfig, steps: int, teacher: Teacher | None = None) -> Callable:
+def make_step(model: PureModel, config: RunConfig, steps: int | schedule.Length,
+              teacher: Teacher | None = None) -> Callable:
   """`make_train_step` with the augmentation of the run's config."""
   return make_train_step(model, config, steps, device.augment(config.data.augment, device.normalizer(config.data)),
                          teacher)

@@ -8,9 +8,11 @@ PROFILE_AFTER, PROFILE_STEPS = 10, 5  # steps that a trace leaves out (warm-up) 
 
 
 class Tracer:
-  """Traces some steps of a run into `folder`, where that is wanted."""
+  """Traces some steps of a run into `folder`, where that is wanted.
 
-  # `range`: before the first of these steps (finished ones) a trace starts, before the second it ends.
+  Attributes:
+    range: after so many finished steps a trace begins, and ends; (-1, -1) where none is wanted.
+  """
 
   def __init__(self, folder: os.PathLike, first: int, steps: int, wanted: bool):
     start = first + min(PROFILE_AFTER, max(steps - first - PROFILE_STEPS, 0))
