@@ -2,11 +2,10 @@
 
   python experiments/speed/packing.py > experiments/speed/results/packing.log
 
-The ladder of experiments/fashion_mnist_law: patches of 7 x 7, three layers, batches of 64. Ten steps of each in turn;
-medians. (One step of each in turn would be unfair: caches and freed memory are then always another's.)
+The ladder of experiments/fashion_mnist_law: patches of 7 x 7, three layers, batches of 64. One call of ten steps of each
+in turn, as runs make them; medians.
 """
 
-import itertools
 import os
 import statistics
 import time
@@ -28,24 +27,23 @@ def main():
   import jax
 
   from vit_jax import host
-  from vit_jax.training import packed, state
-  from vit_jax.training.step import trace
+  from vit_jax.training import dispatch, packed, state
   host.hush_absent_tpu()
   host.keep_freed_memory()
   for width in WIDTHS:
     runs = [prepared(width, seed) for seed in range(max(PACKED))]
-    run, own = runs[0], lambda run: state.create(run.model, run.config, run.mesh)
-    feeds = [list(itertools.islice(run.train_batches(0, lambda errors: None), STEPS)) for run in runs]
-    alone = trace(run.model, run.carried_out, run.steps, run.mesh).lower().compile()
-    sides = {1: (lambda now, batches, alone=alone: alone(now, batches[0]), own(run))}
-    sides |= {k: (packed._together(run), packed._stack([own(r) for r in runs[:k]])) for k in PACKED}
-    now, times = {k: start for k, (_, start) in sides.items()}, {k: [] for k in sides}
+    run, calls, now = runs[0], {}, {}
+    for k in (1, *PACKED):
+      resident = dispatch.Resident(runs[:k], STEPS, packed=k > 1)
+      states = [state.create(r.model, r.config, r.mesh) for r in runs[:k]]
+      now[k] = packed._stack(states) if k > 1 else states[0]
+      calls[k] = host.compile_step(resident.lower(now[k]), run.platform), resident
+    times = {k: [] for k in calls}
     for turn in range(ROUNDS + 1):
-      for k, (step, _) in sides.items():
+      for k, (call, resident) in calls.items():
         begins = time.perf_counter()
-        for i in range(STEPS):
-          now[k], told = step(now[k], [feed[i] for feed in feeds[:k]])
-          jax.block_until_ready(told)
+        now[k], told = call(now[k], *resident.operands(turn * STEPS, STEPS))
+        jax.block_until_ready(told)
         if turn:
           times[k].append((time.perf_counter() - begins) / k / STEPS)
     said = [f'{k} packed {1e3 * statistics.median(times[k]):.2f} ms a run, '
