@@ -2,8 +2,8 @@
 
   python experiments/speed/packing.py > experiments/speed/results/packing.log
 
-The ladder of experiments/fashion_mnist_law: patches of 7 x 7, three layers, batches of 64. One call of ten steps of each
-in turn, as runs make them; medians.
+The ladder of experiments/fashion_mnist_law: patches of 7 x 7, three layers, batches of 64. One call of ten steps of
+each in turn, as runs make them; medians.
 """
 
 import os
