@@ -47,15 +47,16 @@ def prepare(name, dtype='float32'):
   return run_lib.prepare(run_config.cast(c))
 
 
-def ours(name, dtype='float32'):
-  """A function that does one training step."""
+def ours(name, dtype='float32', compile_step=None):
+  """A function that does one training step, compiled as runs compile theirs unless it is said how."""
   import jax
 
   from vit_jax import host
   from vit_jax.training import state
   from vit_jax.training.step import trace
   run = prepare(name, dtype)
-  step = host.compile_step(trace(run.model, run.carried_out, run.steps, run.mesh).lower(), run.platform)
+  lowered = trace(run.model, run.carried_out, run.steps, run.mesh).lower()
+  step = (compile_step or host.compile_step)(lowered, run.platform)
   now = [state.create(run.model, run.config, run.mesh)]
   batch = run.place(next(run.data.train_batches(0, 0, 1)))
 
@@ -98,7 +99,8 @@ def theirs(name):
 
 def serve(side, name):
   """Trains a step for each line of the input, and says how many seconds it took and its peak memory in GB."""
-  make = {'ours': ours, 'theirs': theirs, 'bfloat16': lambda name: ours(name, 'bfloat16')}[side]
+  make = {'ours': ours, 'theirs': theirs, 'bfloat16': lambda name: ours(name, 'bfloat16'),
+          'defaults': lambda name: ours(name, compile_step=lambda lowered, platform: lowered.compile())}[side]
   train = make(name)
   for _ in sys.stdin:
     start = time.perf_counter()
@@ -128,7 +130,8 @@ def duel(name, sides):
 def main(torch_python):
   sides = {'ours': sys.executable, 'theirs': torch_python}
   pairs = [(name, sides, 'transformers') for name in SHAPES]
-  pairs += [('ViT-Ti/16', {'ours': sys.executable, 'bfloat16': sys.executable}, 'ours in bfloat16')]
+  for side, peer in (('bfloat16', 'ours in bfloat16'), ('defaults', 'ours with the compiler\'s defaults')):
+    pairs.append(('ViT-Ti/16', {'ours': sys.executable, side: sys.executable}, peer))
   print(f'{os.cpu_count()} cores, float32; images/s are medians of {PAIRS} pairs of steps, ratios the median pair; a '
         f'large matmul of XLA\'s: {_fastest_matmul() / 1e9:.0f} GFLOP/s', flush=True)
   for name, each, peer in pairs:

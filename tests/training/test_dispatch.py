@@ -98,7 +98,7 @@ def test_a_trunk_and_its_branches_are_one_program(tiny_config):
 
 def test_one_step_a_call_where_pictures_are_not_on_the_devices(tiny_config, monkeypatch):
   assert dispatch.steps_a_call(_run(tiny_config)) == 64
-  assert dispatch.steps_a_call(_run(tiny_config, 7)) == 7
+  assert [dispatch.steps_a_call(_run(tiny_config, n)) for n in (1, 7, 100)] == [1, 7, 100]
   assert dispatch.steps_a_call(_run(tiny_config, **{'data.augment.randaugment_layers': 2})) == 1
   assert dispatch.steps_a_call(_run(tiny_config, **{'model.depth': 30, 'model.width': 1024})) == 1  # long steps
   monkeypatch.setattr(dispatch, '_MOST_BYTES', 1000)

@@ -19,7 +19,7 @@ from vit_jax.training import state as state_lib
 from vit_jax.training.run import Run
 from vit_jax.training.step import make_step
 
-_MOST_STEPS = 64
+_MOST_STEPS = 64  # unless more are asked for
 _MOST_BYTES = 2**28  # of pictures, on each device
 # Those that small models get done in about a tenth of a second: so long may a signal or the bar wait for a call.
 _FLOPS_A_CALL = {'cpu': 6e9}
@@ -35,11 +35,11 @@ def steps_a_call(run: Run) -> int:
   wanted = run.config.system.steps_a_call
   if not wanted:
     flops = run.flops_per_example_train * run.config.data.batch_size
-    wanted = int(_FLOPS_A_CALL.get(run.platform, _FLOPS_A_CALL_ELSEWHERE) // max(flops, 1))
+    wanted = min(int(_FLOPS_A_CALL.get(run.platform, _FLOPS_A_CALL_ELSEWHERE) // max(flops, 1)), _MOST_STEPS)
   if wanted <= 1 or jax.process_count() > 1 or (run.platform == 'cpu' and run.mesh.size > 1):
     return 1
   arrays = run.data.arrays('train')
-  return 1 if arrays is None or arrays[0].nbytes > _MOST_BYTES else min(wanted, _MOST_STEPS)
+  return 1 if arrays is None or arrays[0].nbytes > _MOST_BYTES else wanted
 
 
 class Resident:

@@ -62,7 +62,7 @@ class Length(NamedTuple):
 
 
 def length(config: ScheduleConfig, steps: int) -> Length:
-  """The length of a run of so many steps; only 'wsd' and 'rsqrt' have a cooldown."""
+  """The length of a run of so many steps; only 'wsd' and 'rsqrt' read the cooldown."""
   return Length(steps, math.ceil(config.cooldown_fraction * steps))
 
 

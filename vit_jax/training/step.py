@@ -35,8 +35,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
   trained = partial.trained(opt, model)
   factors = partial.select(parametrisation.factors(config.parametrisation, opt.name, model), trained)
   rates = partial.select(layerwise.rates(opt.layer_decay, model), trained)
-  unrolled = jax.tree.map(lambda shape, axes: axes[:1] == ('layers',) and not config.system.execution.scan,
-                          model.param_shapes(), model.param_axes())
+  unrolled = _unrolled(model, config)
 
   def loss_of(params, stats, images, targets_BC, weight_B, keys_B, teacher_BC):
     params = partial.frozen(params, trained)
@@ -104,19 +103,25 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh,
   return jitted.trace(train_state, batch, *([teacher.shapes(mesh)] if teacher else []))
 
 
-def _accumulate(loss_of, state, inputs, microbatches, stacked):
+def _unrolled(model, config):
+  """Of each parameter, whether it holds layers, one on the other, that run unrolled."""
+  return jax.tree.map(lambda shape, axes: axes[:1] == ('layers',) and not config.system.execution.scan,
+                      model.param_shapes(), model.param_axes())
+
+
+def _accumulate(loss_of, state, inputs, microbatches, unrolled):
   """((loss sum, (mean batch stats, correct sum)), gradient sum) over equal slices of the batch, one after another.
 
-  `stacked` says of each parameter whether it is one of unrolled layers: these are taken apart once, not in each slice,
-  and their gradients are added up layer by layer and stacked at the end.
+  What `unrolled` marks is taken apart into layers once, not in each slice; their gradients are added up one by one and
+  stacked at the end.
   """
   if microbatches <= 1:
     return jax.value_and_grad(loss_of, has_aux=True)(state.params, state.stats, *inputs)
 
   # Rows are dealt out like cards: each slice then lies on all devices, as the whole batch does.
   deal = lambda x: jnp.moveaxis(x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:]), 1, 0)
-  apart = jax.tree.map(lambda p, layers: list(jnp.unstack(p)) if layers else p, state.params, stacked)
-  whole = lambda apart: jax.tree.map(lambda layers, p: jnp.stack(p) if layers else p, stacked, apart)
+  apart = jax.tree.map(lambda p, layers: list(jnp.unstack(p)) if layers else p, state.params, unrolled)
+  whole = lambda apart: jax.tree.map(lambda layers, p: jnp.stack(p) if layers else p, unrolled, apart)
   value_and_grad = jax.value_and_grad(lambda apart, *rest: loss_of(whole(apart), *rest), has_aux=True)
 
   def slice_step(carry, inputs):
