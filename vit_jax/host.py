@@ -17,21 +17,25 @@ WITHOUT_TPU = {
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-  """Lets glibc's malloc keep what a step frees for the next step; elsewhere nothing is done.
+  """Lets glibc's malloc keep what a step frees for the next step; elsewhere nothing is done. Before JAX starts.
 
   XLA's CPU backend allocates and frees each large buffer once a step. By default malloc gives such memory back to the
-  system, and the next step's page faults take up to a third of its time (experiments/allocator).
+  system, and the next step's page faults take up to a third of its time (experiments/allocator). Only the main thread's
+  memory can grow at will: others map each large buffer anew. So that programs get theirs from it, they run on the
+  thread that calls them, where JAX would start them on another; several devices are always given a thread each.
   """
   try:
     mallopt = ctypes.CDLL(ctypes.util.find_library('c')).mallopt
   except (OSError, AttributeError, TypeError):  # not glibc
     return
-  for parameter, value in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 256 << 20)):
+  for parameter, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 256 << 20)):
     mallopt(parameter, value)
+  import jax
+  jax.config.update('jax_cpu_enable_async_dispatch', False)
 
 
 def in_turn(out: Any) -> Any:
