@@ -51,3 +51,11 @@ def test_bad_lengths(length, message):
 def test_warmup_must_end_before_the_run():
   with pytest.raises(UserError, match=r'schedule\.warmup_steps=100: .*below the 100 steps'):
     check(ScheduleConfig(warmup_steps=100), 100)
+
+
+@pytest.mark.parametrize('name', ['cosine', 'linear', 'rsqrt', 'wsd', 'constant'])
+def test_the_host_computes_the_same(name):
+  config = ScheduleConfig(name, warmup_steps=5)
+  host = [multiplier(config, 40, t, np) for t in range(40)]
+  assert all(value.dtype == np.float32 for value in host)
+  np.testing.assert_allclose(host, _course(config, 40), rtol=1e-6, atol=1e-7)

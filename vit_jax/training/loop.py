@@ -288,7 +288,7 @@ class Loop:
     with np.errstate(invalid='ignore'):  # 0 / 0 where every step was skipped
       loss, correct, grad_norm = sums['loss'] / sums['weight'], sums['correct'] / sums['weight'], (
           sums['grad_norm'] / sums['steps'])
-    multiplier = schedule.multiplier(run.config.schedule, run.steps, step - 1)
+    multiplier = schedule.multiplier(run.config.schedule, run.steps, step - 1, np)
     row = {'split': 'train', **run.position(step), 'loss': float(loss), 'accuracy': float(correct),
            'error': float(1 - correct), 'learning_rate': float(multiplier) * run.config.optimizer.learning_rate,
            'grad_norm': float(grad_norm)}

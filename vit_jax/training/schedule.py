@@ -66,23 +66,24 @@ def length(config: ScheduleConfig, steps: int) -> Length:
   return Length(steps, math.ceil(config.cooldown_fraction * steps))
 
 
-def multiplier(config: ScheduleConfig, steps: int | Length, step: jax.Array) -> jax.Array:
+def multiplier(config: ScheduleConfig, steps: int | Length, step: jax.Array | int, numpy=jnp) -> jax.Array:
   """The learning rate at `step` (0-based) as a multiple of its peak, float32, in a run of `steps`.
 
   'wsd' is warm-up, stable, decay (Zhai et al. 2022; Haegele et al. 2024): the stable part does not depend on `steps`.
+  With `numpy` itself in the place of JAX's, the host computes it, and nothing is compiled.
   """
   steps, cooldown = steps if isinstance(steps, Length) else length(config, steps)
-  t, steps, cooldown = (jnp.asarray(n, jnp.float32) for n in (step, steps, cooldown))
-  warmup = jnp.minimum(1.0, (t + 1) / max(config.warmup_steps, 1)) if config.warmup_steps else jnp.ones_like(t)
-  after = jnp.maximum(t - config.warmup_steps, 0)
-  progress = jnp.minimum(after / jnp.maximum(steps - config.warmup_steps, 1), 1)
+  t, steps, cooldown = (numpy.asarray(n, numpy.float32) for n in (step, steps, cooldown))
+  warmup = numpy.minimum(1.0, (t + 1) / max(config.warmup_steps, 1)) if config.warmup_steps else numpy.ones_like(t)
+  after = numpy.maximum(t - config.warmup_steps, 0)
+  progress = numpy.minimum(after / numpy.maximum(steps - config.warmup_steps, 1), 1)
   if config.name == 'cosine':
-    return warmup * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    return warmup * 0.5 * (1 + numpy.cos(numpy.pi * progress))
   if config.name == 'linear':
     return warmup * (1 - progress)
   if config.name == 'constant':
     return warmup
-  decay = jnp.where(cooldown > 0, jnp.minimum(1.0, (steps - t) / jnp.maximum(cooldown, 1)), 1.0)
+  decay = numpy.where(cooldown > 0, numpy.minimum(1.0, (steps - t) / numpy.maximum(cooldown, 1)), 1.0)
   if config.name == 'rsqrt':
-    return warmup * decay / jnp.sqrt(1 + after / config.timescale)
+    return warmup * decay / numpy.sqrt(1 + after / config.timescale)
   return warmup * decay
