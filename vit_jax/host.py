@@ -1,7 +1,6 @@
 """The machine that a process runs on: its allocator and threads, its parent, and a TPU library without a TPU."""
 
 import ctypes
-import ctypes.util
 import importlib.util
 import os
 import pathlib
@@ -28,14 +27,22 @@ def keep_freed_memory() -> None:
   memory can grow at will: others map each large buffer anew. So that programs get theirs from it, they run on the
   thread that calls them, where JAX would start them on another; several devices are always given a thread each.
   """
-  try:
-    mallopt = ctypes.CDLL(ctypes.util.find_library('c')).mallopt
-  except (OSError, AttributeError, TypeError):  # not glibc
+  libc = _libc()
+  if not libc:
     return
   for parameter, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 256 << 20)):
-    mallopt(parameter, value)
+    libc.mallopt(parameter, value)
   import jax
   jax.config.update('jax_cpu_enable_async_dispatch', False)
+
+
+def _libc():
+  """glibc, or None where another one runs."""
+  try:
+    libc = ctypes.CDLL(None)
+  except (OSError, TypeError):
+    return None
+  return libc if hasattr(libc, 'mallopt') and hasattr(libc, 'malloc_trim') else None
 
 
 def in_turn(out: Any) -> Any:
@@ -54,7 +61,17 @@ _ON_CPU = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE'}
 
 
 def compile_step(lowered: Any, platform: str) -> Any:
-  """A lowered training step (jax.stages.Lowered), compiled with what makes it faster on these devices."""
+  """A lowered training step (jax.stages.Lowered), compiled with what makes it faster on these devices.
+
+  What the compiler has freed goes back to the system: hundreds of MB in its threads' heaps, where no step would use it.
+  """
+  compiled = _compiled(lowered, platform)
+  if libc := _libc():
+    libc.malloc_trim(0)
+  return compiled
+
+
+def _compiled(lowered, platform):
   import jax
   if platform == 'cpu':
     try:
