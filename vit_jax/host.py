@@ -20,12 +20,13 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-  """Lets glibc's malloc keep what a step frees for the next step; elsewhere nothing is done. Before JAX starts.
+  """Lets glibc's malloc keep what a step frees for the next step; elsewhere nothing is done.
 
   XLA's CPU backend allocates and frees each large buffer once a step. By default malloc gives such memory back to the
   system, and the next step's page faults take up to a third of its time (experiments/allocator). Only the main thread's
   memory can grow at will: others map each large buffer anew. So that programs get theirs from it, they run on the
-  thread that calls them, where JAX would start them on another; several devices are always given a thread each.
+  thread that calls them, where JAX would start them on another; several devices always have a thread each.
+  To be called before JAX starts.
   """
   libc = _libc()
   if not libc:
