@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vit_jax.cost import flops
 from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel, vit
@@ -60,10 +61,18 @@ def test_convolutional_stem():
     assert np.isfinite(leaf).all() and np.abs(leaf).max() > 1e-7, jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize('execution', [Execution(scan=False), Execution(remat='dots'), Execution(remat='full'),
-                                       Execution(scan=False, remat='full')], ids=str)
-def test_execution_changes_nothing(execution):
-  base, other = _model(dropout=0.1, drop_path=0.2), _model(execution, dropout=0.1, drop_path=0.2)
+UNROLLED = Execution(scan=False)
+# Of these, only what CLS's classifier reads leaves the last of the unrolled blocks.
+CLS_READS = [dict(pos_embed='relative', drop_path=0.2), dict(pos_embed='rope2d', attention='linear'),
+             dict(attention='local', attention_radius=2, global_tokens=2), dict(depth=1, layer_scale=0.1)]
+
+
+@pytest.mark.parametrize('execution, changes', [
+    *((execution, dict(dropout=0.1, drop_path=0.2)) for execution in (
+        UNROLLED, Execution(remat='dots'), Execution(remat='full'), Execution(scan=False, remat='full'))),
+    *((UNROLLED, changes) for changes in CLS_READS)], ids=str)
+def test_execution_changes_nothing(execution, changes):
+  base, other = _model(**changes), _model(execution, **changes)
   params, keys = _random(base), jax.random.split(jax.random.key(3), 2)
   assert jax.tree.structure(base.param_shapes()) == jax.tree.structure(other.param_shapes())
 
@@ -73,6 +82,23 @@ def test_execution_changes_nothing(execution):
   (a, grads_a), (b, grads_b) = value_and_grad(base), value_and_grad(other)
   np.testing.assert_allclose(a, b, rtol=1e-5)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4 * np.abs(x).max()), grads_a, grads_b)
+
+
+def test_of_the_last_block_only_what_cls_reads_is_computed():
+  """All keys and values, but one query; and so do the gradients."""
+  T, D, F = 25, SMALL['width'], SMALL['mlp_dim']
+  others = (T - 1) * (2 * (D * D + 2 * D * F) + 4 * T * D)  # output projection and MLP; both products of attention
+
+  def flops_of(execution, **changes):
+    model = _model(execution, **changes)
+    forward = lambda p, *rest: jnp.sum(model.apply(p, {}, jnp.zeros((1, *SHAPE)), *rest)[0])
+    return [flops.count(fn, model.param_shapes()) for fn in (forward, jax.grad(forward))]
+
+  saved = lambda **changes: [a - b for a, b in zip(*(flops_of(e, **changes) for e in (Execution(), UNROLLED)))]
+  assert saved() == [others, 3 * others]
+  assert saved(pool='gap') == saved(pool='map') == [0, 0]
+  counted = [flops.per_example(_model(execution)) for execution in (Execution(), UNROLLED)]
+  assert counted[0] == counted[1], 'what is published counts all'
 
 
 @pytest.mark.parametrize('position', POSITIONS)

@@ -32,6 +32,8 @@ VARIANTS = {
     'local': ('shard_map', (('attention', 'local'), ('attention_radius', 1)), (), 1),
     'unrolled': ('shard_map', (('pool', 'map'), ('pos_embed', 'sincos2d'), *NOISE),
                  (('scan', False), ('remat', 'full')), 1),
+    'cls-compiler': ('jit', (('drop_path', 0.2),), (('scan', False), ('remat', 'dots')), 2),  # its last block alone
+    'cls-shard_map': ('shard_map', (('pos_embed', 'rope2d'),), (('scan', False),), 1),
 }
 
 # 16 tokens and CLS are 17, which no size of `tensor` divides.

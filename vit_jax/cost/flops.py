@@ -66,10 +66,11 @@ def per_example(model) -> tuple[int, int]:
   """(forward, training) FLOPs of one example of a `models.PureModel`, evaluation mode, nothing recomputed.
 
   Training is the forward pass plus the gradients of all parameters: close to three forwards, less what the first
-  layer saves by not needing a gradient for the picture.
+  layer saves by not needing a gradient for the picture. As in published counts, all tokens pass through all blocks,
+  also where a program leaves out what its classifier does not read (`models.vit`).
   """
   image = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
-  forward = lambda params, stats, image: model.apply(params, stats, image)[0]
+  forward = lambda params, stats, image: model.apply(params, stats, image, capture=('features',))[0]
   loss = lambda *inputs: jnp.sum(forward(*inputs))
   inputs = model.param_shapes(), model.stats_shapes(), image
   return count(forward, *inputs), count(jax.grad(loss), *inputs)

@@ -57,8 +57,8 @@ class SelfAttention(nnx.Module):
     self.bias_table = pos_embed.relative_table(relative_grid, num_heads, rngs=rngs) if relative_grid else None
 
   def __call__(self, x_BTD: jax.Array, rope_angles: np.ndarray | None = None, bias_WHTT: jax.Array | None = None,
-               attend_by: Callable | None = None) -> tuple[jax.Array, jax.Array | None]:
-    """[B, T, D] -> [B, T, D] and the attention weights [B, H, T, T].
+               attend_by: Callable | None = None, queries: int | None = None) -> tuple[jax.Array, jax.Array | None]:
+    """[B, T, D] -> [B, Q, D] and the attention weights [B, H, Q, T], for the first Q = `queries` tokens or for all.
 
     Queries and keys are turned where angles are given; a bias is added to the logits as in `attend`. In the place of
     softmax attention over all tokens stands `attend_by`, (q, k, v) -> y [B, T, H, K], where it is given: no weights.
@@ -67,11 +67,12 @@ class SelfAttention(nnx.Module):
     if rope_angles is not None:
       q_BTHK, k_BTHK = (pos_embed.rotate(t, rope_angles) for t in (q_BTHK, k_BTHK))
     if attend_by is not None:
-      return self.out(attend_by(q_BTHK, k_BTHK, v_BTHK)), None
+      return self.out(attend_by(q_BTHK, k_BTHK, v_BTHK)[:, :queries]), None
     if self.bias_table is not None:
       bias_WHTT = pos_embed.relative_bias(self.bias_table[...], self.relative_grid, x_BTD.shape[1])[None]
-    y_BTHK, weights_BHTS = attend(q_BTHK, k_BTHK, v_BTHK, self.base_head_dim, bias_WHTT)
-    return self.out(y_BTHK), weights_BHTS
+    bias_WHQT = None if bias_WHTT is None else bias_WHTT[:, :, :queries]
+    y_BQHK, weights_BHQT = attend(q_BTHK[:, :queries], k_BTHK, v_BTHK, self.base_head_dim, bias_WHQT)
+    return self.out(y_BQHK), weights_BHQT
 
 
 class AttentionPool(nnx.Module):

@@ -18,7 +18,9 @@ nnx.use_eager_sharding(False)
 @dataclasses.dataclass(frozen=True)
 class Execution:
   """How a stack is run; never what it computes."""
-  scan: bool = True  # one compiled block for all layers; False unrolls (slower to compile, may run faster)
+  # One compiled block for all layers. False unrolls: slower to compile, may run faster, and of the last block only
+  # what a CLS token's classifier reads is computed.
+  scan: bool = True
   # Recompute in the backward pass: nothing, all but matmuls, all. Without scan XLA undoes it on CPUs.
   remat: Literal['none', 'dots', 'full'] = 'none'
   blocks: Literal['jit', 'shard_map'] = 'jit'  # who places a block's collectives: the compiler, or `parallel.blocks`
@@ -47,7 +49,8 @@ class Stack(nnx.Module):
     self.blocks = init_layers(rngs.split(depth))
     self.depth = depth
 
-  def __call__(self, x: jax.Array, layer_inputs: Any, call: Callable, execution: Execution) -> tuple[jax.Array, Any]:
+  def __call__(self, x: jax.Array, layer_inputs: Any, call: Callable, execution: Execution,
+               call_last: Callable | None = None) -> tuple[jax.Array, Any]:
     """Runs the blocks.
 
     Args:
@@ -55,30 +58,37 @@ class Stack(nnx.Module):
       layer_inputs: a tree of arrays with a leading [L] axis, one slice a block.
       call: (block, x, layer_input) -> (x, outputs).
       execution: scan or unroll, and what to recompute.
+      call_last: in the place of `call` for the last block, if blocks are unrolled; scanned they are all one program.
 
     Returns:
       x after the last block, and the blocks' outputs stacked on a leading [L] axis.
     """
     graphdef, params, stats = nnx.split(self.blocks, nnx.Param, nnx.BatchStat)
 
-    def step(x, layer):
-      params, stats, inputs = layer
-      block = nnx.merge(graphdef, params, stats)
-      x, outputs = call(block, x, inputs)
-      return x, (outputs, nnx.state(block, nnx.BatchStat))
-
     scan = execution.scan and self.depth > 1  # a single block may change the shape of x
-    if execution.remat != 'none' or by_compiler():
+
+    def step_of(call):
+      def step(x, layer):
+        params, stats, inputs = layer
+        block = nnx.merge(graphdef, params, stats)
+        x, outputs = call(block, x, inputs)
+        return x, (outputs, nnx.state(block, nnx.BatchStat))
+
+      if execution.remat == 'none' and not by_compiler():
+        return step
       # Inside a scan nothing can merge the recomputation with the forward pass, so the barrier is not needed.
-      step = jax.checkpoint(step, prevent_cse=not scan, policy=_POLICIES[execution.remat])
+      return jax.checkpoint(step, prevent_cse=not scan, policy=_POLICIES[execution.remat])
+
     layers = (params, stats, layer_inputs)
     if scan:
-      x, (outputs, stats) = jax.lax.scan(step, x, layers)
+      x, (outputs, stats) = jax.lax.scan(step_of(call), x, layers)
     else:
       every = []
       arrays, tree = jax.tree.flatten(layers)
       # The gradient of taking apart at once is one concatenation, not a padded array a layer.
-      for own in zip(*(jnp.unstack(jnp.asarray(array)) for array in arrays)):
+      slices = zip(*(jnp.unstack(jnp.asarray(array)) for array in arrays))
+      calls = [call] * (self.depth - 1) + [call_last or call]
+      for own, step in zip(slices, map(step_of, calls), strict=True):
         x, out = step(x, tree.unflatten(own))
         every.append(out)
       outputs, stats = jax.tree.map(lambda *slices: jnp.stack(slices), *every)

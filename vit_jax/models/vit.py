@@ -188,15 +188,18 @@ class EncoderBlock(nnx.Module):
     self.scale1, self.scale2 = (None, None) if config.layer_scale is None else (scale(), scale())
     self.dropout = config.dropout
 
-  def __call__(self, x_BTD, drop_path, keys_B, attend, sub_block):
-    """Returns ([B, T, D], attention weights [B, H, T, T] or None).
+  def __call__(self, x_BTD, drop_path, keys_B, attend, explicit, tokens, needed):
+    """Returns ([B, T, D], attention weights [B, H, T, T] or None); of each T only the first `needed` tokens.
 
-    `attend(attention, x_BTD, _)` calls the attention; `sub_block` is that of `parallel.blocks`.
+    `attend(attention, x_BTD, _)` calls the attention; `explicit` and `tokens` are those of `parallel.blocks`.
     """
-    y_BTD, weights_BHTT = sub_block(attend, self.attention, self.norm1(x_BTD))
+    sub_block = functools.partial(blocks.sub_block, explicit=explicit)
+    y_BTD, weights_BHTT = sub_block(attend, self.attention, self.norm1(x_BTD), tokens=tokens)
+    if needed < tokens:
+      x_BTD = blocks.split_tokens(x_BTD[:, :needed])
     x_BTD = x_BTD + self.branch(y_BTD, self.scale1, drop_path, noise.fold(keys_B, 0))
     mix = lambda mlp, x_BTD, keys_B: (mlp(x_BTD, keys_B), None)
-    y_BTD, _ = sub_block(mix, self.mlp, self.norm2(x_BTD), noise.fold(keys_B, 1))
+    y_BTD, _ = sub_block(mix, self.mlp, self.norm2(x_BTD), noise.fold(keys_B, 1), tokens=needed)
     x_BTD = x_BTD + self.branch(y_BTD, self.scale2, drop_path, noise.fold(keys_B, 2))
     return x_BTD, weights_BHTT
 
@@ -266,21 +269,23 @@ class ViT(nnx.Module):
     rope_angles = pos_embed.rope2d_angles(self.grid, head_dim(c)) if c.pos_embed == 'rope2d' else None
     attend_by = {'full': None, 'linear': linear_attention, 'local': functools.partial(
         local_attention, grid=self.grid, radius=c.attention_radius, base_head_dim=c.base_head_dim)}[c.attention]
-    attend = lambda attention, x_BTD, _: attention(x_BTD, rope_angles, attend_by=attend_by)
+    explicit, tokens = self.execution.blocks == 'shard_map', x_BTD.shape[1]
+    # Of the last block's tokens a CLS token's classifier reads one. Dropout's noise is drawn for all.
+    every_token = capture or c.pool != 'cls' or (c.dropout and keys_B is not None)
+    read = tokens if every_token else len(self._leading_tokens())
 
-    tokens = x_BTD.shape[1]
-    sub_block = functools.partial(blocks.sub_block, tokens=tokens, explicit=self.execution.blocks == 'shard_map')
-
-    def call(block, x_BTD, layer):
+    def call(block, x_BTD, layer, needed=tokens):
       keys = noise.fold(keys_B, layer['index'])
-      x_BTD, weights = block(x_BTD, layer.get('drop_path'), keys, attend, sub_block)
+      attend = lambda attention, x_BTD, _: attention(x_BTD, rope_angles, attend_by=attend_by, queries=needed)
+      x_BTD, weights = block(x_BTD, layer.get('drop_path'), keys, attend, explicit, tokens, needed)
       every = {'features': x_BTD[:, :tokens], 'attention': weights}
       return x_BTD, {name: every[name] for name in capture}
 
     layers = {'index': np.arange(c.depth)}
     if c.drop_path:
       layers['drop_path'] = np.linspace(0, c.drop_path, c.depth, dtype=np.float32)
-    x_BTD, captured = self.encoder(blocks.split_tokens(x_BTD), layers, call, self.execution)
+    x_BTD, captured = self.encoder(blocks.split_tokens(x_BTD), layers, call, self.execution,
+                                   call_last=functools.partial(call, needed=read))
     logits_BC, told = self.classify(blocks.whole_tokens(x_BTD, tokens))
     return logits_BC, {**told, **captured}
 
