@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-PAIRS, WARM_UP = 7, 2
+PAIRS, WARM_UP = 11, 2
 # name: (family, fields or published size, pixels, channels, classes, images a step)
 SHAPES = {
     'ViT-S/16': ('vit', 'S/16', 224, 3, 1000, 16),

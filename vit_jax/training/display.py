@@ -61,7 +61,8 @@ class Display:
 
   def note(self, text: str) -> None:
     """One line, above the bar."""
-    self.console.print(text, markup=False, soft_wrap=True)
+    # To find the numbers, for their colours, takes longer than all else.
+    self.console.print(text, markup=False, soft_wrap=True, highlight=self.console.is_terminal)
 
   def start(self, step: int, steps: int) -> None:
     """Starts the bar, and the clock that images/s are measured by."""
