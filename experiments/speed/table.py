@@ -14,7 +14,7 @@ ROWS = [
     ('training step, ViT-Ti/16, images/s', 'training', SPEEDS.replace(r'[\w ]+', 'ours in bfloat16'), 'our bfloat16'),
     *(('JPEG to 224 pixels, images/s a core', 'input', PREPARED.replace('SIDE', re.escape(side)), side)
       for side in ('tf.data', 'torchvision')),
-    ('a step in a run, ms', 'host', r'(?P<peer>[\d.]+) ms a bare step, (?P<ours>[\d.]+) ms in a run; '
+    ('a step in a run, ms (ratio of times)', 'host', r'(?P<peer>[\d.]+) ms a bare step, (?P<ours>[\d.]+) ms in a run; '
      r'(?P<ratio>[\d.]+)', 'the bare jitted step'),
     ('the quickstart, from the command to the first step, s', 'host', r'quickstart: (?P<ours>[\d.]+) s',
      'at most 15'),
