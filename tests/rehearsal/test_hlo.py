@@ -209,6 +209,21 @@ def test_groups_lie_along_the_axis():
     assert [one.group for one in collectives.find(module)] == [group]
 
 
+def test_a_kernels_notes_over_several_lines_end_no_computation():
+  module = hlo.parse('''HloModule jit_step, num_partitions=1
+
+ENTRY %main (x: f32[8,128]) -> f32[8,128] {
+  %x = f32[8,128]{1,0} parameter(0)
+  %kernel = f32[8,128]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", frontend_attributes={notes={
+"block": 128
+}}, metadata={op_name="splash"}
+  ROOT %y = f32[8,128]{1,0} copy(%kernel)
+}
+''')
+  assert [instruction.opcode for _, instruction, _ in module.executed()] == ['parameter', 'custom-call', 'copy']
+  assert traffic.hbm_bytes(module) == 2 * 2 * 8 * 128 * 4
+
+
 FUSIONS = '''HloModule jit_step, num_partitions=1
 
 %slicing (stack: f32[4,8,128], i: s32[]) -> f32[1,8,128] {

@@ -24,6 +24,8 @@ class Execution:
   # Recompute in the backward pass: nothing, all but matmuls, all. Without scan XLA undoes it on CPUs.
   remat: Literal['none', 'dots', 'full'] = 'none'
   blocks: Literal['jit', 'shard_map'] = 'jit'  # who places a block's collectives: the compiler, or `parallel.blocks`
+  # Softmax attention of vit and deit on TPUs as the compiler has it, or by a Pallas kernel (`layers.splash`).
+  attention_kernel: Literal['none', 'splash'] = 'none'
 
 
 _POLICIES = {

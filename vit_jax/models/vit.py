@@ -18,6 +18,7 @@ from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.patch_embed import ConvStem, PatchEmbed
 from vit_jax.layers.resnet_stem import ResNetStem
+from vit_jax.layers.splash import splash_attention
 from vit_jax.layers.stack import Execution, Stack
 from vit_jax.parallel import blocks
 
@@ -125,6 +126,18 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
                     'model.width / model.num_heads)')
 
 
+def check_kernel(config: Config, execution: Execution) -> None:
+  """Raises UserError for an attention that the kernel asked for cannot do."""
+  if execution.attention_kernel == 'none':
+    return
+  asked = f'system.execution.attention_kernel={execution.attention_kernel}'
+  if config.attention != 'full' or config.pos_embed == 'relative':
+    raise UserError(f'{asked} is for model.attention=full without relative biases, not for attention='
+                    f'{config.attention} with pos_embed={config.pos_embed}: set it to none')
+  if execution.blocks == 'shard_map':
+    raise UserError(f'{asked} goes with system.execution.blocks=jit, not with shard_map')
+
+
 def head_dim(config: Config) -> int:
   """K: the size of a head."""
   return config.head_dim or config.width // config.num_heads
@@ -218,6 +231,7 @@ class ViT(nnx.Module):
                execution: Execution = Execution()):
     """Raises UserError for shapes that cannot be built (see `check`)."""
     check(config, image_shape)
+    check_kernel(config, execution)
     channels = image_shape[2]
     self.config, self.execution = config, execution
     self.grid = grid(config, image_shape)
@@ -269,6 +283,8 @@ class ViT(nnx.Module):
     rope_angles = pos_embed.rope2d_angles(self.grid, head_dim(c)) if c.pos_embed == 'rope2d' else None
     attend_by = {'full': None, 'linear': linear_attention, 'local': functools.partial(
         local_attention, grid=self.grid, radius=c.attention_radius, base_head_dim=c.base_head_dim)}[c.attention]
+    if self.execution.attention_kernel == 'splash' and 'attention' not in capture:
+      attend_by = functools.partial(splash_attention, base_head_dim=c.base_head_dim)
     explicit, tokens = self.execution.blocks == 'shard_map', x_BTD.shape[1]
     # Of the last block's tokens a CLS token's classifier reads one. Dropout's noise is drawn for all.
     every_token = capture or c.pool != 'cls' or (c.dropout and keys_B is not None)

@@ -134,7 +134,7 @@ def parse(text: str) -> Module:
   """The module of an HLO text, as `jax.stages.Compiled.as_text` gives it."""
   computations, entry, current = {}, '', None
   for line in text.splitlines():
-    if line.startswith('}'):
+    if line.startswith('}') and not line.startswith('}}'):  # the latter ends a kernel's notes, which take several lines
       current = None
     elif current is None:
       if match := _COMPUTATION.match(line):
