@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every timing of this folder, and the table: experiments/speed/run.sh TORCH_PYTHON TF_PYTHON
-# On a quiet machine, about 30 minutes. TORCH_PYTHON has torch, torchvision, transformers and Pillow, TF_PYTHON tensorflow.
+# On a quiet machine, about 50 minutes. TORCH_PYTHON has torch, torchvision, transformers and Pillow, TF_PYTHON tensorflow.
 set -eu
 cd "$(dirname "$0")/../.."
 results=experiments/speed/results
@@ -13,4 +13,5 @@ for blocks in jit shard_map; do
   python -m vit_jax.plan --config=configs/vit_b16.py --tpu=v5e-16 --config.system.execution.remat=dots \
     --config.system.execution.blocks=$blocks > $results/b16_v5e16_$blocks.log
 done
+python experiments/speed/kernels.py > $results/kernels.log
 python experiments/speed/table.py
