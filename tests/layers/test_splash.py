@@ -7,7 +7,7 @@ from vit_jax.errors import UserError
 from vit_jax.layers import splash
 from vit_jax.layers.attention import attend, logit_scale
 from vit_jax.layers.stack import Execution
-from vit_jax.models import PureModel, vit
+from vit_jax.models import PureModel, swin, vit
 
 SMALL = dict(patch_size=4, width=32, depth=2, mlp_dim=48, num_heads=2)
 
@@ -48,3 +48,8 @@ def test_elsewhere_than_on_tpus_a_model_does_without():
 def test_what_the_kernel_cannot_do_is_refused(model, execution, words):
   with pytest.raises(UserError, match=f'attention_kernel=splash.*{words}'):
     PureModel('vit', vit.Config(**SMALL | model), (8, 8, 3), 7, Execution(attention_kernel='splash', **execution))
+
+
+def test_families_that_would_not_use_it_refuse_it():
+  with pytest.raises(UserError, match='attention_kernel=splash is for vit and deit, not for swin'):
+    PureModel('swin', swin.Config(), (32, 32, 3), 7, Execution(attention_kernel='splash'))

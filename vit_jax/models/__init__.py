@@ -56,6 +56,9 @@ class PureModel:
   def __init__(self, name: str, config: Any, image_shape: tuple[int, int, int], num_classes: int,
                execution: Execution = Execution()):
     """Raises UserError for shapes that the family refuses. No memory is used: shapes only."""
+    if execution.attention_kernel != 'none' and not isinstance(config, vit.Config):
+      raise UserError(f'system.execution.attention_kernel={execution.attention_kernel} is for vit and deit, not for '
+                      f'{name}: set it to none')
     self._build = lambda rngs: family(name).model(config, image_shape, num_classes, rngs=rngs, execution=execution)
     module = nnx.eval_shape(lambda: self._build(nnx.Rngs(0)))
     self.graphdef, self._params, self._stats = nnx.split(module, nnx.Param, nnx.BatchStat)

@@ -56,8 +56,8 @@ def init(model: PureModel, config: RunConfig, hparams: dict) -> TrainState:
       key_data=jax.random.key_data(jax.random.fold_in(key, 1)), hparams=hparams, metrics=zero_metrics())
 
 
-def zero_metrics() -> dict:
-  return {name: jnp.float32(0) for name in METRICS}
+def zero_metrics(shape: tuple[int, ...] = ()) -> dict:
+  return {name: jnp.zeros(shape) for name in METRICS}
 
 
 def reset_metrics(state: TrainState) -> TrainState:
@@ -69,7 +69,7 @@ def reset_metrics(state: TrainState) -> TrainState:
 @functools.lru_cache(maxsize=4)
 def _zeros(shape, sharding):
   """-> sums at zero: one small program, in a tenth of the time that making them one by one takes."""
-  return jax.jit(lambda: {name: jnp.zeros(shape) for name in METRICS}, out_shardings=sharding)
+  return jax.jit(functools.partial(zero_metrics, shape), out_shardings=sharding)
 
 
 def shapes(model: PureModel, config: RunConfig) -> TrainState:
