@@ -11,6 +11,7 @@ from vit_jax import checkpoint, records
 
 ROOT = pathlib.Path(__file__).parents[1]
 ON_CPU = os.environ | {'JAX_PLATFORMS': 'cpu'}  # one device: the tests' own process has eight
+AS_USERS = ON_CPU | {'XLA_FLAGS': ''}  # compiled with all optimisations
 
 
 def recipe(*lines: str) -> str:
@@ -33,9 +34,9 @@ def command(program: str, *flags: str) -> list[str]:
   return [sys.executable, '-m', f'vit_jax.{program}', *flags]
 
 
-def run(program: str, *flags: str) -> subprocess.CompletedProcess:
+def run(program: str, *flags: str, env: dict[str, str] = ON_CPU) -> subprocess.CompletedProcess:
   """A program run to its end, with what it printed as text."""
-  return subprocess.run(command(program, *flags), capture_output=True, text=True, cwd=ROOT, env=ON_CPU)
+  return subprocess.run(command(program, *flags), capture_output=True, text=True, cwd=ROOT, env=env)
 
 
 def final_arrays(workdir: pathlib.Path) -> dict[str, bytes]:

@@ -1,5 +1,6 @@
 """Tests run on eight fake CPU devices, and any silent promotion of types or ranks is an error."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -17,11 +18,13 @@ jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
-# Tiny programs are compiled a thousand times: without LLVM's optimisations in half of the time. Those that tests start
-# are compiled as users' are.
-with pytest.MonkeyPatch.context() as patch:
-  patch.setenv('XLA_FLAGS', f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0')
-  jax.numpy.zeros(1).block_until_ready()  # XLA reads its flags once
+# Tiny programs are compiled a thousand times, here and by the programs that tests start: that they are compiled quickly
+# matters more than how well they run. command_line.AS_USERS is for what is to run as users have it.
+QUICKLY = ['--xla_backend_optimization_level=0', '--xla_cpu_parallel_codegen_split_count=1']
+if jax.__version_info__ <= (0, 10, 2):  # newer ones do not know the flag
+  QUICKLY.append('--xla_cpu_use_fusion_emitters=false')
+os.environ['XLA_FLAGS'] = ' '.join((os.environ.get('XLA_FLAGS', ''), *QUICKLY))
+gc.set_threshold(200_000, 20, 100)  # tracing makes and drops millions of small objects
 
 
 def pytest_configure(config):

@@ -23,8 +23,8 @@ def _command(recipe, workdir, *flags):
   return command('main', f'--config={recipe}', f'--workdir={workdir}', *flags)
 
 
-def _run(recipe, workdir, *flags):
-  return run('main', f'--config={recipe}', f'--workdir={workdir}', *flags)
+def _run(recipe, workdir, *flags, **environment):
+  return run('main', f'--config={recipe}', f'--workdir={workdir}', *flags, **environment)
 
 
 @pytest.fixture(name='recipe', scope='module')
@@ -241,6 +241,6 @@ def test_help_needs_no_more_than_the_flags():
 
 @pytest.mark.slow
 def test_quickstart_reaches_what_it_promises(tmp_path):
-  done = _run('configs/quickstart.py', tmp_path / 'run')
+  done = _run('configs/quickstart.py', tmp_path / 'run', env=command_line.AS_USERS)
   assert done.returncode == 0, done.stderr
   assert records.read_run(tmp_path / 'run')['results']['test']['accuracy'] >= 0.95

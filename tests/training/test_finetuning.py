@@ -1,13 +1,13 @@
 """The whole path on real pictures: pre-trained on eight classes, fine-tuned on ten, scored, exported, in use."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from command_line import AS_USERS, ROOT
 from PIL import Image
 
 from vit_jax import interop, records
@@ -17,12 +17,10 @@ from vit_jax.interop import writers
 from vit_jax.training import config as run_config
 from vit_jax.training import trained
 
-ROOT = pathlib.Path(__file__).parents[2]
-
 
 def _python(*arguments):
   return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=True, cwd=ROOT,
-                        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}).stdout
+                        env=AS_USERS | {'PYTHONPATH': str(ROOT)}).stdout
 
 
 @pytest.mark.slow
