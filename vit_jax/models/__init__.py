@@ -6,6 +6,7 @@ A family is a module with a `Config` dataclass and a class that is built as
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -59,14 +60,13 @@ class PureModel:
     if execution.attention_kernel != 'none' and not isinstance(config, vit.Config):
       raise UserError(f'system.execution.attention_kernel={execution.attention_kernel} is for vit and deit, not for '
                       f'{name}: set it to none')
-    self._build = lambda rngs: family(name).model(config, image_shape, num_classes, rngs=rngs, execution=execution)
-    module = nnx.eval_shape(lambda: self._build(nnx.Rngs(0)))
-    self.graphdef, self._params, self._stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+    self._module = name, config, tuple(image_shape), num_classes, execution
+    self.graphdef, self._params, self._stats = _shapes(*self._module)
     self.config, self.image_shape, self.num_classes = config, image_shape, num_classes
 
   def init(self, key: jax.Array) -> tuple[dict, dict]:
     """(params, stats) drawn from a PRNG key."""
-    _, params, stats = nnx.split(self._build(nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat)
+    _, params, stats = _split(_build(*self._module, nnx.Rngs(params=key)))
     return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
   def apply(self, params: dict, stats: dict, images_BHWC: jax.Array, keys_B: jax.Array | None = None,
@@ -103,6 +103,20 @@ class PureModel:
     """What each parameter declares under that name (see `layers.dense.parameter`): the same nested dict."""
     flat = {path: variable.get_metadata(name) for path, variable in nnx.to_flat_state(self._params)}
     return traverse_util.unflatten_dict(flat)
+
+
+def _build(name, config, image_shape, num_classes, execution, rngs):
+  return family(name).model(config, image_shape, num_classes, rngs=rngs, execution=execution)
+
+
+def _split(module):
+  return nnx.split(module, nnx.Param, nnx.BatchStat)
+
+
+@functools.lru_cache
+def _shapes(*module):
+  """(graph, parameters, statistics) without values. Tracing takes a quarter of a second, and a program asks often."""
+  return _split(nnx.eval_shape(lambda: _build(*module, nnx.Rngs(0))))
 
 
 def _filled(state, values):
