@@ -24,7 +24,7 @@ def test_a_run_is_read_and_scores_as_it_did(tiny_config, tmp_path, ema_decay):
   shapes = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
   assert shapes(weights.params) == shapes(model.param_shapes())
   images, labels = pipeline.open_data(run_config.cast(tiny_config).data).arrays('test')
-  logits, _, _ = model.apply(weights.params, weights.stats, weights.preprocessing.normalize(images))
+  logits, _, _ = jax.jit(model.apply)(weights.params, weights.stats, weights.preprocessing.normalize(images))
   assert (np.asarray(logits).argmax(-1) == labels).mean() == pytest.approx(results['test']['accuracy'], abs=1e-6)
 
 
