@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from vit_jax import checkpoint, records
+from vit_jax import records
 
 ROOT = pathlib.Path(__file__).parents[1]
 ON_CPU = os.environ | {'JAX_PLATFORMS': 'cpu'}  # one device: the tests' own process has eight
@@ -43,6 +43,6 @@ def final_arrays(workdir: pathlib.Path) -> dict[str, bytes]:
   """Every array of a run's newest checkpoint."""
   import jax
   from orbax import checkpoint as ocp
-  path = workdir / checkpoint.FOLDER / str(records.saved_steps(workdir)[-1]) / 'state'
+  path = workdir / records.CHECKPOINTS / str(records.saved_steps(workdir)[-1]) / 'state'
   tree = ocp.StandardCheckpointer().restore(path.absolute())
   return {jax.tree_util.keystr(p): np.asarray(a).tobytes() for p, a in jax.tree_util.tree_leaves_with_path(tree)}

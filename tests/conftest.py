@@ -8,7 +8,7 @@ import tempfile
 import jax
 import pytest
 
-from vit_jax import config as config_lib
+from vit_jax import config
 
 COMPILED = 'JAX_COMPILATION_CACHE_DIR'
 os.environ.pop('PYTHONDONTWRITEBYTECODE', None)  # hundreds of processes are started: none is to compile JAX's sources
@@ -44,7 +44,7 @@ def pytest_unconfigure(config):
 @pytest.fixture
 def tiny_config():
   """A recipe that compiles in a second or two: 16 steps of a two-layer ViT on the digits."""
-  c = config_lib.defaults('vit')
+  c = config.defaults('vit')
   c.model.patch_size, c.model.pool = 4, 'gap'
   c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 2, 32, 8
   c.data.batch_size = 32

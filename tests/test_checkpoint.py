@@ -10,7 +10,7 @@ import pytest
 from vit_jax import checkpoint
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import fallback
+from vit_jax.survival import fallback
 
 
 def _tree(value):

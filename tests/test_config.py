@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from vit_jax import config as config_lib
+from vit_jax import config, schema
 from vit_jax.errors import UserError
 from vit_jax.training import config as run_config
 
@@ -43,13 +43,13 @@ class Outer:
 
 
 def test_defaults_survive_the_round_trip():
-  assert config_lib.cast(Outer, config_lib.to_config_dict(Outer)) == Outer()
+  assert schema.cast(Outer, schema.to_config_dict(Outer)) == Outer()
 
 
 def test_values_are_cast_to_their_types():
-  c = config_lib.to_config_dict(Outer)
+  c = schema.to_config_dict(Outer)
   c.count, c.inner.rate, c.inner.size = 3, 1, 7
-  cast = config_lib.cast(Outer, c)
+  cast = schema.cast(Outer, c)
   assert cast.count == 3 and cast.inner.rate == 1.0 and isinstance(cast.inner.rate, float)
   assert cast.inner.size == (7, 7)
 
@@ -66,32 +66,32 @@ def test_values_are_cast_to_their_types():
 ])
 def test_what_does_not_fit_is_named(values, message):
   with pytest.raises(UserError, match=message):
-    config_lib.cast(Outer, values)
+    schema.cast(Outer, values)
 
 
 def test_hash_leaves_out_defaults_and_system():
-  base = config_lib.config_hash(Outer())
-  assert config_lib.config_hash(Outer(system=Inner(rate=9.0))) == base
-  assert config_lib.config_hash(Outer(inner=Inner(rate=0.5))) == base
-  assert config_lib.config_hash(Outer(inner=Inner(rate=0.6))) != base
+  base = schema.config_hash(Outer())
+  assert schema.config_hash(Outer(system=Inner(rate=9.0))) == base
+  assert schema.config_hash(Outer(inner=Inner(rate=0.5))) == base
+  assert schema.config_hash(Outer(inner=Inner(rate=0.6))) != base
 
   more = dataclasses.make_dataclass('Outer', [('new_option', int, 0)], bases=(Outer,), frozen=True)
-  assert config_lib.config_hash(more(count=3)) == config_lib.config_hash(Outer(count=3))
+  assert schema.config_hash(more(count=3)) == schema.config_hash(Outer(count=3))
 
 
 def test_family_counts_though_it_is_the_default():
-  assert config_lib.changed(run_config.cast(config_lib.defaults('vit')))['family'] == 'vit'
+  assert schema.changed(run_config.cast(config.defaults('vit')))['family'] == 'vit'
 
 
 def test_differing_keys_are_named():
-  a, b = (config_lib.plain(Outer(inner=Inner(rate=r))) for r in (0.1, 0.2))
-  assert config_lib.differing_keys(a, b) == ['inner.rate: 0.1, there 0.2']
+  a, b = (schema.plain(Outer(inner=Inner(rate=r))) for r in (0.1, 0.2))
+  assert schema.differing_keys(a, b) == ['inner.rate: 0.1, there 0.2']
 
 
 @pytest.mark.parametrize('recipe', HASHES)
 def test_recipes_keep_their_identity(recipe):
-  loaded = config_lib.load_recipe(str(CONFIGS / recipe))
-  assert config_lib.config_hash(run_config.cast(loaded)) == HASHES[recipe]
+  loaded = config.load_recipe(str(CONFIGS / recipe))
+  assert schema.config_hash(run_config.cast(loaded)) == HASHES[recipe]
 
 
 def test_every_recipe_has_a_golden_hash():
@@ -103,4 +103,4 @@ def test_a_misspelt_key_in_a_recipe_names_the_file(tmp_path):
   recipe.write_text('from vit_jax import config\ndef get_config():\n  c = config.defaults()\n  c.model.widht = 3\n'
                     '  return c\n')
   with pytest.raises(UserError, match=r'mine\.py.*widht'):
-    config_lib.load_recipe(str(recipe))
+    config.load_recipe(str(recipe))

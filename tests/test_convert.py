@@ -33,8 +33,8 @@ def _convert(*arguments):
 
 @pytest.fixture(name='workdir', scope='module')
 def _workdir(tmp_path_factory):
-  from vit_jax import config as config_lib
-  c = config_lib.defaults('vit')
+  from vit_jax import config
+  c = config.defaults('vit')
   c.model.patch_size, c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 4, 16, 2, 32, 2
   c.data.batch_size, c.train.steps, c.optimizer.learning_rate = 32, 16, 1e-2
   workdir = tmp_path_factory.mktemp('run') / 'digits'

@@ -7,11 +7,11 @@ import sys
 import command_line
 import pytest
 
-from vit_jax import config as config_lib
+from vit_jax import config
 from vit_jax.cost import slices
 from vit_jax.rehearsal import compiler
 from vit_jax.rehearsal import job as job_lib
-from vit_jax.rehearsal import plan as plan_lib
+from vit_jax.rehearsal import run_plan as plan_lib
 from vit_jax.rehearsal.job import Choice
 from vit_jax.training import config as run_config
 
@@ -34,7 +34,7 @@ print('compiled', len(compiled))
 @functools.cache
 def _plan(kernel):
   """(plan, estimate) of a ViT-B/16's step at batch 1024, fully sharded over 16 chips."""
-  recipe = config_lib.load_recipe(str(command_line.ROOT / 'configs/vit_b16.py'))
+  recipe = config.load_recipe(str(command_line.ROOT / 'configs/vit_b16.py'))
   recipe.system.execution.attention_kernel = kernel
   job = job_lib.open_job(run_config.cast(recipe))
   target, choice = slices.find('v5e-16'), Choice((1, 16, 1), 'dots', 1)

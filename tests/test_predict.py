@@ -25,8 +25,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @pytest.fixture(name='workdir', scope='module')
 def _workdir(tmp_path_factory):
-  from vit_jax import config as config_lib
-  c = config_lib.defaults('vit')
+  from vit_jax import config
+  c = config.defaults('vit')
   c.model.patch_size, c.model.pool = 4, 'gap'
   c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 2, 32, 2
   c.data.batch_size, c.train.steps, c.optimizer.learning_rate, c.optimizer.ema_decay = 40, 120, 1e-2, 0.9

@@ -18,11 +18,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from vit_jax import digest
+from vit_jax import digest, records
 from vit_jax.errors import UserError
 from vit_jax.parallel import processes
 
-FOLDER = 'checkpoints'
 _LATE = ('Event loop is closed', 'Encountered error while reading array index')
 
 
@@ -49,7 +48,7 @@ class Checkpoints:
     keep = [preservation_policy.LatestN(keep_last), preservation_policy.CustomSteps(pinned), _Best(penalty)]
     if keep_every:
       keep.append(preservation_policy.EveryNSteps(keep_every))
-    self._folder = epath.Path(workdir) / FOLDER
+    self._folder = epath.Path(workdir) / records.CHECKPOINTS
     if '://' not in os.fspath(self._folder):
       self._folder = self._folder.absolute()
     self._manager = ocp.CheckpointManager(

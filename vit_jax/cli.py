@@ -6,7 +6,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vit_jax import config as config_lib
+from vit_jax import recipe as recipe_lib
 from vit_jax.errors import UserError, nearest
 
 
@@ -92,9 +92,9 @@ def _parse(argv):
   overrides = [a.lstrip('-')[len('config.'):] for a in argv if a.lstrip('-').startswith('config.')]
   recipes = [a.partition('=')[2] for a in argv if a.lstrip('-').startswith('config=')]
   if recipes:
-    recipe = config_lib.load_recipe(recipes[-1])  # config_flags hides what goes wrong in a recipe
+    recipe = recipe_lib.load_recipe(recipes[-1])  # config_flags hides what goes wrong in a recipe
     for override in overrides:
-      config_lib.check_key(recipe, override.partition('=')[0])
+      recipe_lib.check_key(recipe, override.partition('=')[0])
   try:
     return flags.FLAGS(argv)
   except flags.UnrecognizedFlagError as error:

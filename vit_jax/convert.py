@@ -29,12 +29,12 @@ def main(arguments: list[str]) -> int:
     raise UserError('want two places: python -m vit_jax.convert SRC OUT --to=bundle|hf|timm|npz|stablehlo')
   source, out = arguments
   from vit_jax import host
-  from vit_jax.interop import fit, sources, writers
+  from vit_jax.interop import matching, sources, writers
 
   host.hush_absent_tpu()
   weights = sources.read(source, tuple(_WITHOUT.value), _STEP.value)
   if _SIZE.value:
-    weights = fit.resized(weights, _size(_SIZE.value))
+    weights = matching.resized(weights, _size(_SIZE.value))
   writers.write(weights, out, _TO.value)
   height, width, channels = weights.image_shape
   classes = 'no head' if weights.headless else f'{weights.num_classes} classes'

@@ -43,7 +43,7 @@ def main(paths: list[str]) -> int:
   from rich.console import Console
 
   from vit_jax import goodput
-  from vit_jax.scaling import analysis, estimate, points, report, terminal, tuned
+  from vit_jax.scaling import analysis, estimate, law_page, points, terminal, tuned
   from vit_jax.scaling.minimize import Objective
 
   if _WRITE_CONFIG.value and (len(_BUDGET.value) != 1 or _GROUP.value):
@@ -71,7 +71,7 @@ def main(paths: list[str]) -> int:
   if seconds := sum(loaded.spent.values()):
     console.print(f'time of the runs: {goodput.duration(seconds)}: {goodput.words(loaded.spent)}', highlight=False)
   if _OUT.value:
-    written = report.write(_OUT.value, groups, multipliers, _command(paths), loaded.spent)
+    written = law_page.write(_OUT.value, groups, multipliers, _command(paths), loaded.spent)
     console.print(f'written: {written}', highlight=False, markup=False, soft_wrap=True)
   if _WRITE_CONFIG.value:
     console.print(_write_config(groups[''], budgets[0], paths), highlight=False, markup=False, soft_wrap=True)

@@ -52,10 +52,11 @@ def main() -> int:
   # After the flags: a misspelt one is answered before JAX is imported.
   from vit_jax import goodput
   clock = goodput.Clock()  # before the imports, which every start pays for
-  from vit_jax import checkpoint, host
+  from vit_jax import checkpoint, exits, host
   from vit_jax.parallel import processes
+  from vit_jax.survival import full_disk, stop
   from vit_jax.training import config as run_config
-  from vit_jax.training import disk, folder, loop, probe, stop
+  from vit_jax.training import frozen, loop, run_folder
   from vit_jax.training import run as run_lib
   from vit_jax.training.display import Display
 
@@ -69,22 +70,23 @@ def main() -> int:
     run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
     workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
     display = Display()
-    if probe.wanted(run):
+    if frozen.wanted(run):
       if _REPORT.value is not None:
         raise UserError('--report: this run stops at frozen features, of which there is no page; leave it out, or '
                         'train all of the model with --config.pretrained.probe=never')
-      display.header(run, cli.recipe_name(), workdir, probe.estimate_seconds(run))
-      display.probed(probe.run_probe(run, workdir, display.note), _without_probe())
+      display.header(run, cli.recipe_name(), workdir, frozen.estimate_seconds(run))
+      display.probed(frozen.run_probe(run, workdir, display.note), _without_probe())
       return 0
-    results = processes.from_writer(lambda: folder.finished_results(run, workdir))
+    results = processes.from_writer(lambda: run_folder.finished_results(run, workdir))
     display.header(run, cli.recipe_name(), workdir)
     if results is None:
       try:
         results = loop.train(run, workdir, display, _PROFILE.value, _TRUNK.value, clock)
       except stop.Stopped:
         display.stopped(workdir)
-        return stop.PREEMPTED
-      except disk.DiskFull as error:  # at an orderly exit libraries try once more to write, and print how that fails
+        return exits.PREEMPTED
+      except full_disk.DiskFull as error:
+        # At an orderly exit libraries try once more to write, and print how that fails.
         print(f'error: {error}', file=sys.stderr, flush=True)
         os._exit(1)
     display.summary(results, workdir, _bundle(run, workdir))
@@ -103,7 +105,7 @@ def _inspect() -> int:
   from vit_jax import host
   from vit_jax.interop import sources
   from vit_jax.training import config as run_config
-  from vit_jax.training import pretrained
+  from vit_jax.transfer import pretrained
 
   host.hush_absent_tpu()
   cast = None if config is None else pretrained.resolve(run_config.cast(config))
@@ -117,13 +119,13 @@ def _inspect() -> int:
 
 def _score(place, data=None) -> None:
   """What --evaluate and --report ask for."""
-  from vit_jax.inspection import evaluation, report
+  from vit_jax.inspection import evaluation, run_page
   with cli.Progress() as progress:
     found = evaluation.evaluate(place, _SPLIT.value, data, progress)
   if _EVALUATE.value is not None:
     evaluation.show(found, evaluation.write(found, _OUT.value))
   if _REPORT.value is not None:
-    print(f'report       {report.write(found)}')
+    print(f'report       {run_page.write(found)}')
 
 
 def _bundle(run, workdir):

@@ -53,21 +53,21 @@ def main() -> int:
 
 
 def _sweep(target, make):
-  from vit_jax.rehearsal import report, total
-  from vit_jax.sweeps import plan as sweep_plan
+  from vit_jax.rehearsal import plan_text, total
+  from vit_jax.sweeps import sweep_plan
   configs, names, notes = sweep_plan.read(_SWEEP.value)
   jobs = total.open_jobs(names, [config for _, config in configs.values()])
   whole = sweep_plan.elsewhere(configs, names, notes, [job.size for job in jobs], target.chips * target.chip.peak_flops)
   plans = zip(names, total.plan_each(jobs, make), strict=True)
   summary = total.Total(tuple(plans), whole.flops_alone, whole.flops, target, _MFU.value, _PRICE.value)
-  print(json.dumps(summary.to_json()) if _JSON.value else '\n'.join(report.sweep(summary)))
+  print(json.dumps(summary.to_json()) if _JSON.value else '\n'.join(plan_text.sweep(summary)))
   return 1 if summary.fits is False else 0
 
 
 def _one(job, target, limit):
   from vit_jax.rehearsal import compiler
   from vit_jax.rehearsal import job as job_lib
-  from vit_jax.rehearsal import plan as plan_lib
+  from vit_jax.rehearsal import run_plan as plan_lib
   choice = job_lib.choice_on(job, target)
   if reason := compiler.missing():
     print(f'{reason}\nUntil then: the analytic part.', file=sys.stderr)
@@ -78,7 +78,7 @@ def _one(job, target, limit):
 
 
 def _search(job, target, limit):
-  from vit_jax.rehearsal import compiler, report, search
+  from vit_jax.rehearsal import compiler, plan_text, search
   if reason := compiler.missing():
     raise UserError(f'--search: {reason}')
   with cli.Progress() as progress:
@@ -86,18 +86,18 @@ def _search(job, target, limit):
   if not plans:
     raise UserError(f'--search: no choice was compiled in {_SECONDS.value:g} s; give more --search_seconds')
   if not _JSON.value:
-    print('\n'.join([*report.table(plans), '']))
+    print('\n'.join([*plan_text.table(plans), '']))
   return plans[0]
 
 
 def _show(plan):
   from vit_jax.cost import slices
-  from vit_jax.rehearsal import report
-  print('\n'.join(report.lines(plan, cli.recipe_name(), _MFU.value, _PRICE.value)))
+  from vit_jax.rehearsal import plan_text
+  print('\n'.join(plan_text.lines(plan, cli.recipe_name(), _MFU.value, _PRICE.value)))
   if plan.fits is False:
-    print(f'\n{report.shortfall(plan)}')
+    print(f'\n{plan_text.shortfall(plan)}')
     near = _nearest(plan, [plan.target, *slices.larger(plan.target)])
-    print(f'the nearest that fits: --tpu={near.target.name}, {near.choice}, {near.needs / 1e9:.2f} GB a chip, floor '
+    print(f'the nearest that fits: --tpu={near.target.name}, {near.choice}, {near.needs / 1e9:.2f} GB per chip, floor '
           f'{near.times.floor:.3g} s\n  {near.choice.flags()}' if near else
           'nothing near it fits: on no slice of this generation, as far as estimates go')
 

@@ -71,7 +71,7 @@ def _load(run):
 
 def _pictures(places):
   """The files named, and the pictures in the folders named, hidden ones left out."""
-  from vit_jax.data.folder import SUFFIXES
+  from vit_jax.data.image_folder import SUFFIXES
   paths = []
   for place in map(pathlib.Path, places):
     if not place.exists():

@@ -21,14 +21,14 @@ def main(arguments: list[str]) -> int:
     raise UserError('want one run folder and where to write: python -m vit_jax.prune RUN --workdir=FOLDER')
   source, = arguments
   from vit_jax import host, records
-  from vit_jax.pruning import folder, structured
+  from vit_jax.pruning import pruned_run, structured
   from vit_jax.training import trained
 
   host.hush_absent_tpu()
   whole = trained.load(source, _STEP.value)
   shares = {'heads': _HEADS.value, 'mlp': _MLP.value}
   pruned, _ = structured.prune(whole, shares, _EXAMPLES.value)
-  record = folder.write(pruned, _WORKDIR.value, source, shares | {'examples': _EXAMPLES.value})
+  record = pruned_run.write(pruned, _WORKDIR.value, source, shares | {'examples': _EXAMPLES.value})
   before, had, has = records.read_run(source), whole.config.model, pruned.config.model
   print(f'kept        {has.num_heads} of {had.num_heads} heads and {has.mlp_dim} of {had.mlp_dim} MLP units in each of '
         f'{has.depth} layers')

@@ -108,8 +108,8 @@ def _rehearse(target):
   jax.config.update('jax_platforms', 'cpu')  # this machine's devices are not what is asked about
   from vit_jax.rehearsal import compiler, total
   from vit_jax.rehearsal import job as job_lib
-  from vit_jax.rehearsal import plan as plan_lib
-  from vit_jax.sweeps import plan as sweep_plan
+  from vit_jax.rehearsal import run_plan as plan_lib
+  from vit_jax.sweeps import sweep_plan
   configs, names, notes = sweep_plan.read(_SWEEP.value)
   jobs = total.open_jobs(names, [config for _, config in configs.values()])
   whole = sweep_plan.elsewhere(configs, names, notes, [job.size for job in jobs], target.chips * target.chip.peak_flops)
@@ -132,12 +132,12 @@ def _show_needs(summary, display):
   if _PLAN.value != 'none':
     name, largest = max(summary.plans, key=lambda item: item[1].needs)
     how = 'compiled' if _PLAN.value == 'compile' else 'estimated; --plan=compile asks the TPU compiler'
-    display.note(f'at most {largest.needs / 1e9:.2f} of {largest.limit_bytes / 1e9:.2f} GB a chip, in {name} ({how})')
+    display.note(f'at most {largest.needs / 1e9:.2f} of {largest.limit_bytes / 1e9:.2f} GB per chip, in {name} ({how})')
 
 
 def _refuse_what_does_not_fit(plan, summary, target):
   """Raises UserError where a run needs more than a chip has; the message says by how much, and what would fit."""
-  from vit_jax.rehearsal import report
+  from vit_jax.rehearsal import plan_text
   if _PLAN.value == 'none' or not (too_large := summary.too_large):
     return
   name, worst = too_large[0]
@@ -145,7 +145,7 @@ def _refuse_what_does_not_fit(plan, summary, target):
   slices = [f'--num_slices={target.count}'] if target.count > 1 else []
   command = shlex.join(['python', '-m', 'vit_jax.plan', *arguments, f'--tpu={target.name}', *slices])
   others = f', and {len(too_large) - 1} more' if len(too_large) > 1 else ''
-  raise UserError(f'{name}{others}: {report.shortfall(worst)}. The nearest that fits tells\n  {command}\n'
+  raise UserError(f'{name}{others}: {plan_text.shortfall(worst)}. The nearest that fits tells\n  {command}\n'
                   'and --plan=none writes the files all the same')
 
 
@@ -173,7 +173,7 @@ def _refuse(given, why):
 
 def _plan(sweep):
   """The plan, made in a process of its own: it opens the devices, which the runs must find free."""
-  from vit_jax.sweeps import plan as plan_lib
+  from vit_jax.sweeps import sweep_plan as plan_lib
   context = multiprocessing.get_context('spawn')
   with concurrent.futures.ProcessPoolExecutor(1, context, _start_planning) as pool:
     return pool.submit(plan_lib.make, sweep).result()

@@ -15,7 +15,7 @@ def measure(keep: bool) -> str:
   import jax
 
   from vit_jax import config, host
-  from vit_jax.data import device
+  from vit_jax.data import device_augment
   from vit_jax.training import config as run_config
   from vit_jax.training import run as run_lib
   from vit_jax.training import state
@@ -24,7 +24,8 @@ def measure(keep: bool) -> str:
     host.keep_freed_memory()
   run = run_lib.prepare(run_config.cast(config.load_recipe('configs/fashion_mnist.py')))
   c = run.config
-  train_step = jax.jit(make_train_step(run.model, c, run.steps, device.augment(c.data.augment)), donate_argnums=0)
+  train_step = jax.jit(make_train_step(run.model, c, run.steps, device_augment.augment(c.data.augment)),
+                       donate_argnums=0)
   train_state = state.create(run.model, c, run.mesh)
   batches = run.data.train_batches(c.seed, 0, STEPS + 5)
   for step, batch in enumerate(batches):

@@ -57,8 +57,7 @@ def train(config, folder):
   from rich.console import Console
 
   from vit_jax.training import config as run_config
-  from vit_jax.training import folder as run_folder
-  from vit_jax.training import loop
+  from vit_jax.training import loop, run_folder
   from vit_jax.training import run as run_lib
   from vit_jax.training.display import Display
   run = run_lib.prepare(run_config.cast(config))

@@ -7,7 +7,7 @@ import time
 
 import jax
 
-from vit_jax.data import device
+from vit_jax.data import device_augment
 from vit_jax.data.config import Augment, DataConfig
 from vit_jax.data.pipeline import open_data
 
@@ -17,7 +17,7 @@ BATCH, STEPS = 128, 500
 def main():
   augment = Augment(crop='pad', crop_padding=2, flip=True)
   data = open_data(DataConfig('fashion_mnist', batch_size=BATCH, augment=augment))
-  apply, key = device.augment(augment), jax.random.key(0)
+  apply, key = device_augment.augment(augment), jax.random.key(0)
   one_hot = jax.nn.one_hot
   step = jax.jit(lambda i, image, label: apply(jax.random.fold_in(key, i), image, one_hot(label, 10))[0].sum())
   feed = lambda steps: [step(i, b['image'], b['label']) for i, b in enumerate(data.train_batches(0, 0, steps))]

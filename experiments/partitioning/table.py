@@ -18,7 +18,7 @@ _KINDS = {'all-gather': 'gather', 'reduce-scatter': 'scatter', 'all-reduce': 're
 
 
 def main(_) -> None:
-  from vit_jax import config as config_lib
+  from vit_jax import config
   from vit_jax.cost import slices
   from vit_jax.errors import UserError
   from vit_jax.rehearsal import compiler, estimate
@@ -30,7 +30,7 @@ def main(_) -> None:
   print(f'{"data":>4} {"fsdp":>4} {"tensor":>6}  {"blocks":9} {"peak GB":>7}',
         *(f'{short:>8}' for short in _KINDS.values()), f'{"sum":>8} {"minimum":>8} {"compile s":>9}', flush=True)
   for sizes, blocks in itertools.product(_meshes(target.devices), ('jit', 'shard_map')):
-    recipe = config_lib.load_recipe('configs/vit_b16.py')
+    recipe = config.load_recipe('configs/vit_b16.py')
     recipe.data.batch_size, recipe.system.execution.blocks = _BATCH.value, blocks
     job = job_lib.open_job(run_config.cast(recipe))
     choice = job_lib.Choice(sizes, _REMAT.value, 1)

@@ -9,7 +9,7 @@ COLUMNS = {
     'slice': r'^chips +\d+, (.*)$',
     'choice': r'^choice +(.*), [\d,]+ images a step$',
     'images a step': r'^choice .* ([\d,]+) images a step$',
-    'GB a chip': r'^memory .*?(?:needs |: )([\d.]+ (?:of|GB a chip,) [\d.]+)',
+    'GB per chip': r'^memory .*?(?:needs |: )([\d.]+ (?:of|GB per chip,) [\d.]+)',
     'recomputed': r'^recomputed +([\d.]+%)',
     'floor': r'^floor +([\d.e-]+ s)',
     'limit': r'^floor .*limited by (\w+)',

@@ -17,7 +17,7 @@ import jax
 
 from vit_jax import host
 from vit_jax.cost import flops
-from vit_jax.data import device, pipeline
+from vit_jax.data import device_augment, pipeline
 from vit_jax.training import evaluate, state, trained
 from vit_jax.training.step import make_train_step
 
@@ -25,7 +25,7 @@ ROUNDS = 15
 
 
 def scored(model, data):
-  step = jax.jit(evaluate.make_eval_step(model.model, device.normalize))
+  step = jax.jit(evaluate.make_eval_step(model.model, device_augment.normalize))
   with contextlib.closing(data.eval_batches('test', 500)) as batches:
     return evaluate.evaluate(step, model.params, model.stats, batches)['accuracy']
 
@@ -33,9 +33,9 @@ def scored(model, data):
 def calls(model, data):
   """(forward pass of 256 test images, training step), ready to be timed."""
   images = next(data.eval_batches('test', 256))['image']
-  forward = jax.jit(lambda params: model.model.apply(params, model.stats, device.normalize(images))[0])
+  forward = jax.jit(lambda params: model.model.apply(params, model.stats, device_augment.normalize(images))[0])
   batch = {name: value for name, value in next(data.train_batches(0, 0, 1)).items() if name != 'errors'}
-  step = jax.jit(make_train_step(model.model, model.config, 100, device.augment(model.config.data.augment)))
+  step = jax.jit(make_train_step(model.model, model.config, 100, device_augment.augment(model.config.data.augment)))
   start = state.init(model.model, model.config, state.hparams(model.config.optimizer, 0))
   return lambda: forward(model.params), lambda: step(start, batch)
 

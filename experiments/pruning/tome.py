@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from vit_jax.cost import flops
-from vit_jax.data import device, pipeline
+from vit_jax.data import device_augment, pipeline
 from vit_jax.models import PureModel, deit
 from vit_jax.pruning import tome
 from vit_jax.training import trained
@@ -24,7 +24,7 @@ PAIRS = 9
 
 
 def forward(model, merged):
-  return jax.jit(lambda params, images: tome.apply(model, params, device.normalize(images), merged))
+  return jax.jit(lambda params, images: tome.apply(model, params, device_augment.normalize(images), merged))
 
 
 def work(model, merged):

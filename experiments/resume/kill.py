@@ -39,9 +39,9 @@ def end(workdir):
   import jax
   from orbax import checkpoint as ocp
 
-  from vit_jax import checkpoint
+  from vit_jax import checkpoint, records
   step = checkpoint.Checkpoints(workdir).latest()
-  tree = ocp.StandardCheckpointer().restore(workdir / checkpoint.FOLDER / str(step) / 'state')
+  tree = ocp.StandardCheckpointer().restore(workdir / records.CHECKPOINTS / str(step) / 'state')
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   arrays = {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
   return (workdir / 'metrics.jsonl').read_bytes(), arrays

@@ -50,7 +50,7 @@ def loop_cost(folder):
   host.hush_absent_tpu()
   host.keep_freed_memory()
   run = run_lib.prepare(run_config.cast(recipe()))
-  step = host.compile_step(trace(run.model, run.carried_out, run.steps, run.mesh).lower(), run.platform)
+  step = host.compile_step(trace(run.model, run.resolved, run.steps, run.mesh).lower(), run.platform)
   batches = list(run.train_batches(0, lambda errors: None))[:20]
   out = []
   for turn in range(ROUNDS + 1):

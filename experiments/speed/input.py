@@ -37,12 +37,12 @@ def records(folder):
 
 def ours(folder):
   """A function that prepares all pictures; as a run does, but for flips, which are made on the device."""
-  from vit_jax.data import transforms
-  crop, jpegs = transforms.InceptionCrop((224, 224), 3), records(folder)
+  from vit_jax.data import host_augment
+  crop, jpegs = host_augment.InceptionCrop((224, 224), 3), records(folder)
 
   def prepare():
     for row, jpeg in enumerate(jpegs):
-      rng = transforms.generator(0, 0, row)
+      rng = host_augment.generator(0, 0, row)
       image = crop(jpeg, rng)
       _ = image[:, ::-1] if rng.random() < 0.5 else image
   return prepare
@@ -95,10 +95,10 @@ def pixel_error(folder):
   """The mean difference (of 255) of pixels to those of exact decoding, resized over all source pixels."""
   import numpy as np
 
-  from vit_jax.data import pictures, transforms
-  crop, errors = transforms.InceptionCrop((224, 224), 3), []
+  from vit_jax.data import host_augment, pictures
+  crop, errors = host_augment.InceptionCrop((224, 224), 3), []
   for row, jpeg in enumerate(records(folder)[:100]):
-    box = crop.box(375, 500, transforms.generator(0, 0, row))
+    box = crop.box(375, 500, host_augment.generator(0, 0, row))
     quick, exact = (f(jpeg, 3, box, (224, 224)).astype(int) for f in (pictures.decode_quickly, pictures.decode))
     errors.append(np.abs(quick - exact).mean())
   return statistics.mean(errors)

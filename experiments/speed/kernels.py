@@ -30,7 +30,7 @@ def flash(q_BHTK, k_BHTK, v_BHTK, scale):
 
 def compiled(kind, side):
   """(batch size, what `rehearsal.worker` answers) of a step with attention of that kind."""
-  from vit_jax import config as config_lib
+  from vit_jax import config, schema
   from vit_jax.cost import slices
   from vit_jax.layers import splash
   from vit_jax.rehearsal import job as job_lib
@@ -39,12 +39,12 @@ def compiled(kind, side):
   from vit_jax.training import config as run_config
   if kind == 'flash':
     splash.by_kernel = flash
-  c = config_lib.load_recipe('configs/vit_b16.py')
+  c = config.load_recipe('configs/vit_b16.py')
   c.system.execution.attention_kernel = 'none' if kind == 'none' else 'splash'
   c.data.image_size, c.data.batch_size = (side, side), 1024 * 14**2 // (side // 16)**2 // 16 * 16
   job, target = job_lib.open_job(run_config.cast(c)), slices.find('v5e-16')
   return c.data.batch_size, worker.answer({
-      'config': config_lib.plain(job.carried_out(Choice((1, 16, 1), 'dots', 1))), 'image_shape': job.image_shape,
+      'config': schema.plain(job.with_choice(Choice((1, 16, 1), 'dots', 1))), 'image_shape': job.image_shape,
       'num_classes': job.num_classes, 'steps': job.schedule_steps,
       'target': {'topology': f'{target.generation}:{target.topology}', 'slices': 1, 'chip_config': None}})
 

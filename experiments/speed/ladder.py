@@ -29,8 +29,8 @@ def losses(folder):
 
 
 def main():
-  from vit_jax.sweeps import plan
-  runs = plan.make(SWEEP).runs
+  from vit_jax.sweeps import sweep_plan
+  runs = sweep_plan.make(SWEEP).runs
   with tempfile.TemporaryDirectory() as folder:
     together = seconds('vit_jax.sweep', f'--sweep={SWEEP}', f'--workdir={folder}/sweep')
     print(f'{len(runs)} runs as a sweep: {together:.0f} s', flush=True)

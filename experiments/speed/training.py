@@ -55,7 +55,7 @@ def ours(name, dtype='float32', compile_step=None):
   from vit_jax.training import state
   from vit_jax.training.step import trace
   run = prepare(name, dtype)
-  lowered = trace(run.model, run.carried_out, run.steps, run.mesh).lower()
+  lowered = trace(run.model, run.resolved, run.steps, run.mesh).lower()
   step = (compile_step or host.compile_step)(lowered, run.platform)
   now = [state.create(run.model, run.config, run.mesh)]
   batch = run.place(next(run.data.train_batches(0, 0, 1)))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_jax import config as config_lib
+from vit_jax import schema
 from vit_jax.data import batches as batches_lib
 from vit_jax.data import pipeline
 from vit_jax.data.config import Augment, DataConfig
-from vit_jax.data.folder import FolderSource
+from vit_jax.data.image_folder import FolderSource
 from vit_jax.data.pictures import BadPicture
 from vit_jax.data.pipeline import open_data
 from vit_jax.errors import UserError
@@ -252,9 +252,9 @@ def test_rows_outside_the_batch_and_unknown_splits():
 
 
 def test_every_option_can_be_set_in_a_recipe():
-  recipe = config_lib.to_config_dict(DataConfig)
+  recipe = schema.to_config_dict(DataConfig)
   recipe.source, recipe.image_size, recipe.unique_examples = 'tfds:cifar10', (16, 16), 1000
   recipe.augment.crop, recipe.augment.eval_crop = 'inception', 0.9
-  config = config_lib.cast(DataConfig, recipe)
+  config = schema.cast(DataConfig, recipe)
   assert config.image_size == (16, 16) and config.augment.eval_crop == 0.9
-  assert config_lib.changed(config_lib.cast(DataConfig, config_lib.to_config_dict(DataConfig))) == {}
+  assert schema.changed(schema.cast(DataConfig, schema.to_config_dict(DataConfig))) == {}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vit_jax.data import splits
-from vit_jax.data.sources import ArraySource
+from vit_jax.data.array_sources import ArraySource
 from vit_jax.errors import UserError
 
 

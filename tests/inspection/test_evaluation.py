@@ -14,7 +14,7 @@ from PIL import Image
 from vit_jax import interop, records
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError
-from vit_jax.inspection import evaluation, predictions, report
+from vit_jax.inspection import evaluation, predictions, run_page
 from vit_jax.interop import bundle, exported
 from vit_jax.training import trained
 
@@ -98,7 +98,7 @@ def test_a_bundle_and_an_exported_file_score_as_their_run(workdir, model, tmp_pa
     assert found.summary['accuracy'] == of_run['accuracy']
     assert found.summary['loss'] == pytest.approx(of_run['loss'], rel=1e-4)
     written = {path.name for path in evaluation.write(found)}
-    assert written == {'test.json', 'test-confusion.png'} and 'right (95%' in report.render(found)
+    assert written == {'test.json', 'test-confusion.png'} and 'right (95%' in run_page.render(found)
 
 
 def test_pictures_are_framed_as_the_model_wants_them(model, album):

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odd_texts import identities, texts
 
-from vit_jax.launch.task import RETRY_CODES, Task, slug
+from vit_jax import exits
+from vit_jax.launch.task import Task, slug
 
 DNS_1035 = r'[a-z]([a-z0-9-]*[a-z0-9])?'
 
@@ -31,4 +32,4 @@ def test_slugs_stay_readable(text, expected):
 
 
 def test_only_what_may_end_otherwise_is_tried_again():
-  assert {42, 128, 137, 143, 255} <= set(RETRY_CODES) and not {0, 1, 2, 127, 256} & set(RETRY_CODES)
+  assert {42, 128, 137, 143, 255} <= set(exits.RETRIED) and not {0, 1, 2, 127, 256} & set(exits.RETRIED)

@@ -7,7 +7,7 @@ import pytest
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel, vit
 from vit_jax.parallel import blocks
-from vit_jax.parallel.mesh import MeshConfig, constrain, make_mesh, on
+from vit_jax.parallel.mesh import MeshConfig, constrain, make_mesh, traced_on
 
 CONFIG = vit.Config(patch_size=4, width=32, depth=3, mlp_dim=48, num_heads=8, dtype='bfloat16')  # 16 tokens and CLS
 IMAGES = jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32)
@@ -43,7 +43,7 @@ def _collectives(fn, *args):
 
 def test_a_sub_block_gathers_tokens_once_and_reduces_once():
   model = _model()
-  found = _collectives(on(make_mesh(MeshConfig(2, 2, 2)), _loss(model)), model.param_shapes(), IMAGES)
+  found = _collectives(traced_on(make_mesh(MeshConfig(2, 2, 2)), _loss(model)), model.param_shapes(), IMAGES)
   tensor = [(name, shape) for name, axes, shape, _ in found if 'tensor' in axes]
   # 17 tokens are padded to 18; batch 8 over data and fsdp. Attention, then MLP.
   assert tensor == 2 * [('all_gather', (2, 18, 32)), ('reduce_scatter', (2, 9, 32))]
@@ -53,14 +53,14 @@ def test_a_sub_block_gathers_tokens_once_and_reduces_once():
 def test_each_pass_reduces_once_a_sub_block(remat, scatters):
   """Two sub-blocks forward and backward; only full recomputation brings attention's sum a second time."""
   model = _model(remat=remat)
-  found = _collectives(on(make_mesh(MeshConfig(2, 2, 2)), jax.grad(_loss(model))), model.param_shapes(), IMAGES)
+  found = _collectives(traced_on(make_mesh(MeshConfig(2, 2, 2)), jax.grad(_loss(model))), model.param_shapes(), IMAGES)
   tensor = [name for name, axes, shape, _ in found if 'tensor' in axes and len(shape) == 3]
   assert tensor.count('reduce_scatter') == scatters
 
 
 def test_parameters_travel_in_the_type_of_their_use_and_gradients_are_scattered_before_they_are_summed():
   model = _model()
-  found = _collectives(on(make_mesh(MeshConfig(2, 2, 2)), jax.grad(_loss(model))), model.param_shapes(), IMAGES)
+  found = _collectives(traced_on(make_mesh(MeshConfig(2, 2, 2)), jax.grad(_loss(model))), model.param_shapes(), IMAGES)
   kernels = {(32, 4, 3, 4), (4, 4, 32), (32, 24), (24, 32)}  # heads and MLP columns halved, embed whole
   gathered = [(shape, dtype) for name, axes, shape, dtype in found if name == 'all_gather' and axes == ('fsdp',)]
   assert {shape for shape, _ in gathered} >= kernels
@@ -74,7 +74,7 @@ def test_parameters_travel_in_the_type_of_their_use_and_gradients_are_scattered_
 def test_the_backward_pass_finds_parts_not_wholes(explicit):
   """Of a layer's gathered parameters and tokens nothing is kept: they are gathered again."""
   model = _model(explicit)
-  grad = jax.make_jaxpr(on(make_mesh(MeshConfig(1, 4, 2)), jax.grad(_loss(model))))(model.param_shapes(), IMAGES)
+  grad = jax.make_jaxpr(traced_on(make_mesh(MeshConfig(1, 4, 2)), jax.grad(_loss(model))))(model.param_shapes(), IMAGES)
   forward = next(equation for equation in grad.jaxpr.eqns if equation.primitive.name == 'scan')
   kept = {variable.aval.shape[1:] for variable in forward.outvars}  # layers left out
   assert (8, 18, 32) in kept  # the residual stream
@@ -90,7 +90,7 @@ def test_attention_weights_come_back_whole():
   for explicit in (False, True):
     model = _model(explicit)
     apply = lambda params, images: model.apply(params, {}, images, capture=('features', 'attention'))[1]  # noqa: B023
-    captured = jax.eval_shape(on(make_mesh(MeshConfig(2, 2, 2)), apply), model.param_shapes(), IMAGES)
+    captured = jax.eval_shape(traced_on(make_mesh(MeshConfig(2, 2, 2)), apply), model.param_shapes(), IMAGES)
     assert captured['attention'].shape == (3, 8, 8, 17, 17)
     assert captured['features'].shape == (3, 8, 17, 32)
 
@@ -99,5 +99,5 @@ def test_without_a_mesh_there_is_nothing():
   model = _model()
   assert not _collectives(_loss(model), model.param_shapes(), IMAGES)
   x = jnp.ones((2, 5, 4))
-  assert constrain(x, 'batch') is x and blocks.once(x, 'mlp') is x and blocks.own_part(x, 'mlp') is x
+  assert constrain(x, 'batch') is x and blocks.on_first_part(x, 'mlp') is x and blocks.own_part(x, 'mlp') is x
   assert blocks.split_tokens(x) is x

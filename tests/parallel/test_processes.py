@@ -13,9 +13,8 @@ import command_line
 import numpy as np
 import pytest
 
-from vit_jax import records
+from vit_jax import exits, records
 from vit_jax.errors import UserError
-from vit_jax.launch import task
 from vit_jax.parallel import processes
 
 DEVICES = 4  # of all processes together
@@ -180,8 +179,8 @@ def test_a_lost_process_ends_the_others(recipe, tmp_path, fault):
   finally:
     for process in started:
       process.kill()
-  assert started[0].returncode in (processes.LOST, -signal.SIGABRT), errors
-  assert processes.LOST in task.RETRY_CODES
+  assert started[0].returncode in (exits.LOST, -signal.SIGABRT), errors
+  assert exits.retried(exits.LOST)
 
 
 def test_one_is_told_to_stop_and_all_do(recipe, tmp_path):

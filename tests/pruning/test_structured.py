@@ -13,13 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax import checkpoint, records
-from vit_jax import config as config_lib
-from vit_jax.data import device
+from vit_jax import checkpoint, config, records, schema
+from vit_jax.data import device_augment
 from vit_jax.errors import UserError
 from vit_jax.models import FAMILIES, PureModel
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.pruning import folder, structured
+from vit_jax.pruning import pruned_run, structured
 from vit_jax.training import config as run_config
 from vit_jax.training import run as run_lib
 from vit_jax.training import state, trained
@@ -72,7 +71,7 @@ def test_importance_is_the_squared_slope_of_a_gate(name):
 
   @jax.jit
   def loss(gates):
-    logits = model.apply(_gated(params, gates), {}, device.normalize(batch['image']))[0]
+    logits = model.apply(_gated(params, gates), {}, device_augment.normalize(batch['image']))[0]
     return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), batch['label'][:, None], axis=1))
 
   for unit, module in (('heads', ('encoder', 'blocks', 'attention')), ('mlp', ('encoder', 'blocks', 'mlp'))):
@@ -110,7 +109,7 @@ def test_without_units_that_do_nothing_the_logits_are_the_same(name):
     scores = next(told[unit][module] for unit in told if module in told[unit])
     np.testing.assert_array_equal(np.sort(np.argsort(scores, axis=-1)[..., -index.shape[-1]:], axis=-1), index)
   smaller = _model(name, num_heads=2, head_dim=4, mlp_dim=7)
-  images = device.normalize(batch['image'])
+  images = device_augment.normalize(batch['image'])
   ours = smaller.apply(structured.take(params, axes, best), {}, images)[0]
   np.testing.assert_allclose(ours, model.apply(params, {}, images)[0], rtol=1e-4, atol=1e-4)
 
@@ -150,14 +149,14 @@ def test_what_is_written_loads_predicts_and_is_no_run_of_its_shape(source, tmp_p
   record = json.loads((tmp_path / 'small' / 'run.json').read_text())
   whole = json.loads((source / 'run.json').read_text())
   assert record['lineage']['pruned_from'] == whole['config_hash'] and record['status'] == 'pruned'
-  assert record['config_hash'] not in (whole['config_hash'], config_lib.config_hash(small.config))
+  assert record['config_hash'] not in (whole['config_hash'], schema.config_hash(small.config))
   assert record['params'] < whole['params'] / 1.5 and record['config']['model']['head_dim'] == 2
   with pytest.raises(UserError, match='holds a run'):
-    folder.write(small, tmp_path / 'small', source, {})
+    pruned_run.write(small, tmp_path / 'small', source, {})
 
 
 def test_other_families_are_refused():
-  c = run_config.cast(config_lib.defaults('convnext'))
+  c = run_config.cast(config.defaults('convnext'))
   with pytest.raises(UserError, match='family=convnext: .* vit or a deit only'):
     structured.prune(types.SimpleNamespace(config=c), {'heads': 0.5})
   with pytest.raises(UserError, match='run folder of vit_jax.main'):

@@ -2,14 +2,14 @@ import json
 
 import pytest
 
-from vit_jax import config as config_lib
+from vit_jax import config
 from vit_jax.models import resnet
 
 
 @pytest.fixture
 def taught(tiny_config, tmp_path):
   """The tiny recipe with a teacher, of whose run run.json is here and nothing else: no plan needs the arrays."""
-  c = config_lib.defaults('resnet')
+  c = config.defaults('resnet')
   c.model.update(resnet.size('ResNet-18'))
   record = {'config': json.loads(c.to_json()), 'config_hash': 'abc', 'results': {'step': 1},
             'data': {'classes': [str(i) for i in range(10)], 'image_shape': [32, 32, 1]}}

@@ -13,7 +13,7 @@ from vit_jax.cost import slices
 from vit_jax.errors import UserError
 from vit_jax.rehearsal import compiler, estimate
 from vit_jax.rehearsal import job as job_lib
-from vit_jax.rehearsal import plan as plan_lib
+from vit_jax.rehearsal import run_plan as plan_lib
 from vit_jax.rehearsal.compiler import Compiled
 from vit_jax.rehearsal.job import Choice
 from vit_jax.training import config as run_config

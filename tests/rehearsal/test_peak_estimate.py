@@ -6,15 +6,15 @@ import math
 import jax
 import pytest
 
-from vit_jax import config as config_lib
+from vit_jax import config
 from vit_jax.cost import slices
 from vit_jax.cost.hardware import Chip
-from vit_jax.data import device
+from vit_jax.data import device_augment
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.rehearsal import estimate, report, roofline
+from vit_jax.rehearsal import estimate, plan_text, roofline
 from vit_jax.rehearsal import job as job_lib
-from vit_jax.rehearsal import plan as plan_lib
+from vit_jax.rehearsal import run_plan as plan_lib
 from vit_jax.rehearsal.job import Choice
 from vit_jax.training import config as run_config
 from vit_jax.training import state
@@ -36,18 +36,18 @@ def _wide(tiny_config):
 
 
 def test_a_run_without_its_data_set():
-  job = _job(config_lib.load_recipe('configs/vit_b16.py'))
+  job = _job(config.load_recipe('configs/vit_b16.py'))
   assert job.image_shape == (224, 224, 3) and job.num_classes == 1000
   assert job.examples == 1_281_167 - 10_000 and job.steps == math.ceil(90 * job.examples / 1024)
   assert job.params == pytest.approx(86.4e6, rel=1e-3)
 
 
 def test_what_the_config_must_say_without_data(tmp_path):
-  c = config_lib.load_recipe('configs/vit_b16.py')
+  c = config.load_recipe('configs/vit_b16.py')
   c.data.image_size, c.data.data_dir = None, str(tmp_path)
   with pytest.raises(UserError, match='set data.image_size and data.num_classes'):
     _job(c)
-  c = config_lib.load_recipe('configs/vit_b16.py')
+  c = config.load_recipe('configs/vit_b16.py')
   c.data.source = 'tfds:somebodys_own'
   job = _job(c)
   assert job.steps is None
@@ -122,7 +122,7 @@ def test_a_teacher_is_counted(taught):
   least = sum(math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize for a in arrays)
   assert least <= plans[0].memory.parameters - plans[1].memory.parameters < 1.1 * least
   assert plans[0].chip_hours(0.4) > 10 * plans[1].chip_hours(0.4)
-  assert any(line.startswith('teacher ') for line in report.lines(plans[0], 'a run', 0.4, None))
+  assert any(line.startswith('teacher ') for line in plan_text.lines(plans[0], 'a run', 0.4, None))
 
 
 def test_less_recomputed_is_more_kept(tiny_config):
@@ -161,9 +161,9 @@ def test_the_step_that_is_planned_is_the_step_that_runs(tiny_config):
   run = run_lib.prepare(run_config.cast(tiny_config))
   train_state = state.create(run.model, run.config, run.mesh)
   batch = run.place(next(run.data.train_batches(0, 0, 1)))
-  step = make_train_step(run.model, run.config, run.steps, device.augment(run.config.data.augment))
+  step = make_train_step(run.model, run.config, run.steps, device_augment.augment(run.config.data.augment))
   lies = jax.tree.map(lambda a: a.sharding, train_state)
   whole = mesh_lib.sharding(run.mesh)
-  jitted = jax.jit(mesh_lib.on(run.mesh, step), donate_argnums=0, out_shardings=(lies, whole))
+  jitted = jax.jit(mesh_lib.traced_on(run.mesh, step), donate_argnums=0, out_shardings=(lies, whole))
   true = jitted.lower(train_state, batch).as_text()
   assert trace(run.model, run.config, run.steps, run.mesh).lower().as_text() == true

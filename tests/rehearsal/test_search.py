@@ -2,11 +2,11 @@
 
 import pytest
 
-from vit_jax import config as config_lib
+from vit_jax import config
 from vit_jax.cost import slices
 from vit_jax.rehearsal import compiler, search
 from vit_jax.rehearsal import job as job_lib
-from vit_jax.rehearsal import plan as plan_lib
+from vit_jax.rehearsal import run_plan as plan_lib
 from vit_jax.rehearsal.compiler import Compiled, Refused
 from vit_jax.training import config as run_config
 
@@ -63,7 +63,7 @@ def test_choices_are_those_that_a_run_accepts(job):
 ])
 def test_other_families_have_choices_too(family, fields, sizes):
   """A CNN has nothing that `tensor` splits, unless it has MLPs; batch norm keeps its micro-batches."""
-  c = config_lib.defaults(family)
+  c = config.defaults(family)
   c.model.update(fields)
   c.data.batch_size, c.system.microbatches, c.train.steps = 512, 2, 10
   job = job_lib.open_job(run_config.cast(c))

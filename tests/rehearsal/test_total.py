@@ -6,9 +6,9 @@ import pytest
 
 from vit_jax.cost import slices
 from vit_jax.errors import UserError
-from vit_jax.rehearsal import compiler, report, total
+from vit_jax.rehearsal import compiler, plan_text, total
 from vit_jax.rehearsal import job as job_lib
-from vit_jax.rehearsal import plan as plan_lib
+from vit_jax.rehearsal import run_plan as plan_lib
 from vit_jax.training import config as run_config
 
 SLICE = slices.find('v5e-8')
@@ -43,22 +43,22 @@ def test_the_sum(tiny_config):
   hours = 2e18 / (0.5 * 197e12) / 3600
   assert whole.fits is None and whole.to_json()['chip_hours'] == pytest.approx(hours)
   assert whole.to_json()['cost'] == pytest.approx(2 * hours)
-  text = '\n'.join(report.sweep(whole))
+  text = '\n'.join(plan_text.sweep(whole))
   assert f'{hours:,.1f} chip-hours at 50% MFU ({1.5 * hours:,.1f} if no run shared its trunk)' in text
   refused = dataclasses.replace(plans[1], outcome=compiler.Refused('too large', 1e12))
   worse = dataclasses.replace(whole, plans=(('a', plans[0]), ('b', refused)))
-  assert worse.fits is False and '1 do not fit: b' in report.sweep(worse)[-1]
+  assert worse.fits is False and '1 do not fit: b' in plan_text.sweep(worse)[-1]
 
 
 def test_words_of_a_plan(tiny_config):
   job, = _jobs(tiny_config, {})
   plan = _make(job)
-  text = '\n'.join(report.lines(plan, 'tiny', 0.4, 1.2))
+  text = '\n'.join(plan_text.lines(plan, 'tiny', 0.4, 1.2))
   for said in (f'tiny: {job.params:,} parameters', '8, v5e-8 (8 chips, 2x4)', 'remat=none, 1 micro-batch',
                'rules of thumb', '16 steps', 'MFU', '$0 at $1.2 a chip-hour', '--config.system.mesh.data=8'):
     assert said in text, (said, text)
   refused = dataclasses.replace(plan, outcome=compiler.Refused('too large', 20e9), limit_bytes=16e9)
-  assert 'needs 20.00 GB a chip, 16.00 are there, 4.00 GB too much' in report.shortfall(refused)
+  assert 'needs 20.00 GB per chip, 16.00 are there, 4.00 GB too much' in plan_text.shortfall(refused)
 
 
 def test_what_is_wrong_with_a_run_of_a_sweep_names_it(tiny_config):

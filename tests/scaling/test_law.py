@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vit_jax import goodput
-from vit_jax.scaling import analysis, payload, report
+from vit_jax.scaling import analysis, law_page, payload
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import load
 
@@ -121,16 +121,16 @@ def test_the_page_says_where_the_time_of_the_runs_went(tmp_path):
   points = load([table(tmp_path / 'points.csv')], columns={'loss': 'loss'}, need=['params', 'examples'])
   data = [payload.payload('', analysis.analyse(points, analysis.Settings('chinchilla', Objective(), 0)))]
   read = lambda text: json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])['time']
-  assert points.spent == goodput.total([]) and read(report.page(data, [], '', points.spent)) == []
+  assert points.spent == goodput.total([]) and read(law_page.page(data, [], '', points.spent)) == []
   spent = goodput.total([]) | {'step': 30.0, 'lost': 10.0}
-  shares = {part['what']: part['share'] for part in read(report.page(data, [], '', spent))}
+  shares = {part['what']: part['share'] for part in read(law_page.page(data, [], '', spent))}
   assert shares['steps'] == 0.75 and shares['lost to restarts'] == 0.25 and shares['compiling'] == 0
 
 
 def test_svgs_do_not_read_names_as_mathematics(tmp_path):
   points = load([table(tmp_path / 'points.csv')], columns={'loss': 'loss'}, need=['params', 'examples'])
   found = analysis.analyse(points, analysis.Settings('chinchilla', Objective(), 0))
-  where = report.write(str(tmp_path / 'out'), {'$x_1^2': found}, [], '')
+  where = law_page.write(str(tmp_path / 'out'), {'$x_1^2': found}, [], '')
   assert '$x_1^2' in (tmp_path / 'out/law-_x_1_2.svg').read_text() and 'law-_x_1_2.png' in where
 
 

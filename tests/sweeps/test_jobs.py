@@ -3,10 +3,11 @@ import json
 
 import pytest
 
-from vit_jax import lock, records
+from vit_jax import records
 from vit_jax.errors import UserError
+from vit_jax.survival import lock
 from vit_jax.sweeps import folders, jobs
-from vit_jax.sweeps.plan import Plan, PlannedRun, PlannedTrunk
+from vit_jax.sweeps.sweep_plan import Plan, PlannedRun, PlannedTrunk
 
 TRUNK = PlannedTrunk('f00', ('--config=a.py',), (70, 140), batch_size=10, flops_per_example=1000)
 RUNS = (PlannedRun('steps100', 'a1', ('--config=a.py', '--config.train.steps=100'), 5, 100, 1000, 1000, 'f00', 70),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vit_jax import config as config_lib
-from vit_jax import records
+from vit_jax import records, schema
 from vit_jax.cost import flops
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
@@ -49,7 +49,7 @@ def counts(config):
 def make_run(folder, config, loss, params, other, per_example):
   examples = config.train.steps * config.data.batch_size
   records.write_run(folder, {
-      'config': config_lib.plain(config), 'config_hash': config_lib.config_hash(config), 'lineage': None,
+      'config': schema.plain(config), 'config_hash': schema.config_hash(config), 'lineage': None,
       'params': params, 'params_non_embedding': other, 'data': {'name': 'digits'}, 'status': 'finished'})
   row = {'split': 'val', 'step': config.train.steps, 'examples': examples, 'unique_examples': 1293,
          'flops': examples * per_example, 'loss': loss}
@@ -114,7 +114,7 @@ def test_the_recipe_says_what_was_chosen(runs, tmp_path):
   next_run.write(run, law, str(path), 'python -m vit_jax.law "a\\b" --budget=3e12')
   recipe = config_lib.load_recipe(str(path))
   config = run_config.cast(recipe)
-  assert config_lib.config_hash(config) == config_lib.config_hash(run.config) and config == run.config
+  assert schema.config_hash(config) == schema.config_hash(run.config) and config == run.config
   assert config.schedule.name == 'wsd' and config.schedule.warmup_steps == 5 and config.train.flops == 3e12
   assert config.optimizer.learning_rate == pytest.approx(0.2 / config.model.width, rel=0.01)
   text = path.read_text()

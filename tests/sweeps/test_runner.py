@@ -11,7 +11,8 @@ import time
 import pytest
 from rich.console import Console
 
-from vit_jax import lock, records
+from vit_jax import records
+from vit_jax.survival import lock
 from vit_jax.sweeps import display, jobs, runner
 
 FINISH = "import pathlib; pathlib.Path('run.json').write_text('{\"status\": \"finished\"}')\n"

@@ -2,7 +2,7 @@ import pytest
 
 from vit_jax.errors import UserError
 from vit_jax.sweeps import tasks
-from vit_jax.sweeps.plan import Plan, PlannedRun, PlannedTrunk
+from vit_jax.sweeps.sweep_plan import Plan, PlannedRun, PlannedTrunk
 
 BUCKET = 'gs://bucket/law'
 

@@ -11,18 +11,18 @@ import pytest
 from flax import traverse_util
 from rich.console import Console
 
-from vit_jax import checkpoint, records
-from vit_jax import config as config_lib
+from vit_jax import checkpoint, config, records, schema
 from vit_jax.models import FAMILIES
+from vit_jax.optimisation import optimizer
+from vit_jax.optimisation.optimizer import OptimizerConfig
 from vit_jax.training import config as run_config
-from vit_jax.training import loop, optimizer, state
+from vit_jax.training import loop, state
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
-from vit_jax.training.optimizer import OptimizerConfig
 
 
 def _config(**optimizer_fields):
-  c = config_lib.defaults('resnet')
+  c = config.defaults('resnet')
   c.model.update(depths=(2,), widths=(16,), stem='full', stem_width=8)
   c.data.batch_size, c.train.steps, c.evaluate.every, c.system.log_every = 32, 30, 10, 10
   c.optimizer.learning_rate = 1e-2
@@ -56,10 +56,10 @@ def test_the_average_parameters_come_with_statistics_that_fit(trained):
   final = _final(run, workdir)
   batches = run.data.train_batches(0, 0, run.data.unique_examples // 32)
   images = np.concatenate([batch['image'] for batch in batches]).astype(np.float32)
-  from vit_jax.data import device
+  from vit_jax.data import device_augment
   keys = jax.random.split(jax.random.key(0), len(images))
-  exact = jax.jit(lambda params, stats, images: run.model.apply(params, stats, device.normalize(images), keys)[2])(
-      final['ema'], final['stats'], images)
+  stats_of = lambda params, stats, images: run.model.apply(params, stats, device_augment.normalize(images), keys)[2]
+  exact = jax.jit(stats_of)(final['ema'], final['stats'], images)
   ours, exact = (traverse_util.flatten_dict(jax.device_get(tree)) for tree in (final['stats'], exact))
   for path in ours:
     if path[-1] == 'var':
@@ -72,7 +72,7 @@ def test_a_resumed_run_ends_in_the_same_bits(trained, tmp_path):
   run, undisturbed = trained
   workdir = tmp_path / 'run'
   shutil.copytree(undisturbed, workdir)
-  shutil.rmtree(workdir / checkpoint.FOLDER / '30')
+  shutil.rmtree(workdir / records.CHECKPOINTS / '30')
   record = json.loads((workdir / records.RUN).read_text())
   (workdir / records.RUN).write_text(json.dumps({k: v for k, v in record.items() if k != 'results'}))
   notes = []
@@ -113,9 +113,9 @@ def test_micro_batches_are_part_of_the_identity_and_the_header_says_what_they_ch
     shown.append(display.console.export_text())
   assert 'batch norm' not in shown[0] and '2 micro-batches of a step (16 images)' in shown[1]
 
-  vit = run_config.cast(config_lib.defaults('vit'))
+  vit = run_config.cast(config.defaults('vit'))
   accumulated = dataclasses.replace(vit, system=dataclasses.replace(vit.system, microbatches=2))
-  assert run_config.run_hash(accumulated) == run_config.run_hash(vit) == config_lib.config_hash(vit)
+  assert run_config.run_hash(accumulated) == run_config.run_hash(vit) == schema.config_hash(vit)
 
 
 @pytest.mark.parametrize('family', FAMILIES)

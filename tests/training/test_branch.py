@@ -7,20 +7,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vit_jax import checkpoint, records
-from vit_jax import config as config_lib
+from vit_jax import checkpoint, config, records
 from vit_jax.errors import UserError
+from vit_jax.optimisation.schedule import ScheduleConfig, multiplier
 from vit_jax.training import branch, loop
 from vit_jax.training import config as run_config
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
-from vit_jax.training.schedule import ScheduleConfig, multiplier
 
 STEPS = (20, 40)  # lengths; cooldowns of 30% begin after 14 and 28 steps
 
 
 def _config(steps, **changes):
-  c = config_lib.defaults('vit')
+  c = config.defaults('vit')
   c.model.patch_size, c.model.pool, c.model.dropout = 4, 'gap', 0.1
   c.model.width, c.model.depth, c.model.mlp_dim, c.model.num_heads = 16, 2, 32, 2
   c.data.batch_size, c.data.augment.mixup = 32, 0.2
@@ -44,7 +43,7 @@ def _end(workdir):
   """Every array of the newest checkpoint and the final scores."""
   from orbax import checkpoint as ocp
   step = checkpoint.Checkpoints(workdir, read_only=True).latest()
-  tree = ocp.StandardCheckpointer().restore(workdir / checkpoint.FOLDER / str(step) / 'state')
+  tree = ocp.StandardCheckpointer().restore(workdir / records.CHECKPOINTS / str(step) / 'state')
   rows = [row for row in records.read_rows(workdir / 'metrics.jsonl') if row['step'] == step]
   return {jax.tree_util.keystr(p): np.asarray(a).tobytes() for p, a in jax.tree_util.tree_leaves_with_path(tree)}, rows
 

@@ -11,11 +11,11 @@ from rich.console import Console
 from tests.command_line import final_arrays
 from vit_jax import goodput, records
 from vit_jax.errors import UserError
+from vit_jax.survival.stop import Stopped
 from vit_jax.training import config as run_config
 from vit_jax.training import dispatch, loop, packed, state
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
-from vit_jax.training.stop import Stopped
 
 
 @pytest.fixture(autouse=True)
@@ -24,10 +24,10 @@ def _one_device(monkeypatch):
       config, jax.devices()[:1]))
 
 
-def _run(config, steps_a_call=0, **changes):
+def _run(config, steps_per_call=0, **changes):
   c = copy.deepcopy(config)
   c.model.dropout, c.data.augment.crop, c.data.augment.crop_padding = 0.1, 'pad', 1
-  c.system.log_every, c.evaluate.every, c.system.save_every, c.system.steps_a_call = 3, 8, 5, steps_a_call
+  c.system.log_every, c.evaluate.every, c.system.save_every, c.system.steps_per_call = 3, 8, 5, steps_per_call
   c.update_from_flattened_dict(changes)
   return run_lib.prepare(run_config.cast(c))
 
@@ -69,18 +69,18 @@ def test_stopped_between_calls_it_ends_with_the_same_bits(tiny_config, tmp_path,
 
 def test_numbers_that_are_not_finite_are_told_with_their_step(tiny_config, tmp_path):
   errors = []
-  for steps_a_call in (64, 1):
+  for steps_per_call in (64, 1):
     with pytest.raises(UserError, match='at step') as error:
-      _train(_run(tiny_config, steps_a_call, **{'optimizer.learning_rate': 1e38, 'system.log_every': 16,
+      _train(_run(tiny_config, steps_per_call, **{'optimizer.learning_rate': 1e38, 'system.log_every': 16,
                                                 'evaluate.every': 16, 'system.save_every': 16}),
-             tmp_path / str(steps_a_call))
+             tmp_path / str(steps_per_call))
     errors.append(str(error.value))
   assert errors[0] == errors[1]
 
 
 def test_what_is_trained_together_too(tiny_config, tmp_path):
-  def train(name, steps_a_call):
-    members = [packed.Member(_run(tiny_config, steps_a_call, seed=seed), tmp_path / f'{name}{seed}',
+  def train(name, steps_per_call):
+    members = [packed.Member(_run(tiny_config, steps_per_call, seed=seed), tmp_path / f'{name}{seed}',
                              Display(Console(file=io.StringIO()))) for seed in range(2)]
     packed.train(members, goodput.Clock(1 / 2))
     return [row['loss'] for m in members for row in records.read_rows(m.workdir / records.METRICS)]
@@ -97,11 +97,11 @@ def test_a_trunk_and_its_branches_are_one_program(tiny_config):
 
 
 def test_one_step_a_call_where_pictures_are_not_on_the_devices(tiny_config, monkeypatch):
-  assert dispatch.steps_a_call(_run(tiny_config)) == 64
-  assert [dispatch.steps_a_call(_run(tiny_config, n)) for n in (1, 7, 100)] == [1, 7, 100]
-  assert dispatch.steps_a_call(_run(tiny_config, **{'data.augment.randaugment_layers': 2})) == 1
-  assert dispatch.steps_a_call(_run(tiny_config, **{'model.depth': 30, 'model.width': 1024})) == 1  # long steps
+  assert dispatch.steps_per_call(_run(tiny_config)) == 64
+  assert [dispatch.steps_per_call(_run(tiny_config, n)) for n in (1, 7, 100)] == [1, 7, 100]
+  assert dispatch.steps_per_call(_run(tiny_config, **{'data.augment.randaugment_layers': 2})) == 1
+  assert dispatch.steps_per_call(_run(tiny_config, **{'model.depth': 30, 'model.width': 1024})) == 1  # long steps
   monkeypatch.setattr(dispatch, '_MOST_BYTES', 1000)
-  assert dispatch.steps_a_call(_run(tiny_config)) == 1
-  with pytest.raises(UserError, match='system.steps_a_call=-1: must be at least 0'):
+  assert dispatch.steps_per_call(_run(tiny_config)) == 1
+  with pytest.raises(UserError, match='system.steps_per_call=-1: must be at least 0'):
     _run(tiny_config, -1)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.data import device
+from vit_jax.data import device_augment
 from vit_jax.training import config as run_config
 from vit_jax.training import evaluate, state
 from vit_jax.training import run as run_lib
@@ -17,12 +17,12 @@ def test_every_example_counts_once_on_any_batch_size_and_device_count(tiny_confi
   run = run_lib.prepare(run_config.cast(tiny_config))
   params = state.create(run.model, run.config, run.mesh).params
   params['head']['kernel'] = jax.random.normal(jax.random.key(0), params['head']['kernel'].shape)
-  eval_step = jax.jit(evaluate.make_eval_step(run.model, device.normalize))
+  eval_step = jax.jit(evaluate.make_eval_step(run.model, device_augment.normalize))
   scores = evaluate.evaluate(eval_step, params, {}, run.eval_batches('test', lambda errors: None))
 
   images, labels = run.data.arrays('test')
   assert len(images) == run.data.size('test') and len(images) % 7
-  logits = run.model.apply(jax.device_get(params), {}, device.normalize(jnp.asarray(images)))[0]
+  logits = run.model.apply(jax.device_get(params), {}, device_augment.normalize(jnp.asarray(images)))[0]
   loss = -jax.nn.log_softmax(logits)[np.arange(len(labels)), labels].mean()
   assert scores['loss'] == pytest.approx(float(loss), rel=1e-5)
   assert scores['accuracy'] == pytest.approx(float((logits.argmax(-1) == labels).mean()), abs=1e-9)

@@ -11,12 +11,12 @@ from rich.console import Console
 from tests.command_line import final_arrays
 from vit_jax import goodput, records
 from vit_jax.errors import UserError
+from vit_jax.survival.stop import Stopped
 from vit_jax.training import config as run_config
 from vit_jax.training import loop, packed, state
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
 from vit_jax.training.step import trace
-from vit_jax.training.stop import Stopped
 
 HPARAMS = [dict(seed=0, rate=1e-2, decay=0.0), dict(seed=1, rate=3e-3, decay=0.1), dict(seed=0, rate=3e-3, decay=0.1)]
 

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from vit_jax import config as config_lib
-from vit_jax.data import device
+from vit_jax import config
+from vit_jax.data import device_augment
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
@@ -68,7 +68,7 @@ def _train(sizes, blocks='jit', model=(), execution=(), microbatches=1, family='
 
   A zero head would hide the backbone.
   """
-  c = config_lib.defaults(family)
+  c = config.defaults(family)
   c.model.update((VIT if family == 'vit' else {}) | dict(model))
   c.system.execution.update(dict(execution), blocks=blocks)
   c.data.batch_size, c.system.microbatches, c.train.steps = 32, microbatches, STEPS
@@ -79,9 +79,9 @@ def _train(sizes, blocks='jit', model=(), execution=(), microbatches=1, family='
 
   train_state = _random_state(run)
   batches = [run.place(batch) for batch in run.data.train_batches(0, 0, STEPS)]
-  step = make_train_step(run.model, run.config, run.steps, device.augment(run.config.data.augment))
+  step = make_train_step(run.model, run.config, run.steps, device_augment.augment(run.config.data.augment))
   out = (jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(mesh))
-  step = jax.jit(mesh_lib.on(mesh, step), out_shardings=out)
+  step = jax.jit(mesh_lib.traced_on(mesh, step), out_shardings=out)
   losses, grads = [], None
   for batch in batches:
     train_state, numbers = step(train_state, batch)
@@ -137,7 +137,7 @@ def test_so_does_every_family(name):
 
 def test_a_mesh_that_a_family_cannot_use_is_refused():
   family, model, _, _ = FAMILIES['regnet_y']
-  c = config_lib.defaults(family)
+  c = config.defaults(family)
   c.model.update(model)
   c.train.steps, c.data.batch_size = 1, 32
   c.system.mesh.update(data=1, fsdp=4, tensor=2)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from vit_jax import config
-from vit_jax.data import device
+from vit_jax.data import device_augment
+from vit_jax.optimisation import losses
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.training import config as run_config
-from vit_jax.training import losses, state
 from vit_jax.training import run as run_lib
+from vit_jax.training import state
 from vit_jax.training.step import make_train_step
 
 
@@ -25,8 +26,8 @@ def _run(recipe, sizes):
 
 
 def _jitted(run):
-  step = make_train_step(run.model, run.carried_out, run.steps, device.augment(run.config.data.augment))
-  return jax.jit(mesh_lib.on(run.mesh, step))
+  step = make_train_step(run.model, run.resolved, run.steps, device_augment.augment(run.config.data.augment))
+  return jax.jit(mesh_lib.traced_on(run.mesh, step))
 
 
 def _randomised(run):
@@ -102,7 +103,7 @@ def test_with_batch_norm_a_batch_stays_whole_unless_told():
   c.data.batch_size, c.train.steps = 192, 4
   run = _run(c, (1, 1, 1))
   assert run.flops_per_example_forward / (2 * run.params) * 192 > 4 * run_lib.USES_A_SLICE
-  assert run.carried_out.system.microbatches == 1
+  assert run.resolved.system.microbatches == 1
 
 
 def test_parameters_really_lie_apart(tiny_config):

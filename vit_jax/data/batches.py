@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from absl import flags
 
-from vit_jax.data import transforms as transforms_lib
+from vit_jax.data import host_augment as transforms_lib
 from vit_jax.data.pictures import BadPicture
 from vit_jax.data.splits import Part
 from vit_jax.errors import UserError

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from vit_jax.data.sources import ArraySource
+from vit_jax.data.array_sources import ArraySource
 from vit_jax.errors import UserError
 
 _FILES = {'train': 'train', 'test': 't10k'}

@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
+from vit_jax.data import host_augment, splits
 from vit_jax.data import sources as sources_lib
-from vit_jax.data import splits, transforms
 from vit_jax.data.batches import ChunkReader, MemoryBatches, RecordBatches
 from vit_jax.data.config import DataConfig, check
 from vit_jax.data.order import EvalOrder, TrainOrder
@@ -97,7 +97,8 @@ class Data:
     return self._batches('train', self.train_order(seed), steps, rows, seed, workers, self._transforms('train'))
 
   def eval_batches(self, split: str, batch_size: int | None = None, rows: slice | np.ndarray | None = None,
-                   workers: int = 0, frame: transforms.ResizeCenterCrop | None = None) -> MemoryBatches | RecordBatches:
+                   workers: int = 0,
+                   frame: host_augment.ResizeCenterCrop | None = None) -> MemoryBatches | RecordBatches:
     """All of a split, each example once, in a fixed order; the last batch is padded with weight 0.
 
     Pictures are framed by `frame` (to the size of `image_shape`) where it is given, else as the config says. Every
@@ -114,7 +115,7 @@ class Data:
     return self._parts[split]
 
   def _transforms(self, split, evaluate=False):
-    make = transforms.train_transforms if split == 'train' and not evaluate else transforms.eval_transforms
+    make = host_augment.train_transforms if split == 'train' and not evaluate else host_augment.eval_transforms
     return make(self.config.augment, self.image_shape[:2], self.image_shape[2], self.config.interpolation or 'bilinear')
 
   def _arrays_after(self, split, steps):

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import config as config_lib
-from vit_jax.data import pictures, transforms
+from vit_jax import schema
+from vit_jax.data import host_augment, pictures
 from vit_jax.errors import UserError
 
 
@@ -42,9 +42,9 @@ class Preprocessing:
     return self.frame(image, None)
 
   @property
-  def frame(self) -> transforms.ResizeCenterCrop:
+  def frame(self) -> host_augment.ResizeCenterCrop:
     """What `prepare` does to an encoded picture or an array."""
-    return transforms.ResizeCenterCrop(self.size, self.channels, self.crop, self.interpolation, self.squeeze)
+    return host_augment.ResizeCenterCrop(self.size, self.channels, self.crop, self.interpolation, self.squeeze)
 
   def normalize(self, images_BHWC: jax.Array) -> jax.Array:
     """uint8 or float32 from 0 to 255 -> float32, as the model wants it."""
@@ -60,7 +60,7 @@ def alike(values) -> tuple[float, ...]:
 
 def parse(fields: Mapping[str, Any], where: str) -> Preprocessing:
   """The Preprocessing of values from a file. Raises UserError for those that mean nothing."""
-  p = config_lib.cast(Preprocessing, fields, f'{where}: preprocessing')
+  p = schema.cast(Preprocessing, fields, f'{where}: preprocessing')
   rules = [
     ('size', 1 <= min(p.size) and max(p.size) <= 1 << 16, 'a height and a width from 1 to 65536'),
     ('channels', p.channels in (1, 3), '1 or 3'),

@@ -1,7 +1,5 @@
-"""Sources: random access to one split of a data set each, behind one interface; and the ones that need no files."""
+"""Sources: random access to one split of a data set each, behind one interface."""
 
-import dataclasses
-import functools
 import gzip
 import importlib.util
 import os
@@ -10,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from vit_jax.data import idx
+from vit_jax.data.array_sources import ArraySource, RandomSource
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError, nearest
 
@@ -48,62 +48,6 @@ class Source(Protocol):
     """Names picture i in messages: its path, or the split and record number."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ArraySource:
-  """A split that is in memory: `images` uint8 [N,H,W,C], `labels` int32 [N]."""
-
-  name: str
-  class_names: tuple[str, ...]
-  images: np.ndarray
-  labels: np.ndarray
-
-  @property
-  def channels(self):
-    return self.images.shape[3]
-
-  @property
-  def image_size(self):
-    return self.images.shape[1:3]
-
-  def __len__(self):
-    return len(self.images)
-
-  def read(self, i):
-    return self.images[i]
-
-  def where(self, i):
-    return f'{self.name}, picture {i}'
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class RandomSource:
-  """Noise of any shape, made when it is read: measures input and training without data. Labels go round."""
-
-  name: str
-  class_names: tuple[str, ...]
-  size: int
-  image_size: tuple[int, int]
-  channels: int
-  stream: int  # tells splits apart
-  images = None
-
-  @functools.cached_property
-  def labels(self):
-    return (np.arange(self.size) % len(self.class_names)).astype(np.int32)
-
-  def __len__(self):
-    return self.size
-
-  def read(self, i):
-    shape = (*self.image_size, self.channels)
-    values = int(np.prod(shape))
-    words = np.random.Philox(key=[int(i), self.stream]).random_raw(-(-values // 8))
-    return words.astype('<u8').view(np.uint8)[:values].reshape(shape)
-
-  def where(self, i):
-    return f'{self.name}, picture {i}'
-
-
 def open_sources(config: DataConfig) -> dict[str, Source]:
   """The splits that `config.source` has: 'train', and 'val' and 'test' where they exist.
 
@@ -126,9 +70,8 @@ def open_sources(config: DataConfig) -> dict[str, Source]:
     if not rest and not data_dir:
       raise UserError(f'data.source: {config.source!r} names no folder; write {kind}:DIR')
     if kind == 'idx':
-      from vit_jax.data import idx
       return idx.open_idx(folder, name=folder.name)
-    from vit_jax.data import folder as folder_lib
+    from vit_jax.data import image_folder as folder_lib
     return folder_lib.open_folder(folder)
   near = nearest(config.source, KNOWN)
   raise UserError(f'data.source: no source {config.source!r}{near} (for a TFDS data set write tfds:{kind})')
@@ -160,7 +103,7 @@ def _random(config, size):
 
 def _fashion_mnist(data_dir):
   """The IDX files in `data_dir` or of Debian's package, else TFDS's copy, whichever is there."""
-  from vit_jax.data import idx, tfds_source
+  from vit_jax.data import tfds_source
   for folder in filter(None, (data_dir, DEBIAN_FASHION_MNIST)):
     if idx.is_idx_folder(folder):
       return idx.open_idx(pathlib.Path(folder), 'fashion_mnist', FASHION_CLASSES)

@@ -8,11 +8,10 @@ import json
 import os
 import pathlib
 
-from vit_jax import config as config_lib
-from vit_jax import models
+from vit_jax import models, schema
 from vit_jax.data import preprocessing
 from vit_jax.errors import UserError
-from vit_jax.interop import layout, stacks, tensors
+from vit_jax.interop import layer_names, layout, tensors
 from vit_jax.interop.weights import Weights
 
 MODEL, TENSORS = 'model.json', 'weights.safetensors'
@@ -23,11 +22,11 @@ def write(weights: Weights, folder: os.PathLike) -> None:
   """Writes a bundle into a folder, which is made where it is missing."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  flat = stacks.flat(weights.params) | stacks.flat(weights.stats)
+  flat = layer_names.flat(weights.params) | layer_names.flat(weights.stats)
   tensors.write(folder / TENSORS, flat)
-  fields = {'format': _FORMAT, 'family': weights.family, 'model': config_lib.plain(weights.config),
+  fields = {'format': _FORMAT, 'family': weights.family, 'model': schema.plain(weights.config),
             'num_classes': weights.num_classes, 'class_names': weights.class_names,
-            'preprocessing': config_lib.plain(weights.preprocessing)}
+            'preprocessing': schema.plain(weights.preprocessing)}
   (folder / MODEL).write_text(json.dumps(fields, indent=2) + '\n')
 
 

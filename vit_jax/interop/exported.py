@@ -22,7 +22,7 @@ import numpy as np
 import safetensors.numpy
 from jax import export
 
-from vit_jax import config as config_lib
+from vit_jax import schema
 from vit_jax.data import preprocessing
 from vit_jax.errors import UserError
 from vit_jax.interop.classifier import Classifier
@@ -67,7 +67,7 @@ def write(weights, path: str | os.PathLike) -> None:
   batch = export.symbolic_shape('b, ' + ', '.join(map(str, weights.image_shape)))
   module = export.export(jax.jit(forward), platforms=PLATFORMS)(
       jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params), jax.ShapeDtypeStruct(batch, np.uint8))
-  about = {'format': _FORMAT, 'preprocessing': config_lib.plain(prepare), 'class_names': weights.names()}
+  about = {'format': _FORMAT, 'preprocessing': schema.plain(prepare), 'class_names': weights.names()}
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.tmp')
   with zipfile.ZipFile(temporary, 'w') as archive:

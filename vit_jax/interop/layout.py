@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 
 from vit_jax.errors import UserError
+from vit_jax.interop import layer_names
 from vit_jax.interop import rules as rules_lib
-from vit_jax.interop import stacks
 from vit_jax.interop.rules import Rule
 from vit_jax.interop.tensors import Tensors
 from vit_jax.interop.weights import Weights
@@ -37,7 +37,7 @@ def read(tensors: Tensors, weights: Weights, num_classes: int | None, rules: Seq
   model = _model(weights, num_classes, tensors.source)
   trees = [{key: tree for key, tree in part.items() if num_classes or key not in _HEADS}
            for part in (model.param_shapes(), model.stats_shapes())]
-  shapes = stacks.flat_shapes(trees[0]) | stacks.flat_shapes(trees[1])
+  shapes = layer_names.flat_shapes(trees[0]) | layer_names.flat_shapes(trees[1])
   bound = rules_lib.bind(rules_lib.own_names(shapes) if rules is None else rules, shapes)
   left_out = _check_names(tensors, bound, _known(weights), tuple(without))
   for name in left_out:
@@ -45,13 +45,13 @@ def read(tensors: Tensors, weights: Weights, num_classes: int | None, rules: Seq
       raise UserError(f'{tensors.source}: {name} is a part of a block, which cannot be left out')
     trees = [_without(tree, name.split('.')) for tree in trees]
   flat = rules_lib.read([b for b in bound if not left_out & set(b.ours)], tensors.__getitem__, _known(weights))
-  params, stats = (stacks.stacked(flat.__getitem__, tree) for tree in trees)
+  params, stats = (layer_names.stacked(flat.__getitem__, tree) for tree in trees)
   return dataclasses.replace(weights, params=params, stats=stats)
 
 
 def write(weights: Weights, rules: Sequence[Rule]) -> dict[str, np.ndarray]:
   """{name of theirs: float32 array} of all parameters and statistics, and PyTorch's counters of batches."""
-  flat = stacks.flat(weights.params) | stacks.flat(weights.stats)
+  flat = layer_names.flat(weights.params) | layer_names.flat(weights.stats)
   bound = rules_lib.bind(rules, {name: array.shape for name, array in flat.items()})
   out = rules_lib.write(bound, flat, _known(weights))
   counters = [name.replace('running_mean', 'num_batches_tracked') for name in out if name.endswith('.running_mean')]

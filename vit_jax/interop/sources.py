@@ -5,7 +5,7 @@ import pathlib
 
 from vit_jax import records
 from vit_jax.errors import UserError
-from vit_jax.interop import bundle, google, hub, huggingface, run_folder, timm
+from vit_jax.interop import bundle, google, hub, huggingface, run_weights, timm
 from vit_jax.interop import tensors as tensors_lib
 from vit_jax.interop.weights import Weights
 
@@ -32,7 +32,7 @@ def read(source: str | os.PathLike, without: tuple[str, ...] = (), step: int | N
     return _folder(hub.fetch(source), without)
   path = pathlib.Path(source)
   if is_run(source):
-    return run_folder.read(source, step)
+    return run_weights.read(source, step)
   if step is not None:
     raise UserError(f'{source}: step={step} is of a run, and this is none (no {records.RUN})')
   if path.is_dir():

@@ -5,8 +5,7 @@ from typing import Any
 
 import jax
 
-from vit_jax import config as config_lib
-from vit_jax import models
+from vit_jax import models, schema
 from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
@@ -39,7 +38,7 @@ class Weights:
   @property
   def config(self) -> Any:
     """`model` as the family's frozen Config. Raises UserError where it does not fit."""
-    return config_lib.cast(models.family(self.family).config, self.model, 'model')
+    return schema.cast(models.family(self.family).config, self.model, 'model')
 
   @property
   def image_shape(self) -> tuple[int, int, int]:

@@ -8,9 +8,10 @@ the runs go on from their newest checkpoints.
 import re
 from typing import Any
 
+from vit_jax import exits
 from vit_jax.cost.slices import GENERATIONS, Slice
 from vit_jax.errors import UserError
-from vit_jax.launch.task import ENVIRONMENT, RETRY_CODES, Task, slug
+from vit_jax.launch.task import ENVIRONMENT, Task, slug
 
 _SWEEP_LABEL = 'app.kubernetes.io/part-of'
 _MAX_RESTARTS = 1000  # pre-emptions by Kueue and reclaimed Spot machines count too
@@ -73,7 +74,7 @@ def selector(sweep: str) -> str:
 
 
 def _job(task, target, image, spot):
-  final = {'operator': 'NotIn', 'values': list(RETRY_CODES), 'containerName': 'run'}
+  final = {'operator': 'NotIn', 'values': list(exits.RETRIED), 'containerName': 'run'}
   return {
       'completionMode': 'Indexed',
       'parallelism': target.hosts,

@@ -7,9 +7,10 @@ when one is taken away, or when a host exits with a code that says so.
 import shlex
 from typing import Any
 
+from vit_jax import exits
 from vit_jax.cost.slices import GENERATIONS, Slice
 from vit_jax.errors import UserError
-from vit_jax.launch.task import ENVIRONMENT, RETRY_CODES, Task
+from vit_jax.launch.task import ENVIRONMENT, Task
 
 # uv brings the Python and the versions that pyproject.toml asks for, whatever the machine has.
 _SETUP = '''set -e
@@ -38,7 +39,7 @@ def render(task: Task, target: Slice, *, spot: bool = False) -> dict[str, Any]:
           'accelerators': f'tpu-{generation.vm_type}-{target.number}',
           'accelerator_args': {'runtime_version': generation.vm_runtime},
           'use_spot': spot,
-          'job_recovery': {'max_restarts_on_errors': 0, 'recover_on_exit_codes': list(RETRY_CODES)},
+          'job_recovery': {'max_restarts_on_errors': 0, 'recover_on_exit_codes': list(exits.RETRIED)},
       },
       'workdir': '.',
       'envs': dict(ENVIRONMENT),

@@ -3,10 +3,6 @@
 import dataclasses
 import re
 
-# The exit codes of vit_jax.main after which the same command goes on: pre-empted and saved, or killed from outside
-# (128 + signal). All others are final: 1 is an error that the next try would meet again.
-RETRY_CODES = (42, *range(128, 256))
-
 _LONGEST_LABEL = 40  # 63 is the limit of Kubernetes, of which JobSet's pods take up to '-slice-999-9999-abcde'
 
 

@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax.layers.attention import attend
-from vit_jax.layers.windows import Windows
-
-_APART = -1e9  # added to the logits of tokens that do not see each other
+from vit_jax.layers.windows import MASKED, Windows
 
 
 def local_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, grid: tuple[int, int], radius: int,
@@ -64,7 +62,7 @@ def _around(x_BHWD, cut, radius):
 
 @functools.cache
 def _out_of_reach(grid, radius):
-  """[N, radius^2, (3 radius)^2] float32: 0 for a window's queries and keys in reach of each other, else _APART."""
+  """[N, radius^2, (3 radius)^2] float32: 0 for a window's queries and keys in reach of each other, else MASKED."""
   along = []
   for size in grid:
     query = np.arange(-(-size // radius) * radius).reshape(-1, radius)
@@ -72,4 +70,4 @@ def _out_of_reach(grid, radius):
     near = np.abs(query[:, :, None] - key[:, None]) <= radius
     along.append(near & (key[:, None] >= 0) & (key[:, None] < size))
   both = along[0][:, None, :, None, :, None] & along[1][None, :, None, :, None, :]  # [rows, columns, q, q, k, k]
-  return np.where(both.reshape(-1, radius**2, 9 * radius**2), 0, _APART).astype(np.float32)
+  return np.where(both.reshape(-1, radius**2, 9 * radius**2), 0, MASKED).astype(np.float32)

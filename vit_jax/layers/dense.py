@@ -54,11 +54,11 @@ def parameter(value: jax.Array, axes: Sequence[str | None], role: str = 'hidden'
   """A parameter with one logical axis name per dimension and its place in the network.
 
   What is declared here is of one layer: a stack adds an axis to `axes` and leaves the rest as it is. A parametrisation
-  (`training.parametrisation`) reads all of it and nothing else, so that a new family has nothing to do for it.
+  (`optimisation.parametrisation`) reads all of it and nothing else, so that a new family has nothing to do for it.
 
   Args:
     value: float32.
-    axes: names that `parallel.rules` maps to mesh axes; None is never split.
+    axes: names that `parallel.mesh` maps to mesh axes; None is never split.
     role: 'input' (embeddings), 'hidden', or 'output' (the head): `params_non_embedding` counts the hidden ones.
       The width grows at the outputs of the first, at both ends of the second and at the inputs of the third.
     fan_in: the inputs that each output sums over; 0 for what is no map (biases, norms, embeddings).
@@ -107,5 +107,5 @@ class Dense(nnx.Module):
     rows = (-1,) if mesh_lib.platform() == 'cpu' else batch
     y = x.astype(self.dtype).reshape(*rows, fan_in) @ kernel
     if self.bias is not None:
-      y = y + blocks.once(self.bias[...], self.axes[0]).astype(self.dtype).reshape((1,) * len(rows) + (-1,))
+      y = y + blocks.on_first_part(self.bias[...], self.axes[0]).astype(self.dtype).reshape((1,) * len(rows) + (-1,))
     return y.reshape(*batch, *out_shape)

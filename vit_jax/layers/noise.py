@@ -22,7 +22,7 @@ def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None, last: str | Non
   """
   if keys_B is None or rate == 0:
     return x
-  shape = (*x.shape[1:-1], x.shape[-1] * blocks.parts(last))
+  shape = (*x.shape[1:-1], x.shape[-1] * blocks.num_parts(last))
   keep = blocks.own_part(jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys_B), last)
   return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
 

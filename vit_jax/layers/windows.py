@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+MASKED = -1e9  # added to the logits of tokens that do not see each other
+
 
 @dataclasses.dataclass(frozen=True)
 class Windows:

@@ -73,7 +73,7 @@ class PureModel:
             capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict, dict]:
     """(logits [B, C], intermediates, stats); see the family's __call__. With keys, the stats are those of this batch.
 
-    It is the training step that averages them (`training.optimizer.moving_average`).
+    It is the training step that averages them (`optimisation.optimizer.moving_average`).
     """
     module = self.module(params, stats)
     logits_BC, intermediates = module(images_BHWC, keys_B, capture)

@@ -1,7 +1,7 @@
 """DeiT: a ViT with a distillation token, which learns from a teacher (Touvron et al. 2021a, sec. 4).
 
 Beside CLS, a second token passes through the encoder and has a head of its own: CLS's is trained on the labels, this
-one's on what a teacher says (`training.distillation`). At test time the two are averaged.
+one's on what a teacher says (`transfer.distillation`). At test time the two are averaged.
 """
 
 import dataclasses

@@ -20,7 +20,7 @@ from vit_jax.layers.dense import Dense, lecun_normal, normal_002, zeros
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.stack import Execution, Stack
-from vit_jax.layers.windows import Windows
+from vit_jax.layers.windows import MASKED, Windows
 from vit_jax.parallel.mesh import constrain
 
 # Liu et al. 2021, sec. 3.3; heads of 32.
@@ -30,7 +30,6 @@ SIZES = {
     'B': dict(width=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
     'L': dict(width=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
 }
-_APART = -1e9  # added to the logits of patches that a shift brought together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +113,7 @@ def shift_mask(cut: Windows) -> np.ndarray | None:
     regions.append((place >= size - window).astype(int) + (place >= size - shift))
   (h, w), (a, b) = cut.padded, cut.window
   region = (3 * regions[0][:, None] + regions[1]).reshape(h // a, a, w // b, b).transpose(0, 2, 1, 3).reshape(-1, a * b)
-  return np.where(region[:, :, None] == region[:, None, :], 0, _APART).astype(np.float32)
+  return np.where(region[:, :, None] == region[:, None, :], 0, MASKED).astype(np.float32)
 
 
 class Block(nnx.Module):

@@ -70,7 +70,7 @@ def sub_block(call: Callable, module: nnx.Module, x_BTD: jax.Array, keys_B: jax.
                        out_specs=(stream, spec('batch', 'heads')))(arrays, x_BTD, keys_B)
 
 
-def parts(name: str | None) -> int:
+def num_parts(name: str | None) -> int:
   """Into how many parts a device of a `shard_map` block sees a logical axis split; 1 elsewhere."""
   mesh, axis = jax.sharding.get_abstract_mesh(), RULES.get(name)
   return mesh.shape[axis] if axis == _TENSOR and axis in mesh.manual_axes else 1
@@ -78,16 +78,16 @@ def parts(name: str | None) -> int:
 
 def own_part(x: jax.Array, name: str | None) -> jax.Array:
   """This device's part of an array that is whole, along its last axis, whose logical name is given."""
-  if (count := parts(name)) == 1:
+  if (count := num_parts(name)) == 1:
     return x
   size = x.shape[-1] // count
   return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(_TENSOR) * size, size, axis=-1)
 
 
-def once(x: jax.Array, contracted: str | None) -> jax.Array:
+def on_first_part(x: jax.Array, contracted: str | None) -> jax.Array:
   """What is added to a product over the logical axis `contracted`: zeros on all but one of the devices that it is
   split over, as the sum of their products follows."""
-  if parts(contracted) == 1:
+  if num_parts(contracted) == 1:
     return x
   return jnp.where(jax.lax.axis_index(_TENSOR) == 0, x, jnp.zeros_like(x))
 

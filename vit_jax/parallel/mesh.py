@@ -121,7 +121,7 @@ def spec(*logical: str | None) -> PartitionSpec:
   return PartitionSpec(*(RULES.get(name) for name in logical))
 
 
-def on(mesh: Mesh, fn: Callable) -> Callable:
+def traced_on(mesh: Mesh, fn: Callable) -> Callable:
   """`fn`, to be jitted: while it is traced, `constrain` and the blocks of `parallel.blocks` see this mesh.
 
   Without it they do nothing, and a model runs as on one device.

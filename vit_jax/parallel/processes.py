@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
+from vit_jax import exits
 from vit_jax.errors import UserError
 
 
@@ -60,7 +61,6 @@ def start(distributed: str, num_processes: int | None = None, process_id: int | 
                     '--distributed=none') from error
 
 
-LOST = 134  # 128 + SIGABRT: what JAX ends a process with when it misses the heartbeat of another
 
 
 def _lost(error):
@@ -73,8 +73,8 @@ def leaving_at_once():
   """Ends this process at once where the body fails, if there are others.
 
   An orderly end would wait for them, and they wait for this one's part of the step. So they see that it is gone, and
-  end too (see `start`). Exit codes: 1 for an error of this process, LOST where a step failed because another one is
-  gone: the same command goes on then.
+  end too (see `start`). Exit codes: 1 for an error of this process, exits.LOST where a step failed because another one
+  is gone: the same command goes on then.
   """
   try:
     yield
@@ -87,7 +87,7 @@ def leaving_at_once():
       traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(130 if isinstance(error, KeyboardInterrupt) else LOST if _lost(error) else 1)
+    os._exit(exits.INTERRUPTED if isinstance(error, KeyboardInterrupt) else exits.LOST if _lost(error) else 1)
 
 
 def is_writer() -> bool:

@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.data import device, pipeline
+from vit_jax.data import device_augment, pipeline
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel, vit
-from vit_jax.training import losses
+from vit_jax.optimisation import losses
 from vit_jax.training.trained import Trained
 
 FIELDS = {'heads': 'num_heads', 'mlp': 'mlp_dim'}  # logical axis -> the field of the model's config that counts it
@@ -76,7 +76,7 @@ def importance(model: PureModel, params: dict, stats: dict,
   @jax.jit
   def squared(params, batch):
     def loss(params):
-      logits_BC, _, _ = model.apply(params, stats, device.normalize(batch['image']))
+      logits_BC, _, _ = model.apply(params, stats, device_augment.normalize(batch['image']))
       targets_BC = losses.targets(batch['label'], model.num_classes, 0.0)
       return jnp.mean(losses.per_example('softmax', logits_BC, targets_BC))
 

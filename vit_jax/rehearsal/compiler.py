@@ -10,8 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from vit_jax import config as config_lib
-from vit_jax import host
+from vit_jax import host, schema
 from vit_jax.cost.slices import Slice
 from vit_jax.errors import UserError
 from vit_jax.rehearsal.job import Choice, Job
@@ -74,7 +73,7 @@ def compile_step(job: Job, target: Slice, choice: Choice, seconds: float | None 
   """
   if reason := missing():
     raise UserError(reason)
-  request = {'config': config_lib.plain(job.carried_out(choice)), 'image_shape': job.image_shape,
+  request = {'config': schema.plain(job.with_choice(choice)), 'image_shape': job.image_shape,
              'num_classes': job.num_classes, 'steps': job.schedule_steps, 'target': {
                  'topology': f'{target.generation}:{target.topology}', 'slices': target.count,
                  # Makes the two cores of a v4 chip one device; those of v5p are one without being told.

@@ -14,12 +14,14 @@ from vit_jax.data import config as data_config
 from vit_jax.data import pipeline, splits
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
+from vit_jax.optimisation import losses, optimizer, parametrisation, schedule
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import AXES, MeshConfig
-from vit_jax.training import losses, optimizer, parametrisation, pretrained, schedule, state
 from vit_jax.training import run as run_lib
-from vit_jax.training import teacher as teacher_lib
+from vit_jax.training import state
 from vit_jax.training.config import RunConfig
+from vit_jax.transfer import pretrained
+from vit_jax.transfer import teacher as teacher_lib
 
 # Training examples of data sets that are too large to lie on a laptop, as published.
 _EXAMPLES = {'imagenet2012': 1_281_167, 'imagenet21k': 14_197_122}
@@ -51,7 +53,7 @@ class Job:
   num_classes: int
   examples: int | None  # that it trains on; None where nobody says
 
-  def carried_out(self, choice: Choice) -> RunConfig:
+  def with_choice(self, choice: Choice) -> RunConfig:
     """The config with a choice in it."""
     system = self.config.system
     return dataclasses.replace(self.config, system=dataclasses.replace(
@@ -179,7 +181,7 @@ def check(job: Job, target: Slice, choice: Choice) -> None:
   """Raises UserError for a choice that a run would refuse on these slices."""
   mesh_lib.check_slices(choice.sizes, target.count)
   mesh = mesh_lib.abstract_mesh(choice.sizes)
-  run_lib.check_batches(job.carried_out(choice), mesh)
+  run_lib.check_batches(job.with_choice(choice), mesh)
   mesh_lib.param_shardings(mesh, job.model.param_shapes(), job.model.param_axes())
 
 

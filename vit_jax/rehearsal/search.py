@@ -10,11 +10,11 @@ from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.rehearsal import compiler, roofline
 from vit_jax.rehearsal import job as job_lib
-from vit_jax.rehearsal import plan as plan_lib
+from vit_jax.rehearsal import run_plan as plan_lib
 from vit_jax.rehearsal.compiler import Compiled
 from vit_jax.rehearsal.estimate import Memory
 from vit_jax.rehearsal.job import Choice, Job
-from vit_jax.rehearsal.plan import Plan
+from vit_jax.rehearsal.run_plan import Plan
 
 MOST_COMPILES = 6
 SECONDS = 240.0

@@ -7,7 +7,7 @@ from vit_jax.cost.slices import Slice
 from vit_jax.errors import UserError
 from vit_jax.rehearsal import job as job_lib
 from vit_jax.rehearsal.job import Job
-from vit_jax.rehearsal.plan import Plan
+from vit_jax.rehearsal.run_plan import Plan
 from vit_jax.training.config import RunConfig
 
 

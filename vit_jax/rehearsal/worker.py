@@ -22,15 +22,15 @@ def answer(request: dict) -> dict:
   """{'refused': why, 'needs_bytes': or None} where the program does not fit, else what `compiler.Compiled` holds."""
   import jax
 
-  from vit_jax import config as config_lib
+  from vit_jax import schema
   from vit_jax.models import PureModel
   from vit_jax.parallel import mesh as mesh_lib
   from vit_jax.rehearsal import collectives, hlo, traffic
   from vit_jax.training import step
-  from vit_jax.training import teacher as teacher_lib
   from vit_jax.training.config import run_config_class
+  from vit_jax.transfer import teacher as teacher_lib
 
-  config = config_lib.cast(run_config_class(request['config']['family']), request['config'])
+  config = schema.cast(run_config_class(request['config']['family']), request['config'])
   mesh = mesh_lib.make_mesh(config.system.mesh, _devices(**request['target']))
   model = PureModel(config.family, config.model, tuple(request['image_shape']), request['num_classes'],
                     config.system.execution)

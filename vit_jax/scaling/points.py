@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from vit_jax import config as config_lib
+from vit_jax import schema
 from vit_jax.errors import UserError, nearest
 from vit_jax.scaling import tables
 from vit_jax.scaling.tables import SPLITS, Row
@@ -280,5 +280,5 @@ def differences(points: Points, limit: int = 6) -> list[list[str]]:
       apart += codes[:, None] != codes
   np.fill_diagonal(apart, np.iinfo(int).max)
   for i, nearest_run in zip(index, np.argmin(apart, axis=1)):
-    out[i] = config_lib.differing_keys(configs[i], configs[index[nearest_run]])[:limit]
+    out[i] = schema.differing_keys(configs[i], configs[index[nearest_run]])[:limit]
   return out

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from vit_jax import host
-from vit_jax.lock import BUSY, take
+from vit_jax.survival.lock import BUSY, take
 
 
 def main(parent: str, cores: str, folder: str, *arguments: str) -> None:

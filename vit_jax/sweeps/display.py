@@ -11,10 +11,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from vit_jax.cost.slices import Slice
+from vit_jax.goodput import duration
 from vit_jax.launch.task import Task
 from vit_jax.sweeps import folders
 from vit_jax.sweeps.jobs import MOST_PACKED, Job, log_path
-from vit_jax.sweeps.plan import Plan, PlannedRun
+from vit_jax.sweeps.sweep_plan import Plan, PlannedRun
 
 _PLAIN_WIDTH = 160  # of tables in a file
 _LINE_SECONDS = 60  # between lines where there is no terminal
@@ -154,13 +155,6 @@ class Display:
 def saving(plan: Plan) -> str:
   """`; 3.1e+13 with shared trunks, 0.62x`, or nothing where none is shared."""
   return f'; {plan.flops:.2e} with shared trunks, {part:.2f}x' if (part := plan.flops / plan.flops_alone) < 1 else ''
-
-
-def duration(seconds: float) -> str:
-  """75 -> '75 s', 750 -> '13 min'."""
-  if seconds < 100:
-    return f'{seconds:.0f} s'
-  return f'{seconds / 60:.0f} min' if seconds < 5400 else f'{seconds / 3600:.1f} h'
 
 
 def _time(job, seconds):

@@ -12,9 +12,10 @@ from typing import Any
 
 from etils import epath
 
-from vit_jax import lock, records
+from vit_jax import records
 from vit_jax.errors import UserError
-from vit_jax.sweeps.plan import Plan, PlannedRun, PlannedTrunk
+from vit_jax.survival import lock
+from vit_jax.sweeps.sweep_plan import Plan, PlannedRun, PlannedTrunk
 
 LOG = 'log.txt'
 

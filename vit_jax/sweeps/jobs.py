@@ -12,7 +12,7 @@ from etils import epath
 
 from vit_jax import records
 from vit_jax.sweeps import folders
-from vit_jax.sweeps.plan import Plan
+from vit_jax.sweeps.sweep_plan import Plan
 
 START_SECONDS = 8  # imports, compilation and the last evaluation of a small run
 SMALL_STEP = 1e10  # FLOPs of a step below which one process a core beats one process on all of them

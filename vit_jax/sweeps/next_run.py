@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from vit_jax import config as config_lib
+from vit_jax import schema
 from vit_jax.cost import flops
 from vit_jax.data import pipeline
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
+from vit_jax.optimisation import schedule
 from vit_jax.scaling import frontier
 from vit_jax.scaling.analysis import Analysis
 from vit_jax.scaling.points import Points
 from vit_jax.scaling.verdict import number
 from vit_jax.sweeps import ladder as ladder_lib
 from vit_jax.training import config as run_config
-from vit_jax.training import schedule
 
 COUNTS = ('params', 'params_non_embedding')  # of run.json, as flops.params gives them
 SAME_FLOPS = 0.01  # relative: how well a run's logged FLOPs must agree with our count of its config
@@ -125,7 +125,7 @@ def write(next_run: NextRun, analysis: Analysis, path: str, command: str) -> Non
 
 def recipe(next_run: NextRun, analysis: Analysis, path: str, command: str) -> str:
   """The text of the recipe: the prediction in its docstring, the values that are not at their default in its body."""
-  changed = config_lib.changed(next_run.config)
+  changed = schema.changed(next_run.config)
   family = changed.pop('family')
   values = '\n'.join(f'  c.{key} = {value!r}' for key, value in _leaves(changed))
   return (f'"""{_docstring(next_run, analysis, path, command)}"""\n\nfrom vit_jax import config\n\n\n'
@@ -223,7 +223,7 @@ def _rate_rule(points, configs, dial):
 def _unruled(configs, index, ladder):
   """`data.batch_size 64, as in the nearest run (of 32, 64)` for fields that differ and that no rule covers."""
   ruled = {'optimizer.learning_rate', 'seed', *(f'model.{name}' for name in (ladder.dial, *ladder.rules))}
-  default = dict(_leaves(config_lib.defaults(configs[index]['family']).to_dict()))  # of fields younger than a run
+  default = dict(_leaves(run_config.defaults(configs[index]['family']).to_dict()))  # of fields younger than a run
   flat = [default | dict(_leaves(config)) for config in configs]
   for key, value in flat[index].items():
     found = {str(f.get(key)) for f in flat}

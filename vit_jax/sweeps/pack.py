@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from vit_jax import host
-from vit_jax.lock import BUSY, take
+from vit_jax.survival.lock import BUSY, take
 
 
 def main(parent: str, cores: str, jobs: str) -> int:
@@ -22,10 +22,11 @@ def main(parent: str, cores: str, jobs: str) -> int:
   locks = [take(Path(job['folder'])) for job in jobs]
   if None in locks:
     return BUSY
-  from vit_jax import checkpoint, goodput
+  from vit_jax import checkpoint, exits, goodput
   from vit_jax.data import pipeline
   from vit_jax.errors import UserError
-  from vit_jax.training import packed, stop
+  from vit_jax.survival import stop
+  from vit_jax.training import packed
   clock = goodput.Clock(1 / len(jobs))
   host.keep_freed_memory()
   host.hush_absent_tpu()
@@ -34,7 +35,7 @@ def main(parent: str, cores: str, jobs: str) -> int:
     open_data = functools.cache(pipeline.open_data)  # all of them have the same data
     packed.train([_member(job, open_data) for job in jobs], clock)
   except stop.Stopped:
-    return stop.PREEMPTED
+    return exits.PREEMPTED
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     return 1
@@ -44,11 +45,11 @@ def main(parent: str, cores: str, jobs: str) -> int:
 def _member(job, open_data):
   from rich.console import Console
 
-  from vit_jax.sweeps import folders, plan
+  from vit_jax.sweeps import folders, sweep_plan
   from vit_jax.training import packed
   from vit_jax.training import run as run_lib
   from vit_jax.training.display import Display
-  config = plan.parse([word for word in job['arguments'] if word.startswith('--config')])
+  config = sweep_plan.parse([word for word in job['arguments'] if word.startswith('--config')])
   run = run_lib.prepare_trunk(config, job['saves'], open_data) if job['saves'] else run_lib.prepare(config, open_data)
   display = Display(Console(file=open(Path(job['folder']) / folders.LOG, 'a'), width=120, highlight=False))
   display.header(run, job['name'], job['folder'])

@@ -15,12 +15,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from vit_jax import lock, records
+from vit_jax import exits, records
+from vit_jax.survival import lock
 from vit_jax.sweeps.display import Display
 from vit_jax.sweeps.jobs import Job, cores, log_path
 
-PREEMPTED = 42  # exit code of a run that was told to stop and has saved
-RESTARTS = 3  # of a job, without a newer checkpoint
 _POLL_SECONDS, _BUSY_SECONDS = 0.5, 10
 
 
@@ -71,7 +70,7 @@ class Runner:
       for number, handler in before.items():
         signal.signal(number, handler)
     if self._signals:
-      return 130 if self._signals[0] == signal.SIGINT else PREEMPTED
+      return exits.INTERRUPTED if self._signals[0] == signal.SIGINT else exits.PREEMPTED
     return 1 if self.failed else 0
 
   def _stop(self, number, frame):
@@ -128,7 +127,7 @@ class Runner:
         pass
       elif len(attempt.jobs) > 1:
         self._apart(attempt)
-      elif code == PREEMPTED or code >= 128 or code < 0:
+      elif exits.retried(code):
         self._again(attempt, code)
       else:
         self._fail(attempt, f'exit code {code}')
@@ -145,8 +144,8 @@ class Runner:
     """Puts a job that was killed or pre-empted back, first in line; fails it where restarts bring nothing."""
     newest = max(records.saved_steps(attempt.job.folder), default=-1)
     attempt.restarts = attempt.restarts + 1 if newest <= attempt.newest else 1
-    if attempt.restarts > RESTARTS:
-      self._fail(attempt, f'exit code {code}, {RESTARTS} restarts without a newer checkpoint')
+    if attempt.restarts > exits.MAX_RESTARTS:
+      self._fail(attempt, f'exit code {code}, {exits.MAX_RESTARTS} restarts without a newer checkpoint')
       return
     self._display.note(f'{attempt.job.name}: exit code {code}, started again')
     self._waiting.remove(attempt)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vit_jax.errors import UserError
 from vit_jax.launch.task import Task
-from vit_jax.sweeps.plan import Plan, PlannedRun
+from vit_jax.sweeps.sweep_plan import Plan, PlannedRun
 
 
 def make(plan: Plan, workdir: str, extra: Sequence[str] = ()) -> dict[Task, list[PlannedRun]]:

@@ -9,8 +9,8 @@ import dataclasses
 import math
 
 from vit_jax.errors import UserError
+from vit_jax.optimisation.schedule import LengthConfig, ScheduleConfig
 from vit_jax.training.config import RunConfig, run_hash
-from vit_jax.training.schedule import LengthConfig, ScheduleConfig
 
 # What runs of one trunk may differ in: how their keys begin.
 NOT_SHARED = ('system.', 'evaluate.', 'schedule.cooldown_fraction',

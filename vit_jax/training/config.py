@@ -4,19 +4,25 @@ import dataclasses
 import functools
 from typing import Any
 
-from vit_jax import config as config_lib
-from vit_jax import models
+import ml_collections
+
+from vit_jax import models, schema
 from vit_jax.data.config import DataConfig
 from vit_jax.layers.stack import Execution
+from vit_jax.optimisation.losses import LossConfig
+from vit_jax.optimisation.optimizer import OptimizerConfig
+from vit_jax.optimisation.parametrisation import ParametrisationConfig
+from vit_jax.optimisation.schedule import LengthConfig, ScheduleConfig
 from vit_jax.parallel.mesh import MeshConfig
-from vit_jax.training.distillation import DistillConfig
+from vit_jax.survival.health import HealthConfig
 from vit_jax.training.evaluate import EvaluateConfig
-from vit_jax.training.losses import LossConfig
-from vit_jax.training.numbers import TrainConfig
-from vit_jax.training.optimizer import OptimizerConfig
-from vit_jax.training.parametrisation import ParametrisationConfig
-from vit_jax.training.pretrained import PretrainedConfig
-from vit_jax.training.schedule import ScheduleConfig
+from vit_jax.transfer.distillation import DistillConfig
+from vit_jax.transfer.pretrained import PretrainedConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(LengthConfig, HealthConfig):
+  """A run's length, and what to do at a loss or a gradient that is not finite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +36,7 @@ class SystemConfig:
   # Gradients are accumulated over this many slices of the batch; 0: 1, or on CPUs as many as suit the caches.
   microbatches: int = 0
   # At most so many steps in one call, over pictures that lie on the devices (`training.dispatch`); 0: chosen.
-  steps_a_call: int = 0
+  steps_per_call: int = 0
   workers: int = 0  # processes that decode pictures; 0: threads only
   log_every: int | None = None  # steps between training rows in metrics.jsonl; None: 50 rows a run
   save_every: int | None = None  # steps between checkpoints; None: at every evaluation
@@ -66,6 +72,11 @@ def run_config_class(family: str) -> type[RunConfig]:
                                     bases=(RunConfig,), frozen=True)
 
 
+def defaults(family: str = 'vit') -> ml_collections.ConfigDict:
+  """The full config of a run of one model family, at its defaults: what every recipe starts from."""
+  return schema.to_config_dict(run_config_class(family))
+
+
 def run_hash(config: RunConfig, without: tuple[str, ...] = ('system',)) -> str:
   """A run's identity (`config.config_hash`); with batch norm the number of micro-batches belongs to it.
 
@@ -78,7 +89,7 @@ def run_hash(config: RunConfig, without: tuple[str, ...] = ('system',)) -> str:
   config = dataclasses.replace(config, pretrained=given)
   micro = config.system.microbatches
   batch_norm = micro > 1 and models.family(config.family).batch_norm
-  return config_lib.config_hash(config, without, {'microbatches': micro} if batch_norm else {})
+  return schema.config_hash(config, without, {'microbatches': micro} if batch_norm else {})
 
 
 def program(config: RunConfig) -> RunConfig:
@@ -90,4 +101,4 @@ def program(config: RunConfig) -> RunConfig:
 
 def cast(config) -> RunConfig:
   """A recipe's ConfigDict as a RunConfig; UserError for what does not fit."""
-  return config_lib.cast(run_config_class(config.get('family', 'vit')), config)
+  return schema.cast(run_config_class(config.get('family', 'vit')), config)

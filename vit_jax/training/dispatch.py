@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vit_jax.optimisation import schedule
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import schedule
 from vit_jax.training import state as state_lib
 from vit_jax.training.run import Run
 from vit_jax.training.step import make_step
@@ -26,13 +26,13 @@ _FLOPS_A_CALL = {'cpu': 6e9}
 _FLOPS_A_CALL_ELSEWHERE = 5e12
 
 
-def steps_a_call(run: Run) -> int:
-  """How many steps a call holds at most: `system.steps_a_call`, or as many as leave the host little to do.
+def steps_per_call(run: Run) -> int:
+  """How many steps a call holds at most: `system.steps_per_call`, or as many as leave the host little to do.
 
   1 where the pictures do not lie on the devices: they are read, cropped or coloured at random by the host, are too
   many, or belong to one process of several. And on several CPU devices, whose collectives wait for one another.
   """
-  wanted = run.config.system.steps_a_call
+  wanted = run.config.system.steps_per_call
   if not wanted:
     flops = run.flops_per_example_train * run.config.data.batch_size
     wanted = min(int(_FLOPS_A_CALL.get(run.platform, _FLOPS_A_CALL_ELSEWHERE) // max(flops, 1)), _MOST_STEPS)
@@ -73,11 +73,11 @@ class Resident:
     run = self._runs[0]
 
     def call(train_state, pictures, labels, positions, count, length, *taught):
-      step = make_step(run.model, run.carried_out, length, run.teacher)
+      step = make_step(run.model, run.resolved, length, run.teacher)
       step = jax.vmap(step) if self._packed else step
       return _steps(step, train_state, pictures, labels, positions, count, *taught)
 
-    jitted = jax.jit(mesh_lib.on(run.mesh, call), donate_argnums=0, out_shardings=(
+    jitted = jax.jit(mesh_lib.traced_on(run.mesh, call), donate_argnums=0, out_shardings=(
         jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(run.mesh)))
     return jitted.lower(train_state, *self.operands(0, 0), *([taught] if taught else []))
 

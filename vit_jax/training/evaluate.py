@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from vit_jax import host
 from vit_jax.models import PureModel
-from vit_jax.training import losses
+from vit_jax.optimisation import losses
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,20 +11,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import goodput, host, lock
-from vit_jax.data import device
+from vit_jax import goodput, host
+from vit_jax.data import device_augment
 from vit_jax.errors import UserError
+from vit_jax.optimisation import schedule
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import processes
-from vit_jax.training import disk, dispatch, evaluate, numbers, schedule, state
+from vit_jax.survival import full_disk, health, lock
+from vit_jax.survival.profiler import Profiler
+from vit_jax.survival.saving import Saving
+from vit_jax.survival.stop import Stop, Stopped
+from vit_jax.training import dispatch, evaluate, state
 from vit_jax.training.display import Display
-from vit_jax.training.folder import RunFolder
 from vit_jax.training.run import Run
-from vit_jax.training.saving import Saving
+from vit_jax.training.run_folder import RunFolder
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import trace
-from vit_jax.training.stop import Stop, Stopped
-from vit_jax.training.tracer import Tracer
 
 IN_FLIGHT = 2  # calls that the host may run ahead of the devices
 MOST_NAMED = 5  # unreadable pictures that are named on the screen; events.jsonl names them all
@@ -47,7 +49,7 @@ def train(run: Run, workdir: os.PathLike, display: Display, profile: bool = Fals
   """
   clock = clock or goodput.Clock()
   checkpoint_size = lambda: state.size(run.model, run.config, run.mesh)
-  with disk.told_when_full(workdir, checkpoint_size), contextlib.ExitStack() as stack:
+  with full_disk.told_when_full(workdir, checkpoint_size), contextlib.ExitStack() as stack:
     stop = stack.enter_context(Stop())
     loop, train_state = begin(stack, run, workdir, display, stop, clock, trunk)
     return loop.finish(loop.to_end(train_state, profile))
@@ -84,7 +86,7 @@ def _on_record(folder, stop, clock):
 
 @functools.lru_cache(maxsize=1)  # runs that are trained together share it
 def _eval_step(model, data, mesh):
-  return jax.jit(mesh_lib.on(mesh, evaluate.make_eval_step(model, device.normalizer(data))),
+  return jax.jit(mesh_lib.traced_on(mesh, evaluate.make_eval_step(model, device_augment.normalizer(data))),
                  out_shardings=mesh_lib.sharding(mesh))
 
 
@@ -94,7 +96,7 @@ class Loop:
   def __init__(self, run: Run, folder: RunFolder, display: Display, stop: Stop, clock: goodput.Clock):
     self.run, self.folder, self.display, self.stop, self.clock = run, folder, display, stop, clock
     self.record = run.record() | {'lineage': folder.lineage}  # of run.json
-    self._saving, self._watch = Saving(run, folder.checkpoints), numbers.Watch(run.config.train)
+    self._saving, self._watch = Saving(run.saved_when, folder.checkpoints), health.Watch(run.config.train)
     self._eval_step = _eval_step(run.model, run.config.data, run.mesh)
     self._in_flight = collections.deque()  # (last step, how many, their numbers) of calls not waited for
     self._told = collections.Counter()  # {kind of event: how many so far}
@@ -106,15 +108,15 @@ class Loop:
     if step >= run.steps or self._out_of_patience():
       return train_state
     with contextlib.ExitStack() as stack:
-      tracer = stack.enter_context(contextlib.closing(Tracer(folder.path / 'profile', step, run.steps, profile)))
-      train, calls = self._compile(train_state, tracer)
+      profiler = stack.enter_context(contextlib.closing(Profiler(folder.path / 'profile', step, run.steps, profile)))
+      train, calls = self._compile(train_state, profiler)
       self.display.start(step, run.steps)
       stack.callback(self.display.stop)
       for count, operands in stack.enter_context(contextlib.closing(calls)):
-        tracer.before(step)
+        profiler.before(step)
         train_state, told = train(train_state, *operands)
         step += count
-        self.heed(step, told, count)
+        self.observe(step, told, count)
         train_state = self.after(train_state, step)
         if self._out_of_patience():
           break
@@ -139,7 +141,7 @@ class Loop:
         yield batch
         step += 1
 
-  def heed(self, step: int, told: dict[str, Any], count: int = 1) -> None:
+  def observe(self, step: int, told: dict[str, Any], count: int = 1) -> None:
     """Takes note of what a call of `count` steps up to `step` has told, as soon as it is known; numbers that are not
     finite may end the run."""
     self._in_flight.append((step, count, told))
@@ -203,17 +205,17 @@ class Loop:
     return {'step': int(train_state.step), 'steps': steps, 'val': short(val), 'test': short(test),
             'test_examples': self.run.data.size('test')}
 
-  def _compile(self, train_state: TrainState, tracer: Tracer) -> tuple[Callable, Iterator[tuple[int, tuple]]]:
+  def _compile(self, train_state: TrainState, profiler: Profiler) -> tuple[Callable, Iterator[tuple[int, tuple]]]:
     """((state, *operands) -> (state, numbers), the (number of steps, operands) of each call)."""
-    run, step, most = self.run, int(train_state.step), dispatch.steps_a_call(self.run)
+    run, step, most = self.run, int(train_state.step), dispatch.steps_per_call(self.run)
     taught = () if run.teacher is None else (run.teacher.arrays(run.mesh),)
     with self.compiling():
       if most > 1:
         resident = dispatch.Resident([run], most)
         lowered = resident.lower(train_state, *taught)
-        calls = dispatch.calls(step, run.steps, most, lambda s: self.next_due(s, *tracer.range), self.timed(resident))
+        calls = dispatch.calls(step, run.steps, most, lambda s: self.next_due(s, *profiler.range), self.timed(resident))
       else:
-        lowered = trace(run.model, run.carried_out, run.steps, run.mesh, run.teacher).lower()
+        lowered = trace(run.model, run.resolved, run.steps, run.mesh, run.teacher).lower()
         calls = self._one_by_one(step)
       compiled = host.compile_step(lowered, run.platform)
     return lambda train_state, *operands: compiled(train_state, *operands, *taught), calls
@@ -279,7 +281,7 @@ class Loop:
                       f'(now {self.run.config.optimizer.learning_rate}) or a longer schedule.warmup_steps may help'
                       ) from error
     for event in events:
-      self._tell(event, numbers.words(event))
+      self._tell(event, health.words(event))
 
   def _log(self, train_state: TrainState, step: int) -> TrainState:
     """A row of means since the last one; returns the state with the sums set back to zero."""

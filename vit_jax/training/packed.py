@@ -18,7 +18,9 @@ import numpy as np
 from vit_jax import goodput, host
 from vit_jax.errors import UserError
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import disk, dispatch, state
+from vit_jax.survival import full_disk
+from vit_jax.survival.stop import Stop, Stopped
+from vit_jax.training import dispatch, state
 from vit_jax.training import loop as loop_lib
 from vit_jax.training.config import RunConfig, program
 from vit_jax.training.display import Display
@@ -26,7 +28,6 @@ from vit_jax.training.loop import Loop
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import make_step
-from vit_jax.training.stop import Stop, Stopped
 
 
 def can_be_packed(config: RunConfig) -> bool:
@@ -63,7 +64,7 @@ def train(members: Sequence[Member], clock: goodput.Clock) -> None:
                       f'{os.fspath(members[0].workdir)}: of such runs only the learning rate, the weight decay and the '
                       'seed differ, on one device')
   checkpoint_size = lambda: state.size(first.model, first.config, first.mesh)
-  with disk.told_when_full(members[0].workdir, checkpoint_size), contextlib.ExitStack() as stack:
+  with full_disk.told_when_full(members[0].workdir, checkpoint_size), contextlib.ExitStack() as stack:
     stop = stack.enter_context(Stop())
     for m in members:
       m.loop, m.state = loop_lib.begin(stack, m.run, m.workdir, m.display, stop, clock, m.trunk)
@@ -89,7 +90,7 @@ def _train_together(members):
         for i, m in enumerate(members):
           if m.failed is None:
             with _left_behind(m):
-              m.loop.heed(step, {name: _Column(value, i) for name, value in told.items()}, count)
+              m.loop.observe(step, {name: _Column(value, i) for name, value in told.items()}, count)
         packed = _after(members, packed, step)
         if all(m.failed for m in members):
           return
@@ -101,7 +102,7 @@ def _train_together(members):
 
 def _compile(members, packed, step, stack):
   """((states, *operands) -> (states, numbers), the (number of steps, operands) of each call), as `Loop` has it."""
-  runs, loop, most = [m.run for m in members], members[0].loop, dispatch.steps_a_call(members[0].run)
+  runs, loop, most = [m.run for m in members], members[0].loop, dispatch.steps_per_call(members[0].run)
   if most > 1:
     with loop.compiling():
       resident = dispatch.Resident(runs, most, packed=True)
@@ -117,7 +118,7 @@ def _compile(members, packed, step, stack):
 
 def _together(run):
   """(states, their batches) -> (states, what each tells), one entry for each member."""
-  step = mesh_lib.on(run.mesh, make_step(run.model, run.carried_out, run.steps))
+  step = mesh_lib.traced_on(run.mesh, make_step(run.model, run.resolved, run.steps))
   stacked = lambda batches: jax.tree.map(lambda *rows: jnp.stack(rows), *batches)
   return jax.jit(lambda states, batches: jax.vmap(step)(states, stacked(batches)), donate_argnums=0)
 

@@ -12,18 +12,22 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
-from vit_jax import config as config_lib
+from vit_jax import schema
 from vit_jax.cost import flops, hardware
 from vit_jax.data import pipeline
 from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
+from vit_jax.optimisation import optimizer, parametrisation, schedule, trainable
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import processes
-from vit_jax.training import branch, distillation, numbers, optimizer, parametrisation, partial, schedule
-from vit_jax.training import pretrained as pretrained_lib
-from vit_jax.training import teacher as teacher_lib
+from vit_jax.survival import health
+from vit_jax.survival.saving import Due
+from vit_jax.training import branch
 from vit_jax.training.config import RunConfig, run_hash
+from vit_jax.transfer import distillation
+from vit_jax.transfer import pretrained as pretrained_lib
+from vit_jax.transfer import teacher as teacher_lib
 
 USES_A_SLICE = 600  # of a parameter, in a micro-batch on a CPU (experiments/speed)
 
@@ -57,12 +61,19 @@ class Run:
     return self.config.system.log_every or max(1, math.ceil(self.steps / 50))
 
   @property
+  def saved_when(self) -> Due:
+    """When checkpoints are due."""
+    system = self.config.system
+    return Due(self.branch_steps, system.keep_every, system.save_every, system.save_minutes, self.log_every,
+               bool(self.config.evaluate.patience))
+
+  @property
   def platform(self) -> str:
     """'cpu', 'gpu' or 'tpu'."""
     return self.mesh.devices.flat[0].platform
 
   @property
-  def carried_out(self) -> RunConfig:
+  def resolved(self) -> RunConfig:
     """The config that a step is made from: with the number of micro-batches, where that is left to the devices."""
     system = self.config.system
     return dataclasses.replace(self.config, system=dataclasses.replace(
@@ -112,7 +123,7 @@ class Run:
     """The fields of run.json that are known before the run starts."""
     device = jax.devices()[0]
     return {
-        'config': config_lib.plain(self.config), 'config_hash': self.config_hash,
+        'config': schema.plain(self.config), 'config_hash': self.config_hash,
         'params': self.params, 'params_non_embedding': self.params_non_embedding,
         'flops_per_example_forward': self.flops_per_example_forward,
         'flops_per_example_train': self.flops_per_example_train, 'steps': self.steps,
@@ -142,7 +153,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   mesh = mesh_lib.make_mesh(config.system.mesh)
   check_batches(config, mesh)
   optimizer.check(config.optimizer)
-  numbers.check(config.train)
+  health.check(config.train)
   distillation.check(config.distill)
   data = open_data(config.data)
   if config.evaluate.patience and not data.size('val'):
@@ -150,7 +161,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   model = _model(config.family, config.model, data.image_shape, data.num_classes, config.system.execution)
   mesh_lib.param_shardings(mesh, model.param_shapes(), model.param_axes())  # refuses what the mesh does not divide
   parametrisation.factors(config.parametrisation, config.optimizer.name, model)  # refuses what it has no rule for
-  partial.trained(config.optimizer, model)  # refuses names that no parameter has
+  trainable.trained(config.optimizer, model)  # refuses names that no parameter has
   start = pretrained_lib.find(config.pretrained, model, data.class_names)
   forward, train, params, params_non_embedding = _costs(config.family, config.model, data.image_shape, data.num_classes)
   steps = schedule.num_steps(config.train, config.data.batch_size, data.unique_examples, train)
@@ -193,7 +204,8 @@ def estimate_seconds(run: Run) -> float:
 def check_batches(config: RunConfig, mesh: Mesh | AbstractMesh) -> None:
   """Raises UserError for batches that do not divide by the mesh's batch shards and the micro-batches."""
   shards, micro = mesh_lib.batch_shards(mesh), config.system.microbatches or 1
-  for name, value, least in (('system.microbatches', micro, 0), ('system.steps_a_call', config.system.steps_a_call, 0),
+  steps_per_call = config.system.steps_per_call
+  for name, value, least in (('system.microbatches', micro, 0), ('system.steps_per_call', steps_per_call, 0),
                              ('data.batch_size', config.data.batch_size, 1)):
     if value < least:
       raise UserError(f'{name}={value}: must be at least {least}')

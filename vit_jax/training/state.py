@@ -13,10 +13,10 @@ from jax.sharding import AbstractMesh, Mesh
 from jax.tree_util import DictKey
 
 from vit_jax.models import PureModel
+from vit_jax.optimisation import optimizer, parametrisation, trainable
+from vit_jax.optimisation.optimizer import OptimizerConfig
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import optimizer, parametrisation, partial
 from vit_jax.training.config import RunConfig, program
-from vit_jax.training.optimizer import OptimizerConfig
 
 METRICS = ('loss', 'correct', 'weight', 'grad_norm', 'steps')
 
@@ -51,7 +51,7 @@ def init(model: PureModel, config: RunConfig, hparams: dict) -> TrainState:
   params = parametrisation.initial(params, factors)
   return TrainState(
       params=params, stats=stats, optimizer=optimizer.transformation(config.optimizer, model=model).init(
-          partial.select(params, partial.trained(config.optimizer, model))),
+          trainable.select(params, trainable.trained(config.optimizer, model))),
       ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else {}, step=jnp.int32(0),
       key_data=jax.random.key_data(jax.random.fold_in(key, 1)), hparams=hparams, metrics=zero_metrics())
 

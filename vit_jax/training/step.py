@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from vit_jax.data import device
+from vit_jax.data import device_augment
 from vit_jax.models import PureModel
+from vit_jax.optimisation import layerwise, losses, optimizer, parametrisation, schedule, trainable
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import distillation, layerwise, losses, optimizer, parametrisation, partial, schedule
 from vit_jax.training import state as state_lib
 from vit_jax.training.config import RunConfig
 from vit_jax.training.state import TrainState
-from vit_jax.training.teacher import Teacher
+from vit_jax.transfer import distillation
+from vit_jax.transfer.teacher import Teacher
 
 
 def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.Length, augment: Callable,
@@ -32,13 +33,13 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
   count. All randomness is a function of (seed, step, global row), whatever the sharding and the micro-batches.
   """
   opt = config.optimizer
-  trained = partial.trained(opt, model)
-  factors = partial.select(parametrisation.factors(config.parametrisation, opt.name, model), trained)
-  rates = partial.select(layerwise.rates(opt.layer_decay, model), trained)
+  trained = trainable.trained(opt, model)
+  factors = trainable.select(parametrisation.factors(config.parametrisation, opt.name, model), trained)
+  rates = trainable.select(layerwise.rates(opt.layer_decay, model), trained)
   unrolled = _unrolled(model, config)
 
   def loss_of(params, stats, images, targets_BC, weight_B, keys_B, teacher_BC):
-    params = partial.frozen(params, trained)
+    params = trainable.frozen(params, trained)
     logits_BC, told, batch_stats = model.apply(params, stats, images, keys_B)
     if teacher_BC is None:
       loss_B = losses.per_example(config.loss.name, logits_BC, targets_BC)
@@ -61,9 +62,9 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     grads = jax.tree.map(lambda g: g / weight, grads)
     scale = schedule.multiplier(config.schedule, steps, state.step)
     moved, opt_state = optimizer.step(
-        opt, partial.select(grads, trained), state.optimizer, partial.select(state.params, trained),
+        opt, trainable.select(grads, trained), state.optimizer, trainable.select(state.params, trained),
         scale * state.hparams['learning_rate'], state.hparams['weight_decay'], factors, model, rates)
-    params = partial.merged(state.params, moved, trained)
+    params = trainable.merged(state.params, moved, trained)
     ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
     stats = optimizer.average_stats(opt, state.stats, batch_stats, state.step)
     numbers = {'loss': loss / weight, 'grad_norm': optax.tree.norm(grads)}
@@ -82,8 +83,8 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
 def make_step(model: PureModel, config: RunConfig, steps: int | schedule.Length,
               teacher: Teacher | None = None) -> Callable:
   """`make_train_step` with the augmentation of the run's config."""
-  return make_train_step(model, config, steps, device.augment(config.data.augment, device.normalizer(config.data)),
-                         teacher)
+  augment = device_augment.augment(config.data.augment, device_augment.normalizer(config.data))
+  return make_train_step(model, config, steps, augment, teacher)
 
 
 def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh,
@@ -98,7 +99,7 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh,
   train_state = state_lib.abstract(model, config, mesh)
   step = make_step(model, config, steps, teacher)
   lies, everywhere = jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(mesh)
-  jitted = jax.jit(mesh_lib.on(mesh, step), donate_argnums=0,
+  jitted = jax.jit(mesh_lib.traced_on(mesh, step), donate_argnums=0,
                    out_shardings=(lies, {'loss': everywhere, 'grad_norm': everywhere}))
   return jitted.trace(train_state, batch, *([teacher.shapes(mesh)] if teacher else []))
 

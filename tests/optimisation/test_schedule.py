@@ -1,0 +1,61 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.errors import UserError
+from vit_jax.optimisation.schedule import LengthConfig, ScheduleConfig, check, multiplier, num_steps
+
+
+def _course(config, steps=100):
+  return np.asarray(jax.vmap(lambda t: multiplier(config, steps, t))(jnp.arange(steps)))
+
+
+@pytest.mark.parametrize('name', ['cosine', 'linear', 'rsqrt', 'wsd', 'constant'])
+def test_warms_up_to_the_peak_and_never_exceeds_it(name):
+  course = _course(ScheduleConfig(name, warmup_steps=10))
+  np.testing.assert_allclose(course[:10], np.arange(1, 11) / 10, rtol=1e-6)
+  assert course.max() <= 1 and course.min() >= 0
+  if name != 'constant':
+    assert course[-1] < 0.05
+
+
+def test_the_stable_part_does_not_depend_on_the_length():
+  """Bit for bit: a branch of a trunk must be the run of its length."""
+  config = ScheduleConfig('wsd', warmup_steps=10, cooldown_fraction=0.3)
+  short, long = _course(config, 100), _course(config, 400)
+  np.testing.assert_array_equal(short[:70], long[:70])
+  assert (short[71:] < 1).all() and short[99] == pytest.approx(1 / 30)
+
+
+def test_cosine_is_half_way_at_half_time():
+  assert _course(ScheduleConfig('cosine'), 101)[50] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize('length, steps', [
+    (dict(steps=7), 7), (dict(epochs=2.0), 20), (dict(epochs=0.1), 1), (dict(examples=129), 2), (dict(flops=1280.0), 1),
+    (dict(flops=1281.0), 2), (dict(steps=7, epochs=0.0), 7)])
+def test_length(length, steps):
+  assert num_steps(LengthConfig(**length), batch_size=128, num_examples=1280, flops_per_example=10) == steps
+
+
+@pytest.mark.parametrize('length, message', [
+    ({}, 'exactly one of steps, epochs, examples, flops'),
+    (dict(steps=1, epochs=2.0), r'given: steps=1, epochs=2\.0\); switch one off with --config\.train\.epochs=0'),
+    (dict(steps=-1), r'train\.steps=-1: must be positive')])
+def test_bad_lengths(length, message):
+  with pytest.raises(UserError, match=message):
+    num_steps(LengthConfig(**length), 128, 1280, 10)
+
+
+def test_warmup_must_end_before_the_run():
+  with pytest.raises(UserError, match=r'schedule\.warmup_steps=100: .*below the 100 steps'):
+    check(ScheduleConfig(warmup_steps=100), 100)
+
+
+@pytest.mark.parametrize('name', ['cosine', 'linear', 'rsqrt', 'wsd', 'constant'])
+def test_the_host_computes_the_same(name):
+  config = ScheduleConfig(name, warmup_steps=5)
+  host = [multiplier(config, 40, t, np) for t in range(40)]
+  assert all(value.dtype == np.float32 for value in host)
+  np.testing.assert_allclose(host, _course(config, 40), rtol=1e-6, atol=1e-7)

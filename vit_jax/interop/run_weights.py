@@ -1,0 +1,64 @@
+"""Weights of a run of ours: run.json and a checkpoint."""
+
+import contextlib
+import os
+
+import jax
+
+from vit_jax import checkpoint, records, schema
+from vit_jax.data import config as data_config
+from vit_jax.data import pipeline
+from vit_jax.data.preprocessing import Preprocessing
+from vit_jax.errors import UserError, nearest
+from vit_jax.interop.weights import Weights
+from vit_jax.models import PureModel, family
+
+
+def read(workdir: os.PathLike, step: int | None = None) -> Weights:
+  """The weights of a run folder, local or a bucket path: their moving average where the run kept one.
+
+  Args:
+    workdir: the folder of `vit_jax.main`.
+    step: which checkpoint; None: the one that the run's test score is of, or the newest where it has none.
+
+  Raises:
+    UserError: no run there, no checkpoint, not that one, or a damaged one.
+  """
+  record = records.read_run(workdir)
+  if record is None:
+    raise UserError(f'{os.fspath(workdir)}: no run there (no {records.RUN}); give the folder that vit_jax.main wrote')
+  model, config = model_of(record), record['config']
+  params = 'ema' if (config.get('optimizer') or {}).get('ema_decay') else 'params'
+  with contextlib.closing(checkpoint.Checkpoints(workdir, read_only=True)) as checkpoints:
+    step = _step(checkpoints.steps(), step, record, workdir)
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
+                        {params: model.param_shapes(), 'stats': model.stats_shapes()})
+    tree = jax.device_get(checkpoints.restore_some(step, like))
+  data = schema.cast(data_config.DataConfig, config['data'], 'config.data')
+  *size, channels = model.image_shape
+  preprocessing = Preprocessing(tuple(size), channels, data.mean or (0.5,), data.std or (0.5,),
+                                data.interpolation or 'bilinear', data_config.eval_crop(data.augment))
+  return Weights(os.fspath(workdir), config['family'], schema.plain(model.config), tree[params],
+                 tree['stats'], preprocessing, tuple(record['data']['classes']), step)
+
+
+def model_of(record: dict) -> PureModel:
+  """The model that run.json describes."""
+  config, data = record['config'], record['data']
+  shape = data.get('image_shape')  # absent from older runs
+  if shape is None:
+    shape = pipeline.open_data(schema.cast(data_config.DataConfig, config['data'], 'config.data')).image_shape
+  model = schema.cast(family(config['family']).config, config['model'], 'config.model')
+  return PureModel(config['family'], model, tuple(shape), len(data['classes']))
+
+
+def _step(there, wanted, record, workdir):
+  if not there:
+    raise UserError(f'{os.fspath(workdir)}: no checkpoint yet')
+  if wanted is None:
+    scored = (record.get('results') or {}).get('step')
+    return scored if scored in there else there[-1]
+  if wanted not in there:
+    raise UserError(f'{os.fspath(workdir)}: no checkpoint of step {wanted}{nearest(str(wanted), map(str, there))}')
+  return wanted

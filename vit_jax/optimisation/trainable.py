@@ -1,0 +1,52 @@
+"""Training a part of a model: the rest is frozen, gets no gradient and has no optimizer state."""
+
+import fnmatch
+
+import jax
+from flax import traverse_util
+
+from vit_jax.errors import UserError
+from vit_jax.models import PureModel
+from vit_jax.optimisation.optimizer import OptimizerConfig
+
+
+def trained(config: OptimizerConfig, model: PureModel) -> dict | None:
+  """{path: whether it is trained} of each parameter by `optimizer.train_only`; None: all are.
+
+  A stack of blocks is one array of each kind: it is trained or frozen as a whole.
+
+  Raises:
+    UserError: a pattern that matches nothing.
+  """
+  if not config.train_only:
+    return None
+  names = {path: '/'.join(map(str, path)) for path in traverse_util.flatten_dict(model.param_shapes())}
+  for pattern in config.train_only:
+    if not any(fnmatch.fnmatch(name, pattern) for name in names.values()):
+      tops = ', '.join(sorted({f'{path[0]}/*' if len(path) > 1 else str(path[0]) for path in names}))
+      raise UserError(f'optimizer.train_only={pattern!r}: no parameter of this model is called so; there are {tops}')
+  return {path: any(fnmatch.fnmatch(name, p) for p in config.train_only) for path, name in names.items()}
+
+
+def select(tree: dict | None, which: dict | None) -> dict | None:
+  """The trained part of a tree that is shaped like the parameters."""
+  if tree is None or which is None:
+    return tree
+  flat = traverse_util.flatten_dict(tree)
+  return traverse_util.unflatten_dict({path: leaf for path, leaf in flat.items() if which[path]})
+
+
+def merged(tree: dict, part: dict, which: dict | None) -> dict:
+  """The tree with the trained part put back."""
+  if which is None:
+    return part
+  return traverse_util.unflatten_dict(traverse_util.flatten_dict(tree) | traverse_util.flatten_dict(part))
+
+
+def frozen(params: dict, which: dict | None) -> dict:
+  """The parameters, of which those that are not trained let no gradient through: no backward pass is made for them."""
+  if which is None:
+    return params
+  flat = traverse_util.flatten_dict(params)
+  return traverse_util.unflatten_dict({path: leaf if which[path] else jax.lax.stop_gradient(leaf)
+                                       for path, leaf in flat.items()})

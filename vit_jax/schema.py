@@ -1,0 +1,140 @@
+"""The schema of configs: a ConfigDict on the outside (recipes, flags), frozen dataclasses on the inside.
+
+A dataclass's fields are the only place where options and their defaults live. Recipes set values of a ConfigDict of
+these defaults (`vit_jax.config.defaults`). The program casts it once, strictly, so that a misspelt key or a wrong type
+ends the run before anything is compiled.
+
+Field types: bool, int, float, str, Literal[...], `X | None`, `tuple[X, ...]`, `tuple[X, X]`, and other dataclasses.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from typing import Any, TypeVar
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+from vit_jax.errors import UserError, nearest
+
+T = TypeVar('T')
+
+
+def to_config_dict(cls: type) -> ml_collections.ConfigDict:
+  """A dataclass's defaults as a locked ConfigDict; fields that default to None become typed placeholders.
+
+  It takes any value, so that image_size = 224 is fine for a pair; `cast` is what checks types.
+  """
+  config, hints = ml_collections.ConfigDict(type_safe=False), typing.get_type_hints(cls)
+  for field in dataclasses.fields(cls):
+    kind = _strip_optional(hints[field.name])[0]
+    if dataclasses.is_dataclass(kind):
+      config[field.name] = to_config_dict(kind)
+    elif (default := _default(field)) is None:
+      literal = typing.get_origin(kind) is typing.Literal
+      config[field.name] = placeholder(type(typing.get_args(kind)[0]) if literal else typing.get_origin(kind) or kind)
+    else:
+      config[field.name] = default
+  return config.lock()
+
+
+def cast(cls: type[T], config: Any, path: str = 'config') -> T:
+  """Casts a ConfigDict (or nested dict) to the frozen dataclass `cls`.
+
+  Raises:
+    UserError: an unknown key (with the nearest valid one) or a value of the wrong type.
+  """
+  hints = typing.get_type_hints(cls)
+  for key in config:
+    if key not in hints:
+      raise UserError(f'{path}.{key}: no such key{nearest(key, hints)}')
+  return cls(**{key: _cast_value(hints[key], config[key], f'{path}.{key}') for key in config})
+
+
+def _cast_value(kind, value, path):
+  kind, optional = _strip_optional(kind)
+  if value is None:
+    if optional:
+      return None
+    raise UserError(f'{path}: None, where {_describe(kind)} is needed')
+  if dataclasses.is_dataclass(kind):
+    return cast(kind, value, path)
+  origin, args = typing.get_origin(kind), typing.get_args(kind)
+  if origin is typing.Literal and value in args:
+    return value
+  if origin is tuple:
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if args[-1] is Ellipsis:
+      args = args[:1] * len(values)
+    elif len(values) == 1:  # image_size=28 means (28, 28)
+      values *= len(args)
+    if len(values) == len(args):
+      return tuple(_cast_value(a, v, path) for a, v in zip(args, values))
+  if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    return float(value)
+  if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+    return value
+  raise UserError(f'{path}: {value!r}, where {_describe(kind)} is needed')
+
+
+def _strip_optional(kind):
+  """(X, True) of `X | None`, else (kind, False)."""
+  if typing.get_origin(kind) in (typing.Union, types.UnionType):
+    rest = [a for a in typing.get_args(kind) if a is not type(None)]
+    return rest[0], True
+  return kind, False
+
+
+def _describe(kind):
+  if typing.get_origin(kind) is typing.Literal:
+    return 'one of ' + ', '.join(repr(a) for a in typing.get_args(kind))
+  return getattr(kind, '__name__', str(kind)) if not typing.get_origin(kind) else str(kind)
+
+
+def _default(field):
+  return field.default_factory() if field.default is dataclasses.MISSING else field.default
+
+
+def plain(config: Any) -> dict:
+  """A config dataclass as nested plain dicts, ready for JSON."""
+  return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def changed(config: Any) -> dict:
+  """The fields of a config dataclass that are not at their default, nested, as plain JSON values.
+
+  A field with the metadata `identity` counts though it is at its default.
+  """
+  out = {}
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if dataclasses.is_dataclass(value):
+      if inner := changed(value):
+        out[field.name] = inner
+    elif value != _default(field) or field.metadata.get('identity'):
+      out[field.name] = value
+  return json.loads(json.dumps(out))
+
+
+def config_hash(config: Any, without: tuple[str, ...] = ('system',), more: dict | None = None) -> str:
+  """The identity of a run: 10 hex digits of its fields that are not at their default, `system` left out.
+
+  Fields at their default do not count, so an option that is added later leaves old runs where they are. `more` counts
+  beside the fields.
+  """
+  fields = {key: value for key, value in changed(config).items() if key not in without} | (more or {})
+  return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def differing_keys(ours: dict, theirs: dict, path: str = '') -> list[str]:
+  """`key: ours, theirs` for each leaf in which two nested plain dicts differ."""
+  out = []
+  for key in sorted(ours.keys() | theirs.keys()):
+    a, b = ours.get(key), theirs.get(key)
+    if isinstance(a, dict) or isinstance(b, dict):
+      out += differing_keys(a or {}, b or {}, f'{path}{key}.')
+    elif a != b:
+      out.append(f'{path}{key}: {a!r}, there {b!r}')
+  return out

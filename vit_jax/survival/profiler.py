@@ -1,0 +1,32 @@
+"""A profiler trace of a few steps, for XProf (`xprof --logdir=WORKDIR/profile`)."""
+
+import os
+
+import jax
+
+PROFILE_AFTER, PROFILE_STEPS = 10, 5  # steps that a trace leaves out (warm-up) and holds
+
+
+class Profiler:
+  """Traces some steps of a run into `folder`, where that is wanted.
+
+  Attributes:
+    range: after so many finished steps a trace begins, and ends; (-1, -1) where none is wanted.
+  """
+
+  def __init__(self, folder: os.PathLike, first: int, steps: int, wanted: bool):
+    start = first + min(PROFILE_AFTER, max(steps - first - PROFILE_STEPS, 0))
+    self._folder, self.range, self._running = folder, (start, start + PROFILE_STEPS) if wanted else (-1, -1), False
+
+  def before(self, step: int) -> None:
+    """Called before each step, with the number of finished ones."""
+    if step == self.range[0]:
+      jax.profiler.start_trace(os.fspath(self._folder))
+      self._running = True
+    elif step == self.range[1]:
+      self.close()
+
+  def close(self) -> None:
+    if self._running:
+      jax.profiler.stop_trace()
+      self._running = False

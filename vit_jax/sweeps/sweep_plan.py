@@ -1,0 +1,279 @@
+"""A sweep before its first step: what each run is, needs and shares, without compiling anything.
+
+`make` wants JAX and the devices; the sweep calls it in a process of its own, so that the runs find the devices free.
+What it returns is plain data: any launcher can render it.
+"""
+
+import collections
+import dataclasses
+import functools
+import numbers
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from vit_jax import recipe as recipe_lib
+from vit_jax.errors import UserError
+from vit_jax.sweeps import spec
+
+STEP_FLOOR = 1000  # runs with fewer steps of 64 images did not lie on the law of the others (Fashion-MNIST ladder)
+_LENGTHS = ('steps', 'epochs', 'examples', 'flops')
+_LONGEST_NAME = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+  """One run. `arguments` are those of vit_jax.main, without --workdir."""
+  name: str  # what tells it from the sweep's other runs, safe in a path
+  config_hash: str
+  arguments: tuple[str, ...]
+  params: int
+  steps: int
+  examples: int
+  flops_per_example: int
+  trunk: str | None = None  # the hash of the trunk that it can share with others
+  branch_step: int = 0  # where it leaves it
+  program: str | None = None  # equal for runs that can be trained together; None: alone
+
+  @property
+  def flops(self) -> int:
+    """As if it ran alone."""
+    return self.examples * self.flops_per_example
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedTrunk:
+  """The stable phase that several runs share; it is trained to the last of `branch_steps`."""
+  trunk_hash: str
+  arguments: tuple[str, ...]
+  branch_steps: tuple[int, ...]
+  batch_size: int
+  flops_per_example: int
+  program: str | None = None  # as of a run
+
+  @property
+  def steps(self) -> int:
+    return self.branch_steps[-1]
+
+  @property
+  def flops(self) -> int:
+    return self.steps * self.batch_size * self.flops_per_example
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A checked sweep."""
+  runs: tuple[PlannedRun, ...]
+  trunks: tuple[PlannedTrunk, ...]
+  notes: tuple[str, ...]
+  platform: str  # of the devices: 'cpu', 'gpu', 'tpu'
+  matmul_speed: float  # FLOP/s of all devices together in a large matmul
+
+  @property
+  def flops_alone(self) -> int:
+    """If no run shared anything."""
+    return sum(run.flops for run in self.runs)
+
+  @property
+  def flops(self) -> int:
+    """With trunks trained once."""
+    shared = sum(run.branch_step * run.examples // run.steps * run.flops_per_example for run in self.runs if run.trunk)
+    return self.flops_alone - shared + sum(trunk.flops for trunk in self.trunks)
+
+
+def make(sweep_spec: str) -> Plan:
+  """The plan of a sweep file; all that can be refused is refused here, before anything runs.
+
+  Raises:
+    UserError: the sweep file, the recipe, or a run (which is named) is not right.
+  """
+  import jax
+
+  from vit_jax.cost import hardware
+  configs, names, notes = read(sweep_spec)
+  speed = hardware.matmul_speed(jax.devices()[0]) * jax.device_count()
+  return _plan(_prepare(configs, names), configs, notes, jax.default_backend(), speed)
+
+
+def elsewhere(configs: dict, names: Sequence[str], notes: Sequence[str], sizes: Sequence[tuple[int, int, int]],
+              peak_flops: float) -> Plan:
+  """The plan of a sweep for TPUs and data that are not here.
+
+  Args:
+    configs, names, notes: as from `read`.
+    sizes: (parameters, steps, training FLOPs an image) of each run.
+    peak_flops: FLOP/s of all chips together.
+  """
+  runs = [_planned(name, identity, *configs[identity], *size)
+          for name, identity, size in zip(names, configs, sizes, strict=True)]
+  return _plan(runs, configs, notes, 'tpu', peak_flops)
+
+
+def _plan(runs, configs, notes, platform, matmul_speed):
+  runs, trunks = _share_trunks(runs, configs)
+  short = [run for run in runs if run.steps < STEP_FLOOR]
+  if short:
+    fewest = min(short, key=lambda run: run.steps)
+    notes = [*notes, f'{len(short)} of {len(runs)} runs have fewer than {STEP_FLOOR:,} steps ({fewest.name}: '
+             f'{fewest.steps:,}): such short runs tend to lie off the law of longer ones']
+  return Plan(tuple(runs), tuple(trunks), tuple(notes), platform, matmul_speed)
+
+
+def _planned(name, identity, arguments, config, params, steps, flops_per_example):
+  return PlannedRun(name, identity, arguments, params, steps, steps * config.data.batch_size, flops_per_example,
+                    program=_program(config))
+
+
+def _program(config):
+  """The identity of what is left of a config without what packed runs may differ in; None where it is not packed."""
+  from vit_jax.training import config as run_config
+  from vit_jax.training import packed
+  if not packed.can_be_packed(config):
+    return None
+  return run_config.run_hash(run_config.program(config), without=())
+
+
+def read(sweep_spec: str) -> tuple[dict[str, tuple[tuple[str, ...], Any]], list[str], list[str]]:
+  """The runs of a sweep file, without devices and data: ({config hash: (arguments, RunConfig)}, names, notes).
+
+  Raises:
+    UserError: the sweep file, the recipe or an override is not right.
+  """
+  from vit_jax.training.config import run_hash
+  sweep = spec.load(sweep_spec)
+  recipe = recipe_lib.load_recipe(sweep.recipe)
+  commands = [_arguments(sweep.recipe, recipe, overrides) for overrides in sweep.runs]
+  configs, notes = {}, []
+  for arguments in commands:
+    config = parse(arguments)
+    configs.setdefault(run_hash(config), (arguments, config))
+  if (same := len(commands) - len(configs)) > 0:
+    notes.append(f'{len(commands)} runs are given, {same} of them twice: {len(configs)} runs')
+  names = _names([config for _, config in configs.values()], list(dict.fromkeys(k for r in sweep.runs for k in r)),
+                 re.split(r'[./]', sweep.recipe.partition('.py')[0])[-1])
+  return configs, names, notes
+
+
+def command(arguments: Sequence[str]) -> str:
+  """The printable command of a run."""
+  return shlex.join(['python', '-m', 'vit_jax.main', *arguments])
+
+
+def _arguments(recipe_spec, recipe, overrides):
+  """('--config=...', '--config.KEY=VALUE', ...) of one run.
+
+  Where a run sets its length, the recipe's own length is switched off: a config has exactly one.
+  """
+  for key in overrides:
+    recipe_lib.check_key(recipe, key)
+  lengths = [f'train.{name}' for name in _LENGTHS]
+  if any(overrides.get(key) for key in lengths):
+    off = {key: 0 for key in lengths if recipe.train[key.partition('.')[2]] and key not in overrides}
+    overrides = off | overrides
+  return (f'--config={recipe_spec}', *(f'--config.{key}={_text(value)}' for key, value in overrides.items()))
+
+
+def _text(value):
+  """A value as a flag takes it."""
+  if isinstance(value, (str, bool)):
+    return str(value)
+  if isinstance(value, (tuple, list)):
+    return repr(tuple(value))
+  return str(int(value)) if isinstance(value, numbers.Integral) else repr(float(value))
+
+
+def parse(arguments: Sequence[str]) -> Any:
+  """The RunConfig of a command, parsed as vit_jax.main parses it: the plan's identity is the run's.
+
+  Raises:
+    UserError: an argument is not right; the command is told.
+  """
+  from vit_jax.training import config as run_config
+  from vit_jax.transfer import pretrained
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', None, '', flag_values=values, sys_argv=['main', *arguments])
+  try:
+    values(['main', *arguments])
+    return pretrained.resolve(run_config.cast(values.config))
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, UserError) as error:
+    raise UserError(f'{str(error).removeprefix("flag ")}, in the run\n  {command(arguments)}') from error
+
+
+def _prepare(configs, names):
+  """A PlannedRun for each config. Each data set is opened once, however many runs use it."""
+  from vit_jax.data import pipeline
+  from vit_jax.training import run as run_lib
+  opened = functools.lru_cache(maxsize=1)(pipeline.open_data)  # one at a time: pictures may fill gigabytes
+  unbatched = lambda data: dataclasses.replace(data, batch_size=1)
+  by_data = sorted(configs, key=lambda identity: repr(unbatched(configs[identity][1].data)))
+  planned = {}
+  for identity in by_data:
+    arguments, config = configs[identity]
+    try:
+      run = run_lib.prepare(config, lambda data: opened(unbatched(data)))
+    except UserError as error:
+      raise UserError(f'{error}, in the run\n  {command(arguments)}') from error
+    planned[identity] = _planned(names[list(configs).index(identity)], identity, arguments, config, run.params,
+                                 run.steps, run.flops_per_example_train)
+  return [planned[identity] for identity in configs]
+
+
+def _share_trunks(runs, configs):
+  """The runs with their trunks, and the trunks. One of a single run may still continue that of an earlier sweep."""
+  from vit_jax.training import branch
+  shared, groups = [], collections.defaultdict(list)
+  for run in runs:
+    config = configs[run.config_hash][1]
+    try:
+      step, trunk = branch.branch_step(config.schedule, run.steps), branch.trunk_hash(config)
+    except UserError:  # a schedule that depends on the length from its first step, or early stopping
+      step = 0
+    if step > 0:
+      run = dataclasses.replace(run, trunk=trunk, branch_step=step)
+      groups[trunk].append(run)
+    shared.append(run)
+  return shared, [_trunk(trunk, members, configs) for trunk, members in groups.items()]
+
+
+def _trunk(trunk_hash, members, configs):
+  from vit_jax.training import branch
+  longest = max(members, key=lambda run: run.steps)
+  steps = tuple(sorted({run.branch_step for run in members}))
+  config = branch.trunk_config(configs[longest.config_hash][1], steps[-1])
+  return PlannedTrunk(trunk_hash, longest.arguments, steps, longest.examples // longest.steps,
+                      longest.flops_per_example, _program(config))
+
+
+def _names(configs, keys, recipe_name):
+  """A short name for each config: the values of the keys by which the runs can be told apart.
+
+  A key is left out where the keys before it tell as much, as the learning rate that goes with a width; a value, where
+  it is switched off.
+  """
+  keys = sorted(keys, key='seed'.__eq__)  # last, wherever the sweep has it
+  rows = [[_at(config, key) for key in keys] for config in configs]
+  chosen, parts = [], 1
+  for i in range(len(keys)):
+    split = len({tuple(str(row[j]) for j in (*chosen, i)) for row in rows})
+    if split > parts:
+      chosen, parts = [*chosen, i], split
+  last = [key.rpartition('.')[2] for key in keys]
+  short = [keys[i] if last.count(last[i]) > 1 else last[i] for i in range(len(keys))]
+  part = lambda key, value: value if isinstance(value, str) else f'{key}{_short(value)}'
+  told = lambda row: [part(short[i], row[i]) for i in chosen if row[i] or keys[i] == 'seed']
+  name = lambda row: '_'.join(told(row)) or recipe_name
+  return [re.sub(r'[^A-Za-z0-9._-]+', '-', name(row))[:_LONGEST_NAME] for row in rows]
+
+
+def _at(config: Any, key: str) -> Any:
+  for part in key.split('.'):
+    config = getattr(config, part)
+  return config
+
+
+def _short(value):
+  return f'{value:.4g}'.replace('e+0', 'e').replace('e+', 'e') if isinstance(value, float) else str(value)

@@ -1,0 +1,133 @@
+"""A run that stops at frozen features: nearest neighbours and a linear probe, on features computed once and kept.
+
+Nothing is augmented and nothing in the model moves, so one pass over the pictures is all that the model has to do; the
+rest takes seconds to minutes (`transfer.probe`). What comes out is a model: the backbone with the probe as its head.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from vit_jax import schema
+from vit_jax.data import device_augment
+from vit_jax.data.preprocessing import Preprocessing
+from vit_jax.errors import UserError
+from vit_jax.interop import bundle
+from vit_jax.interop.weights import Weights
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import run as run_lib
+from vit_jax.training import state
+from vit_jax.training.run import Run
+from vit_jax.transfer.probe import Features, linear, neighbours
+
+
+def wanted(run: Run) -> bool:
+  """Whether this run stops at frozen features."""
+  probe = run.config.pretrained.probe
+  return probe == 'always' or probe == 'on_cpu' and jax.devices()[0].platform == 'cpu'
+
+
+def run_probe(run: Run, workdir: os.PathLike, note: Callable[[str], None]) -> dict[str, Any]:
+  """Features, k-NN and linear probe of a run's pretrained model; `workdir`/probe gets probe.json and a bundle.
+
+  Returns:
+    {'knn', 'linear': accuracy on `test`; 'strength': of the linear probe, 'val': its accuracy; 'examples': of each
+    split; 'bundle': the folder}.
+
+  Raises:
+    UserError: several processes, a bucket, or a picture that does not decode where data.on_error is 'stop'.
+  """
+  if '://' in os.fspath(workdir):
+    raise UserError(f'--workdir={os.fspath(workdir)}: frozen features are kept on a local disk')
+  if jax.process_count() > 1:
+    raise UserError('pretrained.probe: frozen features are computed by one process; set pretrained.probe=never')
+  params, stats = _start(run)
+  cache = epath.Path(workdir).parent / 'features' / _identity(run)
+  splits = {}
+  for split in ('train', 'val', 'test'):
+    if run.data.size(split):
+      splits[split] = features(run, split, params, stats, cache, note)
+  train, val, test = splits['train'], splits.get('val'), splits['test']
+  knn = float((neighbours(train, test.features, run.data.num_classes) == test.labels).mean())
+  kernel, bias, strength, val_accuracy = linear(train, val, run.data.num_classes)
+  accuracy = float(((test.features @ kernel + bias).argmax(1) == test.labels).mean())
+  folder = epath.Path(workdir) / 'probe' / 'bundle'
+  bundle.write(_weights(run, params, stats, kernel, bias), folder)
+  results = {'knn': knn, 'linear': accuracy, 'strength': strength, 'val': val_accuracy,
+             'examples': {split: len(found.labels) for split, found in splits.items()}, 'bundle': os.fspath(folder)}
+  told = {'config': schema.plain(run.config), 'config_hash': run.config_hash, 'results': results}
+  (epath.Path(workdir) / 'probe' / 'probe.json').write_text(json.dumps(told, indent=2) + '\n')
+  return results
+
+
+def estimate_seconds(run: Run) -> float:
+  """A rough guess of the time that the features take; see `run.estimate_seconds`."""
+  images = sum(run.data.size(split) for split in ('train', 'val', 'test'))
+  whole = run.position(run.steps)['flops']
+  return run_lib.estimate_seconds(run) * images * run.flops_per_example_forward / whole
+
+
+def features(run: Run, split: str, params: dict, stats: dict, cache: os.PathLike,
+             note: Callable[[str], None] = print) -> Features:
+  """What the model's head would see of a split, framed as in evaluation; read from the cache where it is there."""
+  path = epath.Path(cache) / f'{split}.npz'
+  if path.exists():
+    with path.open('rb') as file, np.load(file) as there:
+      note(f'{split}: features of {len(there["labels"]):,} images from {os.fspath(path)}')
+      return Features(there['features'], there['labels'])
+  normalize = device_augment.normalizer(run.config.data)
+
+  def forward(params, stats, images):
+    return run.model.apply(params, stats, normalize(images))[1]['pre_logits'].astype('float32')
+
+  forward = jax.jit(mesh_lib.traced_on(run.mesh, forward), out_shardings=mesh_lib.sharding(run.mesh))
+  report = lambda errors: [note(f'left out: {error}') for error in errors]
+  with contextlib.closing(run.eval_batches(split, report)) as batches:
+    rows = [jax.device_get((forward(params, stats, batch['image']), batch['label'], batch['weight']))
+            for batch in batches]
+  features_ND, labels, weights = (np.concatenate(parts) for parts in zip(*rows))
+  found = Features(features_ND[weights > 0], labels[weights > 0])
+  if not len(found.labels):
+    raise UserError(f'{split}: none of its {run.data.size(split):,} pictures can be read')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with path.open('wb') as file:
+    np.savez(file, features=found.features, labels=found.labels)
+  note(f'{split}: features of {len(found.labels):,} images, kept in {os.fspath(path)}')
+  return found
+
+
+def _start(run):
+  """The initial parameters and statistics, where a training run would begin."""
+  train_state = run.pretrained.fill(state.create(run.model, run.config, run.mesh))
+  return train_state.params, train_state.stats
+
+
+def _identity(run):
+  """What features depend on: the weights, the model, and which pictures are framed how."""
+  data, config = run.data, run.config
+  told = {'weights': config.pretrained.digest, 'ignore': config.pretrained.ignore,
+          'model': schema.plain(config.model), 'shape': data.image_shape, 'mean': config.data.mean,
+          'std': config.data.std, 'interpolation': config.data.interpolation,
+          'crop': config.data.augment.eval_crop, 'pictures': [data.fingerprint(s) for s in ('train', 'val', 'test')]}
+  return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _weights(run, params, stats, kernel, bias):
+  """The pretrained model with the probe as its head."""
+  params, stats = jax.device_get((params, stats))
+  params = params | {'head': {'kernel': kernel, 'bias': bias}}
+  if 'distillation_head' in params:  # the logits are the mean of two heads'; the probe is CLS's
+    params['head'] = {'kernel': 2 * kernel, 'bias': 2 * bias}
+    params['distillation_head'] = jax.tree.map(np.zeros_like, params['distillation_head'])
+  data = run.config.data
+  preprocessing = Preprocessing(run.data.image_shape[:2], run.data.image_shape[2], data.mean, data.std,
+                                data.interpolation, data.augment.eval_crop)
+  return Weights(run.pretrained.source, run.config.family, schema.plain(run.config.model), params, stats,
+                 preprocessing, run.data.class_names)

@@ -1,0 +1,200 @@
+"""A run's folder while it trains: its log, its checkpoints, and where a restart goes on."""
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from etils import epath
+
+from vit_jax import checkpoint, goodput, records, schema
+from vit_jax.errors import UserError
+from vit_jax.parallel import processes
+from vit_jax.survival import fallback, restarts
+from vit_jax.training import branch, evaluate, state
+from vit_jax.training.run import Run
+from vit_jax.training.state import TrainState
+
+
+def finished_results(run: Run, workdir: os.PathLike) -> dict[str, Any] | None:
+  """The results of a run folder that has finished; None where there is something to do, as for a trunk that grows.
+
+  Raises:
+    UserError: the folder holds another run; the differing keys are named.
+  """
+  there = records.read_run(workdir)
+  if there is None:
+    return None
+  ours = run.record()
+  if there.get('config_hash') != ours['config_hash']:
+    identity = lambda record: record.get('config', {}) | {'system': {'microbatches': _counted(run, record)}}
+    keys = '; '.join(schema.differing_keys(identity(ours), identity(there)))
+    raise UserError(f'{workdir} holds another run ({there.get("config_hash")}; this one is {ours["config_hash"]}). '
+                    f'Here {keys}. Give another --workdir')
+  results = there.get('results')
+  return None if results and run.branch_steps and results['steps'] < run.steps else results
+
+
+def _counted(run, record):
+  """The micro-batches of a record's run where they belong to its identity, else None."""
+  return record.get('config', {}).get('system', {}).get('microbatches') if run.model.stats_shapes() else None
+
+
+class RunFolder:
+  """The open files of a run folder: metrics.jsonl, events.jsonl, checkpoints/ and tensorboard/.
+
+  Of many processes one writes them, but each has an event file of its own, and all save their part of a checkpoint.
+  """
+
+  def __init__(self, run: Run, workdir: os.PathLike, trunk: os.PathLike | None = None,
+               note: Callable[[str], None] = print):
+    """Opens the folder of a run, which starts from the checkpoint where it leaves `trunk` (a folder).
+
+    Args:
+      note: says a line to the person who watches.
+
+    Raises:
+      UserError: the trunk is that of another run, or there is none.
+    """
+    there = records.read_run(workdir) or {}
+    if run.branch_steps:  # earlier branches may still begin where they did
+      run = dataclasses.replace(run, branch_steps=tuple(sorted({*run.branch_steps, *there.get('branch_steps', ())})))
+    self.run, self.path, self._trunk, self._note = run, epath.Path(workdir), trunk, note
+    self.metrics = records.Lines(self.path / records.METRICS) if processes.is_writer() else records.NoLines()
+    self.events = records.Events(self.path / records.events_name(jax.process_index()))
+    system = run.config.system
+    self.checkpoints = checkpoint.Checkpoints(workdir, system.keep_last, run.branch_steps, system.keep_every,
+                                              self._penalty)
+    resumed = self.checkpoints.latest() is not None
+    self.lineage = there.get('lineage') if resumed else _lineage(run, trunk) if trunk else None
+    self.val_rows: list[dict] = []
+    self.saved_step: int | None = None
+    self._tensorboard = None
+
+  def restore_or_create(self, clock: goodput.Clock) -> TrainState:
+    """The state of the newest good checkpoint, with the log cut back to it; else the trunk's, or the initial state.
+
+    Raises:
+      UserError: three restarts brought no newer checkpoint, or none of several can be used.
+    """
+    newest = self.checkpoints.latest() or 0
+    processes.from_writer(lambda: restarts.check(records.read_rows(self.path / records.EVENTS), newest))
+    self.events.append({'event': restarts.BEGUN, 'step': newest})
+    train_state = state.create(self.run.model, self.run.config, self.run.mesh)
+    log_fault = lambda record: self.metrics.changed(record['metrics_bytes'], record.get('metrics_crc32'))
+    found = fallback.newest_good(self.checkpoints, _abstract(train_state), log_fault, self._note_damage)
+    if found:
+      event, (self.saved_step, tree, record) = 'resume', found
+      train_state = state.from_plain(train_state, tree)
+      self.metrics.rewind(record['metrics_bytes'])
+    else:
+      event = 'branch' if self.lineage else 'start'
+      self.metrics.rewind(0)
+      if self.lineage:
+        train_state = state.reset_metrics(self._leave_trunk(train_state))
+      elif self.run.pretrained:
+        train_state = self.run.pretrained.fill(train_state)
+    rows = processes.from_writer(lambda: records.read_rows(self.path / records.METRICS))
+    self.val_rows = [row for row in rows if row['split'] == 'val']
+    begins = int(train_state.step)
+    clock.started()
+    self.append_event(event, begins, clock, steps=self.run.steps)
+    if processes.is_writer():
+      from tensorboardX import SummaryWriter  # half a second, not needed before
+      self._tensorboard = SummaryWriter(os.fspath(self.path / 'tensorboard'), purge_step=begins + 1)
+    return train_state
+
+  def _leave_trunk(self, like):
+    step = self.lineage['step']
+    with contextlib.closing(checkpoint.Checkpoints(self._trunk, read_only=True)) as trunk:
+      try:
+        return _restore(trunk, step, like)
+      except checkpoint.Damaged as damage:
+        raise UserError(f'--trunk={self._trunk}: its checkpoint of step {step}, where this run begins, cannot be used: '
+                        f'{damage}. Without --trunk the run trains that part itself') from damage
+
+  def _note_damage(self, step, fault, lies):
+    self.events.append({'event': 'damaged', 'step': step, 'why': fault, 'moved_to': lies})
+    self._note(f'the checkpoint of step {step} cannot be used: {fault}. It now lies in {lies}')
+
+  def write(self, record: dict[str, Any]) -> None:
+    """Writes run.json. Raises a UserError where this process does not see what the writer wrote."""
+    processes.from_writer(lambda: records.write_run(self.path, record))
+    if not (self.path / records.RUN).exists():
+      raise UserError(f'--workdir={self.path}: process {jax.process_index()} does not see what process 0 wrote there; '
+                      'give a bucket path or a disk that all share')
+
+  def restore(self, step: int, like: TrainState) -> TrainState:
+    """The state of one checkpoint, placed as `like`."""
+    return _restore(self.checkpoints, step, like)
+
+  def log(self, row: dict[str, Any]) -> None:
+    """Adds a row to metrics.jsonl and its scalars to TensorBoard."""
+    self.metrics.append(row)
+    scalars = row if self._tensorboard else {}
+    for name in ('loss', 'accuracy', 'learning_rate', 'grad_norm'):
+      if name in scalars:
+        self._tensorboard.add_scalar(f'{row["split"]}/{name}', row[name], row['step'])
+    if row['split'] == 'val':
+      self.val_rows.append(row)
+
+  def evaluated(self, step: int) -> bool:
+    """Whether the log has the validation of this step."""
+    return bool(self.val_rows) and self.val_rows[-1]['step'] == step
+
+  def save(self, train_state: TrainState, step: int) -> float:
+    """Starts a checkpoint, and returns for how many seconds that took.
+
+    The log up to here is made durable first; its length and checksum go with the checkpoint.
+    """
+    start = time.perf_counter()
+    self.metrics.upload()
+    record = {'metrics_bytes': self.metrics.size, 'metrics_crc32': self.metrics.crc32}
+    self.checkpoints.save(step, state.to_plain(train_state), record)
+    self.saved_step = step
+    return time.perf_counter() - start
+
+  def append_event(self, event: str, step: int, clock: goodput.Clock, **fields: Any) -> None:
+    """An event with what the clock reads: up to it the time of this process counts."""
+    self.events.append({'event': event, 'step': step, **fields, goodput.SO_FAR: clock.seconds()})
+
+  def _penalty(self, step):
+    """Of the validation of a step; None where there was none."""
+    rows = [row for row in self.val_rows if row['step'] == step]
+    return evaluate.penalty(rows[-1], self.run.config.evaluate.metric) if rows else None
+
+  def close(self) -> None:
+    self.checkpoints.close()
+    self.metrics.close()
+    self.events.close()
+    if self._tensorboard:
+      self._tensorboard.close()
+
+
+def _lineage(run, trunk):
+  """{'trunk': its identity, 'step': the last kept checkpoint before the cooldown}; None where there is none yet."""
+  there, ours = records.read_run(trunk), branch.trunk_hash(run.config)
+  if there is None or there.get('status') != 'trunk':
+    raise UserError(f'--trunk={trunk}: no trunk there; the same command with --workdir={trunk} and --branch_steps='
+                    f'{branch.branch_step(run.config.schedule, run.steps)} in place of --trunk trains one')
+  if there['config_hash'] != ours:
+    record = run.record()['config']
+    keys = [key for key in schema.differing_keys(record, there['config'])
+            if not key.startswith(branch.NOT_SHARED)]
+    raise UserError(f'--trunk={trunk} is the trunk of other runs ({there["config_hash"]}; this one\'s is {ours}). '
+                    f'Here {"; ".join(keys)}')
+  last = branch.branch_step(run.config.schedule, run.steps)
+  with contextlib.closing(checkpoint.Checkpoints(trunk, read_only=True)) as checkpoints:
+    steps = [step for step in checkpoints.steps() if step in there['branch_steps'] and step <= last]
+  return {'trunk': ours, 'step': steps[-1]} if steps else None
+
+
+def _abstract(like):
+  return checkpoint.abstract(state.to_plain(like))
+
+
+def _restore(checkpoints, step, like):
+  return state.from_plain(like, checkpoints.restore(step, _abstract(like)))

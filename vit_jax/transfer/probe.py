@@ -1,0 +1,67 @@
+"""How good features are, by what is fitted to them: k nearest neighbours and a linear probe (scikit-learn's)."""
+
+import dataclasses
+
+import numpy as np
+
+from vit_jax.errors import UserError
+
+NEIGHBOURS, TEMPERATURE = 20, 0.07  # Caron et al. 2021 (DINO), sec. 4.1; the vote of Wu et al. 2018, sec. 3.4
+STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # the inverse of the penalty, chosen on `val`
+_UNSEEN = -30.0  # the logit of a class of which no picture could be read
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+  """Features [n, D] and labels [n] of the pictures of a split that could be read."""
+  features: np.ndarray
+  labels: np.ndarray
+
+
+def neighbours(train: Features, queries_QD: np.ndarray, num_classes: int) -> np.ndarray:
+  """The class [Q] that each query's nearest pictures vote for, each with exp(cosine / temperature).
+
+  k is 20, or all that there are. (Wu et al. 2018, sec. 3.4; Caron et al. 2021, appendix F.1.)
+  """
+  unit = lambda x: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+  train_ND, out = unit(train.features), []
+  k = min(NEIGHBOURS, len(train_ND))
+  one_hot_NC = np.eye(num_classes, dtype=np.float32)[train.labels]
+  for start in range(0, len(queries_QD), 1024):
+    cosine_QN = unit(queries_QD[start:start + 1024]) @ train_ND.T
+    nearest_QK = np.argpartition(-cosine_QN, k - 1, axis=1)[:, :k]
+    votes_QK = np.exp((np.take_along_axis(cosine_QN, nearest_QK, 1) - 1) / TEMPERATURE)
+    out.append(np.einsum('qk,qkc->qc', votes_QK, one_hot_NC[nearest_QK]).argmax(1))
+  return np.concatenate(out)
+
+
+def linear(train: Features, val: Features | None, num_classes: int) -> tuple[np.ndarray, np.ndarray, float, float]:
+  """Multinomial logistic regression on standardised features: (kernel [D, C], bias [C], strength, accuracy on val).
+
+  The penalty is the one that is best on `val`, the stronger of equals; without `val` the middle one. The head is for
+  the features as they are: the standardisation is folded into it.
+  """
+  from sklearn.linear_model import LogisticRegression  # seconds to import
+  mean, std = train.features.mean(0), np.maximum(train.features.std(0), 1e-6)
+  scaled = (train.features - mean) / std
+  if len(np.unique(train.labels)) < 2:
+    raise UserError('linear probe: pictures of one class only could be read; two or more are needed')
+  best = None
+  for strength in STRENGTHS if val is not None else STRENGTHS[3:4]:
+    fitted = LogisticRegression(C=strength, max_iter=500).fit(scaled, train.labels)
+    kernel, bias = _head(fitted, num_classes)
+    kernel = kernel / std[:, None]
+    bias = bias - mean @ kernel
+    accuracy = float('nan') if val is None else float(((val.features @ kernel + bias).argmax(1) == val.labels).mean())
+    if best is None or accuracy > best[3]:
+      best = kernel.astype(np.float32), bias.astype(np.float32), strength, accuracy
+  return best
+
+
+def _head(fitted, num_classes):
+  coefficients, intercept = fitted.coef_.T, fitted.intercept_
+  if len(fitted.classes_) == 2:  # one logit for the second class
+    coefficients, intercept = (np.concatenate([-x / 2, x / 2], axis=-1) for x in (coefficients, intercept))
+  kernel, bias = np.zeros((len(coefficients), num_classes)), np.full(num_classes, _UNSEEN)
+  kernel[:, fitted.classes_], bias[fitted.classes_] = coefficients, intercept
+  return kernel, bias

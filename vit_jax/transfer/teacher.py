@@ -1,0 +1,89 @@
+"""The teacher of a run: another run's model, which sees each batch in evaluation and gets no gradient."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from vit_jax import records
+from vit_jax.data.config import DataConfig
+from vit_jax.errors import UserError
+from vit_jax.interop import run_weights
+from vit_jax.interop.classifier import class_indices
+from vit_jax.models import PureModel
+from vit_jax.parallel import mesh as mesh_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+  """A teacher's function; its arrays are loaded when they are needed, and given to the step beside the state.
+
+  Attributes:
+    workdir: its run folder.
+    config_hash: of its run.
+    model: the PureModel.
+    classes: of each class of the student, which of the teacher's it is.
+  """
+  workdir: str
+  config_hash: str
+  model: PureModel
+  classes: tuple[int, ...]
+
+  def shapes(self, mesh: Mesh) -> dict[str, Any]:
+    """Its arrays as ShapeDtypeStructs, split over the mesh like those of any model."""
+    whole = mesh_lib.sharding(mesh)
+    places = {'params': mesh_lib.param_shardings(mesh, self.model.param_shapes(), self.model.param_axes()),
+              'stats': jax.tree.map(lambda _: whole, self.model.stats_shapes())}
+    shapes = {'params': self.model.param_shapes(), 'stats': self.model.stats_shapes()}
+    return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
+
+  def arrays(self, mesh: Mesh) -> dict[str, Any]:
+    """Its arrays, placed as `shapes` says."""
+    loaded = run_weights.read(self.workdir)
+    put = lambda array, shape: jax.make_array_from_callback(shape.shape, shape.sharding, np.asarray(array).__getitem__)
+    return jax.tree.map(put, {'params': loaded.params, 'stats': loaded.stats}, self.shapes(mesh))
+
+  def logits(self, arrays: dict[str, Any], images_BHWC: jax.Array) -> jax.Array:
+    """Logits [B, C] for the student's classes, of its normalised pictures, resized where the teacher's are larger."""
+    B, H, W, channels = images_BHWC.shape
+    size = self.model.image_shape[:2]
+    if (H, W) != size:
+      images_BHWC = jax.image.resize(images_BHWC, (B, *size, channels), 'bilinear')
+    logits_BC, _, _ = self.model.apply(arrays['params'], arrays['stats'], images_BHWC)
+    return jax.lax.stop_gradient(jnp.take(logits_BC, jnp.asarray(self.classes), axis=1))
+
+
+def find(workdir: str, class_names: tuple[str, ...], image_shape: tuple[int, int, int], data: DataConfig) -> Teacher:
+  """The teacher in a run folder, checked against the student's data; nothing is loaded.
+
+  Raises:
+    UserError: no finished run there, a class that the teacher does not know, other colours or another scale of them.
+  """
+  record = _finished(workdir)
+  model = run_weights.model_of(record)
+  classes = class_indices(record['data']['classes'], class_names, f'distill.teacher={workdir}: it')
+  if model.image_shape[2] != image_shape[2]:
+    raise UserError(f'distill.teacher={workdir}: it was trained on pictures of {model.image_shape[2]} channels, these '
+                    f'have {image_shape[2]}; set data.channels')
+  scales = [[list(c.get(name) or (0.5,)) for name in ('mean', 'std')] for c in (record['config']['data'], vars(data))]
+  if scales[0] != scales[1]:
+    raise UserError(f'distill.teacher={workdir}: its pictures are scaled by mean and deviation {scales[0]}, these by '
+                    f'{scales[1]}; set data.mean and data.std alike')
+  return Teacher(workdir, record['config_hash'], model, classes)
+
+
+def of_any_classes(workdir: str, num_classes: int) -> Teacher:
+  """The teacher of a run that is only planned: its first classes stand for the student's, which are not known."""
+  record = _finished(workdir)
+  model = run_weights.model_of(record)
+  return Teacher(workdir, record['config_hash'], model, tuple(i % model.num_classes for i in range(num_classes)))
+
+
+def _finished(workdir):
+  record = records.read_run(workdir)
+  if record is None or not record.get('results'):
+    raise UserError(f'distill.teacher={workdir}: no finished run there; train the teacher first')
+  return record
