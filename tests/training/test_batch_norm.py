@@ -11,7 +11,8 @@ import pytest
 from flax import traverse_util
 from rich.console import Console
 
-from vit_jax import checkpoint, config, records, schema
+from vit_jax import checkpoint, records, schema
+from vit_jax import config as config_lib
 from vit_jax.models import FAMILIES
 from vit_jax.optimisation import optimizer
 from vit_jax.optimisation.optimizer import OptimizerConfig
@@ -22,7 +23,7 @@ from vit_jax.training.display import Display
 
 
 def _config(**optimizer_fields):
-  c = config.defaults('resnet')
+  c = config_lib.defaults('resnet')
   c.model.update(depths=(2,), widths=(16,), stem='full', stem_width=8)
   c.data.batch_size, c.train.steps, c.evaluate.every, c.system.log_every = 32, 30, 10, 10
   c.optimizer.learning_rate = 1e-2
@@ -113,7 +114,7 @@ def test_micro_batches_are_part_of_the_identity_and_the_header_says_what_they_ch
     shown.append(display.console.export_text())
   assert 'batch norm' not in shown[0] and '2 micro-batches of a step (16 images)' in shown[1]
 
-  vit = run_config.cast(config.defaults('vit'))
+  vit = run_config.cast(config_lib.defaults('vit'))
   accumulated = dataclasses.replace(vit, system=dataclasses.replace(vit.system, microbatches=2))
   assert run_config.run_hash(accumulated) == run_config.run_hash(vit) == schema.config_hash(vit)
 
