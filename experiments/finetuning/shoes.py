@@ -1,16 +1,16 @@
-"""Something to fine-tune, and from what: picture folders and a small pre-trained ViT, both from Fashion-MNIST.
+"""Pictures to fine-tune on and a small pre-trained ViT to start from, both from Fashion-MNIST.
 
   python experiments/finetuning/shoes.py --out=runs/shoes
 
-Writes OUT/pictures, 250 PNG files for each of sandals, sneakers, bags and ankle boots, and OUT/pretrained, a run that
-has seen classes 0 to 7 of Fashion-MNIST (so sandals and sneakers, but neither bags nor ankle boots). Two minutes.
+Writes OUT/pictures, 250 PNG files of each of four classes, and OUT/pretrained, the run of a ViT that has seen classes
+0 to 7 of Fashion-MNIST: sandals and sneakers, but neither bags nor ankle boots. About a minute on two cores.
 """
 
 import pathlib
 
 import numpy as np
 import transfer
-from absl import app, flags
+from absl import app, flags, logging
 
 _OUT = flags.DEFINE_string('out', 'runs/shoes', 'Where the pictures and the run go.')
 CLASSES, EACH = {'sandal': 5, 'sneaker': 7, 'bag': 8, 'ankle_boot': 9}, 250
@@ -32,6 +32,7 @@ def write_pictures(folder):
 def main(_):
   from vit_jax import host
   host.hush_absent_tpu()
+  logging.set_verbosity(logging.FATAL)
   out = pathlib.Path(_OUT.value)
   write_pictures(out / 'pictures')
   transfer.pretrained(out)
