@@ -1,6 +1,6 @@
 """Times the training step of a recipe with malloc as it is and as `vit_jax.host` sets it, one after the other.
 
-  uv run python experiments/allocator/step.py > experiments/allocator/results/step.log
+  python experiments/allocator/step.py
 """
 
 import resource

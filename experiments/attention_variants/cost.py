@@ -1,6 +1,6 @@
 """What full, local and linear attention cost a ViT-Ti/16 as the picture grows: FLOPs, and the compiled memory.
 
-  python experiments/attention_variants/cost.py > experiments/attention_variants/results/cost.log
+  python experiments/attention_variants/cost.py
 
 Memory is what XLA plans to hold beside inputs and outputs, for a batch of 8 (`memory_analysis`, on a CPU).
 """

@@ -1,6 +1,6 @@
 """Test errors of each kind at each subset, and differences that pair runs of one seed, with 95% intervals.
 
-  python experiments/cnn_vs_vit/gap.py > experiments/cnn_vs_vit/results/gap.log
+  python experiments/cnn_vs_vit/gap.py
 """
 
 import collections

@@ -1,6 +1,6 @@
 """Does pre-training on eight classes help with ten, of which there are few pictures? On Fashion-MNIST.
 
-  python experiments/finetuning/transfer.py --workdir=runs/finetuning > experiments/finetuning/results/transfer.log
+  python experiments/finetuning/transfer.py --workdir=runs/finetuning
 
 One ViT is pre-trained on classes 0 to 7 (none of the test pictures). Then, for each seed, 1,000 pictures
 of all ten classes are learned: from these weights, and from scratch at each of several learning rates. Each run is as

@@ -1,6 +1,6 @@
 """Images a second that one core feeds to a step from memory: indexing on the host, then flips, pad-and-crop on device.
 
-  taskset -c 0 uv run python experiments/input/memory.py > experiments/input/results/memory.log
+  taskset -c 0 python experiments/input/memory.py
 """
 
 import time

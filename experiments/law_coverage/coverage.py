@@ -1,6 +1,6 @@
 """Do the 95% intervals hold the truth 95% of the time?
 
-    python experiments/law_coverage/coverage.py > experiments/law_coverage/results/coverage.log
+  python experiments/law_coverage/coverage.py
 
 Each draw is a new set of runs from a known Chinchilla law (Hoffmann et al. 2022's coefficients) with Gaussian noise of
 1% in log loss on a grid of sizes (16 x 15, and 8 x 6 for a small ladder), fitted and bootstrapped as

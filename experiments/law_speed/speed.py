@@ -1,6 +1,6 @@
 """How long a fit and its bootstrap take.
 
-    python experiments/law_speed/speed.py > experiments/law_speed/results/speed.log
+  python experiments/law_speed/speed.py
 
 240 points of a Chinchilla law (Hoffmann et al. 2022's coefficients) with 2% noise; the fit scores 4,500 starts.
 """

@@ -1,9 +1,9 @@
 """Validation loss against learning rate, a line a size, the two parametrisations side by side.
 
   python experiments/lr_transfer/plot.py --part=width --runs=DIR       from the sweep's run folders
-  python experiments/lr_transfer/plot.py --part=width                  from results/width.jsonl, which that left
+  python experiments/lr_transfer/plot.py --part=width                  from results/width.jsonl, which that made
 
-Writes results/PART.jsonl (a line a run), PART.log (the table that is printed), PART.png and PART.svg.
+Prints a table. Writes PART.jsonl (one line per run), PART.log (the table), PART.png and PART.svg to --out.
 """
 
 import argparse
@@ -98,13 +98,13 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--part', choices=('width', 'depth'), default='width')
   parser.add_argument('--runs', type=pathlib.Path, help="the sweep's --workdir")
-  parser.add_argument('--out', type=pathlib.Path, default=RESULTS)
+  parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('runs/lr_transfer'))
   args = parser.parse_args()
-  args.out.mkdir(exist_ok=True)
+  args.out.mkdir(parents=True, exist_ok=True)
   log = args.out / f'{args.part}.jsonl'
-  if args.runs:
-    log.write_text(''.join(json.dumps(row) + '\n' for row in read(args.runs, args.part)))
-  by_name = curves(records.read_rows(log), args.part)
+  rows = read(args.runs, args.part) if args.runs else records.read_rows(RESULTS / log.name)
+  log.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  by_name = curves(rows, args.part)
   text = table(by_name, args.part)
   log.with_suffix('.log').write_text(text + '\n')
   print(text)

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Every figure of this folder's README; a compile takes most of a minute on two idle cores. What has a log is left out.
+# The logs behind this folder's README: experiments/plan/run.sh OUT
+# A compile takes most of a minute on two idle cores. A plan that has a log in OUT is not made again.
 set -u
+results=$(realpath -m "${1:?OUT, a folder for the logs, is missing}")
 cd "$(dirname "$0")/../.."
-results=experiments/plan/results
+mkdir -p "$results"
 mesh() { echo "--config.system.mesh.data=$1 --config.system.mesh.fsdp=$2 --config.system.mesh.tensor=$3"; }
 plan() {  # NAME FLAGS...
   local name=$1 TIMEFORMAT='processor time %U s user, %S s system, of all its processes'

@@ -1,7 +1,11 @@
-"""The table of this folder's README, from the logs of run.sh: python experiments/plan/table.py"""
+"""The table of this folder's README, from the logs of run.sh.
+
+  python experiments/plan/table.py [FOLDER]        default: the logs in results/
+"""
 
 import pathlib
 import re
+import sys
 
 RESULTS = pathlib.Path(__file__).parent / 'results'
 # Column -> where a plan's text says so.
@@ -18,9 +22,9 @@ COLUMNS = {
 }
 
 
-def main():
+def main(folder=RESULTS):
   rows = [('log', *COLUMNS, 'processor', 'exit code')]
-  for path in sorted(RESULTS.glob('*.log')):
+  for path in sorted(pathlib.Path(folder).glob('*.log')):
     text = path.read_text()
     user, system = map(float, re.search(r'processor time ([\d.]+) s user, ([\d.]+) s system', text).groups())
     code = re.search(r'^exit code (\d+)', text, re.MULTILINE)[1]
@@ -32,4 +36,4 @@ def main():
 
 
 if __name__ == '__main__':
-  main()
+  main(*sys.argv[1:])

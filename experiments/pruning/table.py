@@ -1,6 +1,6 @@
 """Accuracy and time of a ViT, of the same with half of its heads and MLP units taken out, and of that fine-tuned.
 
-  python experiments/pruning/table.py runs/pruning > experiments/pruning/results/table.log
+  python experiments/pruning/table.py runs/pruning
 
 Reads the folders whole, pruned and tuned that the README's commands leave there. Times are of the forward pass and of
 the training step, the models in turn; medians.

@@ -1,6 +1,6 @@
 """Accuracy and time of a trained ViT with tokens merged: the curve of ToMe (Bolya et al. 2023, fig. 1).
 
-  python experiments/pruning/tome.py runs/pruning/whole > experiments/pruning/results/tome.log
+  python experiments/pruning/tome.py runs/pruning/whole
 
 Times are of a batch's forward pass, each in turn with the whole model's; medians. The second table is of random
 weights, for the time alone: DeiT-S/16 at 224 x 224 pixels.

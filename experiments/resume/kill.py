@@ -1,6 +1,6 @@
 """Kills a run at a random step, starts it again, and compares its end with an undisturbed run's, byte for byte.
 
-  python experiments/resume/kill.py --times=10 > experiments/resume/results/kill.log
+  python experiments/resume/kill.py --times=10
 """
 
 import os

@@ -1,6 +1,6 @@
 """What the host costs: the loop around a step, starting, help, scoring, predicting, a law.
 
-  python experiments/speed/host.py > experiments/speed/results/host.log
+  python experiments/speed/host.py
 
 The loop: a ViT of 20 ms a step on Fashion-MNIST trains 1,000 steps as a run does (batches, a log row each 20 steps,
 two checkpoints), in turn with the bare compiled step on batches that lie ready; the evaluation at the end does not

@@ -1,6 +1,6 @@
 """JPEGs to training pictures on one core: ours, tf.data's fused decode-and-crop, and torchvision's loader.
 
-  python experiments/speed/input.py TF_PYTHON TORCH_PYTHON > experiments/speed/results/input.log
+  python experiments/speed/input.py TF_PYTHON TORCH_PYTHON
 
 500 x 375 pixels of quality 90 -> a random box (area 8% to 100%, aspect 3/4 to 4/3) as 224 x 224 -> flipped at random.
 Each side is a process on one core with one thread, and prepares 500 pictures whenever it is told to; the others wait.

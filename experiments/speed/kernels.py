@@ -1,6 +1,6 @@
 """Attention by JAX's Pallas kernels for TPUs beside the compiler's own: what the TPU compiler says of a training step.
 
-  python experiments/speed/kernels.py > experiments/speed/results/kernels.log        (with the `plan` extra; no TPU)
+  python experiments/speed/kernels.py        (needs the `plan` extra, no TPU)
 
 ViT-B/16, fully sharded over v5e-16, for pictures of several sizes, in batches of about as many tokens as 1,024 pictures
 of 224 pixels have. `splash` is what `system.execution.attention_kernel` offers; `flash` is the older kernel.

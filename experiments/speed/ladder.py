@@ -1,6 +1,6 @@
 """The laptop ladder of experiments/fashion_mnist_law as a sweep, and as one process a run.
 
-  python experiments/speed/ladder.py > experiments/speed/results/ladder.log
+  python experiments/speed/ladder.py
 
 One process a run: each of the 16 runs from its own start to its own end, one after the other on all cores, as from a
 shell. The sweep shares trunks, compiled programs and cores. Its runs must end at the same losses.

@@ -1,6 +1,6 @@
 """A training step of one run, and of several that are packed into one program, on one CPU core.
 
-  python experiments/speed/packing.py > experiments/speed/results/packing.log
+  python experiments/speed/packing.py
 
 The ladder of experiments/fashion_mnist_law: patches of 7 x 7, three layers, batches of 64. One call of ten steps of
 each in turn, as runs make them; medians.

@@ -1,7 +1,11 @@
-"""The table of experiments/speed/README.md, from the logs in results/: python experiments/speed/table.py"""
+"""The table of experiments/speed/README.md.
+
+  python experiments/speed/table.py [FOLDER]        default: the logs in results/
+"""
 
 import pathlib
 import re
+import sys
 
 RESULTS = pathlib.Path(__file__).parent / 'results'
 SPEEDS = r'ours (?P<ours>[\d.]+), [\w ]+ (?P<peer>[\d.]+) images/s; (?P<ratio>[\d.]+)'
@@ -28,10 +32,10 @@ ROWS = [
 ]
 
 
-def main():
+def main(folder=RESULTS):
   print('| what | ours | peer | ratio | beside | log |\n|---|---|---|---|---|---|')
   for what, log, pattern, peer in ROWS:
-    text = (RESULTS / f'{log}.log').read_text()
+    text = (RESULTS if log.startswith('..') else pathlib.Path(folder)).joinpath(f'{log}.log').read_text()
     found = {'peer': '', 'ratio': '', **re.search(pattern, text).groupdict()}
     if log == 'ladder':  # the shorter, the better
       found['ratio'] = f'{float(found["peer"]) / float(found["ours"]):.2f}'
@@ -39,4 +43,4 @@ def main():
 
 
 if __name__ == '__main__':
-  main()
+  main(*sys.argv[1:])

@@ -1,6 +1,6 @@
 """Training steps of ours and of transformers' on torch, in turn on the same CPU.
 
-  python experiments/speed/training.py TORCH_PYTHON > experiments/speed/results/training.log
+  python experiments/speed/training.py TORCH_PYTHON
 
 TORCH_PYTHON is a Python with torch and transformers. For each shape each side is a process that compiles or warms up,
 and then trains one batch whenever it is told to; the other waits meanwhile. Both: float32, cross-entropy, AdamW, as

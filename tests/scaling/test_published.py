@@ -1,4 +1,4 @@
-"""Published points and what independent fits of them give (../shared/data; skipped where it is not there)."""
+"""Published points, and what published or independent fits of them give (published/README.md: sources, licences)."""
 
 import json
 from pathlib import Path
@@ -10,27 +10,24 @@ from vit_jax.scaling import analysis, estimate, frontier, holdout
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import column, load
 
-FITS = Path(__file__).parents[3] / 'shared' / 'data' / 'fits'
-pytestmark = pytest.mark.skipif(not FITS.is_dir(), reason='the published points (../shared/data/fits) are not there')
-# Names in expected.json: names in the table.
-CURVES = {'NMT 6 Enc, 6 Dec': '6 Enc, 6 Dec', 'Decoder only': 'Dec-only', 'TE-LSTM': 'TEnc-LSTM'}
+PUBLISHED = Path(__file__).with_name('published')
+REPEATED = '1.07e+09'  # the language model whose rows the table has four times
 
 
 @pytest.fixture(scope='module')
 def expected():
-  return json.loads((FITS / 'expected.json').read_text())
+  return json.loads((PUBLISHED / 'expected.json').read_text())
 
 
 @pytest.fixture(scope='module')
 def curves():
-  points = load([FITS / 'learning_curves_language.csv'], 'Loss', 'Seen Examples')
-  nmt = points.take(np.array(column(points, 'Domain')) == 'NMT')
-  return analysis.split_groups(nmt, 'Model')
+  points = load([PUBLISHED / 'learning_curves.csv'], 'Loss', 'Seen Examples')
+  return analysis.split_groups(points.take(np.array(column(points, 'Model')) != REPEATED), 'Model')
 
 
 def test_exponents_of_optimal_pairs(expected):
-  tables = expected['porian_optimal_pairs.csv']
-  points = load([FITS / 'porian_optimal_pairs.csv'], 'n', 'flops')
+  tables = expected['optimal_pairs']
+  points = load([PUBLISHED / 'optimal_pairs.csv'], 'n', 'flops')
   keys = np.array([f'{row["source"]}|{row["config"]}' for row in points.rows])
   assert len(tables['expected']) == 15
   for key, values in tables['expected'].items():
@@ -45,9 +42,9 @@ def test_exponents_of_optimal_pairs(expected):
 
 
 def test_over_training_predictions(expected):
-  tables = expected['gadre_overtraining.csv']
+  tables = expected['over_training']
   names = {'params': 'N', 'examples': 'D', 'loss': 'loss_c4_val'}
-  points = load([FITS / 'gadre_overtraining.csv'], columns=names, need=['params', 'examples'])
+  points = load([PUBLISHED / 'over_training.csv'], columns=names, need=['params', 'examples'])
   multiple = np.round(points.columns['examples'] / points.columns['params']).astype(int)
   model = np.array([row['model'] for row in points.rows])
   small = ~np.char.startswith(model, 'open_lm')
@@ -63,9 +60,9 @@ def test_over_training_predictions(expected):
 
 
 def test_learning_curves_with_m1(expected, curves):
-  tables = expected['learning_curves_language.csv']
+  tables = expected['learning_curves']
   for key, rmse in tables['expected'].items():
-    points = curves[CURVES.get(key, key)]
+    points = curves[key]
     held = holdout.mask(points, 'column:Training')
     law = analysis.analyse(points, analysis.Settings('power', Objective('log_lsq'), 0, holdout='column:Training')).law
     assert held.sum() == law['holdout']['n'] == 1
@@ -74,13 +71,14 @@ def test_learning_curves_with_m1(expected, curves):
 
 @pytest.mark.parametrize('objective', ['log_lsq', 'log_huber'])
 def test_the_automatic_choice_is_near_the_best_published(expected, curves, objective):
-  for key, published in expected['learning_curves_language.csv']['published_rmse_M1_to_M4'].items():
+  for key, published in expected['learning_curves']['m1_to_m4'].items():
     settings = analysis.Settings('auto', Objective(objective), 0, holdout='column:Training')
-    law = analysis.analyse(curves[CURVES.get(key, key)], settings).law
+    law = analysis.analyse(curves[key], settings).law
     assert law['holdout']['rmsle'] < min(published) + 0.01, (key, law['form'])
 
 
 def test_exact_duplicates_of_the_published_curves_are_dropped():
-  points = load([FITS / 'learning_curves_language.csv'], 'Loss', 'Seen Examples')
-  assert len(points) + len(points.dropped) == 1399
+  points = load([PUBLISHED / 'learning_curves.csv'], 'Loss', 'Seen Examples')
+  repeated = [row for row in points.rows if row['Model'] == REPEATED]
+  assert (len(points), len(repeated), len(points.dropped)) == (53 + 21, 21, 3 * 21)
   assert {why for _, why in points.dropped} == {'exact duplicate of another row'}
