@@ -1,17 +1,20 @@
 """The programs as a person starts them, and the small recipe that they get in the tests."""
 
+import atexit
+import functools
+import json
 import os
 import pathlib
 import subprocess
 import sys
-
-import numpy as np
+import tempfile
 
 from vit_jax import records
 
 ROOT = pathlib.Path(__file__).parents[1]
 ON_CPU = os.environ | {'JAX_PLATFORMS': 'cpu'}  # one device: the tests' own process has eight
 AS_USERS = ON_CPU | {'XLA_FLAGS': ''}  # compiled with all optimisations
+_AT_IMPORT = ('JAX_', 'XLA_', 'TPU_', 'OMP_', 'MALLOC_', 'PYTHON')  # variables that are read once, as a process starts
 
 
 def recipe(*lines: str) -> str:
@@ -31,17 +34,50 @@ def get_config():
 
 def command(program: str, *flags: str) -> list[str]:
   """The words that start vit_jax.PROGRAM."""
-  return [sys.executable, '-m', f'vit_jax.{program}', *flags]
+  return [sys.executable, '-m', f'vit_jax.{program}', *map(str, flags)]
 
 
-def run(program: str, *flags: str, env: dict[str, str] = ON_CPU) -> subprocess.CompletedProcess:
-  """A program run to its end, with what it printed as text."""
-  return subprocess.run(command(program, *flags), capture_output=True, text=True, cwd=ROOT, env=env)
+def run_process(program: str, *flags: str, env: dict[str, str] = ON_CPU, cwd=ROOT) -> subprocess.CompletedProcess:
+  """A program run to its end in a new process, with what it printed as text."""
+  return subprocess.run(command(program, *flags), capture_output=True, text=True, cwd=cwd, env=env)
+
+
+def run(program: str, *flags: str, env: dict[str, str] = ON_CPU, cwd=ROOT) -> subprocess.CompletedProcess:
+  """As run_process, in a fork of a process that has made the imports: see fork_server.py."""
+  if _at_import(env) != _at_import(ON_CPU):
+    return run_process(program, *flags, env=env, cwd=cwd)
+  with tempfile.TemporaryDirectory(prefix='vit_jax-run-') as folder:
+    out, err = (pathlib.Path(folder) / name for name in ('out', 'err'))
+    request = {'module': f'vit_jax.{program}', 'arguments': list(map(str, flags)), 'env': env, 'cwd': str(cwd),
+               'out': str(out), 'err': str(err)}
+    server = _server()
+    print(json.dumps(request), file=server.stdin, flush=True)
+    code = int(server.stdout.readline())
+    return subprocess.CompletedProcess(command(program, *flags), code, out.read_text(), err.read_text())
+
+
+def _at_import(env):
+  return {name: value for name, value in env.items() if name.startswith(_AT_IMPORT)}
+
+
+@functools.cache
+def _server():
+  server = subprocess.Popen([sys.executable, ROOT / 'tests' / 'fork_server.py'], cwd=ROOT, text=True,
+                            env=ON_CPU | {'PYTHONPATH': os.pathsep.join((str(ROOT), ON_CPU.get('PYTHONPATH', '')))},
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+  def stop():
+    server.stdin.close()
+    server.wait()
+
+  atexit.register(stop)
+  return server
 
 
 def final_arrays(workdir: pathlib.Path) -> dict[str, bytes]:
   """Every array of a run's newest checkpoint."""
   import jax
+  import numpy as np
   from orbax import checkpoint as ocp
   path = workdir / records.CHECKPOINTS / str(records.saved_steps(workdir)[-1]) / 'state'
   tree = ocp.StandardCheckpointer().restore(path.absolute())

@@ -2,15 +2,18 @@
 
 import gc
 import os
-import shutil
-import tempfile
 
+import compiled
+import in_turn
 import jax
 import pytest
+import touches_jax
 
 from vit_jax import config
 
 COMPILED = 'JAX_COMPILATION_CACHE_DIR'
+SHARE_RUNS = ('tests/faults', 'tests/inspection')  # a session's fixture serves several files
+SHARE_NOTHING = ('tests/models/test_vit.py', 'tests/models/test_families.py', 'tests/rehearsal/test_compiler.py')
 os.environ.pop('PYTHONDONTWRITEBYTECODE', None)  # hundreds of processes are started: none is to compile JAX's sources
 
 jax.config.update('jax_platforms', 'cpu')
@@ -27,18 +30,52 @@ os.environ['XLA_FLAGS'] = ' '.join((os.environ.get('XLA_FLAGS', ''), *QUICKLY))
 gc.set_threshold(200_000, 20, 100)  # tracing makes and drops millions of small objects
 
 
+def pytest_addoption(parser):
+  in_turn.addoption(parser)
+
+
 def pytest_configure(config):
   """What one test, or a program that it starts, has compiled, the next need not compile again."""
   if not hasattr(config, 'workerinput'):  # what starts the workers, which inherit its environment
-    os.environ[COMPILED] = tempfile.mkdtemp(prefix='vit_jax-compiled-')
-    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+    config.compiled = compiled.folder()
+    os.environ[COMPILED] = str(config.compiled[0])
+    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
   jax.config.update('jax_compilation_cache_dir', os.environ[COMPILED])
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
 def pytest_unconfigure(config):
-  if not hasattr(config, 'workerinput'):
-    shutil.rmtree(os.environ.pop(COMPILED), ignore_errors=True)
+  if hasattr(config, 'compiled'):
+    os.environ.pop(COMPILED)
+    compiled.close(*config.compiled)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by marks
+def pytest_collection_modifyitems(config, items):
+  for item in items:
+    if touches_jax.touches_jax(item.path):
+      item.add_marker('jax')
+  in_turn.deselect(config, items)
+  # Files with slow tests first, then what compiles: short ones at the end keep all workers busy until the last.
+  slow, jaxes = ({item.path for item in items if item.get_closest_marker(mark)} for mark in ('slow', 'jax'))
+  items.sort(key=lambda item: (item.path not in slow, item.path not in jaxes))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  """A file's tests on one worker, and those of a folder with runs of its own: what they share is made once."""
+  from xdist.scheduler import LoadScopeScheduling
+
+  class ByFile(LoadScopeScheduling):
+
+    def _split_scope(self, nodeid):
+      path, _, test = nodeid.partition('::')
+      folder = path.rpartition('/')[0]
+      if folder in SHARE_RUNS:
+        return folder
+      return nodeid if path in SHARE_NOTHING else path
+
+  return ByFile(config, log)
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """A model that was trained here, in other forms and back: run, bundle, one file, other programs; in fresh processes."""
 
 import json
-import os
-import pathlib
 import subprocess
 import sys
 
+import command_line
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,16 +18,9 @@ from vit_jax.training import loop, trained
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
 
-ROOT = pathlib.Path(__file__).parents[1]
 
-
-def _python(*arguments, **environment):
-  return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
-                        env=os.environ | {'JAX_PLATFORMS': 'cpu'} | environment)
-
-
-def _convert(*arguments):
-  return _python('-m', 'vit_jax.convert', *arguments)
+def _convert(*arguments, **environment):
+  return command_line.run('convert', *arguments, env=command_line.ON_CPU | environment)
 
 
 @pytest.fixture(name='workdir', scope='module')
@@ -71,7 +63,8 @@ def test_an_exported_file_needs_no_code_of_the_model(workdir, pictures, tmp_path
          'try: runpy.run_module("vit_jax.predict", run_name="__main__")\n'
          'finally: print(sorted(m for m in sys.modules if m.startswith(("vit_jax.models", "vit_jax.layers", "flax", '
          '"vit_jax.training"))), file=sys.stderr)')
-  done = _python('-c', run, tmp_path / 'model.stablehlo', pictures, '--format=json', '--top=10')
+  words = [sys.executable, '-c', run, tmp_path / 'model.stablehlo', pictures, '--format=json', '--top=10']
+  done = subprocess.run(words, capture_output=True, text=True, cwd=command_line.ROOT, env=command_line.ON_CPU)
   assert done.returncode == 0 and done.stderr.strip().endswith('[]'), done.stderr
   expected = trained.load(workdir)(sorted(pictures.iterdir()))
   for row, probabilities in zip(map(json.loads, done.stdout.splitlines()), expected, strict=True):
@@ -112,9 +105,9 @@ def test_a_name_of_the_hub_out_of_its_cache(workdir, tmp_path):
   (repo / 'refs').mkdir()
   (repo / 'refs' / 'main').write_text('0' * 40)
   offline = {'HF_HUB_OFFLINE': '1', 'HF_HUB_CACHE': str(tmp_path)}
-  done = _python('-m', 'vit_jax.convert', 'hf:someone/digits', tmp_path / 'bundle', **offline)
+  done = _convert('hf:someone/digits', tmp_path / 'bundle', **offline)
   assert done.returncode == 0, done.stderr
   np.testing.assert_array_equal(interop.read(tmp_path / 'bundle').params['norm']['scale'],
                                 interop.read(workdir).params['norm']['scale'])
-  done = _python('-m', 'vit_jax.convert', 'hf:someone/else', tmp_path / 'other', **offline)
+  done = _convert('hf:someone/else', tmp_path / 'other', **offline)
   assert done.returncode == 1 and 'hf:someone/else: cannot be fetched' in done.stderr

@@ -1,11 +1,9 @@
 """Somebody's own pictures, as they come: from a folder to predictions, on frozen features and with all of the model."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
+import command_line
 import jax
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.interop import bundle
 from vit_jax.interop.weights import Weights
 
-ROOT = pathlib.Path(__file__).parents[1]
 ROTATED = Image.Exif()
 ROTATED[0x0112] = 6  # to be turned by a quarter
 
@@ -63,8 +60,7 @@ def _weights(tmp_path_factory):
 
 
 def _command(module, *arguments):
-  done = subprocess.run([sys.executable, '-m', f'vit_jax.{module}', *map(str, arguments)], capture_output=True,
-                        text=True, cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+  done = command_line.run(module, *arguments)
   assert done.returncode == 0 and 'Traceback' not in done.stderr, done.stdout + done.stderr
   return done.stdout
 
@@ -97,8 +93,7 @@ def test_from_a_folder_to_predictions(pets, weights, tmp_path):
 
 
 def test_no_weights_to_be_had(pets):
-  done = subprocess.run([sys.executable, '-m', 'vit_jax.main', '--config=configs/finetune_folder.py',
-                         f'--config.data.source=folder:{pets}'], capture_output=True, text=True, cwd=ROOT,
-                        env=os.environ | {'JAX_PLATFORMS': 'cpu', 'HF_HUB_OFFLINE': '1', 'HF_HOME': str(pets / '.hf')})
+  done = command_line.run('main', '--config=configs/finetune_folder.py', f'--config.data.source=folder:{pets}',
+                          env=command_line.ON_CPU | {'HF_HUB_OFFLINE': '1', 'HF_HOME': str(pets / '.hf')})
   assert done.returncode == 1 and 'Traceback' not in done.stderr
   assert '--config.pretrained.path=PATH' in done.stderr and 'hf:timm/vit_small' in done.stderr

@@ -3,11 +3,9 @@
 import csv
 import io
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
+import command_line
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,8 +17,6 @@ from vit_jax.training import config as run_config
 from vit_jax.training import loop, trained
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(name='workdir', scope='module')
@@ -49,8 +45,7 @@ def _album(tmp_path_factory):
 
 
 def _predict(*arguments):
-  return subprocess.run([sys.executable, '-m', 'vit_jax.predict', *map(str, arguments)], capture_output=True, text=True,
-                        cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+  return command_line.run('predict', *arguments)
 
 
 def test_it_scores_what_the_run_scored(workdir):

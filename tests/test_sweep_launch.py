@@ -1,15 +1,10 @@
 """Sweeps rendered for clusters, as a person does it."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
+import command_line
 import pytest
 import yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
 
-ROOT = pathlib.Path(__file__).parents[1]
 SWEEP = '''
 from vit_jax.sweeps import Sweep, axis, branches, chain, product
 
@@ -26,8 +21,7 @@ SKYPILOT = ('--launcher=skypilot', '--tpu=v4-32', '--spot', '--workdir=gs://buck
 
 def _sweep(folder, *flags, sweep=SWEEP):
   (folder / 'my "law".py').write_text(sweep)
-  command = [sys.executable, '-m', 'vit_jax.sweep', f'--sweep={folder}/my "law".py', *flags]
-  done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+  done = command_line.run('sweep', f'--sweep={folder}/my "law".py', *flags)
   assert 'Traceback' not in done.stderr, done.stderr
   return done
 

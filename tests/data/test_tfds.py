@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 
+import command_line
 import make_tiny_tfds
 import numpy as np
 import pytest
@@ -150,8 +151,7 @@ def test_prepare_without_tensorflow():
 @pytest.mark.parametrize('arguments, message', [
   (['--name=nothing'], 'error: '), ([], 'error: --name: missing'), (['--nam=x'], "did you mean 'name'")])
 def test_the_command_ends_with_an_error_in_words(arguments, message, tmp_path):
-  command = [sys.executable, '-m', 'vit_jax.data.prepare', f'--data_dir={tmp_path}', *arguments]
-  done = subprocess.run(command, capture_output=True, text=True)
+  done = command_line.run('data.prepare', f'--data_dir={tmp_path}', *arguments)
   assert done.returncode == 1 and message in done.stderr and 'Traceback' not in done.stderr
 
 

@@ -8,10 +8,11 @@ import command_line
 
 from vit_jax import records
 
+STEPS = 120
 RECIPE = command_line.recipe(
     'c.model.depth, c.model.dropout = 1, 0.1',
     "c.data.augment.crop, c.data.augment.crop_padding, c.data.augment.mixup = 'pad', 1, 0.2",
-    'c.optimizer.ema_decay = 0.9', 'c.train.steps = 400',
+    'c.optimizer.ema_decay = 0.9', f'c.train.steps = {STEPS}',
     'c.evaluate.every, c.system.log_every, c.system.save_every = 50, 7, 20')
 
 

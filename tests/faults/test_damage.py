@@ -8,7 +8,7 @@ import subprocess
 
 import command_line
 import pytest
-from fault_runs import events
+from fault_runs import STEPS, events
 
 from vit_jax import records
 
@@ -101,7 +101,7 @@ def test_a_full_disk_ends_the_run_in_words_and_the_same_command_goes_on(faults, 
     assert rows and (disk / 'run' / 'metrics.jsonl').read_bytes().endswith(b'\n')
     ballast.unlink()
     code, out, err = faults.run(disk / 'run')
-    assert code == 0 and f'resumed at step {step} of 400' in out, err
+    assert code == 0 and f'resumed at step {step} of {STEPS}' in out, err
     assert_same_end(disk / 'run')
   finally:
     subprocess.run(['umount', '-l', disk], check=True)

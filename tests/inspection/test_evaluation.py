@@ -2,11 +2,8 @@
 
 import dataclasses
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
+import command_line
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,8 +14,6 @@ from vit_jax.errors import UserError
 from vit_jax.inspection import evaluation, predictions, run_page
 from vit_jax.interop import bundle, exported
 from vit_jax.training import trained
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(name='model', scope='module')
@@ -135,8 +130,7 @@ def test_an_empty_split_is_an_error(workdir, album):
 
 
 def _main(*flags):
-  return subprocess.run([sys.executable, '-m', 'vit_jax.main', *map(str, flags)], capture_output=True, text=True,
-                        cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+  return command_line.run('main', *flags)
 
 
 def test_the_command(workdir, tmp_path):

@@ -2,12 +2,9 @@
 
 import contextlib
 import json
-import os
-import pathlib
-import subprocess
-import sys
 import types
 
+import command_line
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +20,6 @@ from vit_jax.training import config as run_config
 from vit_jax.training import run as run_lib
 from vit_jax.training import state, trained
 
-ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = dict(patch_size=4, width=16, depth=3, mlp_dim=12, num_heads=4)
 VARIANTS = {
     'cls': ('vit', dict(layer_scale=0.5)),
@@ -134,9 +130,8 @@ def _source(tiny_config, tmp_path):
 
 
 def test_what_is_written_loads_predicts_and_is_no_run_of_its_shape(source, tmp_path):
-  command = [sys.executable, '-m', 'vit_jax.prune', str(source), '--heads=0.5', '--mlp=0.75', '--examples=64',
-             f'--workdir={tmp_path / "small"}']
-  done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+  done = command_line.run('prune', source, '--heads=0.5', '--mlp=0.75', '--examples=64',
+                          f'--workdir={tmp_path / "small"}')
   assert done.returncode == 0, done.stderr
   assert 'kept        4 of 8 heads and 8 of 32 MLP units in each of 2 layers' in done.stdout
   small = trained.load(tmp_path / 'small')

@@ -3,10 +3,8 @@
 import json
 import math
 import re
-import subprocess
-import sys
-from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 
@@ -15,7 +13,6 @@ from vit_jax.scaling import analysis, law_page, payload
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import load
 
-ROOT = Path(__file__).parents[2]
 EVIL = '</script><img src=x onerror=alert(1)>"\'&\u2028$x_1^2$'
 
 
@@ -35,8 +32,7 @@ def table(path, name='chinchilla', noise=0.005):
 
 
 def law(*arguments):
-  return subprocess.run([sys.executable, '-m', 'vit_jax.law', *map(str, arguments)], capture_output=True, text=True,
-                        cwd=ROOT, env={'OMP_NUM_THREADS': '1', 'PATH': '/usr/bin:/bin', 'COLUMNS': '100'})
+  return command_line.run('law', *arguments, env=command_line.ON_CPU | {'COLUMNS': '100'})
 
 
 @pytest.fixture(scope='module')

@@ -2,11 +2,9 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 
@@ -21,7 +19,6 @@ from vit_jax.scaling.points import load
 from vit_jax.sweeps import next_run
 from vit_jax.training import config as run_config
 
-ROOT = Path(__file__).parents[2]
 WIDTHS, STEPS = (16, 24, 32, 48, 64), (100, 200, 400, 800)
 
 
@@ -174,16 +171,15 @@ def test_what_cannot_be_written_is_said(runs, tmp_path):
 
 
 def test_the_command_writes_a_run_that_trains(runs, tmp_path):
-  """law writes it, main trains it: two real processes, on the digits."""
-  environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '100', 'JAX_PLATFORMS': 'cpu'}
-  call = lambda *words: subprocess.run([sys.executable, '-m', *words], capture_output=True, text=True, cwd=tmp_path,
-                                       env=environment)
-  done = call('vit_jax.law', str(runs), '--form=chinchilla', '--bootstrap=20', '--budget=4e8', '--write_config=next.py')
+  """law writes it, main trains it: two processes, on the digits."""
+  environment = command_line.ON_CPU | {'COLUMNS': '100'}
+  call = lambda *words: command_line.run(*words, cwd=tmp_path, env=environment)
+  done = call('law', str(runs), '--form=chinchilla', '--bootstrap=20', '--budget=4e8', '--write_config=next.py')
   assert done.returncode == 0, done.stderr
   assert 'next run: width' in done.stdout
-  trained = call('vit_jax.main', '--config=next.py', '--workdir=out')
+  trained = call('main', '--config=next.py', '--workdir=out')
   assert trained.returncode == 0, trained.stderr
   last = [row for row in records.read_rows(tmp_path / 'out/metrics.jsonl') if row['split'] == 'val'][-1]
   assert last['flops'] == pytest.approx(4e8, rel=0.1) and np.isfinite(last['loss'])
-  refused = call('vit_jax.law', str(runs), '--form=chinchilla', '--budget=2e9,4e9', '--write_config=next.py')
+  refused = call('law', str(runs), '--form=chinchilla', '--budget=2e9,4e9', '--write_config=next.py')
   assert refused.returncode == 1 and 'give one --budget' in refused.stderr

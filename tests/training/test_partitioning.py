@@ -18,9 +18,9 @@ from vit_jax.training import run as run_lib
 from vit_jax.training import state
 from vit_jax.training.step import make_train_step
 
-STEPS = 20
-QUICK = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
-SLOW = [(4, 2, 1), (2, 4, 1), (4, 1, 2), (2, 1, 4), (1, 4, 2), (1, 2, 4)]
+STEPS = 4
+QUICK = [(2, 2, 2)]
+SLOW = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (4, 2, 1), (2, 4, 1), (4, 1, 2), (2, 1, 4), (1, 4, 2), (1, 2, 4)]
 
 
 def _cases(names, slow):
@@ -43,22 +43,23 @@ VARIANTS = {
 
 # 16 tokens and CLS are 17, which no size of `tensor` divides.
 VIT = dict(patch_size=2, width=32, depth=2, mlp_dim=64, num_heads=8, pool='cls', layer_scale=0.5)
-# Other shapes, on a mesh: (family, its fields, mesh, micro-batches).
+# Other shapes, on a mesh: (family, its fields, mesh, micro-batches). What they share with a ViT is tried on eight
+# devices above; four show whether a family's own parts are divided as they should be.
 FAMILIES = {
-    'vit-conv_stem': ('vit', VIT | dict(stem='conv'), (2, 2, 2), 1),
-    'vit-hybrid': ('vit', VIT | dict(stem='resnet', stem_depths=(1,), stem_width=16, patch_size=4), (2, 2, 2), 1),
-    'vit-local': ('vit', VIT | dict(attention='local', attention_radius=1, global_tokens=2), (2, 2, 2), 1),
-    'vit-linear': ('vit', VIT | dict(attention='linear', head_dim=2), (2, 2, 2), 2),
-    'deit': ('deit', dict(patch_size=2, width=32, depth=2, mlp_dim=64, num_heads=8), (2, 2, 2), 1),
+    'vit-conv_stem': ('vit', VIT | dict(stem='conv'), (1, 2, 2), 1),
+    'vit-hybrid': ('vit', VIT | dict(stem='resnet', stem_depths=(1,), stem_width=16, patch_size=4), (2, 1, 2), 1),
+    'vit-local': ('vit', VIT | dict(attention='local', attention_radius=1, global_tokens=2), (1, 2, 2), 1),
+    'vit-linear': ('vit', VIT | dict(attention='linear', head_dim=2), (2, 1, 2), 2),
+    'deit': ('deit', dict(patch_size=2, width=32, depth=2, mlp_dim=64, num_heads=8), (1, 2, 2), 1),
     'swin': ('swin', dict(width=16, depths=(2, 2), num_heads=(2, 4), window_size=3, patch_size=2, drop_path=0.2),
-             (2, 2, 2), 1),
+             (1, 2, 2), 1),
     'convnext': ('convnext', dict(depths=(2, 1), widths=(8, 16), patch_size=2, kernel_size=3, layer_scale=0.5,
-                                  drop_path=0.2), (2, 2, 2), 1),
-    'resnet': ('resnet', dict(depths=(3,), widths=(32,), stem='full', stem_width=8), (2, 4, 1), 1),
+                                  drop_path=0.2), (2, 1, 2), 1),
+    'resnet': ('resnet', dict(depths=(3,), widths=(32,), stem='full', stem_width=8), (2, 2, 1), 1),
     'resnet-microbatches': ('resnet', dict(block='basic', depths=(1, 1), widths=(8, 16), stem='full', stem_width=8),
                             (4, 1, 1), 2),
     'regnet_y': ('resnet', dict(depths=(2,), widths=(16,), stem='half', stem_width=8, bottleneck=1, group_width=4,
-                                squeeze_excite=True), (1, 8, 1), 1),
+                                squeeze_excite=True), (1, 4, 1), 1),
 }
 
 
@@ -119,14 +120,14 @@ def test_gradients_and_first_steps_equal_the_single_devices(sizes, blocks):
   _assert_equal(_train((1, 1, 1)), _train(sizes, blocks))
 
 
-@pytest.mark.parametrize('variant', _cases(VARIANTS, ('plain', 'local', 'cls-shard_map')))
+@pytest.mark.parametrize('variant', _cases(VARIANTS, [name for name in VARIANTS if name != 'scanned']))
 def test_so_do_noise_positions_and_ways_to_run_a_stack(variant):
   blocks, model, execution, microbatches = VARIANTS[variant]
   _assert_equal(_train((1, 1, 1), model=model), _train((2, 2, 2), blocks, model, execution, microbatches))
 
 
 @pytest.mark.parametrize('name', _cases(
-    FAMILIES, ('vit-conv_stem', 'vit-local', 'vit-linear', 'resnet-microbatches', 'regnet_y')))
+    FAMILIES, [name for name in FAMILIES if name not in ('swin', 'resnet')]))
 def test_so_does_every_family(name):
   """Batch norm too: its statistics are those of the whole (micro-)batch, wherever it lies."""
   family, model, sizes, microbatches = FAMILIES[name]

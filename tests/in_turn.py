@@ -1,0 +1,77 @@
+"""Which slow tests run: none of them, all, or those whose turn it is.
+
+    pytest                  all that are quick
+    pytest --slow=turn      and the slow ones of the rooms that changed, and a fifth of the others
+    pytest --slow=all       everything; so does naming them with -m slow
+
+Of five commits in a row each slow test has its turn at one: where the number of the commit and the hash of the test's
+name are equal modulo 5. What changed is what `git diff` names between HEAD's first parent, or --since=COMMIT, and the
+working tree.
+"""
+
+import hashlib
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+TURNS = 5
+# Tests at the top of tests/ are of the programs; what these are made of is too much to run all for each change.
+ROOMS_OF_FILES = {
+    'test_main.py': ('main', 'cli', 'survival', 'training/run.py', 'training/loop.py'),
+    'test_plan.py': ('plan', 'rehearsal'),
+    'test_figures.py': ('rehearsal', 'models', 'layers', 'training/step.py', 'parallel'),
+    'test_finetune_folder.py': ('transfer', 'interop', 'predict', 'convert'),
+    'test_predict.py': ('predict', 'inspection'),
+    'test_convert.py': ('convert', 'interop'),
+    'test_sweep.py': ('sweep', 'sweeps'),
+}
+ROOMS_OF_FOLDERS = {'faults': ('survival', 'checkpoint')}
+
+
+def addoption(parser) -> None:
+  parser.addoption('--slow', choices=['none', 'turn', 'all'], default='none', help='which slow tests run')
+  parser.addoption('--since', default='HEAD~1', metavar='COMMIT', help='with --slow=turn: rooms changed since then')
+
+
+def deselect(config, items: list[pytest.Item]) -> None:
+  """Takes the slow tests that are not to run out of `items`; those that -m asks for stay."""
+  which = config.getoption('slow')
+  if which == 'all' or (config.option.markexpr and 'not slow' not in config.option.markexpr):
+    return
+  chosen = choose_now(config.getoption('since')) if which == 'turn' else lambda nodeid: False
+  kept = [item for item in items if not item.get_closest_marker('slow') or chosen(item.nodeid)]
+  config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+  items[:] = kept
+
+
+def choose_now(since: str):
+  """chosen(nodeid) for the commit that is checked out; everything, where git does not answer."""
+  count, changed = _git('rev-list', '--count', 'HEAD'), _git('diff', '--name-only', since)
+  if count is None or changed is None:
+    return lambda nodeid: True
+  return lambda nodeid: has_turn(nodeid, int(count)) or is_of_changed(nodeid, changed.split())
+
+
+def has_turn(nodeid: str, count: int) -> bool:
+  """Whether it is the test's turn at the commit of that number."""
+  return int(hashlib.sha256(nodeid.encode()).hexdigest(), 16) % TURNS == count % TURNS
+
+
+def is_of_changed(nodeid: str, changed: list[str]) -> bool:
+  """Whether a changed file is the test's own, or in a room that it is a test of."""
+  path = nodeid.partition('::')[0]
+  folder, _, file = path.removeprefix('tests/').rpartition('/')
+  rooms = ROOMS_OF_FOLDERS.get(folder, (folder,)) if folder else ROOMS_OF_FILES.get(
+      file, (file.removeprefix('test_').removesuffix('.py'),))
+  places = [f'vit_jax/{room}' for room in rooms]
+  return any(other == path or other.startswith(f'tests/{folder}/') and bool(folder) or any(
+      other in (place, f'{place}.py') or other.startswith(f'{place}/') for place in places) for other in changed)
+
+
+def _git(*words):
+  try:
+    return subprocess.run(['git', '-C', ROOT, *words], capture_output=True, text=True, check=True).stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    return None
