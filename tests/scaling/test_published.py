@@ -1,4 +1,4 @@
-"""Published points and what independent fits of them give (../shared/data; skipped where it is not there)."""
+"""Fits to published points against independent fits of the same points (../shared/data; skipped if it is missing)."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from vit_jax.scaling.points import column, load
 
 FITS = Path(__file__).parents[3] / 'shared' / 'data' / 'fits'
 pytestmark = pytest.mark.skipif(not FITS.is_dir(), reason='the published points (../shared/data/fits) are not there')
-# Names in expected.json: names in the table.
+# {name in expected.json: name in the table}
 CURVES = {'NMT 6 Enc, 6 Dec': '6 Enc, 6 Dec', 'Decoder only': 'Dec-only', 'TE-LSTM': 'TEnc-LSTM'}
 
 
