@@ -18,7 +18,7 @@ def test_an_undisturbed_run_loses_nothing():
             {'event': 'save', 'step': 10, 'time': 125.0, **_so_far(start=5.0, compile=10.0, step=9.0, save=1.0)},
             {'event': 'finished', 'step': 20, 'time': 135.0,
              **_so_far(start=5.0, compile=10.0, step=17.0, save=1.0, evaluate=2.0)}]
-  assert goodput.spent(events) == {'step': 17.0, 'start': 5.0, 'compile': 10.0, 'data': 0.0, 'evaluate': 2.0,
+  assert goodput.breakdown(events) == {'step': 17.0, 'start': 5.0, 'compile': 10.0, 'data': 0.0, 'evaluate': 2.0,
                                    'save': 1.0, 'lost': 0.0}
 
 
@@ -30,7 +30,7 @@ def test_what_came_after_the_checkpoint_is_lost_and_time_without_a_process_does_
             {'event': 'train', 'step': 12, 'time': 1008.0},  # and here
             {'event': 'begun', 'step': 10, 'time': 2000.0}, _process(2005.0, 10),
             {'event': 'finished', 'step': 20, 'time': 2025.0, **_so_far(start=5.0, step=20.0)}]
-  spent = goodput.spent(events)
+  spent = goodput.breakdown(events)
   assert spent['lost'] == 7 + (5 + 3) and spent['step'] == 40 and spent['start'] == 10
   assert sum(spent.values()) == (25 + 7) + 8 + 25
 
@@ -41,7 +41,7 @@ def test_a_damaged_checkpoint_loses_what_led_to_it():
             {'event': 'save', 'step': 20, 'time': 125.0, **_so_far(start=5.0, step=20.0)},
             _process(205.0, 10),
             {'event': 'finished', 'step': 30, 'time': 225.0, **_so_far(start=5.0, step=20.0)}]
-  spent = goodput.spent(events)
+  spent = goodput.breakdown(events)
   assert spent['lost'] == 10 and spent['step'] == 30
 
 
@@ -59,16 +59,16 @@ def test_a_clock_misses_nothing(monkeypatch):
 
 
 def test_words_name_the_largest_first():
-  assert goodput.words({'step': 88.0, 'compile': 11.9, 'save': 0.1}) == '88% steps, 12% compiling'
-  assert goodput.words({'step': 0.0}) == ''
+  assert goodput.describe({'step': 88.0, 'compile': 11.9, 'save': 0.1}) == '88% steps, 12% compiling'
+  assert goodput.describe({'step': 0.0}) == ''
 
 
 def test_an_empty_record_is_no_time():
-  assert sum(goodput.spent([]).values()) == pytest.approx(0)
+  assert sum(goodput.breakdown([]).values()) == pytest.approx(0)
 
 
 def test_shares_are_those_of_all_runs_together():
-  of_runs = [goodput.spent([_process(105.0, 0), {'event': 'finished', 'step': 9, 'time': 115.0,
+  of_runs = [goodput.breakdown([_process(105.0, 0), {'event': 'finished', 'step': 9, 'time': 115.0,
                                                  **_so_far(start=5.0, step=seconds)}]) for seconds in (10.0, 30.0)]
   shares = {row['what']: row['share'] for row in goodput.shares(goodput.total(of_runs))}
   assert shares == {'steps': 0.8, 'starting': 0.2, 'compiling': 0, 'waiting for data': 0, 'evaluating': 0, 'saving': 0,
@@ -87,5 +87,5 @@ ANYTHING = strategies.one_of(strategies.none(), strategies.booleans(), strategie
     goodput.SO_FAR: strategies.dictionaries(strategies.sampled_from(['step', 'start', 'save', 'odd']),
                                             strategies.floats(0, 1e6) | ANYTHING) | ANYTHING}), max_size=8))
 def test_logs_with_anything_in_them_give_times(events):
-  spent = goodput.spent(events)
+  spent = goodput.breakdown(events)
   assert set(spent) == set(goodput.total([])) and all(0 <= seconds < 1e18 for seconds in spent.values())

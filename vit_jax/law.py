@@ -1,8 +1,9 @@
-"""Logs to a law: python -m vit_jax.law DIR_OR_TABLE... --form=chinchilla --holdout=largest:3 --out=OUT
+"""Fits a scaling law to logs: python -m vit_jax.law DIR_OR_TABLE... --form=chinchilla --holdout=largest:3 --out=OUT
 
-Reads run folders (or folders of them) and CSV/JSONL tables, local or in a bucket; prints the law, its intervals and a
-verdict, and writes OUT/law.json, figures (PNG and SVG) and OUT/report.html. With --budget=C --write_config=next.py it
-also writes the recipe of the compute-optimal run at C FLOPs, with the predicted loss in its docstring.
+Reads run folders (or folders of them) and tables (CSV, TSV, JSON, JSONL), local or in a bucket. Prints the law with its
+intervals and a verdict. With --out it writes OUT/law.json, OUT/report.html and figures (PNG and SVG). With --budget=C
+--write_config=next.py it writes the recipe of the compute-optimal run at C FLOPs, with the predicted loss in its
+docstring.
 """
 
 import math
@@ -14,32 +15,34 @@ from absl import flags
 from vit_jax import cli
 from vit_jax.errors import UserError, nearest
 
-_FORM = flags.DEFINE_string('form', 'auto', 'power, power_offset, shifted_power, m4, zhai (of --x); chinchilla, '
-                            'chinchilla_tied (alpha = beta), overtrain, data_constrained (of params, examples); auto.')
-_METRIC = flags.DEFINE_string('metric', 'loss', 'What is predicted: a column, or SPLIT/NAME; runs are read on val.')
+_FORM = flags.DEFINE_string('form', 'auto', 'power, power_offset, shifted_power, m4 or zhai (in --x); chinchilla, '
+                            'chinchilla_tied (alpha = beta), overtrain, data_constrained (in params, examples); auto.')
+_METRIC = flags.DEFINE_string('metric', 'loss', 'The metric to predict: a column, or SPLIT/NAME. Without a split, runs '
+                              'are read on val.')
 _X = flags.DEFINE_string('x', None, 'The input of forms of one input: examples, params, flops, or any column.')
 _OBJECTIVE = flags.DEFINE_string('objective', 'log_huber', 'log_huber, log_lsq or lsq.')
-_DELTA = flags.DEFINE_float('delta', 1e-3, 'Where the Huber loss turns linear, in units of log loss.')
+_DELTA = flags.DEFINE_float('delta', 1e-3, 'The log residual at which the Huber loss becomes linear.')
 _BOOTSTRAP = flags.DEFINE_integer('bootstrap', 1000, 'Refits to resampled runs, for the intervals; 0 for none.', 0)
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the resampling.')
 _HOLDOUT = flags.DEFINE_string('holdout', None, "largest:K, comparisons such as 'flops>=1e21 or params>=1e9', or "
-                               'column:NAME (rows where it is 0 or "test").')
-_GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column apart, and say how much more one needs than '
-                             'another; `folder`, in which a run lies, tells sweeps apart.')
-_BEST_OF = flags.DEFINE_list('best_of', [], 'Columns that were tuned, such as learning_rate: of runs that differ in '
-                             'these and the seed alone, those with the best values on val are kept.')
-_COLUMNS = flags.DEFINE_list('columns', [], 'OURS=THEIRS,...: foreign names, as params=N,loss=val/loss.')
-_SIGMA = flags.DEFINE_string('sigma', None, 'A column with the standard deviation of (the log of) each value: points '
-                             'are weighted by 1/sigma^2.')
-_BUDGET = flags.DEFINE_list('budget', [], 'FLOPs, one or several: the compute-optimal size, length and loss there.')
+                               'column:NAME (rows where it is 0, false or "test").')
+_GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column separately and compare what they need for '
+                             'the same loss. --group=folder separates sweeps by the folder of their runs.')
+_BEST_OF = flags.DEFINE_list('best_of', [], 'Columns that were tuned, such as learning_rate: of runs that differ only '
+                             'in these and the seed, keep those with the best values on val.')
+_COLUMNS = flags.DEFINE_list('columns', [], 'OURS=THEIRS,...: names in the tables, such as params=N,loss=val/loss.')
+_SIGMA = flags.DEFINE_string('sigma', None, 'A column with the standard deviation of each (log) value: points are '
+                             'weighted by 1/sigma^2.')
+_BUDGET = flags.DEFINE_list('budget', [], 'Budgets in FLOPs: print the compute-optimal size, length and loss for each.')
 _WRITE_CONFIG = flags.DEFINE_string('write_config', None, 'A recipe to write (next.py): the compute-optimal run at '
-                                    '--budget, in the shapes and by the learning rates of the runs that were read.')
-_OUT = flags.DEFINE_string('out', None, 'Folder for law.json, the figures and report.html; default: printed only.')
+                                    '--budget, with shapes and learning rates taken from the runs that were read.')
+_OUT = flags.DEFINE_string('out', None, 'Folder for law.json, figures and report.html; default: write no files.')
 
 
 def main(paths: list[str]) -> int:
   if not paths:
-    raise UserError('nothing to read: python -m vit_jax.law DIR_OR_TABLE... [--form=chinchilla] [--out=OUT]')
+    raise UserError('expected run folders or tables: python -m vit_jax.law DIR_OR_TABLE... [--form=chinchilla] '
+                    '[--out=OUT]')
   from rich.console import Console
 
   from vit_jax import goodput
@@ -47,7 +50,8 @@ def main(paths: list[str]) -> int:
   from vit_jax.scaling.minimize import Objective
 
   if _WRITE_CONFIG.value and (len(_BUDGET.value) != 1 or _GROUP.value):
-    raise UserError(f'--write_config={_WRITE_CONFIG.value} writes one run: give one --budget, and no --group')
+    raise UserError(f'--write_config={_WRITE_CONFIG.value} writes one run: expected one --budget and no --group, got '
+                    f'--budget={",".join(_BUDGET.value)} and --group={_GROUP.value or ""}')
   columns, budgets = _columns(_COLUMNS.value), tuple(_positive('budget', text) for text in _BUDGET.value)
   inputs = () if _FORM.value == 'auto' else estimate.form_class(_FORM.value).inputs
   x = _x(inputs)
@@ -57,21 +61,23 @@ def main(paths: list[str]) -> int:
   if _BEST_OF.value:
     loaded = tuned.best_of(loaded, _BEST_OF.value, _GROUP.value)
   else:
-    loaded = tuned.warned(loaded, _GROUP.value)
+    loaded = tuned.note_untuned(loaded, _GROUP.value)
   split = analysis.split_groups(loaded, _GROUP.value)
   groups = {name: _analyse(name, group, settings) for name, group in split.items()}
   if budgets and not any(group.law['compute_optimal'] for group in groups.values()):
-    raise UserError('--budget needs a form in params and examples, such as --form=chinchilla')
+    raise UserError(f'--budget={",".join(_BUDGET.value)}: expected a form in params and examples, such as '
+                    '--form=chinchilla')
   console = Console()
   for name, group in groups.items():
     terminal.show(console, name, group)
   multipliers = analysis.multipliers(groups)
   for row in multipliers:
     console.print(row['words'], highlight=False, markup=False)
-  if seconds := sum(loaded.spent.values()):
-    console.print(f'time of the runs: {goodput.duration(seconds)}: {goodput.words(loaded.spent)}', highlight=False)
+  if seconds := sum(loaded.time_spent.values()):
+    console.print(f'time of all runs: {goodput.duration(seconds)}: {goodput.describe(loaded.time_spent)}',
+                  highlight=False)
   if _OUT.value:
-    written = law_page.write(_OUT.value, groups, multipliers, _command(paths), loaded.spent)
+    written = law_page.write(_OUT.value, groups, multipliers, _command(paths), loaded.time_spent)
     console.print(f'written: {written}', highlight=False, markup=False, soft_wrap=True)
   if _WRITE_CONFIG.value:
     console.print(_write_config(groups[''], budgets[0], paths), highlight=False, markup=False, soft_wrap=True)
@@ -79,7 +85,7 @@ def main(paths: list[str]) -> int:
 
 
 def _write_config(group, budget, paths):
-  os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # shapes are all that is needed: leave accelerators to their runs
+  os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # only shapes are needed, so leave accelerators alone
   from vit_jax.sweeps import next_run
   path, run = _WRITE_CONFIG.value, next_run.choose(group, budget)
   next_run.write(run, group, path, f'{_command(paths)} --write_config={shlex.quote(path)}')
@@ -95,13 +101,13 @@ def _analyse(name, group, settings):
 
 
 def _x(inputs):
-  """The column of x, None for forms in params and examples."""
+  """The column of x; None for forms in params and examples."""
   if inputs and 'x' not in inputs:
     if _X.value:
-      raise UserError(f'--x={_X.value}: --form={_FORM.value} reads {", ".join(inputs)}; leave --x out')
+      raise UserError(f'--x={_X.value}: expected no --x, because --form={_FORM.value} reads {", ".join(inputs)}')
     return None
   if inputs and _X.value is None:
-    raise UserError(f'--form={_FORM.value} needs --x: examples, params, flops, or any column')
+    raise UserError(f'--form={_FORM.value}: expected --x, the input column, such as examples, params or flops')
   return _X.value
 
 
@@ -112,9 +118,9 @@ def _columns(pairs):
     ours, equals, theirs = pair.partition('=')
     known = (*points.AXES, *points.LABELS, _METRIC.value, *([_X.value] if _X.value else []))
     if not (ours and equals and theirs):
-      raise UserError(f'--columns: {pair!r}, where OURS=THEIRS is needed, as in params=N')
+      raise UserError(f'--columns: expected OURS=THEIRS, such as params=N, got {pair!r}')
     if ours not in known:
-      raise UserError(f'--columns={pair}: {ours!r} is none of our columns{nearest(ours, known)}')
+      raise UserError(f'--columns={pair}: unknown column {ours!r}{nearest(ours, known)}')
     out[ours] = theirs
   return out
 
@@ -125,17 +131,17 @@ def _positive(flag, text):
   except ValueError:
     value = math.nan
   if not (value > 0 and math.isfinite(value)):
-    raise UserError(f'--{flag}={text}: a number above 0 is needed, such as 1e18')
+    raise UserError(f'--{flag}={text}: expected a number above 0, such as 1e18')
   return value
 
 
 def _command(paths):
-  """The command that makes this law again."""
+  """The command that reproduces this law."""
   given = [_FORM, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _HOLDOUT, _GROUP, _BEST_OF, _COLUMNS, _SIGMA,
            _BUDGET]
   texts = [(flag.name, ','.join(flag.value) if isinstance(flag.value, list) else flag.value) for flag in given]
-  words = [*paths, *(f'--{name}={text}' for name, text in texts if text not in (None, ''))]
-  return shlex.join(['python', '-m', 'vit_jax.law', *words])
+  arguments = [*paths, *(f'--{name}={text}' for name, text in texts if text not in (None, ''))]
+  return shlex.join(['python', '-m', 'vit_jax.law', *arguments])
 
 
 if __name__ == '__main__':

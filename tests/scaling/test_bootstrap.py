@@ -1,4 +1,4 @@
-"""Intervals: reproducible, honest about lineages, wider for a run than for the law."""
+"""Intervals: reproducible, over lineages and not rows, and wider for a run than for the law."""
 
 import numpy as np
 import pytest
@@ -22,14 +22,14 @@ def width(boot, name='alpha'):
   return high - low
 
 
-def test_a_seed_gives_the_same_intervals_and_another_seed_others():
+def test_intervals_depend_on_the_seed_alone():
   fit = fitted()
   first, again, other = (bootstrap.run(fit, np.arange(48), 100, seed) for seed in (3, 3, 4))
   assert first.interval() == again.interval() != other.interval()
 
 
 def test_intervals_agree_with_a_loop_of_single_fits():
-  """Each refit by estimate.fit, grid and all, on the rows that its weights repeat."""
+  """Each refit equals estimate.fit, including its grid, on the rows that the weights repeat."""
   fit = fitted()
   boot = bootstrap.run(fit, np.arange(48), 12, 5)
   assert boot.failed == 0
@@ -49,8 +49,8 @@ def test_coverage_is_near_95_percent():
   assert np.all(np.mean(inside, axis=0) > 0.85)
 
 
-def test_lineages_are_drawn_whole():
-  """Branches of a trunk share its deviation: resampling rows as if independent gives too narrow an interval."""
+def test_lineages_are_resampled_whole():
+  """Branches share the deviation of their trunk, so resampling rows as if independent gives too narrow an interval."""
   random, lineage = np.random.default_rng(0), np.unique(N, return_inverse=True)[1]
   sizes = np.repeat(np.arange(8), 3) * 3 + np.tile(np.arange(3), 8)  # three trunks a size
   n, trunk = np.repeat(np.geomspace(1e6, 1e9, 8)[np.arange(24) // 3], 6), np.repeat(sizes, 6)

@@ -1,4 +1,4 @@
-"""Fits: exact without noise, the global optimum, and refusals in words."""
+"""Fits: exact without noise, the global optimum, and error messages."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_chinchilla_without_noise_to_1e_6(objective):
 
 @pytest.mark.parametrize('units', [1e-6, 1, 1e6])
 def test_units_do_not_matter(units):
-  """The start grid has no scale of its own: N in millions or in single parameters fits alike."""
+  """The start grid has no scale of its own: N in millions or in single parameters gives the same fit."""
   fit = estimate.fit('chinchilla', {'params': N * units, 'examples': D * units}, LOSS)
   assert fit.coefficients['alpha'] == pytest.approx(TRUE['alpha'], rel=1e-6)
   assert fit.coefficients['beta'] == pytest.approx(TRUE['beta'], rel=1e-6)
@@ -76,7 +76,7 @@ def test_data_constrained_finds_the_value_of_repetition():
 
 
 @pytest.mark.parametrize('objective', OBJECTIVES, ids=lambda o: o.name)
-def test_no_other_optimiser_gets_lower(objective):
+def test_no_other_optimizer_finds_a_lower_minimum(objective):
   y = noisy(0.05)
   fit = estimate.fit('chinchilla', COLUMNS, y, objective)
   total = lambda theta: float(score(fit.form, fit.columns, y, objective, theta[None]).sum())
@@ -96,7 +96,7 @@ def test_objective_is_summed_not_averaged():
   assert estimate.fit('chinchilla', twice, np.tile(y, 2)).value == pytest.approx(2 * once.value, rel=1e-6)
 
 
-def test_log_huber_is_what_hoffmann_et_al_write():
+def test_log_huber_matches_hoffmann_et_al():
   objective = Objective('log_huber', 1e-3)
   r = np.array([-0.5, -1e-4, 0, 1e-3, 0.02])
   expected = [1e-3 * (0.5 - 5e-4), 0.5e-8, 0, 0.5e-6, 1e-3 * (0.02 - 5e-4)]
@@ -120,21 +120,21 @@ def test_weights_count_like_repeated_points():
   np.testing.assert_allclose(weighted.predict(COLUMNS), repeated.predict(COLUMNS), rtol=1e-6)
 
 
-def test_a_curve_that_bends_down_has_no_offset_and_says_so():
+def test_a_curve_that_bends_down_warns_of_no_offset():
   bent = estimate.fit('power_offset', {'x': X}, 3 * X ** (-0.3 - 0.01 * np.log(X / X[0])), Objective('log_lsq'))
   assert bent.coefficients['e'] == 0 and bent.at_bound == ('e',)
-  assert any('no irreducible part' in words for words in bent.warnings)
+  assert any('no irreducible part' in warning for warning in bent.warnings)
 
 
 def test_a_missing_term_is_named():
   y = (1.69 + 410.7 * D ** -0.28) * (N / N[0]) ** 0.001  # a larger model is never better
   fit = estimate.fit('chinchilla', COLUMNS, y, Objective('log_lsq'))
   assert set(fit.at_bound) & {'A', 'alpha'}
-  assert any('the data do not' in words for words in fit.warnings)
+  assert any('the data show no sign of it' in warning for warning in fit.warnings)
 
 
 @pytest.mark.parametrize('objective', OBJECTIVES, ids=lambda o: o.name)
-def test_quick_fits_forecast_as_exact_ones(objective):
+def test_quick_fits_predict_like_exact_ones(objective):
   y, further = noisy(), {'params': N * 10, 'examples': D * 10}
   exact, quick = (estimate.fit('chinchilla', COLUMNS, y, objective, exact=exact) for exact in (True, False))
   np.testing.assert_allclose(quick.predict(further), exact.predict(further), rtol=1e-3)
@@ -155,15 +155,15 @@ def test_an_input_that_does_not_vary_is_named():
     estimate.fit('chinchilla', {**COLUMNS, 'params': np.full(len(N), 1e6)}, LOSS)
 
 
-def test_misspelt_names_get_the_nearest():
+def test_misspelled_names_suggest_the_nearest():
   with pytest.raises(UserError, match="did you mean 'chinchilla'"):
     estimate.fit('chinchila', COLUMNS, LOSS)
   with pytest.raises(UserError, match="did you mean 'log_huber'"):
     estimate.fit('chinchilla', COLUMNS, LOSS, Objective('log_hubber'))
 
 
-def test_a_minimum_that_was_not_reached_is_refused(monkeypatch):
+def test_a_fit_without_convergence_is_refused(monkeypatch):
   stopped = estimate.minimize
   monkeypatch.setattr(estimate, 'minimize', lambda *args, **_: stopped(*args, iterations=1))
-  with pytest.raises(UserError, match='no minimum was reached'):
+  with pytest.raises(UserError, match='no minimum found'):
     estimate.fit('chinchilla', COLUMNS, noisy(0.05))

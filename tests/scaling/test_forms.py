@@ -1,4 +1,4 @@
-"""Forms: derivatives against differences, and values against the formula as the source writes it."""
+"""Forms: derivatives against finite differences, and values against the formulas of the sources."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ _D = np.tile(np.geomspace(1e8, 1e11, 7), 8)
 _COLUMNS = {'params': _N, 'examples': _D, 'unique_examples': np.minimum(_D, 3e9), 'x': _N * _D}
 _Y = 1.69 + 406.4 * _N ** -0.34 + 410.7 * _D ** -0.28
 
-# What each source writes, with the coefficients by name.
+# The formula of each source, with coefficients by name.
 _FORMULAS = {
     'power': lambda c, x, N, D: c['b'] * x ** c['c'],
     'power_offset': lambda c, x, N, D: c['e'] + c['b'] * x ** c['c'],
@@ -23,7 +23,7 @@ _FORMULAS = {
 
 
 def _some_theta(form, count=20):
-  """Starts, moved off the bounds."""
+  """Starts, moved away from the bounds."""
   theta = form.starts(_COLUMNS, _Y, 1 / _Y ** 2)
   theta = theta[np.random.default_rng(0).choice(len(theta), min(count, len(theta)), replace=False)]
   margin = np.minimum(1e-2, 0.01 * (form.upper - form.lower))
@@ -58,13 +58,13 @@ def test_m4_solves_its_equation():
   theta = _some_theta(form, 40)
   for row, y in zip(form.natural(theta), form.model(theta, _COLUMNS)[0]):
     e, e0, a, b, c = row
-    inside = (y > e * (1 + 1e-6)) & (y < e0 * (1 - 1e-6))  # nearer to an end the difference has no digits
+    inside = (y > e * (1 + 1e-6)) & (y < e0 * (1 - 1e-6))  # closer to an end the difference loses all its digits
     left = np.log(y[inside] - e) - a * np.log(e0 - y[inside])
     np.testing.assert_allclose(left, np.log(b) + c * np.log(_COLUMNS['x'][inside]), atol=1e-6)
 
 
-def test_data_constrained_as_the_paper_writes_it():
-  """Muennighoff et al. 2023, equations 5 and 6, written out."""
+def test_data_constrained_matches_the_paper():
+  """Muennighoff et al. 2023, equations 5 and 6."""
   form = DataConstrained(_COLUMNS, _Y)
   theta = np.array([[1.7, np.log(0.5), np.log(0.7), 0.35, 0.37, 5.3, 15.4]])
   E, A, alpha, B, beta, repeat_n, repeat_d = form.natural(theta)[0]
@@ -80,7 +80,7 @@ def test_data_constrained_as_the_paper_writes_it():
 
 
 @pytest.mark.parametrize('name', FORMS)
-def test_starts_lie_inside_the_bounds_and_near_the_data(name):
+def test_starts_are_inside_the_bounds_and_near_the_data(name):
   y = 0.4 + 40 * _COLUMNS['x'] ** -0.1 if 'x' in FORMS[name].inputs else _Y
   form = FORMS[name](_COLUMNS, y)
   theta = form.starts(_COLUMNS, y, 1 / y ** 2)

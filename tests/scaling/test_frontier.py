@@ -1,4 +1,4 @@
-"""Allocation against brute force, power laws against numpy, multipliers against their definition."""
+"""Allocation against brute force, power laws against NumPy, multipliers against their definition."""
 
 import numpy as np
 import pytest
@@ -58,18 +58,18 @@ def test_weighted_power_law_takes_sigma_not_its_inverse():
 
 
 def test_multiplier_of_a_recipe_that_uses_data_twice_as_well():
-  """B's loss at D is A's at 2 D: it reaches the same loss at the same N with half the examples."""
+  """B's loss at D is A's at 2 D, so B reaches the same loss at the same N with half the examples."""
   cost, fits = frontier.Cost(), []
   for factor in (1.0, 2.0):
     y = loss(N, D, factor) * np.exp(1e-3 * np.random.default_rng(1).standard_normal(len(N)))
     fit = estimate.fit('chinchilla', {'params': N, 'examples': D}, y, Objective('log_lsq'))
     fits.append((fit, bootstrap.run(fit, np.arange(len(N)), 200), cost))
   row = frontier.multiplier(*fits, 2.3, (6e14, 6e20))
-  assert row['multiplier'] == pytest.approx(0.5, rel=0.03)  # D scales alone: C = 6 N D halves at the same N
+  assert row['multiplier'] == pytest.approx(0.5, rel=0.03)  # at the same N, half of D is half of C = 6 N D
   assert row['ci95'][0] < 0.5 < row['ci95'][1] and row['ci95'][1] / row['ci95'][0] < 1.2
 
 
-def test_a_loss_that_is_never_reached_costs_infinitely_much():
+def test_a_loss_that_is_never_reached_needs_infinite_flops():
   fit = estimate.fit('chinchilla', {'params': N, 'examples': D}, loss(N, D))
   row = frontier.multiplier((fit, None, frontier.Cost()), (fit, None, frontier.Cost()), 1.0, (6e14, 6e20))
   assert row['needs_a'] == np.inf
@@ -77,18 +77,18 @@ def test_a_loss_that_is_never_reached_costs_infinitely_much():
 
 def test_an_interval_whose_end_is_never_reached_is_open():
   row = {'a': 'cnn', 'b': 'vit', 'of': 'flops', 'metric': 'loss', 'loss': 0.5, 'multiplier': 3.0}
-  for never in (3, 50):  # of 100; the quantile lies between the last number and infinity, or between infinities
+  for never in (3, 50):  # of 100; the quantile is between the last number and infinity, or between infinities
     values = np.concatenate([np.arange(1.0, 101.0 - never), np.full(never, np.inf), [np.nan]])
     low, high = bootstrap.percentile(values)
     assert low == pytest.approx(np.quantile(np.arange(1.0, 101.0), 0.025)) and high == np.inf
-    assert '(95%: 3.48 or more)' in verdict.multiplier_words(row | {'ci95': [low, high]})
-  for nothing in (0.0, np.inf, np.nan):  # that of a law which never gets there: how often is no answer
-    assert verdict.multiplier_words(row | {'multiplier': nothing}).startswith('vit and cnn: no common loss')
-  assert '(95%: 2 to 4)' in verdict.multiplier_words(row | {'ci95': [2.0, 4.0]})
+    assert '(95%: 3.48 or more)' in verdict.describe_multiplier(row | {'ci95': [low, high]})
+  for nothing in (0.0, np.inf, np.nan):  # the multiplier of a law that never reaches the loss
+    assert verdict.describe_multiplier(row | {'multiplier': nothing}).startswith('vit and cnn: no loss that both')
+  assert '(95%: 2 to 4)' in verdict.describe_multiplier(row | {'ci95': [2.0, 4.0]})
 
 
 def _grid(centre=1.0, spread=4.0, sizes=9, budgets=(1e18, 1e19, 1e20)):
-  """IsoFLOP runs about the true optimum of each budget."""
+  """IsoFLOP runs around the true optimum of each budget."""
   rows = []
   for budget in budgets:
     best = float(frontier.allocate(TRUE, np.array([budget]), frontier.Cost())[0][0, 0])
@@ -107,12 +107,12 @@ def test_valleys_find_the_optimum_and_its_exponent():
 
 def test_a_minimum_outside_its_grid_is_marked():
   below, above = (isoflop.valleys(*_grid(centre, 2.0)) for centre in (12, 1 / 12))
-  assert all(not v.inside and 'below its grid' in v.note for v in below)
-  assert all(not v.inside and 'above its grid' in v.note for v in above)
+  assert all(not v.inside and 'below the grid' in v.note for v in below)
+  assert all(not v.inside and 'above the grid' in v.note for v in above)
   assert isoflop.optimal_pairs(above) is None
 
 
-def test_interval_of_a_valley_holds_the_truth():
+def test_interval_of_a_valley_covers_the_true_optimum():
   params, examples, flops, y = _grid(spread=3.0, sizes=7)
   y = y * np.exp(0.003 * np.random.default_rng(0).standard_normal(len(y)))
   found = isoflop.valleys(params, examples, flops, y)

@@ -1,4 +1,4 @@
-"""The command: law.json's contract, the page, the figures, and errors in words."""
+"""The `law` command: the contract of law.json, the page, the figures and the error messages."""
 
 import json
 import math
@@ -17,7 +17,7 @@ EVIL = '</script><img src=x onerror=alert(1)>"\'&\u2028$x_1^2$'
 
 
 def table(path, name='chinchilla', noise=0.005):
-  """An IsoFLOP grid of two recipes, the second with a loss 3% lower; one run's name tries to be markup."""
+  """An IsoFLOP grid of two recipes, the second with a 3% lower loss. The name of one run is markup."""
   random, rows = np.random.default_rng(0), []
   for recipe in ('a', 'b'):
     for budget in (1e15, 1e16, 1e17):
@@ -63,13 +63,14 @@ def test_law_json_keeps_its_contract(written):
 
 
 def test_terminal_ends_in_a_verdict_and_a_multiplier(written):
-  assert re.search(r'verdict: predicts 6 held-out points 10x beyond the largest fitted run within [\d.]+%', written[0])
+  assert re.search(r'verdict: predicts 6 held-out points up to 10x the largest fitted size to within [\d.]+%',
+                   written[0])
   multiplier, = json.loads((written[1] / 'law.json').read_text())['multipliers']
   assert multiplier['multiplier'] < 1 and 'x the FLOPs of a' in written[0]
 
 
-def test_a_law_of_one_input_says_how_much_more_of_it_another_group_needs(tmp_path):
-  """Half of the points' x for the same loss: the true multiplier is 0.5."""
+def test_the_multiplier_of_a_law_of_one_input(tmp_path):
+  """One group needs half the x of the other for the same loss, so the true multiplier is 0.5."""
   lines = ['kind,unique_examples,error']
   for kind, factor in (('cnn', 1), ('vit', 2)):
     lines += [f'{kind},{x},{2 * (factor * x) ** -0.3 + 0.05}' for x in (500, 1000, 2000, 4000, 8000, 16000)]
@@ -80,7 +81,7 @@ def test_a_law_of_one_input_says_how_much_more_of_it_another_group_needs(tmp_pat
   assert re.search(r'vit reaches error 0\.1\d+ with 0\.5x the unique_examples of cnn \(95%: 0\.5', done.stdout)
 
 
-def test_figures_are_there(written):
+def test_figures_are_written(written):
   names = {path.name for path in written[1].iterdir()}
   for group in 'ab':
     for figure in (f'law-{group}', f'law-{group}-checks', f'law-{group}-isoflop'):
@@ -90,17 +91,17 @@ def test_figures_are_there(written):
   assert (written[1] / 'law-all.png').exists() and '>a, N =' in together and '>b, N =' in together
 
 
-def test_the_page_escapes_what_comes_from_logs_and_asks_no_network(written):
+def test_the_page_escapes_logged_text_and_needs_no_network(written):
   page = (written[1] / 'report.html').read_text()
   assert '<img' not in page and page.count('</script>') == 2 and '\u2028' not in page
   data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
-  assert data['groups'][0]['points'][0]['run'] == EVIL  # what is shown is what was logged
+  assert data['groups'][0]['points'][0]['run'] == EVIL  # the page shows the logged name
   assert "default-src 'none'" in page
   assert not re.search(r'innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(', page)
   assert not [url for url in re.findall(r'https?://[^\s"\']+', page) if url != 'http://www.w3.org/2000/svg']
 
 
-def test_the_page_holds_every_point_and_band(written):
+def test_the_page_has_every_point_and_band(written):
   data = json.loads(re.search(r'id="data">(.*?)</script>', (written[1] / 'report.html').read_text(), re.S)[1])
   group = data['groups'][1]
   assert len({other['color'] for other in data['groups']}) == 2
@@ -108,22 +109,22 @@ def test_the_page_holds_every_point_and_band(written):
   banded = [line for line in group['figure']['lines'] if 'band_run' in line]
   for low, law_low, law_high, high in zip(*(banded[0][k][i] for k, i in (
       ('band_run', 0), ('band_law', 0), ('band_law', 1), ('band_run', 1)))):
-    assert low <= law_low * 1.01 and law_low <= law_high and law_high <= high * 1.01  # ends are drawn at random
+    assert low <= law_low * 1.01 and law_low <= law_high and law_high <= high * 1.01  # the noise is random
   answers = dict(data['groups'][0]['checklist'])
   assert 'summed' in answers['Objective'] and '4500 scored' in answers['Starts']
 
 
-def test_the_page_says_where_the_time_of_the_runs_went(tmp_path):
+def test_the_page_shows_how_the_runs_spent_their_time(tmp_path):
   points = load([table(tmp_path / 'points.csv')], columns={'loss': 'loss'}, need=['params', 'examples'])
   data = [payload.payload('', analysis.analyse(points, analysis.Settings('chinchilla', Objective(), 0)))]
   read = lambda text: json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])['time']
-  assert points.spent == goodput.total([]) and read(law_page.page(data, [], '', points.spent)) == []
+  assert points.time_spent == goodput.total([]) and read(law_page.page(data, [], '', points.time_spent)) == []
   spent = goodput.total([]) | {'step': 30.0, 'lost': 10.0}
   shares = {part['what']: part['share'] for part in read(law_page.page(data, [], '', spent))}
   assert shares['steps'] == 0.75 and shares['lost to restarts'] == 0.25 and shares['compiling'] == 0
 
 
-def test_svgs_do_not_read_names_as_mathematics(tmp_path):
+def test_svgs_do_not_parse_names_as_math(tmp_path):
   points = load([table(tmp_path / 'points.csv')], columns={'loss': 'loss'}, need=['params', 'examples'])
   found = analysis.analyse(points, analysis.Settings('chinchilla', Objective(), 0))
   where = law_page.write(str(tmp_path / 'out'), {'$x_1^2': found}, [], '')
@@ -131,15 +132,15 @@ def test_svgs_do_not_read_names_as_mathematics(tmp_path):
 
 
 @pytest.mark.parametrize('arguments, words', [
-    ([], 'nothing to read'),
+    ([], 'expected run folders or tables'),
     (['--form=chinchila'], "did you mean 'chinchilla'"),
-    (['--form=power'], 'needs --x'),
-    (['--form=chinchilla', '--x=flops'], 'leave --x out'),
+    (['--form=power'], 'expected --x'),
+    (['--form=chinchilla', '--x=flops'], 'expected no --x'),
     (['--form=power', '--x=flop'], "did you mean 'flops'"),
     (['--form=chinchilla', '--columns=params'], 'OURS=THEIRS'),
     (['--form=chinchilla', '--columns=parms=N'], "did you mean 'params'"),
     (['--form=chinchilla', '--budget=-1'], 'a number above 0'),
-    (['--form=power', '--x=flops', '--budget=1e18', '--group=recipe'], '--budget needs a form in params'),
+    (['--form=power', '--x=flops', '--budget=1e18', '--group=recipe'], '--budget=1e18: expected a form in params'),
     (['--form=chinchilla', '--holdout=flops>=1e16', '--bootstrap=0', '--metric=loss', '--group=run'], '--group=run')])
 def test_errors_are_one_line_and_exit_1(tmp_path, arguments, words):
   done = law(*([table(tmp_path / 'points.csv')] if arguments else []), *arguments)

@@ -1,4 +1,4 @@
-"""The automatic choice: it forecasts inside the training range, and finds the form that made the data."""
+"""The automatic choice of a form: it finds the form that generated the data, without looking at held-out points."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ def points(y, noise=0.003, **columns):
                 rows, {})
 
 
-def test_a_power_law_is_recognised():
+def test_a_power_law_is_recognized():
   chosen = select.choose(points(5 * X ** -0.2), select.ONE_INPUT, LSQ)
   assert chosen.best.form == 'power'
 
 
-def test_an_irreducible_part_is_recognised():
+def test_an_irreducible_part_is_recognized():
   chosen = select.choose(points(0.5 + 30 * X ** -0.4), select.ONE_INPUT, LSQ)
   assert chosen.best.form != 'power'
   power = [c for c in chosen.candidates if c.form == 'power']
@@ -40,7 +40,7 @@ def test_small_sizes_that_do_not_follow_are_cut_off():
 
 
 def test_the_hold_out_never_enters_the_choice():
-  """Values of held-out points may be anything: form, cut-off and coefficients stay the same."""
+  """Whatever the values of held-out points, form, cut-off and coefficients stay the same."""
   y, laws = 0.5 + 30 * X ** -0.4, []
   for factor in (1.0, 7.0):
     changed = np.where(np.arange(16) >= 13, factor, 1.0) * y
@@ -62,7 +62,7 @@ def test_candidates_follow_the_columns():
 
 def test_too_few_sizes_are_refused():
   few = points(5 * X ** -0.2).take(np.arange(4))
-  with pytest.raises(UserError, match='at least 5 distinct values of examples'):
+  with pytest.raises(UserError, match='at least 5 distinct values of examples, got'):
     select.choose(few, select.ONE_INPUT, LSQ)
 
 
@@ -71,7 +71,7 @@ def test_rollout_errors_grow_with_distance():
   near = np.mean([abs(r['error']) for r in rows if r['factor'] < 4])
   far = np.mean([abs(r['error']) for r in rows if r['factor'] > 100])
   assert far > 3 * near
-  assert all(r['persistence'] >= -0.05 for r in rows)  # the loss falls: nothing changing is always too high
+  assert all(r['persistence'] >= -0.05 for r in rows)  # the loss decreases, so "no change" is always too high
 
 
 def test_sizes_that_differ_by_rounding_are_one_in_a_rollout():

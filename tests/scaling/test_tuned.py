@@ -1,4 +1,4 @@
-"""Of runs that differ in their learning rate, the best; chosen on validation, edges said."""
+"""Selecting the best of runs that differ in a tuned column, on val, with a note if the best is at the edge."""
 
 import json
 
@@ -23,7 +23,7 @@ def _run(folder, params, rate, seed, val, test):
 
 @pytest.fixture(name='sweep')
 def _sweep(tmp_path):
-  """The middle rate is best on val for the first two sizes, the last for the third; on test always the first."""
+  """The best rate on val is the middle one for the first two sizes and the last for the third; on test, the first."""
   for i, params in enumerate(SIZES):
     for j, rate in enumerate(RATES):
       for seed in range(2):
@@ -37,33 +37,34 @@ def test_the_best_are_kept_with_all_their_seeds(sweep, name):
   points = tuned.best_of(load([sweep]), [name])
   kept = sorted({(row['params'], row['learning_rate']) for row in points.rows})
   assert kept == [(100, 1e-2), (200, 1e-2), (400, 1e-1)] and len(points) == 6
-  assert points.dropped_words()[0].startswith(f'12 dropped, another {name} is better: 100-0.001-0')
-  assert any('in 1 of them' in note and 'try further' in note for note in points.notes)
+  assert points.describe_dropped()[0].startswith(f'12 dropped, another {name} is better: 100-0.001-0')
+  assert any('in 1 of them' in note and 'extend the grid' in note for note in points.notes)
 
 
-def test_a_law_of_test_errors_is_not_chosen_by_them(sweep):
+def test_a_law_of_test_errors_is_not_selected_by_test_errors(sweep):
   points = tuned.best_of(load([sweep], 'test/loss'), ['learning_rate'])
   assert sorted(points.y.tolist()) == [3.0, 3.0, 3.0, 3.0, 4.0, 4.0]
 
 
-def test_tables_are_chosen_by_what_they_have(tmp_path):
+def test_rows_of_tables_are_selected_by_their_metric(tmp_path):
   table = tmp_path / 'points.csv'
   table.write_text('params,examples,rate,loss\n1,1,1e-2,3\n1,1,1e-1,2\n1,1,1,4\n2,1,1e-2,1\n2,1,1e-1,1.5\n2,1,1,9\n')
   points = tuned.best_of(load([table]), ['rate'])
   assert points.y.tolist() == [2, 1]
   assert any('in 1 of them' in note for note in points.notes)
-  with pytest.raises(UserError, match='ratee: no such column'):
+  with pytest.raises(UserError, match='ratee: unknown column'):
     tuned.best_of(load([table]), ['ratee'])
 
 
-def test_groups_are_tuned_apart(tmp_path):
+def test_groups_are_tuned_separately(tmp_path):
   table = tmp_path / 'points.csv'
   table.write_text('params,kind,rate,loss\n1,a,1,3\n1,a,2,4\n1,b,1,6\n1,b,2,5\n')
   assert tuned.best_of(load([table], group='kind'), ['rate'], 'kind').y.tolist() == [3, 5]
   assert tuned.best_of(load([table]), ['rate']).y.tolist() == [3, 6]
 
 
-def test_a_law_through_several_rates_is_warned_of(sweep):
-  assert any('3 of 3 kinds of run have several learning rates' in note for note in tuned.warned(load([sweep])).notes)
+def test_several_learning_rates_are_noted(sweep):
+  notes = tuned.note_untuned(load([sweep])).notes
+  assert any('3 of 3 configurations have several learning rates' in note for note in notes)
   best = tuned.best_of(load([sweep]), ['learning_rate'])
-  assert tuned.warned(best) is best
+  assert tuned.note_untuned(best) is best

@@ -1,4 +1,4 @@
-"""Tables and logs from elsewhere, with anything in them: an error in words, or the right numbers."""
+"""Tables and logs with arbitrary contents: either a UserError or the right numbers."""
 
 import json
 import math
@@ -20,7 +20,7 @@ JUNK = strategies.sampled_from(
 
 
 def _points(paths):
-  """What a law would read; None where the input was refused."""
+  """The points that a law would read; None if the input is refused."""
   try:
     points = load(paths)
   except UserError as error:
@@ -66,7 +66,7 @@ def test_a_jsonl_table_gives_the_rows_that_are_numbers(tmp_path, losses):
   path.write_text(''.join(json.dumps({'run': i, 'loss': loss}) + '\n' for i, loss in enumerate(losses)))
   points = _points([path])
   good = [float(loss) for loss in losses if type(loss) in (int, float) and 0 < loss < 1e308 and math.isfinite(loss)]
-  texts = sum(isinstance(loss, str) for loss in losses)  # texts that are numbers count too, as in a CSV
+  texts = sum(isinstance(loss, str) for loss in losses)  # strings of numbers count too, as in CSV
   found = points.y.tolist() if points else []
   assert [value for value in found if value in good] == good and len(found) <= len(good) + texts
 

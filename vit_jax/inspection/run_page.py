@@ -42,7 +42,7 @@ def render(evaluation: Evaluation) -> str:
   data = {
       'headline': headline, 'name': os.path.basename(evaluation.place.rstrip('/')), 'summary': _small(s),
       'confidence': confidence_words(s), 'facts': _facts(evaluation, run), 'curves': _curves(evaluation.place),
-      'curves_note': _curves_note(config), 'time': goodput.shares(goodput.spent(events)),
+      'curves_note': _curves_note(config), 'time': goodput.shares(goodput.breakdown(events)),
       'events': list(_disturbed(events)), 'pairs': _pairs(s['classes']), **_pictures(evaluation, found),
       'distance': None if found is None else {'values': found.distance.tolist(), 'even': found.even},
       'config': json.dumps(run.get('config'), indent=1) if run.get('config') else None}

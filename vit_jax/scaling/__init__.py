@@ -1,4 +1,4 @@
-"""From logs to a law: points, forms, estimation, intervals, the frontier, figures and the report page.
+"""Scaling laws from logs: points, functional forms, estimation, intervals, compute frontier, figures and report page.
 
-Needs numpy and scipy only; nothing here imports JAX, a model or the trainer.
+Nothing here imports JAX, a model or the trainer.
 """

@@ -1,4 +1,4 @@
-"""From points to a law: fit, intervals, hold-out, frontier and what is wrong with it. The numbers of law.json."""
+"""The analysis of a set of points: fit, intervals, hold-out error, frontier and warnings; the contents of law.json."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from vit_jax.scaling.rollout import persistence, rollout
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What the user asked for; see `python -m vit_jax.law --help`."""
+  """The options of an analysis; see `python -m vit_jax.law --help`."""
   form: str = 'auto'
   objective: Objective = Objective()
   replicates: int = 1000
@@ -30,10 +30,13 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-  """One law, and all that the figures and the page show of it.
+  """One law, with everything that the figures and the report show.
 
-  points: all of them; fitted, held [n] bool: those the law was fitted to, and those it was tested on (those in neither
-  lie below the cut-off that was chosen); law: the object of law.json.
+  Attributes:
+    points: all n points.
+    fitted: bool [n], the points that the law was fitted to.
+    held: bool [n], the held-out points. A point in neither set is below the chosen cut-off.
+    law: the object written to law.json.
   """
   points: Points
   fitted: np.ndarray
@@ -50,10 +53,10 @@ class Analysis:
 
 
 def analyse(points: Points, settings: Settings) -> Analysis:
-  """Fits one group of points.
+  """Fits and tests a law on one group of points.
 
   Raises:
-    UserError: see estimate.fit, select.choose and holdout.mask.
+    UserError: see `estimate.fit`, `select.choose` and `holdout.mask`.
   """
   held = holdout.mask(points, settings.holdout)
   weights = _weights(points, settings.sigma)
@@ -71,40 +74,41 @@ def analyse(points: Points, settings: Settings) -> Analysis:
   noise = seed_noise(used)
   law = _law(points, fitted, held, settings, fit, boot, cost, valleys)
   law['warnings'] = verdict.warnings(fit, boot, law, used, cost, settings, noise)
-  law['selection'] = selection and {'chosen': selection.words(), 'candidates': [
+  law['selection'] = selection and {'chosen': selection.describe(), 'candidates': [
       dataclasses.asdict(c) for c in selection.candidates]}
   law['seed_noise'], law['not_identified'], law['verdict'] = noise, verdict.not_identified(law), verdict.verdict(law)
   return Analysis(points, fitted, held, settings, fit, boot, selection, cost, valleys, rolled, noise, law)
 
 
 def multipliers(groups: dict[str, Analysis]) -> list[dict]:
-  """How much each group needs to reach what an earlier one reaches: rows {a, b, of, loss, multiplier, ci95, words}.
+  """The resources that group b needs relative to group a for the same loss, for every pair of groups.
 
-  `of` is what is needed: the x of forms of one input (FLOPs, unique examples, ..), FLOPs of the others. The loss is the
-  lower end that both groups' fitted points reach.
+  Returns:
+    Rows {a, b, of, loss, multiplier, ci95, words}. `of` names the resource: x for forms of one input, otherwise FLOPs.
+    `loss` is the lowest value that the fitted points of both groups reach.
   """
   out, names = [], list(groups)
   for i, a in enumerate(names):
     for b in names[i + 1:]:
       sides = groups[a], groups[b]
       of = {g.points.x_name if g.fit.form.inputs == ('x',) else 'flops' for g in sides}
-      falling = all(g.fit.coefficients.get('c', -1) < 0 for g in sides if g.fit.form.name == 'power')
-      if len(of) == 1 and falling:
+      decreasing = all(g.fit.coefficients.get('c', -1) < 0 for g in sides if g.fit.form.name == 'power')
+      if len(of) == 1 and decreasing:
         of, loss = of.pop(), max(float(g.points.y[g.fitted].min()) for g in sides)
-        spent = np.concatenate([_spent(g, of) for g in sides])
-        row = frontier.multiplier(*((g.fit, g.boot, g.cost) for g in sides), loss, (spent.min(), spent.max()))
+        used = np.concatenate([_resource(g, of) for g in sides])
+        row = frontier.multiplier(*((g.fit, g.boot, g.cost) for g in sides), loss, (used.min(), used.max()))
         row |= {'a': a, 'b': b, 'of': of, 'metric': sides[0].points.metric}
-        out.append({**row, 'words': verdict.multiplier_words(row)})
+        out.append({**row, 'words': verdict.describe_multiplier(row)})
   return out
 
 
-def _spent(group, of):
+def _resource(group, of):
   fitted = group.points.take(group.fitted)
   return _flops(fitted, group.cost) if of == 'flops' else fitted.columns['x']
 
 
 def split_groups(points: Points, name: str | None) -> dict[str, Points]:
-  """The points of each value of a column, in order of the values; one group '' without a column."""
+  """{value: points} for the values of a column, in sorted order; {'': points} without a column."""
   if name is None:
     return {'': points}
   values = np.array([str(v) for v in column(points, name)])
@@ -112,7 +116,7 @@ def split_groups(points: Points, name: str | None) -> dict[str, Points]:
 
 
 def seed_noise(points: Points) -> dict | None:
-  """The spread of runs that differ in their seed alone: {sets, runs, std_log}; None where there are none."""
+  """The spread of runs that differ only in their seed: {sets, runs, std_log}; None if there are no such runs."""
   if not all('seed' in row for row in points.rows):
     return None
   sets: dict[str, list[float]] = {}
@@ -129,15 +133,15 @@ def seed_noise(points: Points) -> dict | None:
 
 
 def _weights(points, sigma):
-  """1/sigma^2, scaled to a mean of 1."""
+  """1/sigma^2, normalized to a mean of 1."""
   if sigma is None:
     return np.ones(len(points))
   try:
     values = np.array(column(points, sigma), float)
   except ValueError as error:
-    raise UserError(f'--sigma={sigma}: not all numbers') from error
-  if not np.all(np.isfinite(values) & (values > 0)):
-    raise UserError(f'--sigma={sigma}: a standard deviation must be above 0')
+    raise UserError(f'--sigma={sigma}: expected a column of numbers ({error})') from error
+  if not np.all(good := np.isfinite(values) & (values > 0)):
+    raise UserError(f'--sigma={sigma}: expected standard deviations above 0, got {values[~good][0]:g}')
   return values ** -2 / np.mean(values ** -2)
 
 
@@ -174,8 +178,8 @@ def _law(points, fitted, held, settings, fit, boot, cost, valleys):
                     'failed': boot.failed if boot else 0,
                     'clusters': boot.clusters if boot else int(len(np.unique(points.take(fitted).clusters)))},
       'holdout': _holdout(points, fitted, held, fit, boot) if held.any() else None,
-      'compute_optimal': optimal and {'cost': cost.words(), 'exponents': frontier.frontier_exponents(fit, boot, cost),
-                                      'rows': optimal},
+      'compute_optimal': optimal and {
+          'cost': cost.describe(), 'exponents': frontier.frontier_exponents(fit, boot, cost), 'rows': optimal},
       'isoflop': [{'flops': v.flops, 'params': v.optimum, 'params_ci95': v.interval, 'examples': v.examples_optimum,
                    'loss': v.optimum_loss, 'inside': v.inside, 'note': v.note} for v in valleys],
       'isoflop_exponent': pairs and {'value': pairs.exponent, 'stderr': pairs.stderr},
@@ -185,12 +189,12 @@ def _law(points, fitted, held, settings, fit, boot, cost, valleys):
                       'sigma': fit.sigma,
                       'equation': fit.form.equation(points.metric),
                       'formula': fit.form.formula, 'source': fit.form.source},
-      'dropped': points.dropped_words(),
+      'dropped': points.describe_dropped(),
       'notes': list(points.notes)}
 
 
 def _budgets(points, cost):
-  """Powers of ten from the points' lowest budget to a hundred times the highest, at most eight."""
+  """Powers of ten from the lowest budget of the points to 100 times the highest, at most the last eight."""
   if not ('flops' in points.columns or {'params', 'examples'} <= points.columns.keys()):
     return np.empty(0)
   flops = _flops(points, cost)

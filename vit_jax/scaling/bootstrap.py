@@ -1,8 +1,8 @@
-"""Intervals by refitting to resampled runs: percentiles of coefficients, of predictions and of anything derived.
+"""Bootstrap intervals: percentiles of coefficients, predictions and derived quantities over refits to resampled runs.
 
-Clusters are resampled, not rows: a trunk's branches share most of their training, and checkpoints of one run nearly
-all of it, so a cluster is drawn or left out whole (Efron and Tibshirani 1993, chapter 8; for scaling laws Besiroglu et
-al. 2024, arXiv 2404.10102, who resample runs).
+Clusters are resampled, not rows. The branches of a trunk share most of their training, and the checkpoints of a run
+share nearly all of it, so a cluster is drawn or left out as a whole (Efron and Tibshirani 1993, chapter 8). Besiroglu
+et al. 2024 (arXiv 2404.10102) resample the runs of a scaling law in the same way.
 """
 
 import dataclasses
@@ -14,16 +14,22 @@ from vit_jax.scaling.forms import Columns
 from vit_jax.scaling.minimize import minimize
 
 LEVEL = 0.95
-FEWEST_CLUSTERS = 3  # below it no interval is given
-_CHUNK = 2_000_000  # numbers in a block of refits: bounds the memory
+FEWEST_CLUSTERS = 3  # with fewer there are no intervals
+_CHUNK = 2_000_000  # array elements per block of refits, which bounds memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Bootstrap:
   """R refits.
 
-  theta [R, p]; coefficients [R, k] as the source writes them; noise [n'] the fit's residuals, scaled for the degrees
-  of freedom that the fit took; failed: refits left out because no minimum was reached; clusters: how many were drawn.
+  Attributes:
+    fit: the fit to all points.
+    theta: [R, p], the fitted parameters.
+    coefficients: [R, k], in the source's notation.
+    noise: [n], the residuals of the fit, scaled up for the degrees of freedom that it uses.
+    failed: the number of refits left out because they did not converge.
+    clusters: the number of clusters resampled.
+    seed: the seed of the resampling.
   """
   fit: Fit
   theta: np.ndarray
@@ -34,16 +40,16 @@ class Bootstrap:
   seed: int
 
   def interval(self) -> dict[str, list[float]]:
-    """95% interval of each coefficient."""
+    """{coefficient: [low, high]}, the 95% intervals."""
     return {name: percentile(self.coefficients[:, i]) for i, name in enumerate(self.fit.form.names)}
 
   def predictions(self, columns: Columns) -> np.ndarray:
-    """The form's values under each refit, [R, m]."""
+    """The predictions of each refit, [R, m]."""
     with np.errstate(all='ignore'):
       return self.fit.predict(columns, self.theta)
 
   def bands(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
-    """Two 95% bands at m places, each [2, m]: of the law's value, and of a new run (law and run-to-run noise)."""
+    """The 95% confidence band of the law and the 95% prediction band of a new run (law and noise), each [2, m]."""
     values = self.predictions(columns)
     random = np.random.default_rng(self.seed + 1)
     noise = random.choice(self.noise, size=(20, *values.shape)) if len(self.noise) else np.zeros((1, 1, 1))
@@ -53,10 +59,19 @@ class Bootstrap:
 
 
 def run(fit: Fit, clusters: np.ndarray, replicates: int = 1000, seed: int = 0) -> Bootstrap | None:
-  """Refits to `replicates` resamplings of `clusters` [n]; None with fewer than FEWEST_CLUSTERS clusters.
+  """Refits the law to `replicates` resamplings of its clusters.
 
-  Each refit starts from the fit's optimum, from its next best ones, and from the start that scores best on that
-  resampling, and keeps the lowest end.
+  Each refit starts from the optimum of the fit, from the next best optima, and from the grid point that scores best on
+  that resample. It keeps the lowest minimum.
+
+  Args:
+    fit: the fit to all n points.
+    clusters: [n], the cluster of each point.
+    replicates: the number of refits.
+    seed: the seed of the resampling.
+
+  Returns:
+    None if there are fewer than FEWEST_CLUSTERS clusters, or if fewer than half of the refits converge.
   """
   index = np.unique(clusters, return_inverse=True)[1]
   count = int(index.max()) + 1
@@ -77,12 +92,12 @@ def run(fit: Fit, clusters: np.ndarray, replicates: int = 1000, seed: int = 0) -
 
 
 def percentile(values: np.ndarray) -> list[float]:
-  """The 95% percentile interval [lo, hi] of values [R]; those that are not numbers are left out, inf is the largest."""
+  """The 95% percentile interval [low, high] of values [R]. NaNs are left out; inf counts as the largest value."""
   values = np.asarray(values, float)
   values = values[~np.isnan(values)]
   if not len(values):
     return [float('nan')] * 2
-  with np.errstate(invalid='ignore'):  # between two infinities NumPy finds nan
+  with np.errstate(invalid='ignore'):  # NumPy interpolates between two infinities to NaN
     return [float(v) for v in np.nan_to_num(np.quantile(values, _tails()), nan=np.inf, posinf=np.inf)]
 
 

@@ -1,4 +1,4 @@
-"""One fit: the start grid scored, the best starts refined with exact derivatives, and how far to trust the end."""
+"""Fitting a form: a scored start grid, refinement of the best starts with exact derivatives, and diagnostics."""
 
 import dataclasses
 
@@ -13,10 +13,10 @@ FORMS = {form.name: form for form in (
     forms.Power, forms.PowerOffset, forms.ShiftedPower, forms_special.M4, forms.Zhai, forms.Chinchilla,
     forms.ChinchillaTied, forms.Overtrain, forms_special.DataConstrained)}
 OBJECTIVES = ('log_huber', 'log_lsq', 'lsq')
-REFINED = 32  # starts that are refined
-SETTLED_AFTER = 20  # iterations, of quick forecasts: see minimize
-GRADIENT_LIMIT = 1e-3  # of the points' absolute contributions: above it the fit is refused
-CONDITION_LIMIT = 1e3  # of the Jacobian with columns of unit length, above which some coefficients trade off freely
+REFINED = 32  # the number of starts that are refined
+SETTLED_AFTER = 20  # iterations without progress that end a quick fit; see `minimize.minimize`
+GRADIENT_LIMIT = 1e-3  # relative to the points' absolute contributions; a fit above it is refused
+CONDITION_LIMIT = 1e3  # of the Jacobian with columns of unit length; above it coefficients trade off against each other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,15 +24,21 @@ class Fit:
   """A form fitted to n points.
 
   Attributes:
-    theta [p]: the fitted parameters (see Form); `coefficients` are the source's.
-    value: the summed objective; gradient: the largest projected component, over the points' absolute contributions.
-    sigma: the residuals' standard deviation, n - p degrees of freedom (log residuals, but for lsq); residuals [n]
-      are measured minus predicted, in units of sigma times it.
-    starts, ended_here, second: starts scored; refined starts that ended in this optimum; the next best optimum,
-      {coefficients, excess: its objective over this one's, minus 1}, None where all ended here.
-    optima [O, p]: this optimum and up to two others; start_theta [S, p] and start_losses [S, n]: the start grid.
-    at_bound: the coefficients that ended at a bound; condition: see CONDITION_LIMIT.
-    warnings: in words.
+    theta: [p], the fitted parameters (see `Form`). `coefficients` are the same values in the source's notation.
+    value: the objective, summed over the points.
+    gradient: the largest component of the projected gradient, relative to the points' absolute contributions to it.
+    sigma: the standard deviation of the residuals, with n - p degrees of freedom.
+    residuals: [n], ln(measured) - ln(predicted), or measured - predicted if the objective is lsq.
+    starts: the number of starts scored.
+    ended_here: the number of refined starts that converged to this optimum.
+    optima: [O, p], this optimum and at most two others.
+    start_theta: [S, p], the start grid.
+    start_losses: [S, n], the loss of each point at each start.
+    second: the next best optimum, {coefficients, excess}, where excess is the relative increase of the objective; None
+      if every refined start converged to this optimum.
+    at_bound: the coefficients that ended at a bound.
+    condition: the condition number of the Jacobian (see CONDITION_LIMIT).
+    warnings: sentences for the user.
   """
   form: Form
   objective: Objective
@@ -59,13 +65,13 @@ class Fit:
     return dict(zip(self.form.names, map(float, self.form.natural(self.theta[None])[0])))
 
   def predict(self, columns: Columns, theta: np.ndarray | None = None) -> np.ndarray:
-    """The form's values [m] at `columns`; [R, m] for parameters theta [R, p]."""
+    """Predictions [m] at `columns`, or [R, m] for parameters theta [R, p]."""
     value = self.form.model(self.theta[None] if theta is None else theta, columns)[0]
     return value[0] if theta is None else value
 
   @property
   def irreducible(self) -> float:
-    """The limit of infinite x (or N and D), 0 where the form has none."""
+    """The limit of the form for infinite x (or N and D); 0 for a form without one."""
     if self.form.offset is not None:
       return float(self.theta[self.form.offset])
     coefficients = self.coefficients
@@ -76,14 +82,20 @@ class Fit:
 
 def fit(name: str, columns: Columns, y: np.ndarray, objective: Objective = Objective(),
         weights: np.ndarray | None = None, exact: bool = True) -> Fit:
-  """Fits form `name` to y [n] (> 0) at columns of shape [n]; `weights` [n] multiply each point's loss.
+  """Fits a form to points.
 
-  `exact=False` leaves out the last refinement in a flat valley and the check on the gradient: for many quick forecasts,
-  whose predictions are the same.
+  Args:
+    name: the form, a key of FORMS.
+    columns: the inputs, {name: [n]}.
+    y: [n], the values to predict, above 0.
+    objective: the loss of the fit.
+    weights: [n], factors of the points' losses; default: ones.
+    exact: whether to continue the refinement in a flat valley and to check the gradient. Without it a fit is faster,
+      and its predictions are the same.
 
   Raises:
-    UserError: an unknown form or objective, a missing column, too few points, an input that does not vary, or a
-      minimum that was not reached.
+    UserError: an unknown form or objective, a missing column, too few points, an input that does not vary, or no
+      convergence.
   """
   cls = form_class(name)
   check(cls, columns, y, objective)
@@ -99,30 +111,34 @@ def fit(name: str, columns: Columns, y: np.ndarray, objective: Objective = Objec
   picked = theta[order[_spread(len(order))]]
   minima = minimize(form, columns, y, objective, picked, weights, settled=None if exact else SETTLED_AFTER)
   best = int(np.argmin(minima.value))
-  if exact and minima.gradient[best] >= CONVERGED:  # a flat valley: go on with this one alone
-    on = minimize(form, columns, y, objective, minima.theta[[best]], weights, iterations=5000)
-    for whole, part in zip((minima.theta, minima.value, minima.gradient), (on.theta, on.value, on.gradient)):
+  if exact and minima.gradient[best] >= CONVERGED:  # a flat valley: refine the best one further
+    last = minimize(form, columns, y, objective, minima.theta[[best]], weights, iterations=5000)
+    for whole, part in zip((minima.theta, minima.value, minima.gradient), (last.theta, last.value, last.gradient)):
       whole[best] = part[0]
   if exact and not minima.gradient[best] < GRADIENT_LIMIT:
-    raise UserError(f'--form={name}: no minimum was reached from {len(theta)} starts: at the best point the gradient '
-                    f'is {minima.gradient[best]:.2g} of what the points pull (at most {GRADIENT_LIMIT:g} is accepted); '
-                    'another --objective or a form with fewer coefficients may suit these points')
+    raise UserError(f'--form={name}: no minimum found from {len(theta)} starts: expected a relative gradient below '
+                    f'{GRADIENT_LIMIT:g}, got {minima.gradient[best]:.2g} at the best point. Try another --objective, '
+                    'or a form with fewer coefficients')
   return _describe(form, objective, columns, y, weights, minima, best, theta, losses)
 
 
 def form_class(name: str) -> type[Form]:
-  """The form of that name; raises UserError that names the nearest one."""
+  """The form called `name`.
+
+  Raises:
+    UserError: an unknown name; the message suggests the nearest one.
+  """
   if name not in FORMS:
-    raise UserError(f'--form={name}: no such form{nearest(name, FORMS)}')
+    raise UserError(f'--form={name}: unknown form{nearest(name, FORMS)}')
   return FORMS[name]
 
 
 def check(cls: type[Form], columns: Columns, y: np.ndarray, objective: Objective) -> None:
-  """Raises a UserError for whatever makes the fit of `cls` to these points meaningless."""
+  """Raises UserError if fitting `cls` to these points would be meaningless."""
   if objective.name not in OBJECTIVES:
-    raise UserError(f'--objective={objective.name}: no such objective{nearest(objective.name, OBJECTIVES)}')
+    raise UserError(f'--objective={objective.name}: unknown objective{nearest(objective.name, OBJECTIVES)}')
   if objective.name == 'log_huber' and not objective.delta > 0:
-    raise UserError(f'--delta={objective.delta}: must be above 0')
+    raise UserError(f'--delta={objective.delta}: expected a number above 0')
   for name in cls.inputs:
     if name not in columns:
       raise UserError(f'--form={cls.name} needs the column {name!r}{nearest(name, columns)}')
@@ -136,7 +152,7 @@ def check(cls: type[Form], columns: Columns, y: np.ndarray, objective: Objective
 
 
 def _spread(n: int) -> np.ndarray:
-  """Ranks of the starts to refine: the best half of REFINED, the others ever further down the list."""
+  """Ranks of the starts to refine: the first REFINED / 2, and as many spaced geometrically over the rest."""
   tail = np.geomspace(REFINED // 2, max(n - 1, REFINED), REFINED // 2).astype(int)
   return np.unique(np.minimum(np.concatenate([np.arange(REFINED // 2), tail]), n - 1))
 
@@ -160,7 +176,7 @@ def _describe(form, objective, columns, y, weights, minima, best, starts, losses
 
 
 def _same(form, columns, minima, best, sigma):
-  """Which refined starts ended where the best did: predictions that differ by less than 1% of the noise."""
+  """Whether each refined start ended in the best optimum: its predictions differ by less than 1% of the noise."""
   with np.errstate(all='ignore'):
     values = form.model(minima.theta, columns)[0]
     return np.abs(np.log(values / values[best])).max(1) < max(1e-6, 0.01 * sigma)
@@ -177,7 +193,7 @@ def _second(form, minima, best, same):
 
 
 def _condition(jacobian):
-  """The condition number of a Jacobian [p, n] whose rows are scaled to unit length; inf where one vanishes."""
+  """The condition number of a Jacobian [p, n] with rows scaled to unit length; inf if a row is zero."""
   length = np.linalg.norm(jacobian, axis=1, keepdims=True)
   if not len(jacobian) or not np.all(length > 0):
     return float('inf') if len(jacobian) else 1.0
@@ -188,25 +204,25 @@ def _warnings(out, refined):
   form = out.form
   for i, label in enumerate(form.labels):
     if label in out.at_bound:
-      yield _bound_words(form.parameters[i], label, out.theta[i] <= form.lower[i])
+      yield _describe_bound(form.parameters[i], label, out.theta[i] <= form.lower[i])
   if out.second and out.second['excess'] < 0.01:
     values = ', '.join(f'{k} {v:.3g}' for k, v in out.second['coefficients'].items())
     yield f'a second optimum fits nearly as well (objective {100 * out.second["excess"]:.2g}% higher): {values}'
   if out.ended_here == 1:
     yield f'only one of {refined} refined starts reached the best optimum'
   if out.condition > CONDITION_LIMIT:
-    yield (f'the coefficients trade off against one another (condition number {out.condition:.2g}): predictions inside '
-           'the range can be good, single coefficients are not to be trusted')
+    yield (f'the coefficients trade off against each other (condition number {out.condition:.2g}): do not interpret '
+           'single coefficients; predictions inside the fitted range can still be good')
   if len(out.y) < 2 * len(out.theta):
-    yield f'{len(out.y)} points for {len(out.theta)} coefficients: fewer than two points a coefficient'
+    yield f'{len(out.y)} points for {len(out.theta)} coefficients: fewer than two points per coefficient'
 
 
-def _bound_words(parameter, label, low):
+def _describe_bound(parameter, label, low):
   kind = parameter.partition('_')[0]
   if kind == 'offset':
     return f'{label} is 0: the data show no irreducible part' if low else f'{label} is at its upper bound'
   if kind == 'log' and low:
-    return f'the term of {label} has vanished: the data do not show it'
+    return f'the term with {label} vanishes: the data show no sign of it'
   if kind == 'shift':
-    return f'{label} is 0: the data show no shift' if low else f'{label} is at its upper bound: no power law is seen'
-  return f'{label} ended at its {"lower" if low else "upper"} bound: the data do not identify it'
+    return f'{label} is 0: the data show no shift' if low else f'{label} is at its upper bound: no power law is visible'
+  return f'{label} is at its {"lower" if low else "upper"} bound: the data do not identify it'

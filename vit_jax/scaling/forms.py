@@ -1,10 +1,10 @@
-"""The functional forms of scaling laws, each with its source, its exact derivatives, its bounds and its start grid.
+"""Functional forms of scaling laws, each with its source, exact derivatives, bounds and start grid.
 
-A form is bound to the points that it is fitted to: inputs are centred on their geometric mean, so that an amplitude is
-the size of its term in the middle of the data (its logarithm is what is fitted) and hardly correlates with its
-exponent. `natural` turns the fitted parameters into the coefficients that the source writes.
+A form is bound to the points that it is fitted to. Its inputs are divided by their geometric mean, so an amplitude is
+the size of its term in the middle of the data and is nearly uncorrelated with its exponent. The logarithm of the
+amplitude is fitted. `natural` converts fitted parameters to the coefficients of the source.
 
-Shapes: R fits at once, n points, p parameters. Every form is L = offset + sum_k exp(a_k) * basis_k, but for m4.
+Shapes: R simultaneous fits, n points, p parameters. Every form except m4 is L = offset + sum_k exp(a_k) * basis_k.
 """
 
 import itertools
@@ -14,8 +14,8 @@ import numpy as np
 
 Columns = Mapping[str, np.ndarray]
 
-EXPONENTS = np.geomspace(0.03, 2.5, 15)  # start values of a term's decay
-OFFSETS = np.concatenate([np.linspace(0, 0.95, 18), [0.98, 0.995]])  # of the irreducible part, over the lowest value
+EXPONENTS = np.geomspace(0.03, 2.5, 15)  # start values of the exponent of a term
+OFFSETS = np.concatenate([np.linspace(0, 0.95, 18), [0.98, 0.995]])  # of the irreducible part / the lowest value
 EXPONENT_BOUNDS = (1e-3, 5.0)
 
 
@@ -23,12 +23,16 @@ class Form:
   """One functional form, bound to points.
 
   Attributes:
-    name, formula, source: for people; `names` are the coefficients as the source writes them.
-    inputs: the columns it reads; `x` stands for the one that the user chose.
-    parameters: what is fitted, in order; `lower` and `upper` [p] bound them; labels: the coefficient that each stands
-      behind; exponents: the coefficients that are exponents (or rates).
-    amplitudes: indices of the parameters that are log-amplitudes: the form is linear in their exponentials.
-    offset: index of the irreducible part, None where the form has none.
+    name: the value of --form.
+    formula: the formula, for display.
+    source: the paper, for display.
+    inputs: the columns that the form reads; `x` is the column chosen with --x.
+    names: the coefficients in the source's notation.
+    parameters: the fitted parameters, bounded by `lower` and `upper` [p].
+    labels: the coefficient that each parameter determines.
+    exponents: the coefficients that are exponents (or rates).
+    amplitudes: the indices of the log-amplitudes; the form is linear in their exponentials.
+    offset: the index of the irreducible part; None for a form without one.
   """
   name: str
   formula: str
@@ -52,20 +56,20 @@ class Form:
     raise NotImplementedError
 
   def natural(self, theta: np.ndarray) -> np.ndarray:
-    """The coefficients `names` [R, len(names)] of `theta` [R, p]."""
+    """The coefficients [R, len(names)] for parameters theta [R, p]."""
     raise NotImplementedError
 
   def equation(self, metric: str) -> str:
-    """`loss = b x^c`, on one line."""
+    """The equation on one line, such as `loss = b x^c`."""
     formula = self.formula.partition(';')[0]
     return f'{formula}, y = {metric}' if '=' in formula else f'{metric} = {formula}'
 
   def start_grid(self) -> np.ndarray:
-    """Start values [S, p] of all parameters; the log-amplitudes are solved for (variable projection)."""
+    """Start values [S, p] of all parameters; `starts` solves for the log-amplitudes (variable projection)."""
     return grid(*(self._starts(parameter) for parameter in self.parameters))
 
   def starts(self, columns: Columns, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The start grid [S, p] with each start's amplitudes at their weighted least-squares values."""
+    """The start grid [S, p] with amplitudes from weighted least squares."""
     theta = self.start_grid()
     rest = y - (theta[:, self.offset, None] if self.offset is not None else 0.0)
     sizes = _positive_least_squares(self.basis(theta, columns), rest, weights, 1e-3 * self.y_min)
@@ -73,7 +77,7 @@ class Form:
     return np.clip(theta, self.lower, self.upper)
 
   def basis(self, theta: np.ndarray, columns: Columns) -> np.ndarray:
-    """What the amplitudes multiply, [S, K, n]."""
+    """The factors of the K amplitudes, [S, K, n]."""
     theta = theta.copy()
     theta[:, list(self.amplitudes)] = 0.0
     return self.model(theta, columns)[1][:, list(self.amplitudes)]  # d L / d a_k at a_k = 0
@@ -85,7 +89,7 @@ class Form:
     kind = parameter.partition('_')[0]
     if kind == 'offset':
       return 0.0, self.y_max
-    if kind == 'log':  # from a term that cannot be seen to one that explains a million times the data
+    if kind == 'log':  # from a negligible term to one a million times as large as the data
       return np.log(self.y_min) - 14, np.log(self.y_max) + 14
     return EXPONENT_BOUNDS
 
@@ -95,9 +99,9 @@ class Form:
 
 
 class PowerSum(Form):
-  """offset + sum_k exp(a_k) (x_k / reference)^-exponent_k; terms may share an exponent."""
+  """offset + sum_k exp(a_k) (x_k / reference_k)^-exponent_k; terms can share an exponent."""
   term_inputs: tuple[str, ...] = ('x',)
-  term_exponents: tuple[int, ...]  # index of each term's exponent in `parameters`
+  term_exponents: tuple[int, ...]  # the index of each term's exponent in `parameters`
 
   def model(self, theta, columns):
     rows = np.broadcast(*(columns[name] for name in self.inputs), np.empty(1)).shape[-1]
@@ -114,7 +118,7 @@ class PowerSum(Form):
     return value, jacobian
 
   def _amplitude(self, theta, k):
-    """The factor of x^-exponent of term k, in the units of the columns."""
+    """The factor of x^-exponent in term k, in the units of the columns."""
     exponent = theta[:, self.term_exponents[k]]
     return np.exp(theta[:, self.amplitudes[k]] + exponent * np.log(self.reference[self.term_inputs[k]]))
 
@@ -130,7 +134,7 @@ class Power(PowerSum):
     return np.stack([self._amplitude(theta, 0), -theta[:, 1]], -1)
 
   def _bounds(self, parameter, columns):
-    return (-5.0, 5.0) if parameter == 'decay' else super()._bounds(parameter, columns)  # N*(C) grows
+    return (-5.0, 5.0) if parameter == 'decay' else super()._bounds(parameter, columns)  # N*(C) increases
 
   def _starts(self, parameter):
     return np.concatenate([-EXPONENTS, EXPONENTS]) if parameter == 'decay' else super()._starts(parameter)
@@ -170,7 +174,7 @@ class ShiftedPower(Form):
     return np.stack([b, theta[:, 1], theta[:, 2] / self.x_max], -1)
 
   def _bounds(self, parameter, columns):
-    # A shift beyond the smallest x is a constant over all the points.
+    # Beyond the smallest x, the shift makes the form constant over all points.
     return (0.0, self.x_max / columns['x'].min()) if parameter == 'shift' else super()._bounds(parameter, columns)
 
   def _starts(self, parameter):
@@ -200,7 +204,7 @@ class Zhai(Form):
     return np.stack([a, theta[:, 1], theta[:, 2], theta[:, 3] * self.x_min], -1)
 
   def _bounds(self, parameter, columns):
-    if parameter == 'shift':  # beyond the largest x the law is a straight line over all the points
+    if parameter == 'shift':  # beyond the largest x, the form is a straight line over all points
       return 0.0, columns['x'].max() / self.x_min
     return super()._bounds(parameter, columns)
 
@@ -248,12 +252,15 @@ class Overtrain(ChinchillaTied):
 
 
 def grid(*axes: np.ndarray) -> np.ndarray:
-  """The product of one-dimensional axes as rows [S, len(axes)]."""
+  """The Cartesian product of one-dimensional axes, as rows [S, len(axes)]."""
   return np.array(list(itertools.product(*axes)), float)
 
 
 def _positive_least_squares(basis, y, weights, floor):
-  """Amplitudes [S, K] >= floor of basis [S, K, n] that fit y [S, n] or [n]; K is 1 or 2."""
+  """Weighted least-squares amplitudes [S, K] of basis [S, K, n] for y [S, n] or [n]; K is 1 or 2.
+
+  No term is smaller than `floor` on average.
+  """
   weighted = basis * weights
   gram = np.matmul(weighted, basis.transpose(0, 2, 1))
   right = np.matmul(weighted, np.broadcast_to(y, (len(basis), basis.shape[-1]))[:, :, None])[:, :, 0]
@@ -265,7 +272,7 @@ def _positive_least_squares(basis, y, weights, floor):
   both = np.stack([right[:, 0] * gram[:, 1, 1] - right[:, 1] * gram[:, 0, 1],
                    right[:, 1] * gram[:, 0, 0] - right[:, 0] * gram[:, 0, 1]], -1)
   both = both / np.where(determinant > 1e-12 * gram[:, 0, 0] * gram[:, 1, 1], determinant, np.inf)[:, None]
-  first, second = both[:, 0] <= 0, both[:, 1] <= 0  # a term that would be negative is left out
+  first, second = both[:, 0] <= 0, both[:, 1] <= 0  # leave out a term that would be negative
   both[:, 0] = np.where(second, alone[:, 0], both[:, 0])
   both[:, 1] = np.where(first, alone[:, 1], both[:, 1])
   return np.maximum(both, scale)

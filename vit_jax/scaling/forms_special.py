@@ -1,4 +1,4 @@
-"""The two forms that are no plain sum of powers: m4 (given implicitly) and the data-constrained law."""
+"""The two forms that are not sums of powers: m4, an implicit equation, and the data-constrained law."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ class M4(Form):
   name, formula = 'm4', '(y - e) / (e0 - y)^a = b x^c'
   source = 'M4 of Alabdulmohsin et al. 2022 (arXiv 2209.06640), equation 4, solved for y'
   names = ('e', 'e0', 'a', 'b', 'c')
-  # ceiling is log(e0 / y_max - 1), bend is log a, log_b is the size of y - e in the middle of the data if there were no
-  # ceiling: where the data show neither ceiling nor bend, the others stand still while those two drift to a bound.
+  # ceiling is log(e0 / y_max - 1), bend is log a, and log_b is the log of y - e in the middle of the data without a
+  # ceiling. If the data show neither ceiling nor bend, these two drift to a bound and leave the others unchanged.
   parameters = ('offset', 'ceiling', 'bend', 'log_b', 'decay')
   labels, exponents = ('e', 'e0', 'a', 'b', 'c'), ('a', 'c')
 
   def model(self, theta, columns):
-    # With y = e + (e0 - e) s and s = sigmoid(z) the form reads log s - a log(1 - s) = level(x): solve for z.
+    # With y = e + (e0 - e) s and s = sigmoid(z), the form is log s - a log(1 - s) = level(x). Solve for z.
     e, e0, a, log_b, decay = (v[:, None] for v in self._values(theta))
     x, span = self._log(columns, 'x'), e0 - e
     z = _solve(log_b - np.log(span / self.y_middle) - decay * x, a)
@@ -39,8 +39,8 @@ class M4(Form):
                  np.log([0.001, 0.01, 0.03, 0.1, 0.3, 1, 4, 19]), np.log([0.05, 0.2, 0.5, 1, 2, 4]), [0], [0])
     e, e0, a, _, _ = (v[:, None] for v in self._values(start))
     s, x = (y - e) / (e0 - e), self._log(columns, 'x')
-    line = np.log(y - e) - a * np.log1p(-s) - np.log(self.y_middle)  # = log_b - decay x: least squares
-    w = weights * s * s  # an error of log(y - e) is an error of y over y - e
+    line = np.log(y - e) - a * np.log1p(-s) - np.log(self.y_middle)  # = log_b - decay x, by least squares
+    w = weights * s * s  # the error of log(y - e) is the error of y divided by y - e
     centre, mean = (w * x).sum(1) / w.sum(1), (w * line).sum(1) / w.sum(1)
     dx = x - centre[:, None]
     start[:, 4] = -(w * dx * (line - mean[:, None])).sum(1) / (w * dx * dx).sum(1)
@@ -55,7 +55,7 @@ class M4(Form):
 class DataConstrained(Form):
   name = 'data_constrained'
   formula = ("E + A/N'^alpha + B/D'^beta; D' = U_D (1 + R_D* (1 - exp(-R_D/R_D*))), U_D unique examples, "
-             "R_D = D/U_D - 1; N' alike with U_N = min(N, the optimal N of U_D)")
+             "R_D = D/U_D - 1; N' likewise with U_N = min(N, the optimal N for U_D)")
   source = 'Muennighoff et al. 2023 (arXiv 2305.16264), equations 5 and 6'
   inputs = ('params', 'examples', 'unique_examples')
   names = ('E', 'A', 'alpha', 'B', 'beta', 'R_N*', 'R_D*')
@@ -68,7 +68,7 @@ class DataConstrained(Form):
     n, d = np.log(columns['params']), np.log(columns['examples'])
     unique = np.minimum(np.log(columns['unique_examples']), d)
     n0, d0 = np.log(self.reference['params']), np.log(self.reference['examples'])
-    # Hoffmann et al., equation 4: N_opt = G^(1 + beta/alpha) U^(beta/alpha), G^(alpha + beta) = alpha A / (beta B)
+    # Hoffmann et al. 2022, equation 4: N_opt = G^(1 + beta/alpha) U^(beta/alpha), G^(alpha + beta) = alpha A / (beta B)
     log_A, log_B = log_a + alpha * n0, log_b + beta * d0
     log_ratio = np.log(alpha) + log_A - np.log(beta) - log_B
     optimal = (log_ratio + beta * unique) / alpha
@@ -92,7 +92,7 @@ class DataConstrained(Form):
     return np.stack([theta[:, 0], A, theta[:, 3], B, theta[:, 4], theta[:, 5], theta[:, 6]], -1)
 
   def basis(self, theta, columns):
-    # A start takes N' for N: the optimal N of U_D is known only once the amplitudes are.
+    # A start uses N in place of N', because the optimal N for U_D depends on the amplitudes.
     n, d = self._log(columns, 'params'), np.log(columns['examples'])
     unique = np.minimum(np.log(columns['unique_examples']), d)
     data, _, _ = _diminished(d - unique, theta[:, 6, None])
@@ -109,7 +109,10 @@ class DataConstrained(Form):
 
 
 def _solve(level, a):
-  """z of log sigmoid(z) - a log sigmoid(-z) = level: increasing, and convex or concave, so Newton's method is safe."""
+  """Solves log sigmoid(z) - a log sigmoid(-z) = level for z.
+
+  The left side is increasing and either convex or concave, so Newton's method converges.
+  """
   z = np.where(level < 0, level, level / a)
   for _ in range(100):
     s = _sigmoid(z)
@@ -125,7 +128,7 @@ def _sigmoid(z):
 
 
 def _diminished(log_times, repeat):
-  """log of 1 + repeat (1 - exp(-r / repeat)), r = exp(log_times) - 1 repetitions, and its derivatives.
+  """log(1 + repeat (1 - exp(-r / repeat))), where r = exp(log_times) - 1 is the number of repetitions.
 
   Returns the value, its derivative in `log_times` and its derivative in `repeat`.
   """

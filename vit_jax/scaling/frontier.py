@@ -1,7 +1,8 @@
-"""What a law says about budgets: the compute-optimal model and data size, and how much compute one recipe saves.
+"""What a law implies for compute budgets: the compute-optimal model and data size, and the compute that a recipe saves.
 
-Only for forms in N and D, but for the multiplier. FLOPs are counted as the points count them: C = k N^q D is fitted to
-their flops column (k = 6, q = 1 is the usual count for tokens), and by how far the points leave it is reported.
+All but the multiplier need a form in N (params) and D (examples). The cost C = k N^q D is fitted to the flops column of
+the points, so FLOPs are counted as in the points (k = 6, q = 1 is the usual count for tokens). The error of that fit is
+reported.
 """
 
 import dataclasses
@@ -11,27 +12,35 @@ import numpy as np
 from vit_jax.scaling.bootstrap import Bootstrap, percentile
 from vit_jax.scaling.estimate import Fit
 
-COST_SPREAD = 0.05  # relative: above it C = k N^q D does not describe the points
+COST_SPREAD = 0.05  # relative error above which C = k N^q D does not describe the points
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """C = k N^q D in FLOPs; spread is the largest relative distance of a point from it; assumed: no flops were given."""
+  """C = k N^q D in FLOPs.
+
+  Attributes:
+    k: the factor.
+    q: the exponent of N.
+    spread: the largest relative error of a point.
+    assumed: whether the points have no flops column, so that k and q are assumed.
+  """
   k: float = 6.0
   q: float = 1.0
   spread: float = 0.0
   assumed: bool = False
 
-  def words(self) -> str:
+  def describe(self) -> str:
+    """The cost in one sentence."""
     if self.assumed:
-      return 'C = 6 N D is assumed, for the points have no flops column; it holds for one token an example'
+      return 'C = 6 N D is assumed because the points have no flops column; it holds for one token per example'
     power = '' if self.q == 1 else f'^{self.q:.4g}'
     return f'C = {self.k:.4g} N{power} D, from the points (within {100 * max(self.spread, 1e-4):.2g}%)'
 
 
 @dataclasses.dataclass(frozen=True)
 class PowerLaw:
-  """y = factor x^exponent by least squares of ln y on ln x; stderr of the exponent (nan with two points)."""
+  """y = factor x^exponent; `stderr` is the standard error of the exponent (NaN with two points)."""
   factor: float
   exponent: float
   stderr: float
@@ -41,9 +50,12 @@ class PowerLaw:
 
 
 def power_law(x: np.ndarray, y: np.ndarray, sigma: np.ndarray | None = None) -> PowerLaw:
-  """Ordinary least squares of ln y on ln x.
+  """Fits a power law by least squares of ln y on ln x.
 
-  With `sigma` [n], the standard deviations of ln y (not their squares, not their inverses), weighted by 1/sigma^2.
+  Args:
+    x: [n].
+    y: [n].
+    sigma: [n], the standard deviations of ln y; each point is weighted by 1/sigma^2. Default: equal weights.
   """
   u, v = np.log(np.asarray(x, float)), np.log(np.asarray(y, float))
   w = np.ones(len(u)) if sigma is None else 1 / np.asarray(sigma, float) ** 2
@@ -58,7 +70,7 @@ def power_law(x: np.ndarray, y: np.ndarray, sigma: np.ndarray | None = None) -> 
 
 
 def cost_law(params: np.ndarray, examples: np.ndarray, flops: np.ndarray | None) -> Cost:
-  """C = k N^q D of the points; q = 1 where N does not vary or where it describes them to 0.1%."""
+  """Fits C = k N^q D to the points; q = 1 if N does not vary or if q = 1 is accurate to 0.1%."""
   if flops is None:
     return Cost(assumed=True)
   per_example = flops / examples
@@ -70,7 +82,7 @@ def cost_law(params: np.ndarray, examples: np.ndarray, flops: np.ndarray | None)
 
 
 def chinchilla_coefficients(names: tuple[str, ...], coefficients: np.ndarray) -> np.ndarray | None:
-  """(E, A, alpha, B, beta) [5, R] of coefficients [R, k] of a form in N and D; None for other forms."""
+  """(E, A, alpha, B, beta) [5, R] from the coefficients [R, k] of a form in N and D; None for other forms."""
   c = dict(zip(names, coefficients.T))
   if {'A', 'B'} <= c.keys():
     return np.stack([c['E'], c['A'], c['alpha'], c['B'], c.get('beta', c['alpha'])])
@@ -80,10 +92,10 @@ def chinchilla_coefficients(names: tuple[str, ...], coefficients: np.ndarray) ->
 
 
 def allocate(abcde: np.ndarray, budgets: np.ndarray, cost: Cost) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """N*, D* and the loss there, each [R, m], of (E, A, alpha, B, beta) [5, R] at budgets [m] in FLOPs.
+  """The compute-optimal N*, D* and loss, each [R, m], for (E, A, alpha, B, beta) [5, R] at budgets [m] in FLOPs.
 
-  Minimises A N^-alpha + B D^-beta under C = k N^q D: N* = (alpha A / (q beta B))^(1/(alpha + q beta))
-  (C/k)^(beta/(alpha + q beta)); Hoffmann et al. 2022, equation 4, is k = 6, q = 1.
+  Minimizes A N^-alpha + B D^-beta subject to C = k N^q D: N* = (alpha A / (q beta B))^(1/(alpha + q beta))
+  (C/k)^(beta/(alpha + q beta)). With k = 6 and q = 1 this is equation 4 of Hoffmann et al. 2022.
   """
   E, A, alpha, B, beta = abcde[:, :, None]
   with np.errstate(all='ignore'):
@@ -96,8 +108,12 @@ def allocate(abcde: np.ndarray, budgets: np.ndarray, cost: Cost) -> tuple[np.nda
 
 
 def compute_optimal(fit: Fit, boot: Bootstrap | None, budgets: np.ndarray, cost: Cost) -> list[dict] | None:
-  """A row per budget: flops, params, examples, examples_per_param, loss, each with `_ci95`; `loss_run_ci95` is the
-  interval of a single new run. None for forms that are not in N and D."""
+  """The compute-optimal sizes at each budget.
+
+  Returns:
+    A row {flops, params, examples, examples_per_param, loss} per budget. With a bootstrap, all but flops also have an
+    interval NAME_ci95, and loss_run_ci95 is the prediction interval of a new run. None for forms not in N and D.
+  """
   best = chinchilla_coefficients(fit.form.names, fit.form.natural(fit.theta[None]))
   if best is None:
     return None
@@ -119,7 +135,7 @@ def compute_optimal(fit: Fit, boot: Bootstrap | None, budgets: np.ndarray, cost:
 
 
 def frontier_exponents(fit: Fit, boot: Bootstrap | None, cost: Cost) -> dict | None:
-  """The exponents of N* and D* in C, with intervals: {'params': {value, ci95}, 'examples': ...}."""
+  """The exponents of N* and D* as powers of C: {'params': {value, ci95}, 'examples': ...}; None for other forms."""
   value = chinchilla_coefficients(fit.form.names, fit.form.natural(fit.theta[None]))
   if value is None:
     return None
@@ -136,16 +152,23 @@ def frontier_exponents(fit: Fit, boot: Bootstrap | None, cost: Cost) -> dict | N
 
 def needed(names: tuple[str, ...], coefficients: np.ndarray, predict, loss: float, cost: Cost,
            span: tuple[float, float]) -> np.ndarray:
-  """The FLOPs [R] at which each refit reaches `loss`, best spent, or for forms of x the x; inf where it never does.
+  """The compute-optimal FLOPs [R] at which each refit reaches `loss`; for a form of x, the value of x.
 
   Args:
-    predict: for forms of x, x [m] -> [R, m]; forms in N and D use their compute-optimal frontier.
-    span: FLOPs, or x, of the points; searched from 1e-3 of the lowest to 1e3 of the highest.
+    names: the names of the form's coefficients.
+    coefficients: [R, k].
+    predict: maps x [m] to losses [R, m] for a form of x. Forms in N and D use their compute-optimal frontier.
+    loss: the loss to reach.
+    cost: the cost of N and D.
+    span: the lowest and highest FLOPs, or x, of the points. The search covers 1e-3 of the lowest to 1e3 of the highest.
+
+  Returns:
+    inf for a refit that never reaches the loss, NaN for one that is below it from the start of the search.
   """
   budgets = np.geomspace(span[0] / 1e3, span[1] * 1e3, 2001)
   abcde = chinchilla_coefficients(names, coefficients)
   losses = predict(budgets) if abcde is None else allocate(abcde, budgets, cost)[2]
-  reached = losses <= loss  # falling in the budget
+  reached = losses <= loss  # losses decrease with the budget
   first = np.argmax(reached, axis=1)
   row = np.arange(len(losses))
   low, high = np.log(losses[row, np.maximum(first - 1, 0)]), np.log(losses[row, first])
@@ -157,7 +180,7 @@ def needed(names: tuple[str, ...], coefficients: np.ndarray, predict, loss: floa
 
 def multiplier(a: tuple[Fit, Bootstrap | None, Cost], b: tuple[Fit, Bootstrap | None, Cost], loss: float,
                span: tuple[float, float]) -> dict:
-  """The share of A's FLOPs (or x) with which B reaches `loss`: {loss, needs_a, needs_b, multiplier, ci95}."""
+  """The fraction of A's FLOPs (or x) that B needs to reach `loss`: {loss, needs_a, needs_b, multiplier, ci95}."""
   def reach(fit, boot, cost, draws):
     theta = boot.theta if draws else fit.theta[None]
     coefficients = boot.coefficients if draws else fit.form.natural(theta)
@@ -168,7 +191,7 @@ def multiplier(a: tuple[Fit, Bootstrap | None, Cost], b: tuple[Fit, Bootstrap | 
   if a[1] is not None and b[1] is not None:
     draws = [reach(*side, draws=True) for side in (a, b)]
     size = min(map(len, draws))
-    random = np.random.default_rng(a[1].seed)  # the two groups' refits are independent: pair them at random
+    random = np.random.default_rng(a[1].seed)  # the refits of the groups are independent, so pair them at random
     with np.errstate(all='ignore'):
       out['ci95'] = percentile(random.permutation(draws[1])[:size] / random.permutation(draws[0])[:size])
   return out

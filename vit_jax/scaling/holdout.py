@@ -1,4 +1,4 @@
-"""Which points a law is not fitted to, so that it can be tested on them."""
+"""The choice of held-out points, on which a law is tested."""
 
 import operator
 import re
@@ -13,15 +13,16 @@ _NUMBER = r'[-+0-9.eE_]+'
 
 
 def mask(points: Points, spec: str | None) -> np.ndarray:
-  """The points that `spec` holds out, bool [n].
+  """A mask of the points that `spec` holds out, bool [n].
 
   Args:
-    spec: largest:K (the K largest by x, else by FLOPs or N D, ties included), a comparison such as
-      'flops>=1e21', several of these joined by ' or ', or column:NAME (rows where it is 0 or "test"); None holds
-      out nothing.
+    points: n points.
+    spec: largest:K (the K largest by x, else by FLOPs or N D, including ties), a comparison such as 'flops>=1e21',
+      several comparisons joined by ' or ', or column:NAME (rows where it is 0, false or "test"). None holds out
+      nothing.
 
   Raises:
-    UserError: a spec that does not parse, holds out nothing, or leaves nothing.
+    UserError: a spec that cannot be parsed, or that holds out none or all of the points.
   """
   if spec is None:
     return np.zeros(len(points), bool)
@@ -33,15 +34,15 @@ def mask(points: Points, spec: str | None) -> np.ndarray:
   else:
     out = np.any([_compared(points, spec, part) for part in spec.split(' or ')], axis=0)
   if not out.any():
-    raise UserError(f'--holdout={spec}: holds out none of the {len(points)} points')
+    raise UserError(f'--holdout={spec}: holds out none of the {len(points)} points; expected at least one')
   if out.all():
-    raise UserError(f'--holdout={spec}: holds out all {len(points)} points')
+    raise UserError(f'--holdout={spec}: holds out all {len(points)} points; expected some to fit the law to')
   return out
 
 
 def _largest(points, k):
   if not 0 < k < len(points):
-    raise UserError(f'--holdout=largest:{k}: K must be from 1 to {len(points) - 1}; there are {len(points)} points')
+    raise UserError(f'--holdout=largest:{k}: expected K from 1 to {len(points) - 1} for {len(points)} points')
   size = points.size[1]
   return size >= np.sort(size)[-k]
 
@@ -49,7 +50,8 @@ def _largest(points, k):
 def _compared(points, spec, part):
   match = re.fullmatch(rf'\s*([^<>=\s]+)\s*(>=|<=|==|>|<)\s*({_NUMBER})\s*', part)
   if not match:
-    raise UserError(f"--holdout={spec}: largest:K, comparisons such as 'flops>=1e21 or params>=1e9', or column:NAME")
+    raise UserError(f"--holdout={spec}: expected largest:K, comparisons such as 'flops>=1e21 or params>=1e9', or "
+                    'column:NAME')
   return _COMPARE[match[2]](_values(points, match[1]), _float(spec, match[3]))
 
 
@@ -61,11 +63,11 @@ def _values(points, name):
   try:
     return np.array(column(points, name), float)
   except ValueError as error:
-    raise UserError(f'--holdout: the column {name!r} is not numeric') from error
+    raise UserError(f'--holdout: expected a column of numbers, but {name!r} is not ({error})') from error
 
 
 def _float(spec, text):
   try:
     return float(text)
   except ValueError as error:
-    raise UserError(f'--holdout={spec}: {text!r} is not a number') from error
+    raise UserError(f'--holdout={spec}: expected a number, got {text!r}') from error

@@ -1,7 +1,8 @@
-"""IsoFLOP valleys: at each budget the loss over model sizes, and the size where it is lowest.
+"""IsoFLOP valleys: the loss as a function of model size at a fixed budget, and the size with the lowest loss.
 
-Parabolas in log N (Hoffmann et al. 2022, section 3.2). On a wide grid they are biased even without noise, so only the
-sizes around the lowest are used, and a valley whose optimum moves when the outer ones are dropped says so.
+The optimum is that of a parabola in log N (Hoffmann et al. 2022, section 3.2). On a wide grid it is biased even without
+noise, so only the sizes around the lowest loss are used. A note marks an optimum that moves when the outermost sizes
+are dropped.
 """
 
 import dataclasses
@@ -11,21 +12,29 @@ import numpy as np
 from vit_jax.scaling.bootstrap import percentile
 from vit_jax.scaling.frontier import PowerLaw, power_law
 
-SAME_BUDGET = 0.03  # relative difference in FLOPs within which two runs share a budget
+SAME_BUDGET = 0.03  # the relative difference in FLOPs within which runs share a budget
 FEWEST_SIZES = 4
-AROUND = 3  # sizes on each side of the lowest that the parabola uses
+AROUND = 3  # the number of sizes on each side of the lowest loss that the parabola is fitted to
 _DRAWS = 2000
 
 
 @dataclasses.dataclass(frozen=True)
 class Valley:
-  """One budget.
+  """The valley of one budget.
 
   Attributes:
-    flops; params [n] and loss [n], ascending in params; used [n]: the points of the parabola.
-    curve, centre: the parabola's coefficients (highest power first) in ln N - centre.
-    optimum, examples_optimum, optimum_loss: N*, D* and the loss there; interval: 95%, of N*, None with too few sizes.
-    inside: whether N* lies between the smallest and the largest size; note: what is wrong, in words ('' if nothing).
+    flops: the budget.
+    params: [n], the model sizes in ascending order.
+    loss: [n].
+    used: bool [n], the points that the parabola is fitted to.
+    curve: the coefficients of the parabola in ln N - centre, highest power first.
+    centre: see `curve`.
+    optimum: N*, the size with the lowest loss.
+    examples_optimum: D*, the number of examples there.
+    optimum_loss: the loss there.
+    inside: whether N* is between the smallest and the largest size.
+    interval: the 95% interval of N*; None with too few sizes.
+    note: a problem with the valley, or ''.
   """
   flops: float
   params: np.ndarray
@@ -42,7 +51,7 @@ class Valley:
 
 
 def budgets(flops: np.ndarray) -> np.ndarray:
-  """The budget that each point belongs to, int [n]: neighbours within SAME_BUDGET in FLOPs share one."""
+  """The index of each point's budget, int [n]; neighbours within SAME_BUDGET in FLOPs share a budget."""
   order = np.argsort(flops)
   steps = np.diff(np.log(flops[order])) > np.log(1 + SAME_BUDGET)
   out = np.empty(len(flops), int)
@@ -62,9 +71,10 @@ def valleys(params: np.ndarray, examples: np.ndarray, flops: np.ndarray, loss: n
 
 
 def optimal_pairs(found: list[Valley]) -> PowerLaw | None:
-  """N* = factor C^exponent through the optima that lie inside their grid; None with fewer than two.
+  """Fits N* = factor C^exponent to the optima inside their grids; None with fewer than two.
 
-  Weighted by the intervals where every one of them has one."""
+  The optima are weighted by their intervals if all of them have one.
+  """
   good = [v for v in found if v.inside]
   if len(good) < 2:
     return None
@@ -104,8 +114,11 @@ def _bottom(curve):
 
 
 def _interval(u, loss, curve, centre, seed):
-  """95% interval of N*: the bottoms of parabolas drawn from the Student t of their coefficients; None without spare
-  points. (Resampled residuals of four spare points give intervals that hold the truth only 85% of the time.)"""
+  """The 95% interval of N*; None without residual degrees of freedom.
+
+  It is taken over the minima of parabolas whose coefficients are drawn from their Student t distribution. Resampling
+  residuals instead covers the true N* only 85% of the time with four degrees of freedom.
+  """
   freedom = len(u) - 3
   if freedom < 1 or curve[0] <= 0:
     return None
@@ -121,9 +134,9 @@ def _interval(u, loss, curve, centre, seed):
 
 def _note(u, loss, used, curve, bottom, inside):
   if curve[0] <= 0:
-    return 'no valley: the loss does not bend upwards'
+    return 'no valley: the loss does not curve upwards'
   if not inside:
-    return f'the minimum lies {"below" if bottom < u[0] else "above"} its grid of sizes'
+    return f'the minimum is {"below" if bottom < u[0] else "above"} the grid of sizes'
   inner = np.abs(u - u[np.argmin(loss)]).argsort()[:max(4, used.sum() - 2)]
   if len(np.unique(u[inner])) >= 4 and len(inner) < used.sum():
     moved = abs(_bottom(np.polyfit(u[inner] - bottom, loss[inner], 2)))

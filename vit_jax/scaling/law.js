@@ -1,4 +1,4 @@
-// The report: one group's verdict, figures and checklist at a time.
+// The report page. It shows one group's verdict, figures and checklist at a time.
 const COUNTS = [['params', 'N'], ['params_non_embedding', 'N without embeddings and head'], ['examples', 'examples seen'],
   ['unique_examples', 'unique examples'], ['flops', 'FLOPs'], ['learning_rate', 'learning rate'], ['step', 'step']];
 let minusE = false;
@@ -8,7 +8,7 @@ function describe(group, p) {
   rows.push(['point', {fitted: 'fitted', held: 'held out', below: 'below the cut-off'}[p.state] + (p.stage ? `, ${p.stage}` : '')]);
   if (!group.figure.sizes) rows.push([group.figure.x, format(p.x)]);
   for (const [key, words] of COUNTS) if (p[key] !== null && p[key] !== undefined) rows.push([words, format(p[key])]);
-  p.differs.forEach((text, i) => rows.push([i ? '' : 'nearest run', text]));
+  p.differs.forEach((text, i) => rows.push([i ? '' : 'vs. most similar run', text]));
   return [p.run, rows];
 }
 
@@ -42,7 +42,7 @@ function lawLegend(group) {
   if (has('held')) out.append(key('held out', [circle('#fff', '#444')]));
   if (has('below')) out.append(key('below the cut-off', [circle('#d2d4d8', '#b4b7bd')]));
   const banded = group.figure.lines.find(line => line.band_run);
-  if (banded) out.append(key(`95% of the law${banded.label ? ', ' + banded.label : ''}`, [bar(0.32)]), key('95% of a new run', [bar(0.12)]));
+  if (banded) out.append(key(`95% confidence, law${banded.label ? ', ' + banded.label : ''}`, [bar(0.32)]), key('95% prediction, new run', [bar(0.12)]));
   out.append(key('“no change”: the largest fitted run', [stroke('#9aa1ac', '2 4')]));
   for (const line of group.figure.lines) if (line.label) out.append(key(line.label + (line.beyond ? ' (not fitted)' : ''), [stroke(line.color, line.beyond ? '6 4' : 'none')]));
   return out;
@@ -87,7 +87,7 @@ function coefficients(group) {
     open.has(name) ? el('td', {class: 'open'}, 'not identified') : format(value), range(law.ci95 && law.ci95[name])]);
   return panel('Coefficients', table(['', 'value', '95%'], rows), el('p', {class: 'note'},
     `${law.n} points; ${law.objective.name}${law.objective.delta ? ', delta ' + format(law.objective.delta) : ''}; ` +
-    (law.bootstrap.n ? `${law.bootstrap.n} refits over ${law.bootstrap.clusters} independent runs` : 'no intervals')));
+    (law.bootstrap.n ? `${law.bootstrap.n} refits to resamples of ${law.bootstrap.clusters} independent runs` : 'no intervals')));
 }
 
 function warnings(group) {
@@ -101,7 +101,7 @@ function holdout(group) {
   if (!held) return '';
   const rows = [...held.rows].sort((a, b) => b.size - a.size).map(r => [r.run, format(r.size), `${r.factor.toFixed(2)}×`, format(r.measured),
     format(r.predicted), range(r.ci95), range(r.ci95_run), percent(r.predicted / r.measured - 1), format(r.persistence), percent(r.persistence / r.measured - 1)]);
-  const head = ['run', held.size, 'beyond', 'measured', 'predicted', '95% of the law', '95% of a run', 'error', '“no change”', 'its error'];
+  const head = ['run', held.size, 'beyond', 'measured', 'predicted', '95% (law)', '95% (run)', 'error', '“no change”', 'its error'];
   const out = panel(`Held-out points (${rows.length}, largest first)`, el('div', {class: 'scroll'}, table(head, rows)),
     el('p', {class: 'note'}, `RMSLE ${format(held.rmsle)}; “no change” ${format(held.rmsle_persistence)}`));
   out.classList.add('wide');
@@ -114,8 +114,8 @@ function optimal(group) {
   const rows = best.rows.map(r => [format(r.flops), format(r.params), range(r.params_ci95), format(r.examples), range(r.examples_ci95),
     format(r.examples_per_param), range(r.examples_per_param_ci95), format(r.loss), range(r.loss_ci95), range(r.loss_run_ci95)]);
   const e = best.exponents, grows = name => `${format(e[name].value)}${e[name].ci95 ? ` (95%: ${range(e[name].ci95)})` : ''}`;
-  const out = panel('Compute-optimal model and data', table(['FLOPs', 'N*', '95%', 'D*', '95%', 'D*/N*', '95%', group.figure.y, '95% of the law', '95% of a run'], rows),
-    el('p', {class: 'note'}, `${best.cost}. N* grows as C to the ${grows('params')}, D* as C to the ${grows('examples')}.`));
+  const out = panel('Compute-optimal model and data', table(['FLOPs', 'N*', '95%', 'D*', '95%', 'D*/N*', '95%', group.figure.y, '95% (law)', '95% (run)'], rows),
+    el('p', {class: 'note'}, `${best.cost}. N* grows as C^${grows('params')}, D* as C^${grows('examples')}.`));
   out.classList.add('wide');
   return out;
 }
@@ -136,8 +136,8 @@ function isoflop(group) {
     legend.append(key(`${format(v.flops)}${v.inside ? '' : ': minimum outside its grid'}`, [['line', {x1: 0, x2: 22, y1: 6, y2: 6, stroke: v.color, 'stroke-width': 2}]]));
   }
   const e = group.law.isoflop_exponent;
-  return panel('IsoFLOP valleys', plot.svg, legend, el('p', {class: 'note'}, 'Hollow: the optimum, with its 95% interval.' +
-    (e ? ` N* through the optima grows as C to the ${format(e.value)}${e.stderr ? ` ± ${format(e.stderr)}` : ''}.` : '')));
+  return panel('IsoFLOP valleys', plot.svg, legend, el('p', {class: 'note'}, 'Hollow points are the optima, with their 95% intervals.' +
+    (e ? ` N* grows as C^${format(e.value)}${e.stderr ? ` ± ${format(e.stderr)}` : ''}.` : '')));
 }
 
 function residuals(group, name, words) {
@@ -159,15 +159,15 @@ function cloud(group) {
   c.x.forEach((x, i) => plot.marks.append(svgEl('circle', {cx: plot.X(x), cy: plot.Y(c.y[i]), r: 2.4, fill: '#31688e', 'fill-opacity': 0.35})));
   const [x, y] = [plot.X(c.best[0]), plot.Y(c.best[1])];
   plot.marks.append(svgEl('path', {d: `M${x - 8} ${y}h16M${x} ${y - 8}v16`, stroke: '#b5331e', 'stroke-width': 2.4}));
-  return panel(`Bootstrap of ${c.names.join(' and ')}`, plot.svg, el('p', {class: 'note'}, 'A dot a refit; the cross is the fit to all points.'));
+  return panel(`Bootstrap of ${c.names.join(' and ')}`, plot.svg, el('p', {class: 'note'}, 'Each dot is a refit. The cross is the fit to all points.'));
 }
 
 function rollout(group) {
   if (!group.rollout.length) return '';
   const floor = 1e-4, size = v => Math.max(Math.abs(v), floor);
-  const plot = new Plot({x: {log: true, label: 'size over the largest fitted', domain: domain([1, ...group.rollout.map(r => r.factor)], true)},
-    y: {log: true, label: '|ln predicted / measured|', domain: domain(group.rollout.flatMap(r => [size(r.error), size(r.persistence)]), true)}});
-  const sides = [['persistence', '#b0b4bb', '“no change”'], ['error', '#31688e', 'the law']], legend = el('div', {class: 'legend'});
+  const plot = new Plot({x: {log: true, label: 'size / largest fitted size', domain: domain([1, ...group.rollout.map(r => r.factor)], true)},
+    y: {log: true, label: '|ln(predicted / measured)|', domain: domain(group.rollout.flatMap(r => [size(r.error), size(r.persistence)]), true)}});
+  const sides = [['persistence', '#b0b4bb', '“no change”'], ['error', '#31688e', 'law']], legend = el('div', {class: 'legend'});
   for (const [side, color] of sides) for (const r of group.rollout) plot.dot(r.factor, size(r[side]), color, 'fitted', () => [r.run, [['fitted to', format(r.fitted_to)],
     ['distance', `${format(r.factor)}×`], ['error', percent(Math.exp(r.error) - 1)], ['“no change”', percent(Math.exp(r.persistence) - 1)]]], 2.4, 0.3);
   for (const [side, color, words] of sides) {
@@ -176,7 +176,7 @@ function rollout(group) {
     for (const r of medians) plot.dot(r.factor, size(r[side]), color, 'fitted', () => [`${words}, median`, [['distance', `${format(r.factor)}×`], ['error', format(r[side])]]], 3.6);
     legend.append(key(`${words} (line: median)`, [['circle', {cx: 11, cy: 6, r: 4, fill: color}]]));
   }
-  return panel('Forecast error over distance', plot.svg, legend, el('p', {class: 'note'}, 'Refits to ever larger runs, each tried on all larger ones.'));
+  return panel('Forecast error over distance', plot.svg, legend, el('p', {class: 'note'}, 'Fits to the runs below increasing sizes, each tested on all larger runs.'));
 }
 
 function curves(group) {
@@ -194,7 +194,7 @@ function multipliers() {
   if (!DATA.multipliers.length) return '';
   const list = el('ul');
   for (const row of DATA.multipliers) list.append(el('li', {}, row.words));
-  return panel('How much each needs for the same', list);
+  return panel('What each group needs for the same result', list);
 }
 
 function checklist(group) {
@@ -217,7 +217,7 @@ function show(index) {
     el('div', {class: 'grid'}, together(), holdout(group), optimal(group), isoflop(group), residuals(group, 'params', 'N'),
       residuals(group, group.figure.sizes ? 'examples' : 'x', group.figure.sizes ? 'D (examples seen)' : group.figure.x),
       residuals(group, 'learning_rate', 'learning rate'), cloud(group), rollout(group), curves(group),
-      timePanel(DATA.time, 'All runs that were read together, trunks and unfinished ones too.'), checklist(group)));
+      timePanel(DATA.time, 'The total over all runs that were read, including trunks and unfinished runs.'), checklist(group)));
 }
 
 if (DATA.groups.length > 1) DATA.groups.forEach((group, i) => {

@@ -1,4 +1,4 @@
-"""What `law --out` writes: law.json, the figures, and report.html, one page that needs no network."""
+"""The output of `law --out`: law.json, the figures, and report.html, a self-contained page."""
 
 import json
 import re
@@ -18,10 +18,18 @@ _SCRIPT = Path(__file__).parent / 'law.js'
 
 def write(out: str, groups: dict[str, Analysis], multipliers: list[dict], command: str,
           spent: dict[str, float] | None = None) -> str:
-  """Writes OUT/law.json, law*.png and .svg, report.html; returns their places in words.
+  """Writes law.json, report.html and the figures law*.png and law*.svg.
 
-  The page says where the time of the runs went (`spent`, see `goodput`). With --group, law.json is {groups: {name:
-  law}, multipliers}, each group has its own figures, and law-all.png and .svg show them in one.
+  Args:
+    out: the folder.
+    groups: {name: analysis}. With one group called '', law.json is its law. Otherwise law.json is {groups: {name: law},
+      multipliers}, each group has its own figures, and law-all.png and law-all.svg show all groups.
+    multipliers: rows of `analysis.multipliers`.
+    command: the command that reproduces the law.
+    spent: {kind: seconds}, how the runs spent their time (see `goodput`), for the page.
+
+  Returns:
+    A message that lists what was written.
   """
   folder = epath.Path(out)
   folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +51,7 @@ def law_json(groups: dict[str, Analysis], multipliers: list[dict], command: str)
 
 
 def stems(names: dict[str, Any]) -> list[str]:
-  """File names of the groups' figures: law, or law-NAME with what no file system likes replaced; never two alike."""
+  """Unique file names, without suffix, of the groups' figures: law, or law-NAME with unsafe characters replaced."""
   out = ['law-all']
   for name in names:
     stem = f'law-{re.sub(r"[^A-Za-z0-9._=-]+", "_", name)[:60]}' if name else 'law'
@@ -53,9 +61,9 @@ def stems(names: dict[str, Any]) -> list[str]:
 
 def page(data: list[dict[str, Any]], multipliers: list[dict], command: str,
          spent: dict[str, float] | None = None) -> str:
-  """report.html of the groups' payloads."""
+  """The text of report.html for the groups' payloads."""
   verdicts = [(g['name'] + ': ' if g['name'] else '') + g['law']['verdict'] for g in data]
-  plain = [*verdicts, 'The figures of this page need JavaScript; the same figures are beside it as PNG and SVG.']
+  plain = [*verdicts, 'The figures on this page need JavaScript. The same figures are in this folder as PNG and SVG.']
   return page_lib.render(data[0]['law']['verdict'], plain,
                          {'groups': data, 'multipliers': multipliers, 'command': command,
                           'time': goodput.shares(spent or {})}, _SCRIPT)

@@ -1,7 +1,7 @@
-"""Many small bounded non-linear fits at once: damped Gauss-Newton steps with exact derivatives.
+"""Batched bounded nonlinear fits: damped Gauss-Newton steps with exact derivatives.
 
-Shapes: R fits, n points, p parameters. All R fits share the points and differ in their start and their row weights, so
-that a thousand bootstrap refits are a few hundred array operations.
+Shapes: R fits, n points, p parameters. The fits share the points and differ in their starts and point weights, so a
+thousand bootstrap refits take a few hundred array operations.
 """
 
 import dataclasses
@@ -10,17 +10,18 @@ import numpy as np
 
 from vit_jax.scaling.forms import Columns, Form
 
-CONVERGED = 1e-9  # of the sum of the absolute contributions of the points to a gradient component
-SETTLED = 1e-6  # relative fall of the objective below which a forecast's fit stands still
+CONVERGED = 1e-9  # gradient component / sum of the points' absolute contributions to it
+SETTLED = 1e-6  # the relative decrease of the objective below which a quick fit makes no progress
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """What is summed (never averaged) over the points.
+  """The loss of a fit, summed (not averaged) over the points.
 
-  name: log_huber (Huber loss of log residuals, Hoffmann et al. 2022, equation 3), log_lsq (half the squared log
-    residuals) or lsq (half the squared residuals).
-  delta: where the Huber loss turns linear, in units of the log loss.
+  Attributes:
+    name: log_huber (Huber loss of log residuals; Hoffmann et al. 2022, equation 3), log_lsq (half the squared log
+      residuals) or lsq (half the squared residuals).
+    delta: the log residual at which the Huber loss becomes linear.
   """
   name: str = 'log_huber'
   delta: float = 1e-3
@@ -33,39 +34,49 @@ class Objective:
     return np.log(value) - np.log(y) if self.log else value - y
 
   def rho(self, r: np.ndarray) -> np.ndarray:
-    """The loss of each residual."""
+    """The loss at residuals r."""
     if self.name != 'log_huber':
       return 0.5 * r * r
     size = np.abs(r)
     return np.where(size <= self.delta, 0.5 * r * r, self.delta * (size - 0.5 * self.delta))
 
   def psi(self, r: np.ndarray) -> np.ndarray:
-    """Its derivative."""
+    """The derivative of the loss at residuals r."""
     return np.clip(r, -self.delta, self.delta) if self.name == 'log_huber' else r
 
 
 @dataclasses.dataclass(frozen=True)
 class Minima:
-  """theta [R, p], value [R] (the summed objective), gradient [R] (projected, relative: see CONVERGED)."""
+  """The ends of R fits: parameters theta [R, p], objectives value [R], relative projected gradients [R] (CONVERGED)."""
   theta: np.ndarray
   value: np.ndarray
   gradient: np.ndarray
 
 
 def score(form: Form, columns: Columns, y: np.ndarray, objective: Objective, theta: np.ndarray) -> np.ndarray:
-  """The loss of each point at each of S parameter vectors: [S, n]."""
+  """The losses [S, n] of the points for parameters theta [S, p]."""
   return objective.rho(objective.residuals(form.model(theta, columns)[0], y))
 
 
 def minimize(form: Form, columns: Columns, y: np.ndarray, objective: Objective, starts: np.ndarray,
              weights: np.ndarray, iterations: int = 300, settled: int | None = None) -> Minima:
-  """Refines R starts [R, p] under row weights [R, n] (or [n]) inside the form's bounds.
+  """Minimizes the objective from each of R starts within the bounds of the form.
 
-  A step solves (H + damping diag(H)) step = -g on the parameters that are free; it is kept where the objective falls.
-  For the Huber loss H counts the points inside delta in full and the others with delta / |residual| (the majorizer
-  that iterated re-weighting uses) on odd iterations and not at all on even ones (Newton's): the first is safe far
-  from the minimum, the second exact near it. With `settled`, for fits that differ in their start alone, it ends once
-  the lowest objective has not fallen by more than SETTLED of itself in so many iterations.
+  A step solves (H + damping diag(H)) step = -g for the free parameters and is kept if it lowers the objective. For the
+  Huber loss, H alternates between two approximations. One weights a point beyond delta by delta / |residual|, as
+  iteratively reweighted least squares does; it is robust far from the minimum. The other, Newton's, gives such a point
+  no weight; it is exact near the minimum.
+
+  Args:
+    form: the form, bound to the points.
+    columns: the inputs, {name: [n]}.
+    y: [n], the measured values.
+    objective: the loss.
+    starts: [R, p].
+    weights: [R, n] or [n], factors of the points' losses.
+    iterations: the maximum number of steps.
+    settled: stop after this many iterations in which the lowest objective decreases by less than a fraction SETTLED.
+      Only for fits that differ in nothing but their start.
   """
   theta = np.clip(starts, form.lower, form.upper)
   weights = np.broadcast_to(weights, (len(theta), len(y)))
@@ -85,7 +96,7 @@ def minimize(form: Form, columns: Columns, y: np.ndarray, objective: Objective, 
 
 
 class _Fits:
-  """The fits that have not converged yet: their parameters, derivatives and damping."""
+  """The fits that have not converged: their parameters, derivatives and damping."""
 
   def __init__(self, form, columns, y, objective, theta, weights):
     self.form, self.columns, self.y, self.objective = form, columns, y, objective
@@ -116,7 +127,7 @@ class _Fits:
     return self._measure()
 
   def _at(self, theta, weights):
-    with np.errstate(all='ignore'):  # a step too far overflows: its objective is then infinite, and it is not taken
+    with np.errstate(all='ignore'):  # a step that is too long overflows; its objective is inf, so it is rejected
       value, jacobian = self.form.model(theta, self.columns)
       residual = self.objective.residuals(value, self.y)
       total = (weights * self.objective.rho(residual)).sum(1)
@@ -126,13 +137,13 @@ class _Fits:
     return np.where(ok, total, np.inf), residual, jacobian
 
   def _measure(self):
-    """Gradient, free parameters and who has converged (or cannot be moved any further)."""
+    """Sets the gradient and the free parameters; returns which fits have converged or can make no further progress."""
     pull = self.weights * self.objective.psi(self.residual)
     self.g = np.matmul(self.jacobian, pull[:, :, None])[:, :, 0]
     low, high = self.theta <= self.form.lower, self.theta >= self.form.upper
     self.free = ~((low & (self.g > 0)) | (high & (self.g < 0)))
     scale = np.matmul(np.abs(self.jacobian), np.abs(pull)[:, :, None])[:, :, 0]
-    # Rounding of the residuals: where the points are met exactly, their pulls are noise.
+    # In an exact fit the residuals are rounding noise, and so is the gradient.
     unit = 1.0 if self.objective.log else self.form.y_max
     noise = np.matmul(np.abs(self.jacobian), (self.weights * 1e-11 * unit)[:, :, None])[:, :, 0]
     self.gradient = (self.free * np.abs(self.g) / (scale + noise + 1e-300)).max(1)
@@ -153,7 +164,7 @@ class _Fits:
 
 
 def _solve(hessian, diagonal, gradient, free, damping):
-  """-(H + damping diag)^-1 g on the free parameters, 0 on the others; solved in units of the diagonal."""
+  """-(H + damping diag)^-1 g for the free parameters and 0 for the others, solved in units of the diagonal."""
   scale = np.sqrt(diagonal)
   free = free & np.isfinite(scale) & (scale > 0)
   unit = np.where(free, scale, 1.0)

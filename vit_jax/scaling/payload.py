@@ -1,4 +1,4 @@
-"""What the figures show, as plain lists: the page (JavaScript) and the static figures (matplotlib) draw the same."""
+"""The data of the figures as plain lists, for both the report page (JavaScript) and the static figures (matplotlib)."""
 
 from typing import Any
 
@@ -9,24 +9,24 @@ from vit_jax.scaling.analysis import Analysis
 from vit_jax.scaling.rollout import medians, persistence
 from vit_jax.scaling.verdict import number
 
-LINES = 8  # at most so many sizes get a line; the points of all sizes are shown
-PLACES = 80  # along a line
-BEYOND = 3.0  # a line runs this factor past the largest x
-CLOUD = 600
-# Viridis without its light end, which is lost on white: ordered in lightness, readable by the colour-blind and in grey.
+LINES = 8  # the maximum number of model sizes with a line; points are shown for all sizes
+PLACES = 80  # the number of vertices of a line
+BEYOND = 3.0  # the end of a line / the largest x
+CLOUD = 600  # the maximum number of refits in the bootstrap figure
+# Viridis without its light end, which is invisible on white. Its order survives color blindness and grey printing.
 _PALETTE = ('#440154', '#482878', '#3e4a89', '#31688e', '#26828e', '#1f9e89', '#35b779', '#6cc24a')
-# Of groups, which have no order (Okabe & Ito 2008); the ninth has the first one's again.
+# Groups have no order, so their colors have none (Okabe & Ito 2008). They repeat after the eighth.
 _GROUP_COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#222222', '#8c6bb1')
 
 
 def payloads(groups: dict[str, Analysis]) -> list[dict[str, Any]]:
-  """The payload of each group, with the colour that it has where all are shown together."""
+  """The payload of each group, with its color in the figure of all groups."""
   return [payload(name, analysis) | {'color': _GROUP_COLORS[i % len(_GROUP_COLORS)]}
           for i, (name, analysis) in enumerate(groups.items())]
 
 
 def payload(name: str, analysis: Analysis) -> dict[str, Any]:
-  """One group's figures: law, points, isoflop, cloud, rollout, curves, and what stands beside them."""
+  """The data of one group's figures, tables and checklist."""
   points, law = analysis.points, analysis.law
   sizes = points.columns.get('params')
   low, high = (np.log(sizes.min()), np.log(sizes.max())) if sizes is not None else (0.0, 0.0)
@@ -39,7 +39,7 @@ def payload(name: str, analysis: Analysis) -> dict[str, Any]:
 
 
 def ordered_color(share: float) -> str:
-  """The colour at `share` (0 smallest, 1 largest) of the ordered palette."""
+  """The color at `share` of the ordered palette, from 0 (smallest) to 1 (largest)."""
   place = float(np.clip(share, 0, 1)) * (len(_PALETTE) - 1)
   i = min(int(place), len(_PALETTE) - 2)
   mix = [round((1 - (place - i)) * int(_PALETTE[i][k:k + 2], 16) + (place - i) * int(_PALETTE[i + 1][k:k + 2], 16))
@@ -48,57 +48,57 @@ def ordered_color(share: float) -> str:
 
 
 def x_column(analysis: Analysis) -> str:
-  """The column on the law figure's x-axis: x, or examples for forms in N and D."""
+  """The column on the x-axis of the law figure: x, or examples for forms in N and D."""
   return 'x' if 'x' in analysis.fit.form.inputs else 'examples'
 
 
 def checklist(analysis: Analysis) -> list[list[str]]:
-  """What a reader must know to judge the fit, after the checklist of (Mis)Fitting (Li et al. 2025, arXiv 2502.18969).
+  """What a reader needs to judge the fit, as rows [topic, answer].
 
-  Rows [question, answer].
+  It follows the checklist of (Mis)Fitting (Li et al. 2025, arXiv 2502.18969).
   """
   law, points, fit = analysis.law, analysis.points, analysis.fit
   objective, d, boot = law['objective'], law['diagnostics'], law['bootstrap']
   delta = f', delta {objective["delta"]:g} of log loss' if 'delta' in objective else ''
-  counted = sorted({row['split'] for row in points.rows if row.get('split')})
+  splits = sorted({row['split'] for row in points.rows if row.get('split')})
   second = d['second_optimum']
   return [
       ['Form', f'{fit.form.name}: {fit.form.formula}. {fit.form.source}'],
-      ['Form and cut-off', analysis.selection.words() if analysis.selection else 'given, no cut-off'],
+      ['Form and cut-off', analysis.selection.describe() if analysis.selection else 'form given, no cut-off'],
       ['What is counted', _counted(points, analysis)],
-      ['Checkpoints and metric', f'{law["metric"]}{" on " + ", ".join(counted) if counted else ""}; run folders give '
-       'one point a run, its last evaluation; unfinished runs are dropped'],
+      ['Checkpoints and metric', f'{law["metric"]}{" on " + ", ".join(splits) if splits else ""}; a run folder is one '
+       'point, its last evaluation; unfinished runs are dropped'],
       ['Points', f'{law["n"]} fitted, {int(analysis.held.sum())} held out, '
        f'{int((~analysis.fitted & ~analysis.held).sum())} below the cut-off, {len(points.dropped)} dropped'],
-      ['Dropped', '; '.join(points.dropped_words()) or 'none'],
+      ['Dropped', '; '.join(points.describe_dropped()) or 'none'],
       ['Objective', f'{objective["name"]}{delta}, summed over the points: {objective["value"]:.6g}'
        f'{f"; weighted by 1/{analysis.settings.sigma}^2" if analysis.settings.sigma else ""}'],
-      ['Starts', f'{d["starts"]} scored, {d["starts_ended_here"]} of those refined ended in this optimum; next '
+      ['Starts', f'{d["starts"]} scored, {d["starts_ended_here"]} of the refined ones converged to this optimum; next '
        'optimum: ' + (f'objective {100 * second["excess"]:.2g}% higher' if second else 'none found')],
-      ['Minimum', f'gradient {d["gradient"]:.1g} of what the points pull; at a bound: '
+      ['Minimum', f'relative gradient {d["gradient"]:.1g}; at a bound: '
        f'{", ".join(d["at_bound"]) or "none"}; condition number {d["condition"]:.3g}'],
       ['Intervals', f'95% percentiles of {boot["n"]} refits to resampled runs ({boot["clusters"]} independent runs or '
-       f'lineages), seed {boot["seed"]}, {boot["failed"]} without a minimum' if boot['n'] else 'none'],
-      ['Noise', f'residuals {100 * d["sigma"]:.2g}% (one sigma); ' + _seed_words(law['seed_noise'])],
+       f'lineages), seed {boot["seed"]}, {boot["failed"]} did not converge' if boot['n'] else 'none'],
+      ['Noise', f'residuals {100 * d["sigma"]:.2g}% (one sigma); ' + _describe_seeds(law['seed_noise'])],
       ['Hold-out', analysis.settings.holdout or 'none: extrapolation is untested'],
       ['Notes', '; '.join(law['notes']) or 'none'],
       ['Warnings', '; '.join(law['warnings']) or 'none']]
 
 
-def _seed_words(noise):
+def _describe_seeds(noise):
   if not noise:
-    return 'no runs that differ in their seed alone'
+    return 'no runs differ only in their seed'
   return f'seeds {100 * noise["std_log"]:.2g}% ({noise["runs"]} runs in {noise["sets"]} sets)'
 
 
 def _counted(points, analysis):
   flops = points.columns.get('flops', points.columns['x'] if points.x_name == 'flops' else None)
-  words = ['params as given in the points (where logged, the count without embeddings and head is on hover)',
-           'examples are those seen, repeats included',
-           'FLOPs are those of training as given' if flops is not None else 'no FLOPs in the points']
+  parts = ['params as given in the points (hover over a point for the count without embeddings and head, if logged)',
+           'examples seen, including repeats',
+           'training FLOPs as given in the points' if flops is not None else 'no FLOPs in the points']
   if analysis.law['compute_optimal']:
-    words.append(analysis.law['compute_optimal']['cost'])
-  return '; '.join(words)
+    parts.append(analysis.law['compute_optimal']['cost'])
+  return '; '.join(parts)
 
 
 def _law_figure(analysis, color):
@@ -117,7 +117,7 @@ def _lines(analysis, x_name, color):
   sizes = np.unique(points.columns['params'])
   shown = sizes[np.unique(np.linspace(0, len(sizes) - 1, LINES).round().astype(int))]
   held = np.unique(points.columns['params'][analysis.held]) if analysis.held.any() else sizes[-1:]
-  banded = shown[np.argmin(np.abs(np.log(shown / held[-1])))]  # a band on every line would hide the points
+  banded = shown[np.argmin(np.abs(np.log(shown / held[-1])))]  # bands on all lines would hide the points
   top = points.columns['params'][analysis.fitted].max()
   return [_line(analysis, 'examples', {'params': n}, color(n), f'N = {number(n, 3)}', bool(n > top), bool(n == banded))
           for n in shown]
@@ -178,7 +178,7 @@ def _isoflop(analysis):
 
 
 def _cloud(analysis):
-  """The two exponents (or the first two coefficients that are no amplitudes) of the refits."""
+  """The first two exponents (or other coefficients that are not amplitudes) of the refits."""
   form, boot = analysis.fit.form, analysis.boot
   names = list(form.exponents) + [n for n in form.names if n in ('E', 'e', 'c', 'g', 'd') and n not in form.exponents]
   if boot is None or len(names) < 2:

@@ -1,4 +1,4 @@
-"""Static figures, PNG and SVG: the law, the IsoFLOP valleys, and what to check."""
+"""Static figures, PNG and SVG: the law, the IsoFLOP valleys and the diagnostics."""
 
 import textwrap
 from typing import Any
@@ -13,7 +13,7 @@ from vit_jax.drawing.figure import AS_IS, FAINT, GREY, INK
 
 
 def write(folder: epath.Path, stem: str, data: dict[str, Any]) -> list[epath.Path]:
-  """Writes folder/stem.png and .svg of one group's payload, stem-isoflop where it has valleys, and stem-checks."""
+  """Writes the figures STEM, STEM-checks and, if there are valleys, STEM-isoflop of one group's payload."""
   with figure_lib.style():
     figures = {stem: law_figure(data), f'{stem}-checks': checks_figure(data)}
     if data['isoflop']:
@@ -22,13 +22,16 @@ def write(folder: epath.Path, stem: str, data: dict[str, Any]) -> list[epath.Pat
 
 
 def write_together(folder: epath.Path, stem: str, groups: list[dict[str, Any]]) -> list[epath.Path]:
-  """Writes folder/stem.png and .svg of all groups' payloads."""
+  """Writes the figure STEM of all groups' payloads."""
   with figure_lib.style():
     return figure_lib.write(groups_figure(groups), folder, stem)
 
 
 def groups_figure(groups: list[dict[str, Any]]) -> Figure:
-  """Each group's points and law, with the law's band where it has one; of laws in N and D the line that has it."""
+  """The points and the law of each group, with the law's band if it has one.
+
+  A law in N and D has a line per model size; the one with the band is shown.
+  """
   figure = Figure(figsize=(7.2, 4.6), layout='constrained')
   axes = figure.add_subplot()
   axes.set(xscale='log', yscale='log')
@@ -39,9 +42,9 @@ def groups_figure(groups: list[dict[str, Any]]) -> Figure:
     if 'band_law' in line:
       axes.fill_between(line['x'], *line['band_law'], color=group['color'], alpha=0.16, lw=0)
     axes.plot(line['x'], line['y'], color=group['color'], lw=1.4)
-    words = f'{group["name"]}, {line["label"]}' if line['label'] else group['name']
+    label = f'{group["name"]}, {line["label"]}' if line['label'] else group['name']
     axes.scatter([p['x'] for p in group['points']], [p['y'] for p in group['points']], s=18, zorder=3,
-                 color=group['color'], label=words)
+                 color=group['color'], label=label)
   points = [p for group in groups for p in group['points']]
   low, high = min(p['y'] for p in points), max(p['y'] for p in points)
   axes.set_ylim(low / (high / low) ** 0.15, high * (high / low) ** 0.1)
@@ -54,7 +57,10 @@ def groups_figure(groups: list[dict[str, Any]]) -> Figure:
 
 
 def law_figure(data: dict[str, Any]) -> Figure:
-  """Fitted points filled, held-out hollow, below the cut-off grey; both bands; extrapolation shaded; persistence."""
+  """The law with both bands and the persistence forecast; the extrapolated range is shaded.
+
+  Fitted points are filled, held-out points hollow, and points below the cut-off grey.
+  """
   figure = Figure(figsize=(7.2, 4.6), layout='constrained')
   axes, law = figure.add_subplot(), data['figure']
   axes.set(xscale='log', yscale='log')
@@ -65,12 +71,12 @@ def law_figure(data: dict[str, Any]) -> Figure:
   axes.axvspan(law['fitted_to'], right, color='#f3f1ea', zorder=0, lw=0)
   for line in law['lines']:
     if 'band_run' in line:
-      axes.fill_between(line['x'], *line['band_run'], color=line['color'], alpha=0.12, lw=0, label='95%, a new run')
-      axes.fill_between(line['x'], *line['band_law'], color=line['color'], alpha=0.30, lw=0, label='95%, the law')
+      axes.fill_between(line['x'], *line['band_run'], color=line['color'], alpha=0.12, lw=0, label='95%, new run')
+      axes.fill_between(line['x'], *line['band_law'], color=line['color'], alpha=0.30, lw=0, label='95%, law')
     axes.plot(line['x'], line['y'], color=line['color'], lw=1.4, ls='--' if line['beyond'] else '-')
   states = (('below', 'below the cut-off', GREY), ('fitted', 'fitted', None), ('held', 'held out', 'white'))
-  for state, words, face in states:
-    _scatter(axes, [p for p in data['points'] if p['state'] == state], words, face)
+  for state, label, face in states:
+    _scatter(axes, [p for p in data['points'] if p['state'] == state], label, face)
   axes.axhline(law['persistence'], color=FAINT, lw=1, ls=':', label='"no change" (largest fitted run)')
   low, high = min(values), max(values)
   pad = (high / low) ** 0.12
@@ -84,7 +90,7 @@ def law_figure(data: dict[str, Any]) -> Figure:
 
 
 def isoflop_figure(data: dict[str, Any]) -> Figure:
-  """Loss over N at each budget, with each optimum and its interval; a minimum outside its grid is a hollow triangle."""
+  """Loss over N at each budget, with each optimum and its interval; a minimum outside its grid is labelled so."""
   figure = Figure(figsize=(6.4, 4.4), layout='constrained')
   axes = figure.add_subplot()
   axes.set(xscale='log', xlabel='params', title='IsoFLOP valleys')
@@ -108,7 +114,7 @@ def isoflop_figure(data: dict[str, Any]) -> Figure:
 
 
 def checks_figure(data: dict[str, Any]) -> Figure:
-  """Residuals over size and data, the exponents' bootstrap cloud, and the error of forecasts over their distance."""
+  """Residuals over two inputs, a scatter plot of the bootstrapped exponents, and forecast error over distance."""
   figure = Figure(figsize=(9.6, 5.6), layout='constrained')
   panels = figure.subplots(2, 2).ravel()
   columns = ('params', 'examples', 'learning_rate', 'flops')
@@ -123,11 +129,11 @@ def checks_figure(data: dict[str, Any]) -> Figure:
   return figure
 
 
-def _scatter(axes, chosen, words, face):
+def _scatter(axes, chosen, label, face):
   if chosen:
     colors = [p['color'] for p in chosen]
     axes.scatter([p['x'] for p in chosen], [p['y'] for p in chosen], s=30 if face == 'white' else 22, zorder=3,
-                 linewidths=1.3, c=face or colors, edgecolors=face if face == GREY else colors, label=words)
+                 linewidths=1.3, c=face or colors, edgecolors=face if face == GREY else colors, label=label)
 
 
 def _legend(axes, law):
@@ -136,20 +142,20 @@ def _legend(axes, law):
   for line in law['lines']:
     if line['label']:
       unique[line['label']] = lines.Line2D([], [], color=line['color'], ls='--' if line['beyond'] else '-')
-  for words, face in (('fitted', INK), ('held out', 'white')):
-    if words in unique:  # in ink: the legend shows what the filling means, the colour is the size
-      unique[words] = lines.Line2D([], [], ls='', marker='o', ms=6, mec=INK, mfc=face)
+  for label, face in (('fitted', INK), ('held out', 'white')):
+    if label in unique:  # without color, which shows the size
+      unique[label] = lines.Line2D([], [], ls='', marker='o', ms=6, mec=INK, mfc=face)
   axes.legend(unique.values(), unique.keys(), fontsize=7.5, loc='center left', bbox_to_anchor=(1, 0.5))
 
 
 def _title(axes, data):
   name = f'{data["name"]}: ' if data['name'] else ''
-  words = [name + data['law']['diagnostics']['equation'], *textwrap.wrap(data['law']['verdict'], 92)]
-  axes.set_title('\n'.join(words), fontsize=8.5, color=INK, **AS_IS)
+  title = [name + data['law']['diagnostics']['equation'], *textwrap.wrap(data['law']['verdict'], 92)]
+  axes.set_title('\n'.join(title), fontsize=8.5, color=INK, **AS_IS)
 
 
 def _plain_ticks(axes):
-  """Plain numbers on a log axis that spans less than two decades, where matplotlib would print 3 x 10^0."""
+  """Labels a log axis of less than two decades with plain numbers; matplotlib would write 3 x 10^0."""
   low, high = axes.get_ylim()
   if high / low < 100:
     axes.yaxis.set_major_locator(ticker.FixedLocator(_ticks(low, high)))
@@ -158,7 +164,7 @@ def _plain_ticks(axes):
 
 
 def _ticks(low, high):
-  """Round values on a log axis from low to high."""
+  """Round numbers from low to high, for a log axis."""
   if high / low < 3:
     return [v for v in ticker.MaxNLocator(6).tick_values(low, high) if low <= v <= high]
   steps = (1, 1.5, 2, 3, 4, 5, 7) if high / low < 8 else (1, 2, 5)
@@ -193,17 +199,17 @@ def _cloud(axes, cloud):
 
 
 def _rollout(axes, rows, medians):
-  axes.set(xlabel='size over the largest fitted', ylabel='|ln predicted / measured|')
+  axes.set(xlabel='size / largest fitted size', ylabel='|ln(predicted / measured)|')
   axes.set_title('Forecast error over distance')
   if not rows:
     axes.text(0.5, 0.5, 'too few sizes', color=FAINT, ha='center', transform=axes.transAxes)
     return
-  for key, color, words in (('persistence', '#b0b4bb', '"no change"'), ('error', '#31688e', 'the law')):
+  for key, color, label in (('persistence', '#b0b4bb', '"no change"'), ('error', '#31688e', 'law')):
     factor, error = [row['factor'] for row in rows], [abs(row[key]) for row in rows]
     axes.plot(factor, error, 'o', ms=3, color=color, alpha=0.35, mew=0)
     axes.plot([row['factor'] for row in medians], [row[key] for row in medians], 'o-', ms=5, color=color,
-              label=f'{words}, median')
+              label=f'{label}, median')
   factors = [row['factor'] for row in rows]
-  axes.set_xlim(min(factors) / 1.2, max(factors) * 1.2)  # before the scale: one factor alone has no range
+  axes.set_xlim(min(factors) / 1.2, max(factors) * 1.2)  # before the scale is set: a single factor has no range
   axes.set(xscale='log', yscale='log')
   axes.legend(fontsize=8)

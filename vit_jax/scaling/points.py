@@ -1,4 +1,4 @@
-"""The points of a law: one per finished run (or table row), cleaned, with everything dropped counted and named."""
+"""The points of a law: one per finished run or table row, cleaned, with a record of everything dropped."""
 
 import collections
 import dataclasses
@@ -15,7 +15,7 @@ from vit_jax.errors import UserError, nearest
 from vit_jax.scaling import tables
 from vit_jax.scaling.tables import SPLITS, Row
 
-LABELS = ('run', 'lineage', 'seed', 'learning_rate')  # columns with a meaning of their own that need no number
+LABELS = ('run', 'lineage', 'seed', 'learning_rate')  # columns with a meaning that are not inputs of a form
 AXES = ('params', 'examples', 'unique_examples', 'flops')
 
 
@@ -24,13 +24,18 @@ class Points:
   """n points.
 
   Attributes:
-    metric, x_name: the names of what is predicted and of x; y [n]: the metric's values, above 0.
-    columns {name: [n]}: the numeric inputs that every point has (those of AXES and `x`).
-    runs [n]: names; clusters [n]: what is resampled as one in the bootstrap (a trunk and its branches, or a run).
-    rows [n]: each point's source row, for groups, hold-outs and the report.
-    curves {run: (x name, [m], [m])}: learning curves of run folders, for the figures only.
-    dropped: [(what, why)].
-    spent {kind: seconds}: where the time of all runs went that were read, trunks and unfinished ones too.
+    metric: the name of the predicted metric.
+    x_name: the name of the column x; None if none was chosen.
+    y: [n], the values of the metric, above 0.
+    columns: {name: [n]}, the numeric inputs (AXES and `x`) that every point has.
+    runs: [n], the names of the runs.
+    clusters: [n], the index of each point's cluster (a run, or a trunk with its branches), which the bootstrap draws as
+      a whole.
+    rows: [n], the source row of each point, for groups, hold-outs and the report.
+    curves: {run: (examples [m], metric [m])}, the learning curves of run folders, for the figures only.
+    dropped: (what, why) pairs.
+    notes: sentences for the user.
+    time_spent: {kind: seconds}, how all the runs that were read spent their time, including trunks and unfinished runs.
   """
   metric: str
   x_name: str | None
@@ -42,13 +47,13 @@ class Points:
   curves: dict[str, tuple[np.ndarray, np.ndarray]]
   dropped: tuple[tuple[str, str], ...] = ()
   notes: tuple[str, ...] = ()
-  spent: dict[str, float] = dataclasses.field(default_factory=dict)
+  time_spent: dict[str, float] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(self.y)
 
   def take(self, where: np.ndarray) -> 'Points':
-    """The points of a boolean mask or of indices, in that order."""
+    """The points selected by a boolean mask, or by indices in their order."""
     index = np.flatnonzero(where) if np.asarray(where).dtype == bool else np.asarray(where, int)
     runs = [self.runs[i] for i in index]
     return dataclasses.replace(
@@ -58,17 +63,17 @@ class Points:
 
   @property
   def size(self) -> tuple[str, np.ndarray]:
-    """What orders the points by how large a run is, and its values: x where one was chosen, else FLOPs, else N D."""
+    """(name, values [n]) of the measure of run size: x if one was chosen, else FLOPs, else N D."""
     for name in ('x', 'flops'):
       if name in self.columns:
         return self.x_name if name == 'x' else name, self.columns[name]
     if 'params' in self.columns and 'examples' in self.columns:
       return 'params x examples', self.columns['params'] * self.columns['examples']
-    raise UserError(f'the points need x, flops, or params and examples to be put in order; they have '
-                    f'{", ".join(self.columns) or "none"}')
+    raise UserError(f'the points cannot be ordered by size: expected x, flops, or params and examples, got '
+                    f'{", ".join(self.columns) or "none of these"}')
 
-  def dropped_words(self) -> list[str]:
-    """`3 runs: not finished (a, b, c)` for each reason."""
+  def describe_dropped(self) -> list[str]:
+    """A sentence for each reason, such as `3 dropped, not finished: a, b, c`."""
     reasons = collections.defaultdict(list)
     for what, why in self.dropped:
       reasons[why].append(what)
@@ -81,34 +86,35 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
   """Reads run folders (or folders of them) and tables into points.
 
   Args:
-    metric: a column, or SPLIT/NAME of metrics.jsonl; a name without a split is read from `val` (else `test`).
-    x: the column that forms of one input read, also a foreign name.
-    columns: {our name: its name in the tables}, as in {'params': 'N', 'loss': 'val/loss'}; also of LABELS.
-    group: the column whose values are fitted apart; what differs between groups need not be comparable.
-    need: the columns without which a row is dropped; others of AXES are kept where every row has them.
+    paths: run folders, folders of run folders, and tables.
+    metric: a column, or SPLIT/NAME of metrics.jsonl; a name without a split is read from `val`, else from `test`.
+    x: the input of forms of one input, any column.
+    columns: {our name: name in the tables}, such as {'params': 'N', 'loss': 'val/loss'}, for AXES, LABELS and metric.
+    group: the column whose values are fitted separately; points of different groups need not be comparable.
+    need: the required columns; rows without them are dropped. Other columns of AXES are kept if every row has them.
 
   Raises:
-    UserError: no such path, a missing column, values that are not comparable, or nothing left.
+    UserError: a path that does not exist, a missing column, values that are not comparable, or no points left.
   """
   rename, rows, dropped, curves, all_folders = dict(columns or {}), [], [], {}, []
   for path in map(epath.Path, paths):
     if not _exists(path):
-      raise UserError(f'{path}: no such file or folder')
+      raise UserError(f'{path}: file or folder not found')
     if path.is_dir():
       folders = tables.find_runs(path)
       if not folders:
-        raise UserError(f'{path}: no run.json in it or below it')
+        raise UserError(f'{path}: expected a run folder or a folder of them, found no run.json in or below it')
       found = [(folder, *read) for folder, read in zip(folders, tables.read_runs(folders))]
       all_folders += folders
-      runs = [run for run in found if run[1].get('status') != 'trunk']  # a trunk's branches are the runs
+      runs = [run for run in found if run[1].get('status') != 'trunk']  # the branches of a trunk are the runs
       if not runs:
-        raise UserError(f'{path}: {len(found)} trunks, and none of the runs that branch off yet')
+        raise UserError(f'{path}: found {len(found)} trunks, but none of their branches')
       for folder, *run in runs:
         _add_run(folder, *run, rename.get(metric, metric), rows, dropped, curves)
     else:
       table, left_out = tables.read_table(path)
       rows += [{'run': f'{path.stem}:{i}', '_numbered': 'run' not in row, **row} for i, row in enumerate(table, 2)]
-      dropped += [tuple(words.rsplit(': ', 1)) for words in left_out]
+      dropped += [tuple(text.rsplit(': ', 1)) for text in left_out]
   for row in rows:
     row |= {ours: row[rename[ours]] for ours in LABELS if rename.get(ours) in row}
   rows, repeated = _unique(rows)
@@ -124,28 +130,29 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
 
 
 def column(points: Points, name: str) -> list[Any]:
-  """The values of any column of the source rows.
+  """The values of a column of the source rows.
 
   Raises:
-    UserError: a column that no row has (with the nearest name), or that some rows lack.
+    UserError: a column that no row has (the message suggests the nearest name), or that some rows lack.
   """
   known = sorted({key for row in points.rows for key in row if not key.startswith('_')})
   if name not in known:
-    raise UserError(f'{name}: no such column{nearest(name, known)}')
+    raise UserError(f'{name}: unknown column{nearest(name, known)}')
   if lacking := [run for run, row in zip(points.runs, points.rows) if row.get(name) in (None, '')]:
-    raise UserError(f'{name}: missing in {len(lacking)} of {len(points)} points, such as {lacking[0]}')
+    raise UserError(f'{name}: expected a value in every point, missing in {len(lacking)} of {len(points)}, such as '
+                    f'{lacking[0]}')
   return [row[name] for row in points.rows]
 
 
 def _exists(path):
   try:
     return path.exists()
-  except ImportError as error:  # etils.epath reads buckets through fsspec's clients
-    raise UserError(f'{path}: {error} (the package that reads such paths)') from error
+  except ImportError as error:  # etils.epath reads buckets through the clients of fsspec
+    raise UserError(f'{path}: cannot be read without another package: {error}') from error
 
 
 def _add_run(folder, run, lines, half_line, metric, rows, dropped, curves):
-  """Appends a run's final evaluation to `rows`, or to `dropped` with the reason."""
+  """Appends the final evaluation of a run to `rows`, or the run to `dropped` with the reason."""
   name = folder.name
   if run.get('status') != 'finished':
     dropped.append((name, f'not finished (status {run.get("status")!r})'))
@@ -157,7 +164,7 @@ def _add_run(folder, run, lines, half_line, metric, rows, dropped, curves):
     dropped.append((name, f'no {metric} in metrics.jsonl'))
     return
   if half_line:
-    dropped.append((f'{name}/metrics.jsonl', 'half-written last line'))
+    dropped.append((f'{name}/metrics.jsonl', 'incomplete last line'))
   last, config, optimizer = scored[-1], run.get('config') or {}, (run.get('config') or {}).get('optimizer')
   lineage = run.get('lineage')
   rows.append({
@@ -176,7 +183,7 @@ def _add_run(folder, run, lines, half_line, metric, rows, dropped, curves):
 
 
 def flat(tree: Mapping[str, Any], path: str = '') -> dict[str, Any]:
-  """{'model.width': 64, ...} of a nested config, so that any field of it can be a group or a hold-out."""
+  """The leaves of a nested config as {'model.width': 64, ...}, so that any field can define groups or hold-outs."""
   out = {}
   for key, value in tree.items():
     if isinstance(value, dict):
@@ -187,7 +194,7 @@ def flat(tree: Mapping[str, Any], path: str = '') -> dict[str, Any]:
 
 
 def _unique(rows):
-  """The rows without exact duplicates (wherever they lie, and however numbered), and the names of the duplicates."""
+  """The rows without exact duplicates, and the names of the duplicates; folders and row numbers are not compared."""
   seen, kept, repeated = set(), [], []
   for row in rows:
     place = ('folder', 'run') if row.get('_numbered') else ('folder',)
@@ -205,12 +212,12 @@ def _check_columns(rows, needed, names, group):
   for ours in [*needed, *(name for name in names if names[name] != name), *([group] if group else [])]:
     theirs = names.get(ours, ours)
     if theirs not in known and rows:
-      mapped = f' (for {ours})' if theirs != ours else f'; --columns={ours}=THEIR_NAME maps a foreign one'
+      mapped = f' (for {ours})' if theirs != ours else f'; --columns={ours}=NAME reads it from a column of another name'
       raise UserError(f'no column {theirs!r} in the points{mapped}{nearest(theirs, known)}')
 
 
 def _clean(rows, names, needed, dropped):
-  """The rows whose needed values are numbers above 0, and {our name: values}; the others go to `dropped`."""
+  """The rows whose needed values are numbers above 0, and {our name: values}; appends the others to `dropped`."""
   kept = []
   for row in rows:
     if reason := next(filter(None, (_fault(names[name], row.get(names[name])) for name in needed)), None):
@@ -224,7 +231,7 @@ def _clean(rows, names, needed, dropped):
 
 
 def _fault(name, value):
-  """What is wrong with a value, None where it is a number above 0."""
+  """What is wrong with a value; None for a number above 0."""
   if value in (None, ''):
     return f'no {name}'
   found = number(value)
@@ -236,49 +243,49 @@ def _fault(name, value):
 
 
 def number(value: Any) -> float | None:
-  """A value of a table as a float; None for what people would not read as that number: true, 1_000, and lists."""
+  """A value of a table as a float; None if it is not written as a number: true, 1_000 or a list."""
   if isinstance(value, bool) or not isinstance(value, (int, float, str)):
     return None
   if isinstance(value, str) and ('_' in value or not value.isascii()):
     return None
   try:
     return float(value)
-  except (ValueError, OverflowError):  # or a whole number beyond 1e308
+  except (ValueError, OverflowError):  # OverflowError: an integer beyond 1e308
     return None
 
 
 def _check_comparable(rows, group):
-  """Refuses points whose metric means different things."""
+  """Raises UserError if the metric does not mean the same in all rows."""
   for name, what in (('metric', 'metrics'), ('split', 'splits'), ('data', 'data sets')):
     found = sorted({str(row[name]) for row in rows if row.get(name) not in (None, '')})
     if len(found) > 1 and group != name:
-      raise UserError(f'the points mix {what} ({", ".join(found[:4])}): their values are not comparable; choose '
-                      f'one, or fit them apart with --group={name}')
+      raise UserError(f'the points mix {what} ({", ".join(found[:4])}): their values are not comparable. Choose '
+                      f'one, or fit them separately with --group={name}')
 
 
 def _notes(names, labels):
   several = sum(count > 1 for count in collections.Counter(names).values())
   if several:
-    yield (f'{several} runs have several rows: checkpoints of a run are not independent, so runs are resampled whole; '
-           'rows from before the end of a decaying schedule do not lie on the law of finished runs')
+    yield (f'{several} runs have several rows. Checkpoints of a run are not independent, so whole runs are resampled. '
+           'Rows from before the end of a decaying schedule do not follow the law of finished runs')
   if len(set(labels)) < len(set(names)):
     yield f'{len(set(names))} runs form {len(set(labels))} independent lineages'
 
 
 def differences(points: Points, limit: int = 6) -> list[list[str]]:
-  """How each run's config differs from its nearest neighbour's, for the report; empty lists for tables."""
+  """How the config of each run differs from the most similar one, for the report; empty lists for tables."""
   configs = [row.get('_config') for row in points.rows]
   index = [i for i, config in enumerate(configs) if config]
   out: list[list[str]] = [[] for _ in configs]
   if len(index) < 2:
     return out
   fields = [flat(configs[i]) for i in index]
-  apart = np.zeros((len(index), len(index)), int)  # in how many fields two runs differ
+  distance = np.zeros((len(index), len(index)), int)  # the number of fields in which two runs differ
   for key in sorted(set().union(*fields)):
     codes = np.unique([repr(f.get(key)) for f in fields], return_inverse=True)[1]
     if codes.any():
-      apart += codes[:, None] != codes
-  np.fill_diagonal(apart, np.iinfo(int).max)
-  for i, nearest_run in zip(index, np.argmin(apart, axis=1)):
+      distance += codes[:, None] != codes
+  np.fill_diagonal(distance, np.iinfo(int).max)
+  for i, nearest_run in zip(index, np.argmin(distance, axis=1)):
     out[i] = schema.differing_keys(configs[i], configs[index[nearest_run]])[:limit]
   return out

@@ -1,4 +1,4 @@
-"""How the error of a forecast grows with its distance: refits to ever larger runs, each tried on all larger ones."""
+"""Forecast error as a function of distance: fits to the runs below increasing sizes, each tested on all larger runs."""
 
 import numpy as np
 
@@ -8,15 +8,16 @@ from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import Points
 
 FITS = 6
-SAME_SIZE = 0.01  # relative: sizes within it differ by rounding (runs of one budget)
-PER_DECADE = 2  # places of a median
+SAME_SIZE = 0.01  # the relative difference within which sizes differ only by rounding (runs of one budget)
+PER_DECADE = 2  # medians per factor of 10
 
 
 def rollout(points: Points, form: str, objective: Objective) -> list[dict]:
-  """Forecasts of every point by fits to smaller ones: {run, fitted_to, factor, error, persistence}.
+  """Forecasts of points by fits to smaller points, as rows {run, fitted_to, factor, error, persistence}.
 
-  factor is the point's size over the largest fitted one, error and persistence are ln(predicted / measured) of the law
-  and of the largest fitted run's value. Points of all sizes take part, held out or not: this is a picture, not a test.
+  `factor` is the size of the point / the largest fitted size. `error` is ln(predicted / measured) of the law, and
+  `persistence` that of the largest fitted run's value. Held-out points are used as well, so this is an illustration
+  and not a test.
   """
   _, size = points.size
   sizes, out = _levels(size), []
@@ -39,7 +40,7 @@ def rollout(points: Points, form: str, objective: Objective) -> list[dict]:
 
 
 def medians(rows: list[dict]) -> list[dict]:
-  """The median absolute error and persistence of a rollout's forecasts over ever greater distances."""
+  """The median absolute errors of the forecasts at each distance, as rows {factor, error, persistence}."""
   place = np.array([round(PER_DECADE * np.log10(row['factor'])) for row in rows])
   out = []
   for value in np.unique(place):
@@ -51,7 +52,7 @@ def medians(rows: list[dict]) -> list[dict]:
 
 
 def _levels(size):
-  """The upper ends of groups of sizes that differ by rounding alone, ascending."""
+  """The largest size in each group of sizes that differ only by rounding, ascending."""
   out, start = [], 0.0
   for value in np.unique(size):
     if value > start * (1 + SAME_SIZE):
@@ -62,5 +63,5 @@ def _levels(size):
 
 
 def persistence(size: np.ndarray, y: np.ndarray) -> float:
-  """The value of the largest run (the mean of several): the forecast that nothing changes."""
+  """The forecast that nothing changes: the value of the largest run, or the mean of several."""
   return float(np.mean(y[size >= size.max() * (1 - 1e-9)]))

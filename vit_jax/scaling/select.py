@@ -1,8 +1,10 @@
-"""Which form, and from which size on: chosen by forecasts inside the training range, never by the hold-out.
+"""The choice of the form and of the smallest size to fit, by forecasts within the training points.
 
-The largest third of the training sizes is a validation slice. Up to four forecasts are made into it, each by a fit to
-the sizes below a boundary, scored on the sizes from there on; the form and lower cut-off with the lowest mean RMSLE
-wins. A form with fewer coefficients is preferred where its score is within CLOSE of the lowest.
+Held-out points are never used.
+
+The largest 30% of the training sizes are the validation slice. It is forecast up to four times: each forecast fits the
+sizes below a boundary in the slice and is scored on the sizes above it. The form and lower cut-off with the lowest mean
+RMSLE are chosen, but a form with fewer coefficients is preferred if its score is within CLOSE of the lowest.
 """
 
 import dataclasses
@@ -14,16 +16,23 @@ from vit_jax.scaling import estimate
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import Points
 
-SLICE = 0.3  # of the distinct sizes
-FOLDS = 4
-CUTOFFS = (0.0, 0.125, 0.25, 0.375, 0.5)  # shares of the distinct sizes that are left out at the small end
-CLOSE = 0.1
+SLICE = 0.3  # the fraction of the distinct sizes in the validation slice
+FOLDS = 4  # the maximum number of forecasts
+CUTOFFS = (0.0, 0.125, 0.25, 0.375, 0.5)  # fractions of the distinct sizes left out at the small end
+CLOSE = 0.1  # relative to the lowest score
 ONE_INPUT = ('power', 'power_offset', 'shifted_power', 'm4', 'zhai')
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-  """score: mean RMSLE of the forecasts; cutoff: the smallest size that is fitted (in the points' size column)."""
+  """A combination of a form and a cut-off.
+
+  Attributes:
+    form: the name of the form.
+    cutoff: the smallest size that is fitted, in units of the points' size column.
+    kept: the fraction of the points at or above the cut-off.
+    score: the mean RMSLE of the forecasts.
+  """
   form: str
   cutoff: float
   kept: int
@@ -32,27 +41,34 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
+  """The result of `choose`."""
   best: Candidate
   candidates: tuple[Candidate, ...]  # lowest score first
   size: str  # the column that cut-offs refer to
-  slice_from: float  # the smallest size of the validation slice
-  folds: int
+  slice_from: float  # the smallest size in the validation slice
+  folds: int  # the number of forecasts
 
-  def words(self) -> str:
+  def describe(self) -> str:
+    """The choice and its reason in one sentence."""
     best = self.best
-    cut = f'from {self.size} >= {best.cutoff:.3g} on' if best.kept < 1 else 'no cut-off'
-    return (f'form {best.form}, {cut}: chosen among {len(self.candidates)} combinations by {self.folds} forecasts of '
-            f'the points with {self.size} >= {self.slice_from:.3g} inside the training range (RMSLE {best.score:.3g})')
+    cut = f'points with {self.size} >= {best.cutoff:.3g}' if best.kept < 1 else 'no cut-off'
+    return (f'form {best.form}, {cut}: the best of {len(self.candidates)} combinations in {self.folds} forecasts of '
+            f'the training points with {self.size} >= {self.slice_from:.3g} (RMSLE {best.score:.3g})')
 
 
 def candidate_forms(points: Points) -> tuple[str, ...]:
-  """The forms that the points' columns allow: of x where an x was chosen, else of N and D (and unique examples)."""
+  """The forms that the columns of the points allow: forms of x if x was chosen, else of N and D (and unique examples).
+
+  Raises:
+    UserError: x was not chosen, and params and examples do not both vary.
+  """
   columns = points.columns
   if 'x' in columns:
     return ONE_INPUT
   varied = all(name in columns and len(np.unique(columns[name])) > 1 for name in ('params', 'examples'))
   if not varied:
-    raise UserError('--form=auto: params and examples do not both vary in the points; choose an input with --x')
+    raise UserError('--form=auto: expected points in which both params and examples vary; otherwise choose an input '
+                    'with --x')
   repeated = 'unique_examples' in columns and np.any(columns['examples'] > 1.001 * columns['unique_examples'])
   several = 'unique_examples' in columns and len(np.unique(columns['unique_examples'])) > 1
   return ('chinchilla_tied', 'chinchilla') + (('data_constrained',) if repeated and several else ())
@@ -60,15 +76,15 @@ def candidate_forms(points: Points) -> tuple[str, ...]:
 
 def choose(points: Points, forms: tuple[str, ...], objective: Objective, weights: np.ndarray | None = None,
            cutoffs: tuple[float, ...] = CUTOFFS) -> Selection:
-  """The best of `forms` and `cutoffs` on the validation slice of the (training) points.
+  """Chooses the best combination of `forms` and `cutoffs` on the validation slice of the training points.
 
   Raises:
-    UserError: too few distinct sizes, or no form that can be fitted to what lies below the slice.
+    UserError: too few distinct sizes, or no form can be fitted to the points below the slice.
   """
   size_name, size = points.size
   sizes = np.unique(size)
   if len(sizes) < 5:
-    raise UserError(f'--form=auto needs at least 5 distinct values of {size_name} to choose on; there are {len(sizes)}')
+    raise UserError(f'--form=auto: expected at least 5 distinct values of {size_name}, got {len(sizes)}')
   held = max(2, round(SLICE * len(sizes)))
   boundaries = np.unique(np.linspace(len(sizes) - held, len(sizes) - 1, min(FOLDS, held)).astype(int))
   found = []
@@ -79,8 +95,8 @@ def choose(points: Points, forms: tuple[str, ...], objective: Objective, weights
       if None not in scores:
         found.append(Candidate(form, float(lowest), float(np.mean(size >= lowest)), float(np.mean(scores))))
   if not found:
-    raise UserError(f'--form=auto: too few points below the validation slice ({size_name} < {sizes[-held]:.3g}) for '
-                    f'any of {", ".join(forms)}; choose a form')
+    raise UserError(f'--form=auto: too few points below the validation slice ({size_name} < {sizes[-held]:.3g}) to fit '
+                    f'any of {", ".join(forms)}; choose a form with --form')
   found.sort(key=lambda c: c.score)
   near = [c for c in found if c.score <= (1 + CLOSE) * found[0].score]
   best = min(near, key=lambda c: (len(estimate.FORMS[c.form].parameters), c.score))
@@ -88,7 +104,7 @@ def choose(points: Points, forms: tuple[str, ...], objective: Objective, weights
 
 
 def _forecast(points, size, form, objective, weights, lowest, boundary):
-  """RMSLE on sizes >= boundary of a fit to [lowest, boundary); None where it has too few points or no minimum."""
+  """RMSLE on sizes >= boundary of a fit to [lowest, boundary); None with too few points or without convergence."""
   inside, beyond = (size >= lowest) & (size < boundary), size >= boundary
   if inside.sum() < len(estimate.FORMS[form].parameters) + 1:
     return None
@@ -96,7 +112,7 @@ def _forecast(points, size, form, objective, weights, lowest, boundary):
   try:
     fit = estimate.fit(form, {k: v[inside] for k, v in columns.items()}, points.y[inside], objective,
                        None if weights is None else weights[inside], exact=False)
-  except UserError:  # an input that does not vary below the boundary, or no minimum
+  except UserError:  # an input that does not vary below the boundary, or no convergence
     return None
   predicted = fit.predict({k: v[beyond] for k, v in columns.items()})
   return float(np.sqrt(np.mean(np.log(predicted / points.y[beyond]) ** 2)))

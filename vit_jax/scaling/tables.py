@@ -1,4 +1,4 @@
-"""Rows as plain dicts, from CSV and JSONL tables and from run folders. What cannot be read is named."""
+"""Readers of tables (CSV, TSV, JSON, JSONL) and run folders, which return rows as plain dicts."""
 
 import csv
 import io
@@ -12,20 +12,20 @@ from vit_jax import goodput, records
 from vit_jax.errors import UserError
 
 Row = dict[str, Any]
-READERS = 16  # threads: reading many small files of a bucket is waiting
-SPLITS = ('val', 'test', 'train')  # the split of a metric that names none: the first that a run has (laws use val)
+READERS = 16  # threads, because reading many small files from a bucket is mostly waiting
+SPLITS = ('val', 'test', 'train')  # a metric without a split is read from the first of these that a run has
 
 
 def read_table(path: epath.Path) -> tuple[list[Row], list[str]]:
-  """The rows of a .csv, .tsv, .json or .jsonl table, and what was left out, in words.
+  """The rows of a .csv, .tsv, .json or .jsonl table, and a sentence for each line left out.
 
   Raises:
-    UserError: no such kind of table, an empty one, or a line in the middle that does not parse.
+    UserError: another kind of file, an empty table, or a line other than the last that cannot be parsed.
   """
   try:
-    text = path.read_bytes().decode('utf-8-sig')  # spreadsheets write a mark before the first column's name
+    text = path.read_bytes().decode('utf-8-sig')  # spreadsheets write a byte order mark
   except UnicodeDecodeError as error:
-    raise UserError(f'{path}: not UTF-8 ({error}); save the table as UTF-8') from error
+    raise UserError(f'{path}: expected UTF-8, got {error}; save the table as UTF-8') from error
   if path.suffix in ('.csv', '.tsv'):
     rows, dropped = _csv(path, text, '\t' if path.suffix == '.tsv' else ',')
   elif path.suffix == '.jsonl':
@@ -33,48 +33,48 @@ def read_table(path: epath.Path) -> tuple[list[Row], list[str]]:
   elif path.suffix == '.json':
     rows, dropped = _json(path, text), []
   else:
-    raise UserError(f'{path}: a table ends in .csv, .tsv, .json or .jsonl')
+    raise UserError(f'{path}: expected a table that ends in .csv, .tsv, .json or .jsonl, got {path.suffix!r}')
   if not rows:
-    raise UserError(f'{path}: no rows in it')
+    raise UserError(f'{path}: expected a table with rows, got an empty one')
   return rows, dropped
 
 
 def find_runs(path: epath.Path) -> list[epath.Path]:
-  """The run folders (those with a run.json) in a folder, itself included, in order of their names."""
+  """The run folders (folders with a run.json) at or below a path, sorted by name."""
   found, level = [], [path]
   with futures.ThreadPoolExecutor(READERS) as pool:
     while level:
-      looked = list(pool.map(_look, level))
-      found += [folder for folder, (is_run, _) in zip(level, looked) if is_run]
-      level = [inner for _, inside in looked for inner in inside]
+      inspected = list(pool.map(_inspect, level))
+      found += [folder for folder, (is_run, _) in zip(level, inspected) if is_run]
+      level = [inner for _, inside in inspected for inner in inside]
   return sorted(found)
 
 
 def read_runs(folders: list[epath.Path]) -> list[tuple[Row, list[Row], bool]]:
-  """(run.json, the rows of metrics.jsonl, whether that ends in half a line) of each run folder.
+  """(run.json, the rows of metrics.jsonl, whether its last line is incomplete) for each run folder.
 
   Raises:
-    UserError: a file that does not parse.
+    UserError: a file that cannot be parsed.
   """
   with futures.ThreadPoolExecutor(READERS) as pool:
     return list(pool.map(_read_run, folders))
 
 
 def time_spent(folders: list[epath.Path]) -> dict[str, float]:
-  """{kind: seconds}: where the time of these runs went, together (`goodput.spent`); damaged event logs are left out."""
+  """{kind: seconds}, how the runs together spent their time (see `goodput`); damaged event logs are left out."""
   with futures.ThreadPoolExecutor(READERS) as pool:
-    return goodput.total(pool.map(_spent, folders))
+    return goodput.total(pool.map(_time_spent, folders))
 
 
-def _spent(folder):
+def _time_spent(folder):
   try:
-    return goodput.spent(records.read_rows(folder / records.EVENTS))
-  except UserError:  # the law does not rest on it
-    return goodput.spent([])
+    return goodput.breakdown(records.read_rows(folder / records.EVENTS))
+  except UserError:  # the law does not depend on it
+    return goodput.breakdown([])
 
 
-def _look(path):
-  """(whether it is a run folder, what else is to be looked into)."""
+def _inspect(path):
+  """(whether the path is a run folder, the paths to inspect next)."""
   if (path / records.RUN).exists():
     return True, []
   return False, [p for p in path.iterdir() if not p.name.startswith('.')] if path.is_dir() else []
@@ -82,11 +82,11 @@ def _look(path):
 
 def _read_run(folder):
   run, rows = records.read_run(folder), records.read_rows(folder / records.METRICS)
-  return run, rows, _half_line(folder / records.METRICS)
+  return run, rows, _is_cut_off(folder / records.METRICS)
 
 
-def _half_line(path):
-  """Whether a .jsonl file ends in a line that was cut off (records.read_rows leaves it out)."""
+def _is_cut_off(path):
+  """Whether the last line of a .jsonl file is incomplete (`records.read_rows` leaves it out)."""
   content = path.read_bytes() if path.exists() else b''
   return bool(content) and not content.endswith(b'\n')
 
@@ -101,13 +101,13 @@ def _csv(path, text, delimiter):
     return [], []
   header, body, dropped = [name.strip() for name in lines[0][1]], lines[1:], []
   if repeated := sorted({name for name in header if header.count(name) > 1}):
-    raise UserError(f'{path}: the column {repeated[0]!r} appears twice')
+    raise UserError(f'{path}: expected distinct column names, got {repeated[0]!r} twice')
   if body and len(body[-1][1]) != len(header) and not text.endswith('\n'):
-    dropped.append(f'{path.name}, line {body[-1][0]}: half-written last line')
+    dropped.append(f'{path.name}, line {body[-1][0]}: incomplete last line')
     body = body[:-1]
   for number, fields in body:
     if len(fields) != len(header):
-      raise UserError(f'{path}, line {number}: {len(fields)} fields, where the header has {len(header)}')
+      raise UserError(f'{path}, line {number}: expected {len(header)} fields as in the header, got {len(fields)}')
   return [dict(zip(header, (f.strip() for f in fields))) for _, fields in body], dropped
 
 
@@ -118,11 +118,11 @@ def _jsonl(path, text):
       continue
     try:
       row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no JSONDecodeError
-      if number == len(lines):  # no newline follows it
-        dropped.append(f'{path.name}, line {number}: half-written last line')
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits raises a plain ValueError
+      if number == len(lines):  # without a newline at its end
+        dropped.append(f'{path.name}, line {number}: incomplete last line')
         continue
-      raise UserError(f'{path}, line {number}: not JSON ({error})') from error
+      raise UserError(f'{path}, line {number}: expected JSON, got an error: {error}') from error
     rows.append(_object(path, number, row))
   return rows, dropped
 
@@ -131,13 +131,13 @@ def _json(path, text):
   try:
     rows = json.loads(text)
   except (ValueError, RecursionError) as error:
-    raise UserError(f'{path}: not JSON ({error})') from error
+    raise UserError(f'{path}: expected JSON, got an error: {error}') from error
   if not isinstance(rows, list):
-    raise UserError(f'{path}: a .json table is a list of objects, one a row')
+    raise UserError(f'{path}: expected a list of objects, one per row, got {type(rows).__name__}')
   return [_object(path, number, row) for number, row in enumerate(rows, 1)]
 
 
 def _object(path, number, row):
   if not isinstance(row, dict):
-    raise UserError(f'{path}, row {number}: {row!r}, where an object is needed')
+    raise UserError(f'{path}, row {number}: expected an object, got {row!r}')
   return row

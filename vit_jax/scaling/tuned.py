@@ -1,4 +1,4 @@
-"""Points that differ in what is tuned, such as the learning rate: the best of them, as a law is meant of tuned runs."""
+"""Selection of the best points among those that differ in tuned columns; a law assumes tuned runs."""
 
 import collections
 import dataclasses
@@ -8,25 +8,25 @@ import numpy as np
 
 from vit_jax.scaling.points import AXES, Points, column, flat, number
 
-_NAMES = {'learning_rate': 'optimizer.learning_rate'}  # columns that have a short name too
+_NAMES = {'learning_rate': 'optimizer.learning_rate'}  # short names of columns
 
 
 def best_of(points: Points, names: Sequence[str], group: str | None = None) -> Points:
-  """The points with the best values of some columns, among those that are alike in all else but the seed.
+  """The points with the best values of the tuned columns, among points that otherwise differ only in the seed.
 
-  The best have the lowest mean over their seeds, on `val` where the points are runs: a law of test errors is not to be
-  chosen by test errors. The others are dropped; a note says where the best lies at the edge of what was tried.
+  The best points have the lowest mean over seeds. Runs are compared on `val`, so that a law of test errors is not
+  selected by test errors. The other points are dropped. A note says where the best value is at the edge of the grid.
 
   Args:
-    points: as loaded.
+    points: the loaded points.
     names: the columns that were tuned, such as optimizer.learning_rate.
-    group: the column whose values are fitted apart; each is tuned by itself.
+    group: the column whose values are fitted separately; each group is tuned separately.
 
   Raises:
     UserError: a column that no row has, or that some rows lack.
   """
-  as_told = lambda value: value if number(value) is None else number(value)
-  values = list(zip(*(map(as_told, column(points, name)) for name in names), strict=True))
+  as_number = lambda value: value if number(value) is None else number(value)
+  values = list(zip(*(map(as_number, column(points, name)) for name in names), strict=True))
   keep, edges = [], 0
   alike = _alike(points, names, group)
   for index in alike:
@@ -38,28 +38,28 @@ def best_of(points: Points, names: Sequence[str], group: str | None = None) -> P
     edges += any(_at_edge(best[k], {value[k] for value in tried}) for k in range(len(names)))
   what = ' and '.join(names)
   left = sorted(set(range(len(points))) - set(keep))
-  notes = [f'{what}: the best of those tried, for each of {len(alike)} kinds of run']
+  notes = [f'{what}: the best value was kept for each of {len(alike)} configurations']
   if edges:
-    notes.append(f'in {edges} of them the best {what} is the least or the greatest that was tried: try further')
+    notes.append(f'in {edges} of them the best {what} is at the edge of the values tried: extend the grid')
   kept = points.take(np.array(sorted(keep)))
   return dataclasses.replace(kept, notes=(*points.notes, *notes), dropped=(
       *points.dropped, *((points.runs[i], f'another {what} is better') for i in left)))
 
 
-def warned(points: Points, group: str | None = None) -> Points:
-  """With a note where runs that are alike have several learning rates: a law goes through the mean of them."""
+def note_untuned(points: Points, group: str | None = None) -> Points:
+  """Adds a note if a configuration has several learning rates, because a law would be fitted to their mean."""
   if not all(row.get('learning_rate') for row in points.rows):
     return points
   rates = [{points.rows[i]['learning_rate'] for i in index} for index in _alike(points, ['learning_rate'], group)]
   if several := sum(len(found) > 1 for found in rates):
-    note = (f'{several} of {len(rates)} kinds of run have several learning rates, bad ones among them perhaps; '
+    note = (f'{several} of {len(rates)} configurations have several learning rates, possibly poor ones; '
             '--best_of=learning_rate keeps the best of each')
     return dataclasses.replace(points, notes=(*points.notes, note))
   return points
 
 
 def _alike(points, names, group):
-  """[indices] of points that differ in nothing but `names` and the seed, as far as rows tell."""
+  """Lists of indices of points whose rows differ only in `names` and the seed."""
   free = {*names, *(_NAMES[name] for name in names if name in _NAMES), 'seed'}
   found = collections.defaultdict(list)
   for i, row in enumerate(points.rows):
@@ -70,6 +70,6 @@ def _alike(points, names, group):
 
 
 def _at_edge(value, tried):
-  """Whether it is the first or the last of at least two numbers."""
+  """Whether the value is the lowest or the highest of at least two numbers."""
   numbers = isinstance(value, float) and len(tried) > 1
   return numbers and value in (min(tried), max(tried))

@@ -254,7 +254,7 @@ def _docstring(run, analysis, path, command):
       f'({law["objective"]["name"]}); N counts {run.count}. This run costs {run.beyond:.3g} times the largest fitted '
       'one. Made by', '', f'  {command}', '',
       f'The law\'s optimum is N* = {number(best["params"])}, D* = {number(best["examples"])} '
-      f'({analysis.cost.words()}). The nearest shape of the ladder has N = {number(run.params)}; the budget then '
+      f'({analysis.cost.describe()}). The nearest shape of the ladder has N = {number(run.params)}; the budget then '
       f'buys D = {number(run.examples)} examples, {run.epochs:.3g} epochs, in {run.steps} steps. Learning rate: '
       f'{run.rate.words()}.']
   paragraphs += [f'Not covered by a rule: {"; ".join(run.notes)}.'] if run.notes else []

@@ -151,8 +151,8 @@ def _start(pretrained):
 
 def _time(workdir):
   """Where the time went, over all restarts."""
-  spent = goodput.spent(records.read_rows(os.path.join(workdir, records.EVENTS)))
-  return f'{duration(sum(spent.values()))}: {goodput.words(spent)}'
+  spent = goodput.breakdown(records.read_rows(os.path.join(workdir, records.EVENTS)))
+  return f'{duration(sum(spent.values()))}: {goodput.describe(spent)}'
 
 
 def _giga(flops: float) -> str:
