@@ -26,7 +26,7 @@ def _of(array):
 @pytest.mark.parametrize('shape', [SHAPE, (576,), ()])
 def test_the_host_sums_what_the_devices_sum(dtype, shape):
   array = _random(dtype).reshape(-1)[:1].reshape(()) if shape == () else _random(dtype).reshape(shape)
-  across = jax.device_put(array, NamedSharding(mesh_lib.make_mesh(mesh_lib.MeshConfig(8)), PartitionSpec()))
+  across = jax.device_put(array, NamedSharding(mesh_lib.make_mesh(mesh_lib.MeshConfig(8)).mesh, PartitionSpec()))
   assert not digest._is_here(across) and digest._is_here(array) and digest._is_here(jnp.asarray(array))
   assert _of(array) == _of(across) == _of(jnp.asarray(array))
 
@@ -34,7 +34,7 @@ def test_the_host_sums_what_the_devices_sum(dtype, shape):
 @pytest.mark.parametrize('dtype', [bool, np.int8, np.uint16, jnp.bfloat16, np.float32, np.uint32])
 def test_it_does_not_depend_on_how_an_array_is_split(dtype):
   array = _random(dtype)
-  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(2, 2, 2))
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(2, 2, 2)).mesh
   specs = [PartitionSpec(), PartitionSpec('data', 'fsdp', 'tensor'), PartitionSpec(('data', 'tensor')),
            PartitionSpec(None, None, 'fsdp')]
   assert len({_of(jax.device_put(array, NamedSharding(mesh, spec))) for spec in specs}) == 1
@@ -43,14 +43,15 @@ def test_it_does_not_depend_on_how_an_array_is_split(dtype):
 
 def test_many_at_once_do_not_take_each_others_threads():
   """Dispatched without waiting, on two cores, these end the process in half of the attempts."""
-  places = NamedSharding(mesh_lib.make_mesh(mesh_lib.MeshConfig(2, 2, 2)), PartitionSpec('data', 'fsdp', 'tensor'))
+  places = NamedSharding(mesh_lib.make_mesh(mesh_lib.MeshConfig(2, 2, 2)).mesh, PartitionSpec('data', 'fsdp', 'tensor'))
   array = _random(np.float32)
   many = digest.digests({str(i): jax.device_put(array, places) for i in range(300)})
   assert len(many) == 300 and many['7'] == digest.digests({'7': array})['7']
 
 
 def test_no_device_sees_more_than_its_part():
-  everywhere = NamedSharding(mesh_lib.make_mesh(mesh_lib.MeshConfig(2, 2, 2)), PartitionSpec('data', 'fsdp', 'tensor'))
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(2, 2, 2)).mesh
+  everywhere = NamedSharding(mesh, PartitionSpec('data', 'fsdp', 'tensor'))
   split = jax.device_put(np.zeros((64, 64, 64), np.float32), everywhere)
   text = digest._sum.lower(split).compile().as_text()
   assert 'all-gather' not in text and 'all-to-all' not in text and 'f32[64,64,64]' not in text

@@ -152,7 +152,7 @@ def test_what_is_written_loads_predicts_and_is_no_run_of_its_shape(source, tmp_p
 
 def test_other_families_are_refused():
   c = run_config.cast(config.defaults('convnext'))
-  with pytest.raises(UserError, match='family=convnext: .* vit or a deit only'):
+  with pytest.raises(UserError, match='family=convnext: .* out of vit and deit only'):
     structured.prune(types.SimpleNamespace(config=c), {'heads': 0.5})
   with pytest.raises(UserError, match='run folder of vit_jax.main'):
     structured.prune(types.SimpleNamespace(config=None), {'heads': 0.5})

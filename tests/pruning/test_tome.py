@@ -75,8 +75,8 @@ def test_tokens_and_work_fall():
   assert work == sorted(work, reverse=True) and work[-1] < 0.75 * work[0]
 
 
-@pytest.mark.parametrize('changes, message', [(dict(pos_embed='rope2d'), 'where its tokens lie'),
+@pytest.mark.parametrize('changes, message', [(dict(pos_embed='rope2d'), 'the place of each token'),
                                               (dict(attention='linear'), 'attention=linear')])
 def test_models_whose_tokens_cannot_be_merged(changes, message):
   with pytest.raises(UserError, match=message):
-    tome.check(_model('gap', **changes).config)
+    tome.check(_model('gap', **changes))

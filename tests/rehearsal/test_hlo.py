@@ -184,7 +184,7 @@ def _compiled(fn, mesh, in_specs, out_specs, *shapes):
 
 
 def test_the_collectives_of_real_programs():
-  mesh = make_mesh(MeshConfig(2, 4, 1))
+  mesh = make_mesh(MeshConfig(2, 4, 1)).mesh
 
   def fn(x):  # [2, 16] on a device
     def body(x, _):
@@ -203,7 +203,7 @@ def test_the_collectives_of_real_programs():
 
 
 def test_groups_lie_along_the_axis():
-  mesh = make_mesh(MeshConfig(2, 4, 1))
+  mesh = make_mesh(MeshConfig(2, 4, 1)).mesh
   for axis, group in (('fsdp', (0, 1, 2, 3)), ('data', (0, 4))):
     module = _compiled(lambda x, axis=axis: jax.lax.psum(x, axis), mesh, P(('data', 'fsdp')), P(), (16, 16))
     assert [one.group for one in collectives.find(module)] == [group]

@@ -1,6 +1,6 @@
 """What a Vision Transformer attends to: maps of one picture, and how far each head looks.
 
-For families in which every token attends to every other: those whose config is a ViT's.
+For families that are an encoder in which every token attends to every other (`models.family.Family.tokens`).
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.interop.classifier import Classifier
-from vit_jax.models import PureModel, deit, vit
+from vit_jax.models import PureModel, that_have
 
 _BYTES = 2**28  # of attention weights at a time
 
@@ -50,8 +50,8 @@ def attention(model: Classifier, prepared: Sequence[np.ndarray]) -> Attention:
   for start in range(0, len(prepared), each):
     images = np.stack(prepared[start:start + each])
     padded = np.pad(images, ((0, each - len(images)), (0, 0), (0, 0), (0, 0)))
-    told = jax.device_get(_looker(model.model, model.preprocessing)(model.params, model.stats, padded))
-    parts.append([np.asarray(x)[:len(images)] for x in told])
+    looked = jax.device_get(_looker(model.model, model.preprocessing)(model.params, model.stats, padded))
+    parts.append([np.asarray(x)[:len(images)] for x in looked])
   last, rolled, distance = (np.concatenate(part) for part in zip(*parts))
   shape = lambda x: x.reshape(-1, *grid)
   return Attention(shape(last), shape(rolled), distance.mean(axis=0), float(_distances(model.model).mean()))
@@ -63,9 +63,9 @@ def check(model: Classifier) -> None:
   if pure is None:
     raise UserError('attention maps look into a model, and an exported file has only its function: give the run or a '
                     'bundle')
-  if not isinstance(pure.config, vit.Config):
-    raise UserError('attention maps need a model in which every patch attends to every other (vit, deit); this one is '
-                    f'{type(pure.config).__module__.rpartition(".")[2]}')
+  if pure.family.tokens is None:
+    raise UserError('attention maps need a model in which every patch attends to every other '
+                    f'({that_have("tokens")}); this one is {pure.name}')
   images = np.zeros((1, *pure.image_shape), np.uint8)
   jax.eval_shape(_capture(pure, model.preprocessing), model.params, model.stats, images)
 
@@ -101,7 +101,7 @@ def _looker(model: PureModel, prepare: Preprocessing):
   distances_PP = _distances(model)
   patches = len(distances_PP)
 
-  classified = 2 if isinstance(model.config, deit.Config) else 1 if model.config.pool == 'cls' else 0
+  classified = model.family.tokens(model.config, model.image_shape).classified
 
   def from_class(weights_TT):
     """[P], of the tokens in front that are classified, or of all patches where these are pooled."""
@@ -126,8 +126,7 @@ def _capture(model, prepare):
 
 
 def _grid(model):
-  (height, width, _), patch = model.image_shape, model.config.patch_size
-  return -(-height // patch), -(-width // patch)
+  return model.family.tokens(model.config, model.image_shape).grid
 
 
 def _distances(model) -> np.ndarray:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from vit_jax.layers import pos_embed
@@ -23,12 +22,16 @@ def logit_scale(head_dim: int, base_head_dim: int | None = None) -> float:
   return math.sqrt((base_head_dim or head_dim) / head_dim) / math.sqrt(head_dim)
 
 
-def attend(q_BTHK, k_BSHK, v_BSHK, base_head_dim: int | None = None, bias_WHTS=None):
+def attend(q_BTHK: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array, base_head_dim: int | None = None,
+           bias_WHTS: jax.Array | None = None, queries: int | None = None) -> tuple[jax.Array, jax.Array]:
   """Softmax attention (Vaswani et al. 2017, eq. 1): ([B, T, H, K], weights [B, H, T, S]); softmax in float32.
 
-  Heads are moved to the front first, so that both products are plain batched matmuls. Weights that nobody uses are
+  Heads are moved to the front first, so that both products are plain batched matmuls. Weights that nothing uses are
   not kept by the compiler. A bias [W, H or 1, T, S], float32, is added to the logits of each W sequences in turn.
+  `queries`: only so many of the first queries are computed.
   """
+  bias_WHTS = None if bias_WHTS is None else bias_WHTS[:, :, :queries]
+  q_BTHK = q_BTHK[:, :queries]
   scale = jnp.asarray(logit_scale(q_BTHK.shape[-1], base_head_dim), q_BTHK.dtype)
   by_heads = lambda x: constrain(x, 'batch', 'heads')  # and so are the gradients, which may else be split by tokens
   q_BHTK, k_BHSK, v_BHSK = (by_heads(jnp.swapaxes(x, 1, 2)) for x in (q_BTHK * scale, k_BSHK, v_BSHK))
@@ -46,32 +49,33 @@ class SelfAttention(nnx.Module):
 
   def __init__(self, width: int, num_heads: int, *, rngs: nnx.Rngs, head_dim: int | None = None, qkv_bias: bool = True,
                base_head_dim: int | None = None, relative_grid: tuple[int, int] | None = None,
-               kernel_init: Initializer = xavier_uniform, dtype=jnp.float32):
-    """`head_dim` is width / num_heads unless it is given; with `relative_grid` each head learns relative biases."""
+               rope_grid: tuple[int, int] | None = None, kernel_init: Initializer = xavier_uniform, dtype=jnp.float32):
+    """`head_dim` is width / num_heads unless it is given.
+
+    The last tokens are a grid's patches: with `relative_grid` each head learns biases of their relative places, and
+    with `rope_grid` queries and keys are turned by their places.
+    """
     head_dim, self.base_head_dim = head_dim or width // num_heads, base_head_dim
     self.qkv = Dense((width,), (num_heads, 3, head_dim), ('embed', 'heads', None, None), rngs=rngs,
                      apart=-2, kernel_init=kernel_init, use_bias=qkv_bias, dtype=dtype)
     self.out = Dense((num_heads, head_dim), (width,), ('heads', None, 'embed'), rngs=rngs, ends_branch=True,
                      kernel_init=kernel_init, dtype=dtype)
-    self.relative_grid = relative_grid
+    self.head_dim, self.relative_grid, self.rope_grid = head_dim, relative_grid, rope_grid
     self.bias_table = pos_embed.relative_table(relative_grid, num_heads, rngs=rngs) if relative_grid else None
 
-  def __call__(self, x_BTD: jax.Array, rope_angles: np.ndarray | None = None, bias_WHTT: jax.Array | None = None,
-               attend_by: Callable | None = None, queries: int | None = None) -> tuple[jax.Array, jax.Array | None]:
+  def __call__(self, x_BTD: jax.Array, bias_WHTT: jax.Array | None = None, attend: Callable = attend,
+               queries: int | None = None) -> tuple[jax.Array, jax.Array | None]:
     """[B, T, D] -> [B, Q, D] and the attention weights [B, H, Q, T], for the first Q = `queries` tokens or for all.
 
-    Queries and keys are turned where angles are given; a bias is added to the logits as in `attend`. In the place of
-    softmax attention over all tokens stands `attend_by`, (q, k, v) -> y [B, T, H, K], where it is given: no weights.
+    `attend` computes it and has the signature of this module's `attend`. The weights are None where it has none.
     """
     q_BTHK, k_BTHK, v_BTHK = jnp.unstack(constrain(self.qkv(x_BTD), 'batch', None, 'heads'), axis=3)
-    if rope_angles is not None:
-      q_BTHK, k_BTHK = (pos_embed.rotate(t, rope_angles) for t in (q_BTHK, k_BTHK))
-    if attend_by is not None:
-      return self.out(attend_by(q_BTHK, k_BTHK, v_BTHK)[:, :queries]), None
+    if self.rope_grid is not None:
+      angles = pos_embed.rope2d_angles(self.rope_grid, self.head_dim)
+      q_BTHK, k_BTHK = (pos_embed.rotate(t, angles) for t in (q_BTHK, k_BTHK))
     if self.bias_table is not None:
       bias_WHTT = pos_embed.relative_bias(self.bias_table[...], self.relative_grid, x_BTD.shape[1])[None]
-    bias_WHQT = None if bias_WHTT is None else bias_WHTT[:, :, :queries]
-    y_BQHK, weights_BHQT = attend(q_BTHK[:, :queries], k_BTHK, v_BTHK, self.base_head_dim, bias_WHQT)
+    y_BQHK, weights_BHQT = attend(q_BTHK, k_BTHK, v_BTHK, self.base_head_dim, bias_WHTT, queries)
     return self.out(y_BQHK), weights_BHQT
 
 

@@ -1,4 +1,4 @@
-"""Attention that costs less than its tokens squared: `attend_by` of `attention.SelfAttention`."""
+"""Attention at a cost that is linear in the number of tokens: kinds of attention of `layers.kernels`."""
 
 import functools
 
@@ -18,7 +18,7 @@ def local_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, gri
   grid's; those before them (CLS, learned ones) see all and are seen by all.
 
   Queries are cut into windows of radius x radius, and each window is given the keys of the (3 radius)^2 patches around
-  it, of which a mask leaves each query its own: T (9 radius^2 + globals) products in the place of T^2.
+  it, of which a mask leaves each query those within its reach: T (9 radius^2 + globals) products in the place of T^2.
   """
   before = q_BTHK.shape[1] - grid[0] * grid[1]
   patches = lambda x: x[:, before:].reshape(x.shape[0], *grid, -1)

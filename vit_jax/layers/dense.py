@@ -58,7 +58,7 @@ def parameter(value: jax.Array, axes: Sequence[str | None], role: str = 'hidden'
 
   Args:
     value: float32.
-    axes: names that `parallel.mesh` maps to mesh axes; None is never split.
+    axes: names that `parallel.rules` maps to mesh axes; None is never split.
     role: 'input' (embeddings), 'hidden', or 'output' (the head): `params_non_embedding` counts the hidden ones.
       The width grows at the outputs of the first, at both ends of the second and at the inputs of the third.
     fan_in: the inputs that each output sums over; 0 for what is no map (biases, norms, embeddings).
@@ -68,8 +68,9 @@ def parameter(value: jax.Array, axes: Sequence[str | None], role: str = 'hidden'
     apart: the axis, counted from the last (-1), that lists several matrices.
   """
   assert len(axes) == value.ndim, (axes, value.shape)
-  return nnx.Param(value, out_sharding=tuple(axes), role=role, fan_in=fan_in, init_power=init_power,
-                   ends_branch=ends_branch, rows=rows, apart=apart)
+  # Models are built without a mesh and placed by `parallel`. The caller's setting of Flax's eager sharding stays.
+  return nnx.Param(value, eager_sharding=False, out_sharding=tuple(axes), role=role, fan_in=fan_in,
+                   init_power=init_power, ends_branch=ends_branch, rows=rows, apart=apart)
 
 
 class Dense(nnx.Module):

@@ -1,7 +1,7 @@
 """Softmax attention by a Pallas kernel for TPUs: JAX's own splash attention (`jax.experimental.pallas.ops.tpu`).
 
-The logits and weights [B, H, T, T] never reach the large memory. What that saves of a step, by the TPU compiler's
-word, is in experiments/speed.
+The logits and weights [B, H, T, T] never reach the large memory. What that saves of a step, as the TPU compiler
+estimates it, is in experiments/speed.
 """
 
 import functools
@@ -9,22 +9,28 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from vit_jax.layers.attention import attend, logit_scale
-from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.layers.attention import logit_scale
+from vit_jax.parallel.rules import spec
 
 _TILE = 128  # tokens: a block of the kernel is so many, or a multiple
 _BLOCK = 640  # at most: its square in float32 has to fit near the cores several times
 
 
+def refuses(request, platform: str | None) -> str | None:
+  """See `layers.kernels.Kernel`."""
+  if request.kind != 'full':
+    return f'is for model.attention=full, not for attention={request.kind}: set it to none'
+  if request.relative:
+    return 'adds no biases to the logits, which pos_embed=relative has: set it to none'
+  if request.explicit:
+    return 'goes with system.execution.blocks=jit, not with shard_map'
+  return f'is for TPUs, not for {platform}' if platform not in (None, 'tpu') else None
+
+
 def splash_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array,
                      base_head_dim: int | None = None) -> jax.Array:
-  """`attention.attend` without a bias, and without the weights: [B, T, H, K]; to be traced for a mesh.
-
-  On other devices than TPUs, and where there is no mesh (as where FLOPs are counted), it is `attend` itself.
-  """
-  if jax.sharding.get_abstract_mesh().empty or mesh_lib.platform() != 'tpu':
-    return attend(q_BTHK, k_BTHK, v_BTHK, base_head_dim)[0]
-  part = mesh_lib.spec('batch', 'heads')
+  """`attention.attend` without a bias, and without the weights: [B, T, H, K]; to be traced for a mesh of TPUs."""
+  part = spec('batch', 'heads')
   local = functools.partial(by_kernel, scale=logit_scale(q_BTHK.shape[-1], base_head_dim))
   # The library does not say over which axes its results vary, so that cannot be checked.
   on_each = jax.shard_map(local, in_specs=(part,) * 3, out_specs=part, check_vma=False)

@@ -11,21 +11,17 @@ from flax import nnx
 from vit_jax.parallel import blocks
 from vit_jax.parallel.mesh import by_compiler
 
-# Modules are built on abstract shapes and placed by `parallel`: Flax must not place them on the way.
-nnx.use_eager_sharding(False)
-
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
   """How a stack is run; never what it computes."""
-  # One compiled block for all layers. False unrolls: slower to compile, may run faster, and of the last block only
-  # what a CLS token's classifier reads is computed.
+  # One compiled block for all layers. False unrolls them: slower to compile, may run faster, and of the last block
+  # only what a CLS token's classifier reads is computed.
   scan: bool = True
   # Recompute in the backward pass: nothing, all but matmuls, all. Without scan XLA undoes it on CPUs.
   remat: Literal['none', 'dots', 'full'] = 'none'
-  blocks: Literal['jit', 'shard_map'] = 'jit'  # who places a block's collectives: the compiler, or `parallel.blocks`
-  # Softmax attention of vit and deit on TPUs as the compiler has it, or by a Pallas kernel (`layers.splash`).
-  attention_kernel: Literal['none', 'splash'] = 'none'
+  blocks: Literal['jit', 'shard_map'] = 'jit'  # what places a block's collectives: the compiler, or `parallel.blocks`
+  attention_kernel: str = 'none'  # what computes softmax attention: a key of `layers.kernels.KERNELS`
 
 
 _POLICIES = {
@@ -51,8 +47,8 @@ class Stack(nnx.Module):
     self.blocks = init_layers(rngs.split(depth))
     self.depth = depth
 
-  def __call__(self, x: jax.Array, layer_inputs: Any, call: Callable, execution: Execution,
-               call_last: Callable | None = None) -> tuple[jax.Array, Any]:
+  def run(self, x: jax.Array, layer_inputs: Any, call: Callable, execution: Execution,
+          call_last: Callable | None = None) -> tuple[jax.Array, Any]:
     """Runs the blocks.
 
     Args:
@@ -60,7 +56,7 @@ class Stack(nnx.Module):
       layer_inputs: a tree of arrays with a leading [L] axis, one slice a block.
       call: (block, x, layer_input) -> (x, outputs).
       execution: scan or unroll, and what to recompute.
-      call_last: in the place of `call` for the last block, if blocks are unrolled; scanned they are all one program.
+      call_last: in the place of `call` for the last block, if blocks are unrolled; scanned blocks are all one program.
 
     Returns:
       x after the last block, and the blocks' outputs stacked on a leading [L] axis.

@@ -1,13 +1,9 @@
 """The model families, and a model as pure functions of plain trees.
 
-A family is a module with a `Config` dataclass and a class that is built as
-`Model(config, image_shape, num_classes, rngs=, execution=)` and called as
-`model(images_BHWC, keys_B, capture) -> (logits_BC, intermediates)`; without keys it evaluates.
+What a family provides is in `models.family`.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,28 +12,14 @@ from flax import nnx, traverse_util
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers.stack import Execution
 from vit_jax.models import convnext, deit, resnet, swin, vit
-
-
-def _as_they_are(params, config, image_shape, new_shape):
-  return params
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-  """What the rest of the program needs of a model family."""
-  config: type  # its frozen config dataclass
-  model: Callable[..., nnx.Module]
-  # (params, config, image_shape, new_shape) -> params for pictures of another size, numpy arrays both
-  resized: Callable[..., dict] = _as_they_are
-  batch_norm: bool = False  # an example's training depends on the others of its batch, or micro-batch
-
+from vit_jax.models.family import Family
 
 FAMILIES = {
-    'vit': Family(vit.Config, vit.ViT, vit.resized),
-    'deit': Family(deit.Config, deit.DeiT, vit.resized),
-    'swin': Family(swin.Config, swin.Swin, swin.resized),
-    'resnet': Family(resnet.Config, resnet.ResNet, batch_norm=True),
-    'convnext': Family(convnext.Config, convnext.ConvNeXt),
+    'vit': vit.FAMILY,
+    'deit': deit.FAMILY,
+    'swin': swin.FAMILY,
+    'resnet': resnet.FAMILY,
+    'convnext': convnext.FAMILY,
 }
 
 
@@ -48,6 +30,12 @@ def family(name: str) -> Family:
   return FAMILIES[name]
 
 
+def that_have(attribute: str, what: Any = None) -> str:
+  """The names of the families whose attribute is set, or holds `what`, for messages: 'vit and deit'."""
+  has = lambda value: bool(value) if what is None else what in value
+  return ' and '.join(name for name, family in FAMILIES.items() if has(getattr(family, attribute)))
+
+
 class PureModel:
   """A Flax module as pure functions: parameters and statistics are nested plain dicts of arrays.
 
@@ -56,10 +44,9 @@ class PureModel:
 
   def __init__(self, name: str, config: Any, image_shape: tuple[int, int, int], num_classes: int,
                execution: Execution = Execution()):
-    """Raises UserError for shapes that the family refuses. No memory is used: shapes only."""
-    if execution.attention_kernel != 'none' and not isinstance(config, vit.Config):
-      raise UserError(f'system.execution.attention_kernel={execution.attention_kernel} is for vit and deit, not for '
-                      f'{name}: set it to none')
+    """Raises UserError for shapes, and for an execution, that the family refuses. No memory is used: shapes only."""
+    self.name, self.family = name, family(name)
+    _check_execution(name, execution)
     self._module = name, config, tuple(image_shape), num_classes, execution
     self.graphdef, self._params, self._stats = _shapes(*self._module)
     self.config, self.image_shape, self.num_classes = config, image_shape, num_classes
@@ -71,10 +58,17 @@ class PureModel:
 
   def apply(self, params: dict, stats: dict, images_BHWC: jax.Array, keys_B: jax.Array | None = None,
             capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict, dict]:
-    """(logits [B, C], intermediates, stats); see the family's __call__. With keys, the stats are those of this batch.
+    """(logits [B, C], intermediates, stats); see `models.family.Model`. With keys, the stats are those of this batch.
 
     It is the training step that averages them (`optimisation.optimizer.moving_average`).
+
+    Raises:
+      UserError: an intermediate that the family does not have.
     """
+    for wanted in capture:
+      if wanted not in self.family.captures:
+        raise UserError(f'capture={wanted!r}: {self.name} has no such intermediate'
+                        f'{nearest(wanted, self.family.captures)}; it has {", ".join(self.family.captures)}')
     module = self.module(params, stats)
     logits_BC, intermediates = module(images_BHWC, keys_B, capture)
     return logits_BC, intermediates, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
@@ -103,6 +97,15 @@ class PureModel:
     """What each parameter declares under that name (see `layers.dense.parameter`): the same nested dict."""
     flat = {path: variable.get_metadata(name) for path, variable in nnx.to_flat_state(self._params)}
     return traverse_util.unflatten_dict(flat)
+
+
+def _check_execution(name, execution):
+  """Raises UserError for an option that this family would ignore."""
+  for option in ('blocks', 'attention_kernel'):
+    value, default = getattr(execution, option), getattr(Execution, option)
+    if value != default and option not in family(name).honours:
+      raise UserError(f'system.execution.{option}={value} is for {that_have("honours", option)}, not for {name}: '
+                      f'set it to {default}')
 
 
 def _build(name, config, image_shape, num_classes, execution, rngs):

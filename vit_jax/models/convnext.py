@@ -15,6 +15,7 @@ from vit_jax.layers.dense import Dense, normal_002, parameter, zeros
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.stack import Execution, Stack
+from vit_jax.models.family import Family
 from vit_jax.parallel.mesh import constrain
 
 # Liu et al. 2022, sec. 3.
@@ -119,16 +120,7 @@ class ConvNeXt(nnx.Module):
 
   def __call__(self, images_BHWC: jax.Array, keys_B: jax.Array | None = None,
                capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict]:
-    """Logits, and what was asked for on the way.
-
-    Args:
-      images_BHWC: float32, normalised.
-      keys_B: one PRNG key an example: stochastic depth acts. None: it does not (evaluation).
-      capture: names of intermediates to return: 'features', a list of [B, H, W, D] after each stage.
-
-    Returns:
-      Logits [B, C] in float32, and a dict: 'pre_logits' [B, D] and what `capture` names.
-    """
+    """See `models.family.Model`. `capture` can name 'features', a list of [B, H, W, D] after each stage."""
     c = self.config
 
     def call(block, x_BHWD, layer):
@@ -140,9 +132,12 @@ class ConvNeXt(nnx.Module):
     x_BHWD, features, first = images_BHWC, [], 0
     for patches, stage in zip(self.patches, self.stages, strict=True):
       own = {name: values[first:first + stage.depth] for name, values in layers.items()}
-      x_BHWD, _ = stage(constrain(patches(x_BHWD), 'batch'), own, call, self.execution)
+      x_BHWD, _ = stage.run(constrain(patches(x_BHWD), 'batch'), own, call, self.execution)
       features.append(x_BHWD)
       first += stage.depth
     x_BD = self.norm(x_BHWD.astype(jnp.float32).mean(axis=(1, 2)))
     return self.head(x_BD.astype(jnp.float32)), {
-        'pre_logits': x_BD, **{name: {'features': features}[name] for name in capture}}
+        'pre_logits': x_BD, **({'features': features} if 'features' in capture else {})}
+
+
+FAMILY = Family(Config, ConvNeXt, SIZES)

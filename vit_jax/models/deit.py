@@ -1,7 +1,7 @@
 """DeiT: a ViT with a distillation token, which learns from a teacher (Touvron et al. 2021a, sec. 4).
 
 Beside CLS, a second token passes through the encoder and has a head of its own: CLS's is trained on the labels, this
-one's on what a teacher says (`transfer.distillation`). At test time the two are averaged.
+one's on a teacher's predictions (`transfer.distillation`). At test time the two are averaged.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from vit_jax.errors import UserError, nearest
 from vit_jax.layers.dense import Dense, parameter, zeros
 from vit_jax.layers.stack import Execution
 from vit_jax.models import vit
+from vit_jax.models.family import Tokens
 
 SIZES = {name: vit.size(name) for name in ('Ti/16', 'S/16', 'B/16')}  # Touvron et al. 2021a, table 1
 
@@ -44,13 +45,21 @@ class DeiT(vit.ViT):
     self.distillation_head = Dense((config.width,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output',
                                    kernel_init=zeros)
 
-  def _leading_tokens(self):
+  def _class_tokens(self):
     return [self.cls, self.distillation]
 
   def _classify(self, x_BTD, sizes_BT):
-    """Mean logits; both heads' own are told apart by 'class_logits' and 'teacher_logits'."""
+    """The mean of both heads' logits; their own are 'class_logits' and 'teacher_logits'."""
     del sizes_BT  # neither token is ever merged
     class_BC = self.head(x_BTD[:, 0].astype(jnp.float32))
     teacher_BC = self.distillation_head(x_BTD[:, 1].astype(jnp.float32))
     return (class_BC + teacher_BC) / 2, {'pre_logits': x_BTD[:, 0], 'class_logits': class_BC,
                                          'teacher_logits': teacher_BC}
+
+
+def tokens(config: Config, image_shape: tuple[int, int, int]) -> Tokens:
+  """What the encoder reads."""
+  return Tokens(vit.grid(config, image_shape), classified=2)
+
+
+FAMILY = dataclasses.replace(vit.FAMILY, config=Config, model=DeiT, sizes=SIZES, tokens=tokens)

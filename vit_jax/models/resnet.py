@@ -17,6 +17,7 @@ from vit_jax.layers.conv import Conv, he_normal_fan_out
 from vit_jax.layers.dense import Dense, lecun_normal, zeros
 from vit_jax.layers.norm import BatchNorm
 from vit_jax.layers.stack import Execution, Stack
+from vit_jax.models.family import Family
 from vit_jax.parallel.mesh import constrain
 
 
@@ -154,7 +155,7 @@ class Stage(nnx.Module):
     call = lambda block, x_BHWC, _: (block(x_BHWC, training), None)
     for stack in (self.first, self.rest):
       if stack is not None:
-        x_BHWC, _ = stack(x_BHWC, None, call, execution)
+        x_BHWC, _ = stack.run(x_BHWC, None, call, execution)
     return x_BHWC
 
 
@@ -177,16 +178,7 @@ class ResNet(nnx.Module):
 
   def __call__(self, images_BHWC: jax.Array, keys_B: jax.Array | None = None,
                capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict]:
-    """Logits, and what was asked for on the way.
-
-    Args:
-      images_BHWC: float32, normalised.
-      keys_B: one PRNG key an example: batch norm takes the batch's statistics (training). None: the moving averages.
-      capture: names of intermediates to return: 'features', a list of [B, H, W, D] after each stage.
-
-    Returns:
-      Logits [B, C] in float32, and a dict: 'pre_logits' [B, D] and what `capture` names.
-    """
+    """See `models.family.Model`. `capture` can name 'features', a list of [B, H, W, D] after each stage."""
     training = keys_B is not None
     x_BHWC = jax.nn.relu(self.stem(images_BHWC, training))
     if self.config.stem == 'quarter':
@@ -196,10 +188,13 @@ class ResNet(nnx.Module):
       x_BHWC = stage(x_BHWC, training, self.execution)
       features.append(x_BHWC)
     x_BD = x_BHWC.astype(jnp.float32).mean(axis=(1, 2))
-    return self.head(x_BD), {'pre_logits': x_BD, **{name: {'features': features}[name] for name in capture}}
+    return self.head(x_BD), {'pre_logits': x_BD, **({'features': features} if 'features' in capture else {})}
 
 
 def _max_pool(x_BHWC):
   """3 x 3, stride 2: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C]."""
   around = ((0, 0), (1, 1), (1, 1), (0, 0))
   return jax.lax.reduce_window(x_BHWC, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), around)
+
+
+FAMILY = Family(Config, ResNet, SIZES, batch_norm=True)

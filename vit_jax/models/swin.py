@@ -21,6 +21,7 @@ from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.stack import Execution, Stack
 from vit_jax.layers.windows import MASKED, Windows
+from vit_jax.models.family import Family
 from vit_jax.parallel.mesh import constrain
 
 # Liu et al. 2021, sec. 3.3; heads of 32.
@@ -200,16 +201,7 @@ class Swin(nnx.Module):
 
   def __call__(self, images_BHWC: jax.Array, keys_B: jax.Array | None = None,
                capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict]:
-    """Logits, and what was asked for on the way.
-
-    Args:
-      images_BHWC: float32, normalised.
-      keys_B: one PRNG key an example: stochastic depth acts. None: it does not (evaluation).
-      capture: names of intermediates to return: 'features', a list of [B, H, W, D] after each stage.
-
-    Returns:
-      Logits [B, C] in float32, and a dict: 'pre_logits' [B, D] and what `capture` names.
-    """
+    """See `models.family.Model`. `capture` can name 'features', a list of [B, H, W, D] after each stage."""
     c, pairs = self.config, sum(self.config.depths) // 2
     layers = {'index': np.arange(pairs)}
     if c.drop_path:
@@ -222,12 +214,12 @@ class Swin(nnx.Module):
 
       own = {name: values[first:first + stage.depth] for name, values in layers.items()}
       x_BHWD = constrain(self.merges[i - 1](x_BHWD) if i else x_BHWD, 'batch')
-      x_BHWD, _ = stage(x_BHWD, own, call, self.execution)
+      x_BHWD, _ = stage.run(x_BHWD, own, call, self.execution)
       features.append(x_BHWD)
       first += stage.depth
     x_BD = self.norm(x_BHWD).mean(axis=(1, 2))
     return self.head(x_BD.astype(jnp.float32)), {
-        'pre_logits': x_BD, **{name: {'features': features}[name] for name in capture}}
+        'pre_logits': x_BD, **({'features': features} if 'features' in capture else {})}
 
 
 def _block(config, width, num_heads, window, rngs):
@@ -242,3 +234,6 @@ def _gather(x_BHWC, patch, by_column=False):
   x = x.reshape(b, rows, patch, columns, patch, c)
   x = x.transpose(0, 1, 3, 4, 2, 5) if by_column else x.transpose(0, 1, 3, 2, 4, 5)
   return x.reshape(b, rows, columns, patch * patch * c)
+
+
+FAMILY = Family(Config, Swin, SIZES, resized)

@@ -1,26 +1,22 @@
 """Vision Transformer (Dosovitskiy et al. 2021), with the options of the codebases that followed it."""
 
 import dataclasses
-import functools
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from vit_jax.errors import UserError, nearest
-from vit_jax.layers import noise, pos_embed
-from vit_jax.layers.attention import AttentionPool, SelfAttention
-from vit_jax.layers.cheaper_attention import linear_attention, local_attention
+from vit_jax.layers import encoder, noise, pos_embed
+from vit_jax.layers.attention import AttentionPool
 from vit_jax.layers.dense import Dense, parameter, zeros
-from vit_jax.layers.mlp import Mlp
+from vit_jax.layers.encoder import Encoder
 from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.patch_embed import ConvStem, PatchEmbed
 from vit_jax.layers.resnet_stem import ResNetStem
-from vit_jax.layers.splash import splash_attention
-from vit_jax.layers.stack import Execution, Stack
-from vit_jax.parallel import blocks
+from vit_jax.layers.stack import Execution
+from vit_jax.models.family import Family, Tokens
 
 # Width, depth, MLP and heads: Dosovitskiy et al. 2021, table 1 (B, L, H); Touvron et al. 2021, table 1 (Ti, S);
 # Zhai et al. 2022, table 2 (g, G); Alabdulmohsin et al. 2023 (So400m).
@@ -126,18 +122,6 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
                     'model.width / model.num_heads)')
 
 
-def check_kernel(config: Config, execution: Execution) -> None:
-  """Raises UserError for an attention that the kernel asked for cannot do."""
-  if execution.attention_kernel == 'none':
-    return
-  asked = f'system.execution.attention_kernel={execution.attention_kernel}'
-  if config.attention != 'full' or config.pos_embed == 'relative':
-    raise UserError(f'{asked} is for model.attention=full without relative biases, not for attention='
-                    f'{config.attention} with pos_embed={config.pos_embed}: set it to none')
-  if execution.blocks == 'shard_map':
-    raise UserError(f'{asked} goes with system.execution.blocks=jit, not with shard_map')
-
-
 def head_dim(config: Config) -> int:
   """K: the size of a head."""
   return config.head_dim or config.width // config.num_heads
@@ -186,54 +170,15 @@ def resized(params: dict, config: Config, image_shape: tuple[int, int, int], new
   return params
 
 
-class EncoderBlock(nnx.Module):
-  """Pre-LN: x + attention(norm(x)), then x + MLP(norm(x)) (Dosovitskiy et al. 2021, eqs. 2 and 3)."""
-
-  def __init__(self, config: Config, grid: tuple[int, int], *, rngs: nnx.Rngs):
-    dtype = jnp.dtype(config.dtype)
-    self.norm1 = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
-    self.attention = SelfAttention(config.width, config.num_heads, rngs=rngs, head_dim=config.head_dim,
-                                   qkv_bias=config.qkv_bias, base_head_dim=config.base_head_dim, dtype=dtype,
-                                   relative_grid=grid if config.pos_embed == 'relative' else None)
-    self.norm2 = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
-    self.mlp = Mlp(config.width, config.mlp_dim, rngs=rngs, dropout=config.dropout, gelu=config.gelu, dtype=dtype)
-    scale = lambda: parameter(jnp.full(config.width, config.layer_scale), ('embed',))
-    self.scale1, self.scale2 = (None, None) if config.layer_scale is None else (scale(), scale())
-    self.dropout = config.dropout
-
-  def __call__(self, x_BTD, drop_path, keys_B, attend, explicit, tokens, needed):
-    """Returns ([B, T, D], attention weights [B, H, T, T] or None); of each T only the first `needed` tokens.
-
-    `attend(attention, x_BTD, _)` calls the attention; `explicit` and `tokens` are those of `parallel.blocks`.
-    """
-    sub_block = functools.partial(blocks.sub_block, explicit=explicit)
-    y_BTD, weights_BHTT = sub_block(attend, self.attention, self.norm1(x_BTD), tokens=tokens)
-    if needed < tokens:
-      x_BTD = blocks.split_tokens(x_BTD[:, :needed])
-    x_BTD = x_BTD + self.branch(y_BTD, self.scale1, drop_path, noise.fold(keys_B, 0))
-    mix = lambda mlp, x_BTD, keys_B: (mlp(x_BTD, keys_B), None)
-    y_BTD, _ = sub_block(mix, self.mlp, self.norm2(x_BTD), noise.fold(keys_B, 1), tokens=needed)
-    x_BTD = x_BTD + self.branch(y_BTD, self.scale2, drop_path, noise.fold(keys_B, 2))
-    return x_BTD, weights_BHTT
-
-  def branch(self, y_BTD, scale, drop_path=None, keys_B=None):
-    """What is added to the residual stream: scaled, and with noise."""
-    if scale is not None:
-      y_BTD = y_BTD * scale[...].astype(y_BTD.dtype)[None, None, :]
-    y_BTD = noise.dropout(y_BTD, self.dropout, noise.fold(keys_B, 0))
-    return y_BTD if drop_path is None else noise.drop_path(y_BTD, drop_path, noise.fold(keys_B, 1))
-
-
 class ViT(nnx.Module):
   """Patches -> tokens (+ position, + CLS) -> pre-LN encoder -> pooled features -> logits."""
 
   def __init__(self, config: Config, image_shape: tuple[int, int, int], num_classes: int, *, rngs: nnx.Rngs,
                execution: Execution = Execution()):
-    """Raises UserError for shapes that cannot be built (see `check`)."""
+    """Raises UserError for shapes that cannot be built (see `check`), and for a kernel that cannot attend so."""
     check(config, image_shape)
-    check_kernel(config, execution)
     channels = image_shape[2]
-    self.config, self.execution = config, execution
+    self.config = config
     self.grid = grid(config, image_shape)
     dtype = jnp.dtype(config.dtype)
     if config.stem == 'resnet':
@@ -248,7 +193,7 @@ class ViT(nnx.Module):
     learned = config.pos_embed == 'learned'
     self.pos_embed = parameter(position, (None, 'embed'), 'input', init_power=-0.5) if learned else None
     self.cls = parameter(jnp.zeros(config.width), ('embed',), 'input') if config.pool == 'cls' else None
-    self.encoder = Stack(lambda rngs: EncoderBlock(config, self.grid, rngs=rngs), config.depth, rngs=rngs)
+    self.encoder = Encoder(config, self.grid, config.pos_embed, rngs=rngs, execution=execution)
     self.norm = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
     self.attention_pool = AttentionPool(
         config.width, config.mlp_dim, config.num_heads, rngs=rngs, head_dim=config.head_dim,
@@ -261,54 +206,24 @@ class ViT(nnx.Module):
 
   def __call__(self, images_BHWC: jax.Array, keys_B: jax.Array | None = None,
                capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Logits, and what was asked for on the way.
+    """See `models.family.Model`.
 
-    Args:
-      images_BHWC: float32, normalised.
-      keys_B: one PRNG key an example: dropout and stochastic depth act. None: they do not (evaluation).
-      capture: names of intermediates to return: 'features' [L, B, T, D] after each block, 'attention'
-        [L, B, H, T, T] weights. Nothing is computed or kept for names that are not asked for.
-
-    Returns:
-      Logits [B, C] in float32, and a dict: 'pre_logits' [B, D] and what `capture` names.
-
-    Raises:
-      UserError: 'attention' of an attention without weights.
+    `capture` can name what the encoder has (`layers.encoder.CAPTURES`), and 'embedding' [B, T, D], what it reads.
     """
     c = self.config
-    if 'attention' in capture and c.attention != 'full':
-      raise UserError(f'attention weights were asked for, which model.attention={c.attention} never makes')
     x_BTD = self.embed(images_BHWC)
-    x_BTD = noise.dropout(x_BTD, c.dropout, noise.fold(keys_B, c.depth))
-    rope_angles = pos_embed.rope2d_angles(self.grid, head_dim(c)) if c.pos_embed == 'rope2d' else None
-    attend_by = {'full': None, 'linear': linear_attention, 'local': functools.partial(
-        local_attention, grid=self.grid, radius=c.attention_radius, base_head_dim=c.base_head_dim)}[c.attention]
-    if self.execution.attention_kernel == 'splash' and 'attention' not in capture:
-      attend_by = functools.partial(splash_attention, base_head_dim=c.base_head_dim)
-    explicit, tokens = self.execution.blocks == 'shard_map', x_BTD.shape[1]
-    # Of the last block's tokens a CLS token's classifier reads one. Dropout's noise is drawn for all.
-    every_token = capture or c.pool != 'cls' or (c.dropout and keys_B is not None)
-    read = tokens if every_token else len(self._leading_tokens())
-
-    def call(block, x_BTD, layer, needed=tokens):
-      keys = noise.fold(keys_B, layer['index'])
-      attend = lambda attention, x_BTD, _: attention(x_BTD, rope_angles, attend_by=attend_by, queries=needed)
-      x_BTD, weights = block(x_BTD, layer.get('drop_path'), keys, attend, explicit, tokens, needed)
-      every = {'features': x_BTD[:, :tokens], 'attention': weights}
-      return x_BTD, {name: every[name] for name in capture}
-
-    layers = {'index': np.arange(c.depth)}
-    if c.drop_path:
-      layers['drop_path'] = np.linspace(0, c.drop_path, c.depth, dtype=np.float32)
-    x_BTD, captured = self.encoder(blocks.split_tokens(x_BTD), layers, call, self.execution,
-                                   call_last=functools.partial(call, needed=read))
-    logits_BC, told = self.classify(blocks.whole_tokens(x_BTD, tokens))
-    return logits_BC, {**told, **captured}
+    x_BTD = embedding_BTD = noise.dropout(x_BTD, c.dropout, noise.fold(keys_B, c.depth))
+    x_BTD, captured = self.encoder(x_BTD, keys_B, tuple(name for name in capture if name != 'embedding'),
+                                   read=len(self._class_tokens()) if c.pool == 'cls' else None)
+    if 'embedding' in capture:
+      captured['embedding'] = embedding_BTD
+    logits_BC, intermediates = self.classify(x_BTD)
+    return logits_BC, {**intermediates, **captured}
 
   @property
   def leading(self) -> int:
-    """How many tokens stand before the patches."""
-    return len(self._leading_tokens()) + self.config.global_tokens
+    """The number of tokens before the patches."""
+    return len(self._class_tokens()) + self.config.global_tokens
 
   def embed(self, images_BHWC: jax.Array) -> jax.Array:
     """[B, H, W, C] -> [B, T, D]: what the encoder reads."""
@@ -318,7 +233,7 @@ class ViT(nnx.Module):
       position = jnp.asarray(pos_embed.sincos2d(self.grid, self.config.width))
     if position is not None:
       x_BTD = x_BTD + position.astype(x_BTD.dtype)[None]
-    tokens = [token[...][None] for token in self._leading_tokens()]
+    tokens = [token[...][None] for token in self._class_tokens()]
     if self.global_tokens is not None:
       tokens.append(self.global_tokens[...])
     if tokens:
@@ -327,8 +242,8 @@ class ViT(nnx.Module):
       x_BTD = jnp.concatenate([tokens_BND, x_BTD], axis=1)
     return x_BTD
 
-  def _leading_tokens(self):
-    """The tokens [D] that stand before the patches and the global tokens."""
+  def _class_tokens(self):
+    """The tokens [D] before the global tokens and the patches, which the head reads."""
     return [] if self.cls is None else [self.cls]
 
   def classify(self, x_BTD: jax.Array, sizes_BT: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -352,3 +267,19 @@ class ViT(nnx.Module):
       return patches_BTD.mean(axis=1)
     share_BT = sizes_BT[:, self.leading:] / (self.grid[0] * self.grid[1])
     return jnp.einsum('btd,bt->bd', patches_BTD, share_BT.astype(patches_BTD.dtype))
+
+
+def tokens(config: Config, image_shape: tuple[int, int, int]) -> Tokens:
+  """What the encoder reads."""
+  return Tokens(grid(config, image_shape), classified=int(config.pool == 'cls'))
+
+
+def pruned(config: Config, kept: dict[str, int]) -> Config:
+  """The config with so many 'heads' and 'mlp' units in every layer; heads keep their size."""
+  fields = {'heads': 'num_heads', 'mlp': 'mlp_dim'}
+  return dataclasses.replace(config, head_dim=head_dim(config), **{fields[axis]: n for axis, n in kept.items()})
+
+
+PUBLISHED = ('Ti/16', 'S/16', 'S/32', 'B/16', 'B/32', 'L/16', 'L/32', 'H/14', 'g/14', 'G/14', 'So400m/14', *HYBRIDS)
+FAMILY = Family(Config, ViT, {name: size(name) for name in PUBLISHED}, resized, tokens=tokens, pruned=pruned,
+                captures=(*encoder.CAPTURES, 'embedding'), honours=('blocks', 'attention_kernel'))

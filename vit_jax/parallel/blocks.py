@@ -1,14 +1,17 @@
 """An encoder's sub-blocks (attention, MLP) on a mesh, in sequence-parallel form (Korthikanti et al. 2022, sec. 4.2.2).
 
-Between sub-blocks the residual stream [B, T, D] lies with its tokens split over `tensor`, so that norms, dropout and
+Between sub-blocks the tokens of the residual stream [B, T, D] are split over `tensor`, so that norms, dropout and
 sums act on a part. A sub-block gathers the tokens, computes with its part of the heads or MLP columns, and the sum of
 the parts goes back scattered over the tokens: one all-gather, one reduce-scatter, and nothing else over `tensor`.
+(`tensor` stands for the mesh axis of the default rules: see `parallel.rules`.)
 
-There are two ways to say so, equal in result: sharding constraints, from which the compiler places the collectives,
-and `shard_map`, where they are written out. A number of tokens that `tensor` does not divide (197) is padded between
+There are two ways to write this, equal in result: sharding constraints, from which the compiler places the collectives,
+and `shard_map`, where they are explicit. A number of tokens that `tensor` does not divide (197) is padded between
 sub-blocks; a sub-block sees the real ones only, so that nothing has to be masked.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +19,68 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.parallel.mesh import RULES, constrain, spec
+from vit_jax.errors import UserError
+from vit_jax.parallel.mesh import constrain
+from vit_jax.parallel.rules import Rules, mesh_axes, spec
 
-_TENSOR = RULES['tokens']
+
+def check(rules: Rules, explicit: bool) -> None:
+  """Raises UserError for rules by which the explicit sub-blocks cannot be split; before anything is compiled."""
+  if not explicit:
+    return
+  axes = {name: mesh_axes(name, rules) for name in ('tokens', 'heads', 'mlp', 'batch')}
+  tokens, heads, mlp, rows = axes.values()
+  others = {axis for _, axis in rules} - {*rows, *tokens}
+  if not tokens == heads == mlp or len(tokens) != 1 or tokens[0] in rows or others:
+    shown = ', '.join(f'{name} over {" x ".join(split) or "nothing"}' for name, split in axes.items())
+    raise UserError('system.execution.blocks=shard_map needs system.mesh.rules that split tokens, heads and mlp over '
+                    f'one mesh axis, and all else over the axes of the batch: these split {shown}. Set blocks=jit, or '
+                    'change the rules')
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+  """The residual stream of an encoder, and how its sub-blocks are split.
+
+  Attributes:
+    tokens: how many tokens are not padding.
+    read: how many of the first tokens what follows reads of a block's output; all, or fewer after the last block.
+    explicit: whether the collectives are written out in a `shard_map`, or left to the compiler.
+  """
+  tokens: int
+  read: int
+  explicit: bool
+
+  def cut(self, x_BTD: jax.Array) -> tuple[jax.Array, 'Stream']:
+    """The stream of those tokens alone that are read."""
+    if self.read == self.tokens:
+      return x_BTD, self
+    return split_tokens(x_BTD[:, :self.read]), dataclasses.replace(self, tokens=self.read)
+
+  def sub_block(self, call: Callable, module: nnx.Module, x_BTD: jax.Array,
+                keys_B: jax.Array | None = None) -> tuple[jax.Array, Any]:
+    """`call(module, x_BTD, keys_B)` on a split residual stream.
+
+    The module's parameters declare their logical axes. Where a map contracts a split axis, its result is one part of a
+    sum: `call` must end in exactly one such map and stay linear after it.
+
+    Args:
+      call: -> (y [B, T, D], extra); extra is None or [B, H, ...]. It sees the tokens that are not padding.
+      module: on a mesh, with `explicit`, `call` gets each device's part of its parameters along `tensor`.
+      x_BTD: as `split_tokens` makes it.
+      keys_B: one PRNG key an example, or None.
+
+    Returns:
+      y, split as x is, and extra.
+    """
+    if jax.sharding.get_abstract_mesh().empty or not self.explicit:
+      y_BTD, extra = call(module, whole_tokens(x_BTD, self.tokens), keys_B)
+      return split_tokens(y_BTD), extra
+    return _explicit(call, module, x_BTD, keys_B, self.tokens)
 
 
 def split_tokens(x_BTD: jax.Array) -> jax.Array:
-  """The residual stream as it lies between sub-blocks: [B, T + padding, D], tokens split over `tensor`."""
+  """The residual stream as it is split between sub-blocks: [B, T + padding, D], tokens over `tensor`."""
   return constrain(_padded(x_BTD), 'batch', 'tokens')
 
 
@@ -31,29 +89,8 @@ def whole_tokens(x_BTD: jax.Array, tokens: int) -> jax.Array:
   return constrain(x_BTD, 'batch')[:, :tokens]
 
 
-def sub_block(call: Callable, module: nnx.Module, x_BTD: jax.Array, keys_B: jax.Array | None = None, *, tokens: int,
-              explicit: bool) -> tuple[jax.Array, Any]:
-  """`call(module, x_BTD, keys_B)` on a split residual stream.
-
-  The module's parameters declare their logical axes. Where a map contracts a split axis, its result is one part of a
-  sum: `call` must end in exactly one such map and stay linear after it.
-
-  Args:
-    call: -> (y [B, T, D], extra); extra is None or [B, H, ...]. It sees the first `tokens` tokens.
-    module: on a mesh, with `explicit`, it is given to `call` with each device's part of what `tensor` splits.
-    x_BTD: as `split_tokens` makes it.
-    keys_B: one PRNG key an example, or None.
-    tokens: how many tokens are not padding.
-    explicit: whether to write the collectives out in a `shard_map`, or to leave them to the compiler.
-
-  Returns:
-    y, split as x is, and extra.
-  """
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty or not explicit:
-    y_BTD, extra = call(module, whole_tokens(x_BTD, tokens), keys_B)
-    return split_tokens(y_BTD), extra
-
+def _explicit(call, module, x_BTD, keys_B, tokens):
+  (tensor,) = mesh_axes('tokens')
   graphdef, state = nnx.split(module)
   is_variable = lambda node: isinstance(node, nnx.Variable)
   names = [_names(variable) for variable in jax.tree.leaves(state, is_leaf=is_variable)]
@@ -61,9 +98,9 @@ def sub_block(call: Callable, module: nnx.Module, x_BTD: jax.Array, keys_B: jax.
 
   def local(arrays, x_BTD, keys_B):
     arrays = [_gathered(array, axes, x_BTD.dtype) for array, axes in zip(arrays, names, strict=True)]
-    x_BTD = jax.lax.all_gather(x_BTD, _TENSOR, axis=1, tiled=True)[:, :tokens]
+    x_BTD = jax.lax.all_gather(x_BTD, tensor, axis=1, tiled=True)[:, :tokens]
     y_BTD, extra = call(nnx.merge(graphdef, jax.tree.unflatten(tree, arrays)), x_BTD, keys_B)
-    return jax.lax.psum_scatter(_padded(y_BTD), _TENSOR, scatter_dimension=1, tiled=True), extra
+    return jax.lax.psum_scatter(_padded(y_BTD), tensor, scatter_dimension=1, tiled=True), extra
 
   stream = spec('batch', 'tokens')
   return jax.shard_map(local, in_specs=([spec(*axes) for axes in names], stream, spec('batch')),
@@ -71,9 +108,10 @@ def sub_block(call: Callable, module: nnx.Module, x_BTD: jax.Array, keys_B: jax.
 
 
 def num_parts(name: str | None) -> int:
-  """Into how many parts a device of a `shard_map` block sees a logical axis split; 1 elsewhere."""
-  mesh, axis = jax.sharding.get_abstract_mesh(), RULES.get(name)
-  return mesh.shape[axis] if axis == _TENSOR and axis in mesh.manual_axes else 1
+  """The number of parts that a logical axis is split into inside a `shard_map` block; 1 elsewhere."""
+  mesh, axes = jax.sharding.get_abstract_mesh(), mesh_axes(name)
+  inside = axes == mesh_axes('tokens') and set(axes) & set(mesh.manual_axes)
+  return math.prod(mesh.shape[axis] for axis in axes) if inside else 1
 
 
 def own_part(x: jax.Array, name: str | None) -> jax.Array:
@@ -81,15 +119,15 @@ def own_part(x: jax.Array, name: str | None) -> jax.Array:
   if (count := num_parts(name)) == 1:
     return x
   size = x.shape[-1] // count
-  return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(_TENSOR) * size, size, axis=-1)
+  return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(mesh_axes(name)[0]) * size, size, axis=-1)
 
 
 def on_first_part(x: jax.Array, contracted: str | None) -> jax.Array:
-  """What is added to a product over the logical axis `contracted`: zeros on all but one of the devices that it is
-  split over, as the sum of their products follows."""
+  """x as it is added to a product over the logical axis `contracted`: zeros on all but one of the devices that the axis
+  is split over, because the sum of their products follows."""
   if num_parts(contracted) == 1:
     return x
-  return jnp.where(jax.lax.axis_index(_TENSOR) == 0, x, jnp.zeros_like(x))
+  return jnp.where(jax.lax.axis_index(mesh_axes(contracted)[0]) == 0, x, jnp.zeros_like(x))
 
 
 def all_but_gathered(primitive, *_, **__) -> bool:
@@ -102,13 +140,14 @@ def all_but_gathered(primitive, *_, **__) -> bool:
 
 
 def scattered(primitive, *_, **__) -> bool:
-  """A policy for `jax.checkpoint`: keeps what a reduce-scatter brought, smaller than its operand and dear to bring."""
+  """A policy for `jax.checkpoint`: keeps what a reduce-scatter brought: smaller than its operand, and costly."""
   return primitive.name == 'reduce_scatter'
 
 
 def _padded(x_BTD):
   mesh = jax.sharding.get_abstract_mesh()
-  padding = 0 if mesh.empty else -x_BTD.shape[1] % mesh.shape[_TENSOR]
+  parts = 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in mesh_axes('tokens'))
+  padding = -x_BTD.shape[1] % parts
   return jnp.pad(x_BTD, ((0, 0), (0, padding), (0, 0))) if padding else x_BTD
 
 
@@ -118,13 +157,18 @@ def _names(variable):
 
 
 def _gathered(array, names, dtype):
-  """A parameter with what `fsdp` splits gathered; it travels in the type that it is used in.
+  """A parameter with what the batch's mesh axes split gathered; it travels in the type that it is used in.
 
-  The gradient comes back the same way: reduce-scattered over `fsdp`, then as float32 summed over `data`. (Left to
-  itself the sum over `data` would come first, and of the whole.)
+  The gradient comes back the same way: reduce-scattered over these axes, then as float32 summed over the batch's other
+  ones. (Left to itself the sum over those would come first, and of the whole.)
   """
-  for dim, name in enumerate(names):
-    if (axis := RULES.get(name)) not in (None, _TENSOR):
-      array = jax.lax.pcast(array, 'data', to='varying').astype(dtype)
-      array = jax.lax.all_gather(array, axis, axis=dim, tiled=True)
+  split = {dim: axes for dim, name in enumerate(names) if (axes := mesh_axes(name)) not in ((), mesh_axes('tokens'))}
+  if not split:
+    return array
+  taken = {axis for axes in split.values() for axis in axes}
+  if others := tuple(axis for axis in mesh_axes('batch') if axis not in taken):
+    array = jax.lax.pcast(array, others, to='varying')
+  array = array.astype(dtype)
+  for dim, axes in split.items():
+    array = jax.lax.all_gather(array, axes if len(axes) > 1 else axes[0], axis=dim, tiled=True)
   return array

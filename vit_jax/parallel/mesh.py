@@ -1,30 +1,19 @@
-"""The device mesh and where arrays lie on it.
-
-Parameters carry logical axis names; one table maps them to the mesh's axes. Changing the mesh changes no model code.
-"""
+"""The device mesh and the placement of arrays on it, by the rules of `parallel.rules`."""
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vit_jax.errors import UserError
-
-AXES = ('data', 'fsdp', 'tensor')
-
-# Logical axis -> mesh axis. Names that are not here are replicated.
-RULES = {
-    'batch': ('data', 'fsdp'),  # of activations
-    'tokens': 'tensor',  # of the residual stream, between sub-blocks
-    'embed': 'fsdp',  # of parameters
-    'heads': 'tensor',  # of parameters, and of activations inside attention
-    'mlp': 'tensor',  # of parameters, and of activations inside the MLP
-}
+from vit_jax.parallel import rules as rules_lib
+from vit_jax.parallel.rules import AXES, Rules, mesh_axes, spec
 
 # The usual meshes by name: which axis takes the devices.
 PRESETS = {
@@ -42,14 +31,41 @@ class MeshConfig:
   fsdp: int = 1  # batch split, parameters and optimizer state split too
   tensor: int = 1  # heads, MLP columns and the residual stream's tokens split
   preset: Literal['none', 'dp', 'fsdp', 'tp', 'fsdp_tp'] = 'none'  # fsdp_tp: tensor 2, or what `tensor` says
+  # (logical axis, mesh axis) pairs, the whole table: a logical axis that is not in it is on every device as a whole.
+  rules: tuple[tuple[str, str], ...] = rules_lib.DEFAULT
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+@dataclasses.dataclass(frozen=True)
+class LogicalMesh:
+  """A mesh and the rules by which arrays are split over it."""
+  mesh: Mesh | AbstractMesh
+  rules: Rules = rules_lib.DEFAULT
+
+  def __post_init__(self):
+    rules_lib.check_axes(self.rules)
+
+  @property
+  def shape(self) -> Mapping[str, int]:
+    """The sizes of the mesh's axes by name."""
+    return self.mesh.shape
+
+  @property
+  def size(self) -> int:
+    """The number of devices."""
+    return self.mesh.size
+
+  @property
+  def devices(self) -> np.ndarray:
+    """The devices along AXES. An abstract mesh has none."""
+    return self.mesh.devices
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> LogicalMesh:
   """A mesh over the devices given, or all. Of several TPU slices, `data` spans the slices.
 
   Raises:
     UserError: sizes that are not positive, whose product is not the number of devices, or that do not fit the slices; a
-      preset beside sizes.
+      preset beside sizes; a rule for an axis that the mesh does not have.
   """
   devices = devices or jax.devices()
   sizes = mesh_sizes(config, len(devices), f'{jax.default_backend()} device(s) that are here')
@@ -61,16 +77,17 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     check_slices(sizes, slices)
     within = (sizes[0] // slices, *sizes[1:])
     placed = mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices, allow_split_physical_axes=True)
-  return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+  return LogicalMesh(Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES)), config.rules)
 
 
-def single_device() -> Mesh:
+def single_device() -> LogicalMesh:
   """A mesh of this process's first device."""
   return make_mesh(MeshConfig(data=1), jax.local_devices()[:1])
 
 
 def mesh_sizes(config: MeshConfig, count: int, what: str) -> tuple[int, ...]:
   """The sizes along AXES with -1 filled in, for `count` devices, which the message calls `what`. Raises as above."""
+  rules_lib.check_axes(config.rules)
   config = _filled(config)
   sizes = [getattr(config, axis) for axis in AXES]
   shown = ', '.join(f'{axis}={size}' for axis, size in zip(AXES, sizes))
@@ -84,14 +101,14 @@ def mesh_sizes(config: MeshConfig, count: int, what: str) -> tuple[int, ...]:
 
 
 def check_slices(sizes: Sequence[int], slices: int) -> None:
-  """Raises UserError where `data` does not span the slices: the network between them bears no other axis's traffic."""
+  """Raises UserError where `data` does not span the slices: their network carries the traffic of no other axis."""
   if sizes[0] % slices:
     raise UserError(f'system.mesh.data={sizes[0]}: must be a multiple of the {slices} slices, which it spans')
 
 
-def abstract_mesh(sizes: Sequence[int]) -> AbstractMesh:
+def abstract_mesh(sizes: Sequence[int], rules: Rules = rules_lib.DEFAULT) -> LogicalMesh:
   """A mesh of these sizes along AXES without devices: shardings can be asked for the shape of a part."""
-  return AbstractMesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+  return LogicalMesh(AbstractMesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES)), rules)
 
 
 def _filled(config):
@@ -103,38 +120,33 @@ def _filled(config):
   if set(given) - allowed:
     shown = ', '.join(f'{axis}={size}' for axis, size in given.items())
     raise UserError(f'system.mesh.preset={config.preset} sets the sizes itself: leave out {shown}, or the preset')
-  return MeshConfig(**PRESETS[config.preset] | given)
+  return MeshConfig(**PRESETS[config.preset] | given, rules=config.rules)
 
 
-def batch_shards(mesh: Mesh) -> int:
-  """Into how many parts the batch is split."""
-  return math.prod(mesh.shape[axis] for axis in RULES['batch'])
+def batch_shards(mesh: LogicalMesh) -> int:
+  """The number of parts that the batch is split into."""
+  return math.prod(mesh.shape[axis] for axis in mesh_axes('batch', mesh.rules))
 
 
-def sharding(mesh: Mesh, *logical: str | None) -> NamedSharding:
+def sharding(mesh: LogicalMesh, *logical: str | None) -> NamedSharding:
   """The sharding of an array with these logical axes (trailing dimensions that are not named are whole)."""
-  return NamedSharding(mesh, spec(*logical))
+  return NamedSharding(mesh.mesh, spec(*logical, rules=mesh.rules))
 
 
-def spec(*logical: str | None) -> PartitionSpec:
-  """Logical axes as mesh axes."""
-  return PartitionSpec(*(RULES.get(name) for name in logical))
-
-
-def traced_on(mesh: Mesh, fn: Callable) -> Callable:
-  """`fn`, to be jitted: while it is traced, `constrain` and the blocks of `parallel.blocks` see this mesh.
+def traced_on(mesh: LogicalMesh, fn: Callable) -> Callable:
+  """`fn`, to be jitted: while it is traced, `constrain` and `parallel.blocks` see this mesh and its rules.
 
   Without it they do nothing, and a model runs as on one device.
   """
   @functools.wraps(fn)
   def traced(*args, **kwargs):
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    with jax.sharding.use_abstract_mesh(mesh.mesh.abstract_mesh), rules_lib.tracing(mesh.rules):
       return fn(*args, **kwargs)
   return traced
 
 
 def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
-  """x, laid out by its logical axes; x as it is where there is no mesh, and inside `shard_map`."""
+  """x, split by its logical axes; x as it is where there is no mesh, and inside `shard_map`."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.manual_axes:
     return x
@@ -148,12 +160,15 @@ def platform() -> str:
 
 
 def gathered(x: jax.Array, logical: tuple[str | None, ...]) -> jax.Array:
-  """A parameter as a product uses it: whole along what `fsdp` splits. Its gradient comes back split (reduce-scatter).
+  """A parameter as a product uses it: whole along what the batch's mesh axes split.
 
-  Left to itself the TPU compiler multiplies by one part after the other as they come round (a collective matmul): for
-  a ViT-B/16 on 16 chips four times the memory traffic.
+  Its gradient comes back split (reduce-scatter). Left to itself the TPU compiler multiplies by one part after the other
+  as they come round (a collective matmul): for a ViT-B/16 on 16 chips four times the memory traffic.
   """
-  return _gathered(x, logical) if by_compiler() else x
+  if not by_compiler():
+    return x
+  rows = set(mesh_axes('batch'))
+  return _gathered(x, spec(*(None if rows & set(mesh_axes(name)) else name for name in logical)), spec(*logical))
 
 
 def by_rows(fn: Callable) -> Callable:
@@ -172,42 +187,49 @@ def by_compiler() -> bool:
   return not mesh.empty and mesh.size > 1 and not mesh.manual_axes
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _gathered(x, logical):
-  return _whole(x, logical)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gathered(x, whole, split):
+  return _whole(x, whole)
 
 
-def _whole(x, logical):
-  # Or else the compiler undoes before the gather what made the array small to send.
-  return constrain(jax.lax.optimization_barrier(x), *(None if RULES.get(name) == 'fsdp' else name for name in logical))
+def _whole(x, whole):
+  # Without the barrier the compiler undoes before the gather what made the array small to send.
+  return jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(x), whole)
 
 
-_gathered.defvjp(lambda x, logical: (_whole(x, logical), None),
-                 lambda logical, _, gradient: (constrain(gradient, *logical),))
+_gathered.defvjp(lambda x, whole, split: (_whole(x, whole), None),
+                 lambda whole, split, _, gradient: (jax.lax.with_sharding_constraint(gradient, split),))
 
 
-def param_shardings(mesh: Mesh, shapes: dict, axes: dict) -> dict:
+def param_shardings(mesh: LogicalMesh, shapes: dict, axes: dict) -> dict:
   """A NamedSharding for each parameter, from its logical axes.
 
   Raises:
-    UserError: an axis of the mesh that does not divide its dimension (all of them are named), or a tensor axis that
-      splits no parameter.
+    UserError: a rule for a logical axis that does not exist; two logical axes of one parameter on one mesh axis; a mesh
+      axis that does not divide its dimension (all of them are named); or a tensor axis that splits no parameter.
   """
-  refused = set()
+  declared = {name for names in jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, tuple)) for name in names}
+  rules_lib.check_names(mesh.rules, declared)
+  collide, refused = [], set()
 
-  def one(shape, names):
+  def one(keys, shape, names):
+    if found := rules_lib.collisions('/'.join(str(key.key) for key in keys), names, mesh.rules):
+      collide.extend(found)
+      return None
     for size, name in zip(shape.shape, names, strict=True):
-      axis = RULES.get(name)
-      if axis and size % mesh.shape[axis]:
-        fits = math.gcd(size, mesh.shape[axis])
-        refused.add(f'{axis}={mesh.shape[axis]} does not divide {name!r} of size {size} ({fits} does)')
+      split = mesh_axes(name, mesh.rules)
+      parts = math.prod(mesh.shape[axis] for axis in split)
+      if size % parts:
+        fits = math.gcd(size, parts)
+        refused.add(f'{" x ".join(split)}={parts} does not divide {name!r} of size {size} ({fits} does)')
     return sharding(mesh, *names)
 
-  shardings = jax.tree.map(one, shapes, axes)
-  named = {RULES.get(name) for names in jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, tuple)) for name in names}
-  if mesh.shape['tensor'] > 1 and 'tensor' not in named:
-    refused.add(f'tensor={mesh.shape["tensor"]} splits nothing of this model, which has neither heads nor MLPs (1 does '
-                'no harm)')
+  shardings = jax.tree_util.tree_map_with_path(one, shapes, axes)
+  if collide:
+    raise UserError(f'system.mesh.rules: {collide[0]}' + (f' ({len(collide) - 1} more)' if collide[1:] else ''))
+  if mesh.shape['tensor'] > 1 and not any('tensor' in mesh_axes(name, mesh.rules) for name in declared):
+    refused.add(f'tensor={mesh.shape["tensor"]} splits nothing of this model, none of whose axes the rules split over '
+                'it (1 does no harm)')
   if refused:
     raise UserError('system.mesh: ' + '; '.join(sorted(refused)))
   return shardings

@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vit_jax import models
 from vit_jax.data import device_augment, pipeline
 from vit_jax.errors import UserError
-from vit_jax.models import PureModel, vit
+from vit_jax.models import PureModel
 from vit_jax.optimisation import losses
 from vit_jax.training.trained import Trained
 
@@ -50,14 +51,16 @@ def prune(source: Trained, shares: dict[str, float],
   if source.config is None:
     raise UserError('pruning asks the training pictures what matters: give a run folder of vit_jax.main')
   config = source.config.model
-  if not isinstance(config, vit.Config):
-    raise UserError(f'family={source.config.family}: pruning takes heads and MLP units out of a vit or a deit only')
+  family = models.family(source.config.family)
+  if family.pruned is None:
+    raise UserError(f'family={source.config.family}: pruning takes heads and MLP units out of '
+                    f'{models.that_have("pruned")} only')
   kept = {axis: _kept(axis, share, getattr(config, FIELDS[axis])) for axis, share in shares.items()}
   told = importance(source.model, source.params, source.stats, _batches(source, examples))
   axes = source.model.param_axes()
   best = {module: np.sort(np.argsort(scores, axis=-1)[..., -kept[unit]:], axis=-1)
           for unit in kept for module, scores in told[unit].items()}
-  smaller = dataclasses.replace(config, head_dim=vit.head_dim(config), **{FIELDS[axis]: n for axis, n in kept.items()})
+  smaller = family.pruned(config, kept)
   model = PureModel(source.config.family, smaller, source.model.image_shape, source.model.num_classes)
   return dataclasses.replace(source, config=dataclasses.replace(source.config, model=smaller), model=model,
                              params=take(source.params, axes, best)), told

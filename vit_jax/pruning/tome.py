@@ -3,7 +3,7 @@
 Nothing is trained. In each block, between attention and MLP, the patches are dealt into two sets; each of the first set
 finds the patch of the second whose keys are most like its own, and the `merged` best pairs become one token each, the
 mean of the patches in it. A token of s patches counts s times in attention: log s is added to its logits (eq. 1).
-Tokens that are no patches are never merged.
+Tokens that are not patches are never merged.
 """
 
 import jax
@@ -12,16 +12,17 @@ import jax.numpy as jnp
 from vit_jax.errors import UserError
 from vit_jax.layers.attention import attend
 from vit_jax.layers.stack import Execution
-from vit_jax.models import PureModel, vit
+from vit_jax.models import PureModel, that_have
 
 
-def check(config: vit.Config) -> None:
+def check(model: PureModel) -> None:
   """Raises UserError for a model whose tokens cannot be merged."""
-  if not isinstance(config, vit.Config):
-    raise UserError('token merging is for vit and deit only')
+  config = model.config
+  if model.family.tokens is None:
+    raise UserError(f'token merging is for {that_have("tokens")} only, not for {model.name}')
   if config.pos_embed in ('rope2d', 'relative'):
-    raise UserError(f'model.pos_embed={config.pos_embed}: each block asks where its tokens lie, which a merged one '
-                    'cannot say')
+    raise UserError(f'model.pos_embed={config.pos_embed}: each block needs the place of each token, and a merged token '
+                    'has several')
   if config.attention != 'full':
     raise UserError(f'model.attention={config.attention}: tokens are merged in attention=full only')
 
@@ -35,7 +36,7 @@ def apply(model: PureModel, params: dict, images_BHWC: jax.Array, merged: int) -
     images_BHWC: float32, normalised.
     merged: 0 gives what the model itself does.
   """
-  check(model.config)
+  check(model)
   module = model.module(params, {})
 
   def call(block, tokens, _):
@@ -49,7 +50,7 @@ def apply(model: PureModel, params: dict, images_BHWC: jax.Array, merged: int) -
 
   x_BTD = module.embed(images_BHWC)
   start = (x_BTD, jnp.ones(x_BTD.shape[:2], jnp.float32))
-  (x_BTD, sizes_BT), _ = module.encoder(start, {}, call, Execution(scan=False))
+  (x_BTD, sizes_BT), _ = module.encoder.run(start, {}, call, Execution(scan=False))
   return module.classify(x_BTD, sizes_BT)[0]
 
 
@@ -60,7 +61,7 @@ def merge(x_BTD: jax.Array, sizes_BT: jax.Array, keys_BTK: jax.Array, merged: in
   Args:
     x_BTD: the tokens, of which the first `leading` are no patches.
     sizes_BT: how many patches each was merged from.
-    keys_BTK: what tells alike from unlike, by its cosine.
+    keys_BTK: tokens are alike where the cosine of these is large.
 
   Returns:
     The leading tokens, the patches of the first set that stayed, and the second set; and the sizes of all these.

@@ -48,7 +48,7 @@ class Work:
 def state_bytes(job: Job, sizes: tuple[int, ...]) -> tuple[int, int]:
   """(parameters with their average, optimizer) on one device, with the padding of a TPU's tiles."""
   shapes = job.state_shapes
-  places = state.placed(job.model, shapes, mesh_lib.abstract_mesh(sizes))
+  places = state.placed(job.model, shapes, mesh_lib.abstract_mesh(sizes, job.config.system.mesh.rules))
   one = lambda array, place: tiled_bytes(place.shard_shape(array.shape), array.dtype.itemsize)
   size = lambda *names: sum(sum(jax.tree.leaves(jax.tree.map(one, getattr(shapes, name), getattr(places, name))))
                             for name in names)
@@ -57,7 +57,7 @@ def state_bytes(job: Job, sizes: tuple[int, ...]) -> tuple[int, int]:
 
 def teacher_bytes(job: Job, sizes: tuple[int, ...]) -> int:
   """A teacher's arrays on one device, likewise; 0 without one."""
-  shapes = job.teacher.shapes(mesh_lib.abstract_mesh(sizes)) if job.teacher else {}
+  shapes = job.teacher.shapes(mesh_lib.abstract_mesh(sizes, job.config.system.mesh.rules)) if job.teacher else {}
   return sum(tiled_bytes(s.sharding.shard_shape(s.shape), s.dtype.itemsize) for s in jax.tree.leaves(shapes))
 
 

@@ -15,8 +15,10 @@ from vit_jax.data import pipeline, splits
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
 from vit_jax.optimisation import losses, optimizer, parametrisation, schedule
+from vit_jax.parallel import blocks
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.parallel.mesh import AXES, MeshConfig
+from vit_jax.parallel.mesh import MeshConfig
+from vit_jax.parallel.rules import AXES
 from vit_jax.training import run as run_lib
 from vit_jax.training import state
 from vit_jax.training.config import RunConfig
@@ -57,7 +59,8 @@ class Job:
     """The config with a choice in it."""
     system = self.config.system
     return dataclasses.replace(self.config, system=dataclasses.replace(
-        system, mesh=MeshConfig(**dict(zip(AXES, choice.sizes))), microbatches=choice.microbatches,
+        system, mesh=MeshConfig(**dict(zip(AXES, choice.sizes)), rules=system.mesh.rules),
+        microbatches=choice.microbatches,
         execution=dataclasses.replace(system.execution, remat=choice.remat)))
 
   @functools.cached_property
@@ -180,9 +183,10 @@ def choice_on(job: Job, target: Slice) -> Choice:
 def check(job: Job, target: Slice, choice: Choice) -> None:
   """Raises UserError for a choice that a run would refuse on these slices."""
   mesh_lib.check_slices(choice.sizes, target.count)
-  mesh = mesh_lib.abstract_mesh(choice.sizes)
+  mesh = mesh_lib.abstract_mesh(choice.sizes, job.config.system.mesh.rules)
   run_lib.check_batches(job.with_choice(choice), mesh)
   mesh_lib.param_shardings(mesh, job.model.param_shapes(), job.model.param_axes())
+  blocks.check(mesh.rules, job.config.system.execution.blocks == 'shard_map')
 
 
 @functools.cache  # the runs of a sweep share their data

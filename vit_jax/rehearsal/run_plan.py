@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from vit_jax.cost.slices import Slice
-from vit_jax.parallel.mesh import AXES
+from vit_jax.parallel.rules import AXES
 from vit_jax.rehearsal import compiler, estimate, roofline
 from vit_jax.rehearsal.compiler import Compiled, Refused
 from vit_jax.rehearsal.estimate import Memory, Work

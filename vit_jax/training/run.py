@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh, Mesh
 
 from vit_jax import schema
 from vit_jax.cost import flops, hardware
@@ -19,8 +18,9 @@ from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
 from vit_jax.optimisation import optimizer, parametrisation, schedule, trainable
+from vit_jax.parallel import blocks, processes
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.parallel import processes
+from vit_jax.parallel.mesh import LogicalMesh
 from vit_jax.survival import health
 from vit_jax.survival.saving import Due
 from vit_jax.training import branch
@@ -38,7 +38,7 @@ class Run:
   config: RunConfig
   data: Any  # pipeline.Data
   model: PureModel
-  mesh: Mesh
+  mesh: LogicalMesh
   steps: int
   params: int
   params_non_embedding: int
@@ -160,6 +160,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
     raise UserError(f'evaluate.patience={config.evaluate.patience}: early stopping needs data.val_examples above 0')
   model = _model(config.family, config.model, data.image_shape, data.num_classes, config.system.execution)
   mesh_lib.param_shardings(mesh, model.param_shapes(), model.param_axes())  # refuses what the mesh does not divide
+  blocks.check(mesh.rules, config.system.execution.blocks == 'shard_map')
   parametrisation.factors(config.parametrisation, config.optimizer.name, model)  # refuses what it has no rule for
   trainable.trained(config.optimizer, model)  # refuses names that no parameter has
   start = pretrained_lib.find(config.pretrained, model, data.class_names)
@@ -201,7 +202,7 @@ def estimate_seconds(run: Run) -> float:
   return run.position(run.steps)['flops'] / per_second
 
 
-def check_batches(config: RunConfig, mesh: Mesh | AbstractMesh) -> None:
+def check_batches(config: RunConfig, mesh: LogicalMesh) -> None:
   """Raises UserError for batches that do not divide by the mesh's batch shards and the micro-batches."""
   shards, micro = mesh_lib.batch_shards(mesh), config.system.microbatches or 1
   steps_per_call = config.system.steps_per_call

@@ -9,13 +9,13 @@ import flax.serialization
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
-from jax.sharding import AbstractMesh, Mesh
 from jax.tree_util import DictKey
 
 from vit_jax.models import PureModel
 from vit_jax.optimisation import optimizer, parametrisation, trainable
 from vit_jax.optimisation.optimizer import OptimizerConfig
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel.mesh import LogicalMesh
 from vit_jax.training.config import RunConfig, program
 
 METRICS = ('loss', 'correct', 'weight', 'grad_norm', 'steps')
@@ -77,7 +77,7 @@ def shapes(model: PureModel, config: RunConfig) -> TrainState:
   return jax.eval_shape(lambda: init(model, config, hparams(config.optimizer, config.seed)))
 
 
-def placed(model: PureModel, shapes: TrainState, mesh: Mesh | AbstractMesh) -> TrainState:
+def placed(model: PureModel, shapes: TrainState, mesh: LogicalMesh) -> TrainState:
   """Where each array of the state lies: the optimizer's moments and the EMA lie with their parameters.
 
   What the optimizer keeps in another shape (Adafactor's rows and columns) is small, and whole on every device.
@@ -99,19 +99,19 @@ def placed(model: PureModel, shapes: TrainState, mesh: Mesh | AbstractMesh) -> T
   return everywhere(shapes)._replace(params=params, optimizer=moments, ema=params if shapes.ema else {})
 
 
-def abstract(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:
+def abstract(model: PureModel, config: RunConfig, mesh: LogicalMesh) -> TrainState:
   """The state as ShapeDtypeStructs that say where each array lies; nothing is computed. Raises as `init`, `placed`."""
   arrays = shapes(model, config)
   place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
   return jax.tree.map(place, arrays, placed(model, arrays, mesh))
 
 
-def size(model: PureModel, config: RunConfig, mesh: Mesh) -> int:
+def size(model: PureModel, config: RunConfig, mesh: LogicalMesh) -> int:
   """Bytes of the whole state, as a checkpoint holds it."""
   return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(abstract(model, config, mesh)))
 
 
-def create(model: PureModel, config: RunConfig, mesh: Mesh) -> TrainState:
+def create(model: PureModel, config: RunConfig, mesh: LogicalMesh) -> TrainState:
   """The initial state, made where it belongs: no device ever holds all of a split parameter."""
   return _creation(model, program(config), mesh)(hparams(config.optimizer, config.seed))
 

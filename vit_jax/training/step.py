@@ -5,12 +5,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from vit_jax.data import device_augment
 from vit_jax.models import PureModel
 from vit_jax.optimisation import layerwise, losses, optimizer, parametrisation, schedule, trainable
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel.mesh import LogicalMesh
 from vit_jax.training import state as state_lib
 from vit_jax.training.config import RunConfig
 from vit_jax.training.state import TrainState
@@ -87,7 +87,7 @@ def make_step(model: PureModel, config: RunConfig, steps: int | schedule.Length,
   return make_train_step(model, config, steps, augment, teacher)
 
 
-def trace(model: PureModel, config: RunConfig, steps: int, mesh: Mesh,
+def trace(model: PureModel, config: RunConfig, steps: int, mesh: LogicalMesh,
           teacher: Teacher | None = None) -> jax.stages.Traced:
   """The step as it runs on a mesh, from shapes alone: what the loop compiles, and what `plan` compiles elsewhere.
 

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from vit_jax import records
 from vit_jax.data.config import DataConfig
@@ -15,6 +14,7 @@ from vit_jax.interop import run_weights
 from vit_jax.interop.classifier import class_indices
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel.mesh import LogicalMesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Teacher:
   model: PureModel
   classes: tuple[int, ...]
 
-  def shapes(self, mesh: Mesh) -> dict[str, Any]:
+  def shapes(self, mesh: LogicalMesh) -> dict[str, Any]:
     """Its arrays as ShapeDtypeStructs, split over the mesh like those of any model."""
     whole = mesh_lib.sharding(mesh)
     places = {'params': mesh_lib.param_shardings(mesh, self.model.param_shapes(), self.model.param_axes()),
@@ -40,7 +40,7 @@ class Teacher:
     shapes = {'params': self.model.param_shapes(), 'stats': self.model.stats_shapes()}
     return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
 
-  def arrays(self, mesh: Mesh) -> dict[str, Any]:
+  def arrays(self, mesh: LogicalMesh) -> dict[str, Any]:
     """Its arrays, placed as `shapes` says."""
     loaded = run_weights.read(self.workdir)
     put = lambda array, shape: jax.make_array_from_callback(shape.shape, shape.sharding, np.asarray(array).__getitem__)
