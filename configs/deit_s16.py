@@ -13,6 +13,8 @@ here. Not run by us yet.
 from vit_jax import config
 from vit_jax.models import vit
 
+ARGS = ('distilled', 'runlocal')
+
 
 def get_config(arg=''):
   c = config.defaults('deit' if arg == 'distilled' else 'vit')
@@ -34,9 +36,5 @@ def get_config(arg=''):
   c.train.epochs = 300
   c.system.workers = 8
   if arg == 'runlocal':
-    c.data.source, c.data.batch_size, c.model.dtype = 'random:160', 8, 'float32'
-    c.data.val_examples = 16
-    c.schedule.warmup_steps = 1
-    c.train.epochs, c.train.steps = 0, 4
-    c.system.workers = 0
+    config.runlocal(c)
   return c

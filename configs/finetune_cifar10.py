@@ -14,6 +14,8 @@ Data: uv run --extra prepare python -m vit_jax.data.prepare --name=cifar10. A 22
 
 from vit_jax import config
 
+ARGS = ('b16', 'b32')
+
 
 def get_config(arg='b16'):
   c = config.defaults('vit')

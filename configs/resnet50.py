@@ -10,6 +10,8 @@ here, in the paper by steps; and norms and biases do not decay. Not run by us ye
 from vit_jax import config
 from vit_jax.models import resnet
 
+ARGS = ('runlocal',)
+
 
 def get_config(arg=''):
   c = config.defaults('resnet')
@@ -26,9 +28,5 @@ def get_config(arg=''):
   c.train.epochs = 90
   c.system.workers = 8
   if arg == 'runlocal':
-    c.data.source, c.data.batch_size, c.model.dtype = 'random:160', 8, 'float32'
-    c.data.val_examples = 16
-    c.schedule.warmup_steps = 1
-    c.train.epochs, c.train.steps = 0, 4
-    c.system.workers = 0
+    config.runlocal(c)
   return c

@@ -9,6 +9,8 @@ RandAugment has no noise on its magnitude here. Not run by us yet.
 from vit_jax import config
 from vit_jax.models import swin
 
+ARGS = ('runlocal',)
+
 
 def get_config(arg=''):
   c = config.defaults('swin')
@@ -29,9 +31,5 @@ def get_config(arg=''):
   c.train.epochs = 300
   c.system.workers = 8
   if arg == 'runlocal':
-    c.data.source, c.data.batch_size, c.model.dtype = 'random:160', 8, 'float32'
-    c.data.val_examples = 16
-    c.schedule.warmup_steps = 1
-    c.train.epochs, c.train.steps = 0, 4
-    c.system.workers = 0
+    config.runlocal(c)
   return c

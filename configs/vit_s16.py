@@ -10,6 +10,8 @@ weight decay of 1e-4 is not multiplied by the learning rate of 1e-3; ours is, so
 from vit_jax import config
 from vit_jax.models import vit
 
+ARGS = ('runlocal',)
+
 
 def get_config(arg=''):
   c = config.defaults('vit')
@@ -27,9 +29,5 @@ def get_config(arg=''):
   c.train.epochs = 90
   c.system.workers = 8
   if arg == 'runlocal':
-    c.data.source, c.data.batch_size, c.model.dtype = 'random:160', 8, 'float32'
-    c.data.val_examples = 16
-    c.schedule.warmup_steps = 1
-    c.train.epochs, c.train.steps = 0, 4
-    c.system.workers = 0
+    config.runlocal(c)
   return c

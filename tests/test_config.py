@@ -57,12 +57,12 @@ def test_values_are_cast_to_their_types():
 @pytest.mark.parametrize('values, message', [
     ({'conut': 1}, r"config\.conut: no such key; did you mean 'count'\?"),
     ({'inner': {'rat': 1}}, r"config\.inner\.rat: no such key; did you mean 'rate'\?"),
-    ({'name': 'c'}, r"config\.name: 'c', where one of 'a', 'b' is needed"),
-    ({'count': 1.5}, r'config\.count: 1\.5, where int is needed'),
-    ({'count': True}, r'config\.count: True, where int is needed'),
-    ({'on': 1}, r'config\.on: 1, where bool is needed'),
-    ({'on': None}, r'config\.on: None, where bool is needed'),
-    ({'inner': {'size': (1, 2, 3)}}, r'config\.inner\.size: \(1, 2, 3\)'),
+    ({'name': 'c'}, r"config\.name: expected one of 'a', 'b', got 'c'"),
+    ({'count': 1.5}, r'config\.count: expected int, got 1\.5'),
+    ({'count': True}, r'config\.count: expected int, got True'),
+    ({'on': 1}, r'config\.on: expected bool, got 1'),
+    ({'on': None}, r'config\.on: expected bool, got None'),
+    ({'inner': {'size': (1, 2, 3)}}, r'config\.inner\.size: expected tuple\[int, int\], got \(1, 2, 3\)'),
 ])
 def test_what_does_not_fit_is_named(values, message):
   with pytest.raises(UserError, match=message):

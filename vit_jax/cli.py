@@ -96,7 +96,11 @@ def _parse(argv):
     for override in overrides:
       recipe_lib.check_key(recipe, override.partition('=')[0])
   try:
-    return flags.FLAGS(argv)
+    given, switched_off = recipe_lib.without_nones(argv) if recipes else (argv, [])
+    rest = flags.FLAGS(given)
+    if switched_off:
+      recipe_lib.set_none(flags.FLAGS.config, switched_off)
+    return rest
   except flags.UnrecognizedFlagError as error:
     if error.flagname.startswith('config.'):
       raise UserError(f'--{error.flagname}: give the recipe first, as --config=configs/quickstart.py') from error

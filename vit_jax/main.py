@@ -55,6 +55,7 @@ def main() -> int:
   from vit_jax import checkpoint, exits, host
   from vit_jax.parallel import processes
   from vit_jax.survival import full_disk, stop
+  from vit_jax.survival import workdir as workdir_lib
   from vit_jax.training import config as run_config
   from vit_jax.training import frozen, loop, run_folder
   from vit_jax.training import run as run_lib
@@ -67,6 +68,11 @@ def main() -> int:
   processes.start(_DISTRIBUTED.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value)
   with processes.leaving_at_once():
     branch_steps = _steps(_BRANCH_STEPS.value)
+    run_lib.check(config)
+    if _WORKDIR.value is not None and not branch_steps:
+      run_folder.check(config, _WORKDIR.value)
+    else:
+      workdir_lib.check(_WORKDIR.value or 'runs')
     run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
     workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
     display = Display()

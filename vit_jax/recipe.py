@@ -1,23 +1,34 @@
-"""Recipes and sweep files: Python files that are loaded by path, `FILE.py` or `FILE.py:ARG`."""
+"""Recipes and sweep files: Python files that are loaded by path, `FILE.py` or `FILE.py:ARG`.
+
+A file declares beside its function which ARGs there are: `ARGS = ('small', 'large')`, or `ARGS = str` for any text.
+"""
 
 import importlib.util
+import inspect
+import os
 import pathlib
-import types
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import ml_collections
 
 from vit_jax.errors import UserError, nearest
 
 
-def load_module(spec: str, flag: str) -> tuple[types.ModuleType, str]:
-  """The module of a file `FILE.py` or `FILE.py:ARG`, and ARG ('' without).
+def load(spec: str, flag: str, function: str, kind: type, hint: str) -> Any:
+  """What the function of a file `FILE.py` or `FILE.py:ARG` returns, called with ARG where it is given.
 
   Args:
     spec: the file.
     flag: what names it in messages, such as 'config'.
+    function: the name of the function.
+    kind: the type of what it must return.
+    hint: words for where that comes from.
 
   Raises:
-    UserError: no such file.
+    UserError: no such file, no such function in it, an ARG that it does not declare, an error in the file (its line is
+      named), or another type.
   """
   file, _, argument = spec.partition(':')
   path = pathlib.Path(file)
@@ -25,22 +36,56 @@ def load_module(spec: str, flag: str) -> tuple[types.ModuleType, str]:
     near = nearest(path.name, [p.name for p in path.parent.glob('*.py')]) if path.parent.is_dir() else ''
     raise UserError(f'--{flag}={spec}: no file {file}{near}')
   module_spec = importlib.util.spec_from_file_location(path.stem, path)
+  if module_spec is None:
+    raise UserError(f'--{flag}={spec}: {file} must be a Python file, NAME.py')
   module = importlib.util.module_from_spec(module_spec)
-  module_spec.loader.exec_module(module)
-  return module, argument
+  _in_file(path, lambda: module_spec.loader.exec_module(module))
+  if not hasattr(module, function):
+    raise UserError(f'{file}: it has no {function}(), which returns {hint}')
+  call = getattr(module, function)
+  _check_argument(f'--{flag}={spec}', argument, call, getattr(module, 'ARGS', ()))
+  value = _in_file(path, lambda: call(argument) if argument else call())
+  if not isinstance(value, kind):
+    missing = '; does the function end without `return`?' if value is None else ''
+    raise UserError(f'{file}: {function}() returned {type(value).__name__}, expected {hint}{missing}')
+  return value
 
 
-def load_recipe(spec: str) -> ml_collections.ConfigDict:
-  """The ConfigDict of a recipe `FILE.py` or `FILE.py:ARG`.
+def load_recipe(spec: str | os.PathLike) -> ml_collections.ConfigDict:
+  """The ConfigDict of a recipe `FILE.py` or `FILE.py:ARG`. Raises UserError as `load` does."""
+  return load(os.fspath(spec), 'config', 'get_config', ml_collections.ConfigDict,
+              'the ConfigDict that vit_jax.config.defaults() makes')
 
-  Raises:
-    UserError: no such file, no get_config in it, or a key in it that does not exist.
-  """
+
+def _check_argument(flag, argument, call, declared):
+  """Raises UserError for an ARG that the file does not declare, and for none where the function needs one."""
+  parameters = inspect.signature(call).parameters.values()
+  texts = () if declared is str else (declared,) if isinstance(declared, str) else tuple(declared)
+  known = f'; known: {", ".join(texts)}' if texts else ''
+  if not argument:
+    if any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters):
+      raise UserError(f'{flag}: needs an argument, FILE.py:ARG{known}')
+  elif not parameters:
+    raise UserError(f'{flag}: takes no argument, so leave out :{argument}')
+  elif declared is not str and argument not in texts:
+    how = nearest(argument, texts) or ("; the file declares none: write ARGS = ('small', 'large') in it, or ARGS = str "
+                                       'where any text is right')
+    raise UserError(f'{flag}: no argument {argument!r}{how}')
+
+
+def _in_file(path: pathlib.Path, run: Callable[[], Any]) -> Any:
+  """Runs the code of a file; an error in it becomes a UserError that names the line."""
   try:
-    module, argument = load_module(spec, 'config')
-    return module.get_config(argument) if argument else module.get_config()
-  except (AttributeError, KeyError, TypeError) as error:  # ConfigDict's words for a misspelt key or a wrong type
-    raise UserError(f'{spec.partition(":")[0]}: {error}') from error
+    return run()
+  except UserError:
+    raise
+  except Exception as error:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if os.path.realpath(frame.filename) == os.path.realpath(path)]
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else lines and lines[-1]
+    words = str(error.args[0]) if error.args and not isinstance(error, (OSError, SyntaxError)) else str(error)
+    words = words.splitlines()[-1] if 'Did you mean' in words else words  # ConfigDict lists all of its fields first
+    raise UserError(f'{path}{f", line {line}" if line else ""}: {type(error).__name__}: {words}') from error
 
 
 def check_key(recipe: ml_collections.ConfigDict, key: str) -> None:
@@ -51,3 +96,25 @@ def check_key(recipe: ml_collections.ConfigDict, key: str) -> None:
       known = node.keys() if hasattr(node, 'keys') else ()
       raise UserError(f'--config.{key}: {path} has no key {part!r}{nearest(part, known)}')
     node, path = node[part], f'{path}.{part}'
+
+
+def without_nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+  """(the arguments without each --config.KEY=None, the KEYs that None is the last value of).
+
+  A flag of a number takes numbers only; `set_none` sets these.
+  """
+  parts = [arg.lstrip('-').partition('=') for arg in argv]
+  overrides = {key.removeprefix('config.'): value for key, _, value in parts if key.startswith('config.')}
+  is_none = lambda part: part[0].startswith('config.') and part[2] == 'None'
+  return ([arg for arg, part in zip(argv, parts, strict=True) if not is_none(part)],
+          [key for key, value in overrides.items() if value == 'None'])
+
+
+def set_none(recipe: ml_collections.ConfigDict, keys: Sequence[str]) -> None:
+  """Sets these keys of a recipe to None."""
+  for key in keys:
+    *parents, name = key.split('.')
+    node = recipe
+    for parent in parents:
+      node = node[parent]
+    node[name] = None

@@ -2,24 +2,60 @@
 
 A dataclass's fields are the only place where options and their defaults live. Recipes set values of a ConfigDict of
 these defaults (`vit_jax.config.defaults`). The program casts it once, strictly, so that a misspelt key or a wrong type
-ends the run before anything is compiled.
+ends the run before anything is compiled. `options.check` then
+looks at each value.
 
 Field types: bool, int, float, str, Literal[...], `X | None`, `tuple[X, ...]`, `tuple[X, X]`, and other dataclasses.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
+import math
+import sys
 import types
 import typing
 from typing import Any, TypeVar
 
 import ml_collections
+import numpy as np
 from ml_collections.config_dict import placeholder
 
+from vit_jax import options
 from vit_jax.errors import UserError, nearest
 
 T = TypeVar('T')
+
+
+class _Config(ml_collections.ConfigDict):
+  """A ConfigDict in which a field's old name stands for the field."""
+  _renamed: dict[str, str] = {}
+
+  def _now(self, key):
+    if (new := self._renamed.get(key)) is not None:
+      _note_renamed(key, new)
+      return new
+    return key
+
+  def __getitem__(self, key):
+    return super().__getitem__(self._now(key))
+
+  def __setitem__(self, key, value):
+    super().__setitem__(self._now(key), value)
+
+  def __contains__(self, key):
+    return super().__contains__(self._now(key))
+
+
+def _renamed(cls):
+  """{old name: new name} of a dataclass's fields."""
+  return {was: field.name for field in dataclasses.fields(cls) if (was := options.of(field).was)}
+
+
+@functools.cache  # said once
+def _note_renamed(old, new):
+  print(f'note: the option {old} is called {new} now; the value given for {old} is used', file=sys.stderr)
 
 
 def to_config_dict(cls: type) -> ml_collections.ConfigDict:
@@ -27,7 +63,8 @@ def to_config_dict(cls: type) -> ml_collections.ConfigDict:
 
   It takes any value, so that image_size = 224 is fine for a pair; `cast` is what checks types.
   """
-  config, hints = ml_collections.ConfigDict(type_safe=False), typing.get_type_hints(cls)
+  config, hints = _Config(type_safe=False), typing.get_type_hints(cls)
+  object.__setattr__(config, '_renamed', _renamed(cls))
   for field in dataclasses.fields(cls):
     kind = _strip_optional(hints[field.name])[0]
     if dataclasses.is_dataclass(kind):
@@ -46,11 +83,14 @@ def cast(cls: type[T], config: Any, path: str = 'config') -> T:
   Raises:
     UserError: an unknown key (with the nearest valid one) or a value of the wrong type.
   """
-  hints = typing.get_type_hints(cls)
+  hints, renamed, values = typing.get_type_hints(cls), _renamed(cls), {}
   for key in config:
-    if key not in hints:
+    if (name := renamed.get(key, key)) not in hints:
       raise UserError(f'{path}.{key}: no such key{nearest(key, hints)}')
-  return cls(**{key: _cast_value(hints[key], config[key], f'{path}.{key}') for key in config})
+    if name != key:
+      _note_renamed(key, name)
+    values[name] = _cast_value(hints[name], config[key], f'{path}.{name}')
+  return cls(**values)
 
 
 def _cast_value(kind, value, path):
@@ -58,11 +98,13 @@ def _cast_value(kind, value, path):
   if value is None:
     if optional:
       return None
-    raise UserError(f'{path}: None, where {_describe(kind)} is needed')
+    raise UserError(f'{path}: expected {_describe(kind)}, got None')
   if dataclasses.is_dataclass(kind):
     return cast(kind, value, path)
+  if isinstance(value, (np.generic, np.ndarray)):
+    value = value.tolist()
   origin, args = typing.get_origin(kind), typing.get_args(kind)
-  if origin is typing.Literal and value in args:
+  if origin is typing.Literal and isinstance(value, str) and value in args:
     return value
   if origin is tuple:
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
@@ -73,10 +115,10 @@ def _cast_value(kind, value, path):
     if len(values) == len(args):
       return tuple(_cast_value(a, v, path) for a, v in zip(args, values))
   if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-    return float(value)
+    return float(value) if abs(value) <= sys.float_info.max else math.inf  # of an int of hundreds of digits
   if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
     return value
-  raise UserError(f'{path}: {value!r}, where {_describe(kind)} is needed')
+  raise UserError(f'{path}: expected {_describe(kind)}, got {value!r}')
 
 
 def _strip_optional(kind):

@@ -44,12 +44,15 @@ def main() -> int:
   if _LAUNCHER.value:
     return _launch()
   _refuse([_TPU, _NUM_SLICES, _SPOT, _IMAGE, _QUEUE, _OUT, _PLAN], 'only with --launcher=jobset or --launcher=skypilot')
+  from vit_jax.survival import workdir as workdir_lib
   from vit_jax.sweeps import folders, jobs
   from vit_jax.sweeps.display import Display
   workdir, display = _WORKDIR.value or f'runs/{_name()}', Display()
   if _STATUS.value:
     display.status([job for plan in folders.read_plans(workdir) for job in jobs.make(plan, workdir)])
     return 0
+  if '://' not in workdir:
+    workdir_lib.check(workdir)
   plan = _plan(_SWEEP.value)
   everything = jobs.make(plan, workdir)
   left = jobs.to_do(everything)

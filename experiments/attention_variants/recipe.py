@@ -5,6 +5,8 @@
 
 from vit_jax import config
 
+ARGS = ('full', 'local', 'linear')
+
 
 def get_config(arg='full'):
   c = config.defaults('vit')

@@ -5,6 +5,8 @@
 
 from vit_jax import sweeps
 
+ARGS = ('full', 'local', 'linear')
+
 
 def get_sweep(kind='full'):
   return sweeps.Sweep(f'experiments/attention_variants/recipe.py:{kind}', sweeps.product(sweeps.seeds(3)))

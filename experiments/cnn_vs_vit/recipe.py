@@ -17,6 +17,8 @@ MODELS = {
     'swin': ('swin', dict(patch_size=4, width=22, depths=(2, 2), num_heads=(2, 4), window_size=4)),
 }
 
+ARGS = tuple(MODELS)
+
 
 def get_config(arg='vit'):
   family, model = MODELS[arg]

@@ -20,6 +20,8 @@ LENGTHS, LENGTHS_SEEDS = (1_000, 2_000, 4_000, 8_000), 3
 RATES, TUNED_ON, TUNING_SEED = (1e-3, 3e-3, 1e-2, 3e-2), 8_000, 100
 BEST = {'cnn': 1e-2, 'vit': 3e-3, 'deit': 3e-3, 'hybrid': 3e-3, 'swin': 1e-2}  # by rates.py
 
+ARGS = [f'{kind}{part}' for kind in BEST for part in ('', '-rates', '-lengths')]
+
 
 def taught_by(runs):
   """The same runs, each with the CNN of the same subset and seed as its teacher."""

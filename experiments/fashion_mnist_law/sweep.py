@@ -11,6 +11,8 @@ from vit_jax import sweeps
 RECIPE = 'experiments/fashion_mnist_law/recipe.py'
 HEAD_DIM = 8
 
+ARGS = ('all', 'fit', 'largest', 'unique', 'laptop')
+
 
 def shape(width):
   """Heads of one size, an MLP of four times the width, and the learning rate that falls as one over the width."""

@@ -10,6 +10,8 @@ the other sizes. Patches of 16 at every size, so that all see 196 tokens.
 
 from vit_jax import config
 
+ARGS = ('random',)
+
 
 def get_config(arg=''):
   c = config.defaults('vit')

@@ -3,8 +3,7 @@
   python -m vit_jax.plan --sweep=experiments/imagenet_law/sweep.py:small --tpu=v5e-16
   python -m vit_jax.sweep --sweep=experiments/imagenet_law/sweep.py:small --launcher=jobset --tpu=v5e-16 ...
 
-`small`: Ti, S, B. `large`: L, H, g, for v5e-128. `random`: both,
-on fake pictures.
+`small`: Ti, S, B. `large`: L, H, g, for v5e-128. `random`: both, on fake pictures. Without one: both.
 """
 
 from vit_jax import sweeps
@@ -12,6 +11,8 @@ from vit_jax.models import vit
 
 RECIPE = 'experiments/imagenet_law/recipe.py'
 STEPS = (10_000, 20_000, 40_000, 80_000)  # 41 to 328 million images: 3 to 23 epochs
+
+ARGS = ('all', 'small', 'large', 'random')
 
 
 def shape(name):

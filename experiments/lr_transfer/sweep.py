@@ -14,6 +14,8 @@ HEAD_DIM = 8
 RATES = [0.1 / 2**k for k in range(8)]  # 0.1 to 0.0008
 SIZES = {'width': [(16, 3), (48, 3), (128, 3)], 'depth': [(32, 2), (32, 4), (32, 8), (32, 16)]}
 
+ARGS = tuple(SIZES)
+
 
 def shape(width, depth):
   """Heads of one size, an MLP of four times the width; up to three layers an unrolled stack is faster on a CPU."""

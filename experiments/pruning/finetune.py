@@ -3,15 +3,13 @@
   python -m vit_jax.main --config=experiments/pruning/finetune.py --workdir=runs/pruning/tuned
 """
 
-import importlib.util
 import pathlib
+
+from vit_jax import config
 
 
 def get_config():
-  spec = importlib.util.spec_from_file_location('whole', pathlib.Path(__file__).with_name('recipe.py'))
-  whole = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(whole)
-  c = whole.get_config()
+  c = config.load_recipe(pathlib.Path(__file__).with_name('recipe.py'))
   c.pretrained.path = 'runs/pruning/pruned'
   c.model.num_heads, c.model.head_dim, c.model.mlp_dim = 2, 16, 128  # what was left
   c.optimizer.learning_rate = 1e-3

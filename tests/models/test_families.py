@@ -172,7 +172,7 @@ def test_swin_in_shifted_windows_sees_its_neighbours_only():
     ('resnet', dict(depths=(1, 2)), 'one of each for every stage'),
     ('resnet', dict(widths=(64, 128, 256, 510)), r'510 must be a multiple of model\.bottleneck = 4'),
     ('resnet', dict(block='basic', squeeze_excite=True), 'basic has neither groups nor squeeze-and-excitation'),
-    ('resnet', dict(depths=(1, 0, 1, 1)), r'model\.depths=\(1, 0, 1, 1\): must be at least 1'),
+    ('resnet', dict(depths=(1, 0, 1, 1)), r'model\.depths=\(1, 0, 1, 1\): must be from 1 to'),
     ('convnext', dict(), 'image of 18x23 is too small .* they need 32x32'),
     ('convnext', dict(kernel_size=4), r'model\.kernel_size=4: must be odd, such as 5'),
     ('convnext', dict(drop_path=1.0), r'model\.drop_path=1\.0'),

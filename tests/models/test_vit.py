@@ -230,7 +230,7 @@ def test_stochastic_depth_drops_whole_branches_and_keeps_the_mean():
     (dict(width=30, num_heads=2, pos_embed='sincos2d'), 'multiple of 4'),
     (dict(num_heads=16, pos_embed='rope2d'), 'multiple of 4 per head'),
     (dict(depth=0), r'model\.depth=0'),
-    (dict(head_dim=0), r'model\.head_dim=0: must be at least 1'),
+    (dict(head_dim=0), r'model\.head_dim=0: must be from 1 to'),
     (dict(attention_radius=0), r'model\.attention_radius=0'),
     (dict(attention='linear', pos_embed='relative'), 'attention=full only, not of linear'),
     (dict(attention='linear', base_head_dim=8), r'model\.base_head_dim=8: attention=linear has no logits'),

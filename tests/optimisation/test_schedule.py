@@ -42,7 +42,7 @@ def test_length(length, steps):
 @pytest.mark.parametrize('length, message', [
     ({}, 'exactly one of steps, epochs, examples, flops'),
     (dict(steps=1, epochs=2.0), r'given: steps=1, epochs=2\.0\); switch one off with --config\.train\.epochs=0'),
-    (dict(steps=-1), r'train\.steps=-1: must be positive')])
+    (dict(steps=-1), r'train\.steps=-1: that is -1 steps; must be from 1 to')])
 def test_bad_lengths(length, message):
   with pytest.raises(UserError, match=message):
     num_steps(LengthConfig(**length), 128, 1280, 10)

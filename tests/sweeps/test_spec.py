@@ -42,8 +42,7 @@ def test_seeds_branches_and_budgets():
 
 
 @pytest.mark.parametrize('choices, message', [
-    (['model.width'], "'model.width', where a dict of config keys is needed"),
-    ([{'train.epochs': None}], r'train\.epochs=None: .* to switch an option off, 0'),
+    (['model.width'], "expected a dict of config keys, got 'model.width'"),
     ([{'a': math.nan}], 'a=nan'),
     ([{'a': {}}], 'a={}'),
 ])
@@ -58,7 +57,7 @@ def test_numbers_of_numpy_are_numbers():
 
 @pytest.mark.parametrize('text, message', [
     ('', r'mine\.py: it has no get_sweep\(\)'),
-    ('get_sweep = lambda: 3', 'get_sweep.. gave int, where a vit_jax.sweeps.Sweep is needed'),
+    ('get_sweep = lambda: 3', 'get_sweep.. returned int, expected a vit_jax.sweeps.Sweep'),
     ('from vit_jax.sweeps import Sweep\nget_sweep = lambda: Sweep("x.py", [])', 'the sweep has no runs'),
 ])
 def test_a_file_that_is_no_sweep_is_named(tmp_path, text, message):
@@ -71,5 +70,6 @@ def test_a_file_that_is_no_sweep_is_named(tmp_path, text, message):
 
 def test_the_argument_reaches_the_file(tmp_path):
   (tmp_path / 'mine.py').write_text(
-      'from vit_jax.sweeps import Sweep, seeds\ndef get_sweep(arg="2"):\n  return Sweep("x.py", seeds(int(arg)))')
+      'from vit_jax.sweeps import Sweep, seeds\nARGS = str\n'
+      'def get_sweep(arg="2"):\n  return Sweep("x.py", seeds(int(arg)))')
   assert len(spec.load(f'{tmp_path}/mine.py').runs) == 2 and len(spec.load(f'{tmp_path}/mine.py:5').runs) == 5

@@ -104,7 +104,7 @@ def test_each_data_set_is_opened_once(write_sweep, monkeypatch):
 @pytest.mark.parametrize('runs, message', [
     ("axis('model.widht', 3)", "config.model has no key 'widht'; did you mean 'width'"),
     ("axis('model.width', 32, 'wide')", '--config.model.width=wide: .*, in the run\n  python -m vit_jax.main'),
-    ("axis('model.pool', 'gab')", "'gab', where one of 'cls', 'gap', 'map' is needed, in the run"),
+    ("axis('model.pool', 'gab')", "expected one of 'cls', 'gap', 'map', got 'gab', in the run"),
     ("chain(seeds(2), axis('model.patch_size', 3))", 'patch_size=3 does not divide .*, in the run\n.*patch_size=3'),
     ("axis('schedule.warmup_steps', 10000)", 'schedule.warmup_steps=10000.* in the run'),
 ])

@@ -71,7 +71,7 @@ def test_numbers_that_are_not_finite_are_told_with_their_step(tiny_config, tmp_p
   errors = []
   for steps_per_call in (64, 1):
     with pytest.raises(UserError, match='at step') as error:
-      _train(_run(tiny_config, steps_per_call, **{'optimizer.learning_rate': 1e38, 'system.log_every': 16,
+      _train(_run(tiny_config, steps_per_call, **{'optimizer.learning_rate': 1e19, 'system.log_every': 16,
                                                 'evaluate.every': 16, 'system.save_every': 16}),
              tmp_path / str(steps_per_call))
     errors.append(str(error.value))

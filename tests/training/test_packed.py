@@ -102,7 +102,7 @@ def test_told_to_stop_all_save_and_go_on_together_or_alone(tiny_config, tmp_path
 
 
 def test_one_that_diverges_is_left_behind(tiny_config, tmp_path):
-  hparams = [HPARAMS[0], dict(seed=0, rate=1e38, decay=0.0)]
+  hparams = [HPARAMS[0], dict(seed=0, rate=1e19, decay=0.0)]
   members = _members(tiny_config, tmp_path, hparams)
   packed.train(members, goodput.Clock())
   assert members[0].failed is None and 'is nan' in members[1].failed
@@ -112,7 +112,7 @@ def test_one_that_diverges_is_left_behind(tiny_config, tmp_path):
 
 
 def test_where_all_diverge_none_goes_on(tiny_config, tmp_path):
-  members = _members(tiny_config, tmp_path, [dict(seed=seed, rate=1e38, decay=0.0) for seed in range(2)])
+  members = _members(tiny_config, tmp_path, [dict(seed=seed, rate=1e19, decay=0.0) for seed in range(2)])
   packed.train(members, goodput.Clock())
   assert all('is nan' in m.failed for m in members)
   assert max(row['step'] for row in records.read_rows(members[0].workdir / records.METRICS)) < 10

@@ -104,7 +104,7 @@ def test_a_taught_run_goes_on_as_if_undisturbed(cnn, tmp_path):
     (dict(teacher='nowhere'), 'distill.teacher=nowhere: no finished run there'),
     (dict(weight=0.3), r'distill.weight=0.3: there is no teacher'),
     (dict(teacher='CNN', weight=1.5), 'distill.weight=1.5: must be from 0 to 1'),
-    (dict(teacher='CNN', temperature=0.0), 'distill.temperature=0.0: must be above 0'),
+    (dict(teacher='CNN', temperature=0.0), 'distill.temperature=0.0: must be from 0.01 to 1,000'),
     (dict(teacher='OTHER'), "it does not know the class '0' and 9 others"),
 ])
 def test_bad_input(cnn, tmp_path, distill, message):

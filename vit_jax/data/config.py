@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Literal
 
+from vit_jax import options
 from vit_jax.errors import UserError
+from vit_jax.options import option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,18 +14,23 @@ class Augment:
 
   # none: whole picture, centred; simple: as large as fits, then as pad, but mirrored (Touvron et al. 2022, sec. 3.2)
   crop: Literal['none', 'pad', 'inception', 'simple'] = 'none'
-  crop_padding: int = 4  # pixels on each side before a random crop, black (crop='pad') or mirrored (crop='simple')
-  crop_min_area: float = 0.08  # smallest part of the picture's area that is kept (crop='inception')
+  # Pixels on each side before a random crop, black (crop='pad') or mirrored (crop='simple').
+  crop_padding: int = option(4, least=1, most=16_384, hint='crop=none switches cropping off')
+  # Smallest part of the picture's area that is kept (crop='inception').
+  crop_min_area: float = option(0.08, above=0, most=1)
   flip: bool = False  # left-right, with probability 1/2
-  randaugment_layers: int = 0  # operations per picture; 0 = off
-  randaugment_magnitude: float = 10.0  # 0 (nothing) to 10 (strongest)
+  randaugment_layers: int = option(0, most=100)  # operations per picture; 0 = off
+  randaugment_magnitude: float = option(10.0, most=10)  # 0 (nothing) to 10 (strongest)
   three_augment: bool = False  # grey, solarised or blurred, one of the three (DeiT III; with color_jitter=0.3)
-  color_jitter: float = 0.0  # brightness, contrast and saturation each times U(1 - x, 1 + x)
-  random_erasing: float = 0.0  # probability
-  mixup: float = 0.0  # alpha of Beta(alpha, alpha); 0 = off; with cutmix on too, each gets half of the pictures
-  cutmix: float = 0.0  # alpha
-  repeats: int = 1  # times that a picture stands in a batch, each time augmented anew (Hoffer et al. 2020)
-  eval_crop: float | None = None  # centre crop / resized short side; None = 0.875 with crop='inception', else 1
+  color_jitter: float = option(0.0, most=1)  # brightness, contrast and saturation each times U(1 - x, 1 + x)
+  random_erasing: float = option(0.0, most=1)  # probability
+  # Alpha of Beta(alpha, alpha); 0 = off; with cutmix on too, each gets half of the pictures.
+  mixup: float = option(0.0, least=1e-3, most=1_000, off=0)
+  cutmix: float = option(0.0, least=1e-3, most=1_000, off=0)  # alpha
+  # Times that a picture stands in a batch, each time augmented anew (Hoffer et al. 2020).
+  repeats: int = option(1, least=1)
+  # Centre crop / resized short side; None = 0.875 with crop='inception', else 1.
+  eval_crop: float | None = option(None, least=0.1, most=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +43,16 @@ class DataConfig:
 
   source: str = 'digits'  # digits, fashion_mnist, idx:DIR, folder:DIR, tfds:NAME[:CONFIG], random[:N]
   data_dir: str | None = None  # where TFDS keeps its data; folder:DIR and idx:DIR are looked up under it
-  image_size: tuple[int, int] | None = None  # (height, width); None = the source's own
-  channels: int | None = None  # 1 (luma) or 3 (grey is repeated); None = the source's own
-  mean: tuple[float, ...] | None = None  # of pixels from 0 to 1, one a channel or one for all; None = 0.5
-  std: tuple[float, ...] | None = None  # pixels less the mean are divided by it; None = 0.5
+  image_size: tuple[int, int] | None = option(None, least=1, most=16_384)  # (height, width); None = the source's own
+  channels: int | None = option(None, least=1, most=3)  # 1 (luma) or 3 (grey is repeated); None = the source's own
+  # Of pixels from 0 to 1, one a channel or one for all; None = 0.5.
+  mean: tuple[float, ...] | None = option(None, most=1, longest=3)
+  # Pixels less the mean are divided by it; None = 0.5.
+  std: tuple[float, ...] | None = option(None, least=1e-3, most=1_000, longest=3)
   interpolation: Literal['nearest', 'bilinear', 'bicubic', 'lanczos'] | None = None  # None = bilinear
-  num_classes: int | None = None  # for source='random' and for planning without the data; else checked against it
-  batch_size: int = 128
+  # For source='random' and for planning without the data; else checked against it.
+  num_classes: int | None = option(None, least=2, most=1_000_000)
+  batch_size: int = option(128, least=1, most=2**20)
   unique_examples: int | None = None  # size of a class-balanced, nested training subset; None or 0 = all
   val_examples: int | None = None  # None = the source's own val, else 10% of train, at most 10,000; 0 = none
   on_error: Literal['stop', 'skip'] = 'stop'  # a picture that cannot be read: end the run, or weight 0
@@ -51,34 +61,34 @@ class DataConfig:
 
 def check(config: DataConfig) -> None:
   """Raises a UserError for a value outside its range; opens nothing."""
-  augment = config.augment
-  rules = [
-    ('batch_size', config.batch_size >= 1, '1 or more'),
-    ('image_size', config.image_size is None or min(config.image_size) >= 1, 'positive (height, width)'),
-    ('channels', config.channels in (None, 1, 3), '1 or 3'),
-    ('mean', config.mean is None or len(config.mean) in (1, 3), 'one number, or one a channel'),
-    ('std', config.std is None or len(config.std) in (1, 3) and min(config.std) > 0,
-     'positive: one number, or one a channel'),
-    ('num_classes', config.num_classes is None or config.num_classes >= 2, '2 or more'),
-    ('unique_examples', (config.unique_examples or 0) >= 0, '0 (all) or more'),
-    ('val_examples', (config.val_examples or 0) >= 0, '0 or more'),
-    ('augment.crop_padding', augment.crop_padding >= 1, '1 or more; crop="none" switches cropping off'),
-    ('augment.crop_min_area', 0 < augment.crop_min_area <= 1, 'above 0, at most 1'),
-    ('augment.randaugment_layers', augment.randaugment_layers >= 0, '0 or more'),
-    ('augment.randaugment_magnitude', 0 <= augment.randaugment_magnitude <= 10, 'from 0 to 10'),
-    ('augment.color_jitter', 0 <= augment.color_jitter <= 1, 'from 0 to 1'),
-    ('augment.random_erasing', 0 <= augment.random_erasing <= 1, 'a probability'),
-    ('augment.mixup', augment.mixup >= 0, '0 or more'),
-    ('augment.cutmix', augment.cutmix >= 0, '0 or more'),
-    ('augment.repeats', 1 <= augment.repeats <= config.batch_size, 'from 1 to data.batch_size'),
-    ('augment.eval_crop', augment.eval_crop is None or 0 < augment.eval_crop <= 1, 'above 0, at most 1'),
-  ]
-  for key, fine, right in rules:
-    if not fine:
-      value = config
-      for part in key.split('.'):
-        value = getattr(value, part)
-      raise UserError(f'data.{key}: {value!r}; must be {right}')
+  options.check(config, 'data')
+  if config.channels not in (None, 1, 3):
+    raise UserError(f'data.channels={config.channels}: must be 1 or 3')
+  for name in ('mean', 'std'):
+    if (values := getattr(config, name)) is not None and len(values) not in {1, config.channels or 3}:
+      raise UserError(f'data.{name}={values}: must be one number, or one for each channel (data.channels='
+                      f'{config.channels})')
+  if config.augment.repeats > config.batch_size:
+    raise UserError(f'data.augment.repeats={config.augment.repeats}: must be at most data.batch_size='
+                    f'{config.batch_size}')
+
+
+def check_pictures(config: DataConfig, image_size: tuple[int, int], channels: int) -> None:
+  """Raises a UserError for what does not suit pictures of this size (height, width) and this number of channels."""
+  for name in ('mean', 'std'):
+    if (values := getattr(config, name)) is not None and len(values) not in {1, channels}:
+      raise UserError(f'data.{name}={values}: {len(values)} numbers for pictures of {channels} channel'
+                      f'{"s" if channels > 1 else ""}; must be one number, or one for each channel; data.channels=3 '
+                      'makes grey pictures RGB')
+  padding = config.augment.crop_padding
+  if config.augment.crop in ('pad', 'simple') and padding >= min(image_size):
+    raise UserError(f'data.augment.crop_padding={padding}: must be less than the sides of the pictures, '
+                    f'{image_size[0]}x{image_size[1]}')
+
+
+def unbatched(config: DataConfig) -> DataConfig:
+  """The config without batches and augmentation: equal for runs that open the same data."""
+  return dataclasses.replace(config, batch_size=1, augment=Augment())
 
 
 def eval_crop(augment: Augment) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from vit_jax.data import host_augment, splits
 from vit_jax.data import sources as sources_lib
 from vit_jax.data.batches import ChunkReader, MemoryBatches, RecordBatches
-from vit_jax.data.config import DataConfig, check
+from vit_jax.data.config import DataConfig, check, check_pictures
 from vit_jax.data.order import EvalOrder, TrainOrder
 from vit_jax.errors import UserError
 
@@ -161,6 +161,7 @@ def open_data(config: DataConfig) -> Data:
     raise UserError(f'data.num_classes: {config.num_classes}, but {train.name} has {classes} classes')
   image_size = config.image_size or _own_size(config, sources)
   channels = config.channels or train.channels
+  check_pictures(config, image_size, channels)
   parts = splits.assign(sources, config.val_examples, config.unique_examples)
   if not len(parts['train'].examples):
     raise UserError(f'{train.name}: no example is left for training after {len(parts["test"].examples):,} for test')

@@ -18,6 +18,8 @@ DEBIAN_FASHION_MNIST = '/usr/share/datasets/fashion-mnist'
 FASHION_CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
                    'Ankle boot')
 
+_MOST_RANDOM = 10**9  # labels take 4 bytes each
+
 
 class Source(Protocol):
   """One split of a data set.
@@ -90,9 +92,11 @@ def _digits():
 
 
 def _random(config, size):
-  if size and not size.replace('_', '').isdigit() or size and not int(size):
-    raise UserError(f'data.source: {config.source!r}; write random, or random:N for N training pictures')
-  train = int(size) if size else 1_281_167  # as ImageNet
+  digits = size.replace('_', '')
+  if size and not (digits.isascii() and digits.isdigit() and 0 < int(digits[:20]) <= _MOST_RANDOM):
+    raise UserError(f'data.source={config.source!r}: must be random, or random:N for N training pictures, 1 to '
+                    f'{_MOST_RANDOM:,}')
+  train = int(digits) if size else 1_281_167  # as ImageNet
   classes = tuple(str(c) for c in range(config.num_classes or 1000))
   shape = (config.image_size or (224, 224), config.channels or 3)
   return {

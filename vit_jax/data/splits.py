@@ -22,6 +22,7 @@ VAL_MAX = 10_000
 
 # One constant seed: subsets must be equal across the models, seeds and machines of a law.
 _SEED = 0
+_LESS_ONE = 'train, less one to learn from'
 _TEST, _VAL, _SUBSET = 0x54, 0x56, 0x53
 
 
@@ -87,7 +88,7 @@ def assign(sources: dict[str, Source], val_examples: int | None, unique_examples
   else:
     n = len(train.examples)
     wanted = min(round(VAL_FRACTION * n), VAL_MAX) if val_examples is None else val_examples
-    val, train = _cut(train, _checked('val_examples', wanted, n - 1, 'train, less one to learn from'), _VAL)
+    val, train = _cut(train, _checked('val_examples', wanted, n - 1, _LESS_ONE), _VAL)
 
   wanted = _checked('unique_examples', unique_examples or 0, len(train.examples),
                     f'train after {len(val.examples):,} for val')
@@ -104,6 +105,12 @@ def _cut(part, n, stream):
   """(a class-balanced part of n examples, the rest)."""
   order = balanced_order(part.labels, stream)
   return tuple(Part(part.source, np.sort(part.examples[piece])) for piece in (order[:n], order[n:]))
+
+
+def left_for_training(whole: int, val_examples: int, unique_examples: int | None) -> int:
+  """Training examples of a source of `whole` that has no val of its own. Raises UserError as `assign` does."""
+  left = whole - _checked('val_examples', val_examples, whole - 1, _LESS_ONE)
+  return _checked('unique_examples', unique_examples or 0, left, f'train after {val_examples:,} for val') or left
 
 
 def _checked(key, wanted, available, of_what):

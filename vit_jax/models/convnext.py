@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from vit_jax import options
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers import noise
 from vit_jax.layers.conv import Conv
@@ -16,6 +17,7 @@ from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.stack import Execution, Stack
 from vit_jax.models.family import Family
+from vit_jax.options import option
 from vit_jax.parallel.mesh import constrain
 
 # Liu et al. 2022, sec. 3.
@@ -29,13 +31,15 @@ SIZES = {
 @dataclasses.dataclass(frozen=True)
 class Config:
   """A ConvNeXt's shape; `size('T')` gives the published ones."""
-  patch_size: int = 4  # of the stem, a convolution whose kernel is its stride
-  depths: tuple[int, ...] = (3, 3, 9, 3)  # blocks of each stage; each but the first stage halves the picture
-  widths: tuple[int, ...] = (96, 192, 384, 768)  # channels of each stage; its MLPs are four times as wide
-  kernel_size: int = 7  # of the depthwise convolutions
-  layer_scale: float = 1e-6  # initial scale of the residual branches (Touvron et al. 2021b)
-  drop_path: float = 0.0  # stochastic depth of the last block; rises linearly from 0 at the first
-  last_epsilon: float = 1e-6  # of the last norm; that of all others is 1e-6
+  patch_size: int = option(4, least=1, most=2**14)  # of the stem, a convolution whose kernel is its stride
+  # Blocks of each stage; each but the first stage halves the picture.
+  depths: tuple[int, ...] = option((3, 3, 9, 3), least=1, most=4096, longest=8)
+  # Channels of each stage; its MLPs are four times as wide.
+  widths: tuple[int, ...] = option((96, 192, 384, 768), least=1, most=2**17, longest=8)
+  kernel_size: int = option(7, least=1, most=255)  # of the depthwise convolutions
+  layer_scale: float = option(1e-6, most=1_000)  # initial scale of the residual branches (Touvron et al. 2021b)
+  drop_path: float = option(0.0, below=1)  # stochastic depth of the last block; rises linearly from 0 at the first
+  last_epsilon: float = option(1e-6, least=1e-20, most=1)  # of the last norm; that of all others is 1e-6
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # of matmuls and convolutions; parameters and norms stay float32
 
 
@@ -51,16 +55,11 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
 
   Rows and columns that do not fill a patch of the stem, or of a halving, are left out (as in the published code).
   """
+  options.check(config, 'model')
   if len(config.depths) != len(config.widths) or not config.depths:
     raise UserError(f'model.depths={config.depths} and model.widths={config.widths}: one of each for every stage')
-  for name in ('patch_size', 'depths', 'widths', 'kernel_size'):
-    value = getattr(config, name)
-    if min(value if isinstance(value, tuple) else (value,)) < 1:
-      raise UserError(f'model.{name}={value}: must be at least 1')
   if config.kernel_size % 2 == 0:
     raise UserError(f'model.kernel_size={config.kernel_size}: must be odd, such as {config.kernel_size + 1}')
-  if not 0 <= config.drop_path < 1:
-    raise UserError(f'model.drop_path={config.drop_path}: must be in [0, 1)')
   least = config.patch_size * 2 ** (len(config.depths) - 1)
   if min(image_shape[:2]) < least:
     raise UserError(f'an image of {image_shape[0]}x{image_shape[1]} is too small for model.patch_size='

@@ -12,12 +12,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vit_jax import options
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers.conv import Conv, he_normal_fan_out
 from vit_jax.layers.dense import Dense, lecun_normal, zeros
 from vit_jax.layers.norm import BatchNorm
 from vit_jax.layers.stack import Execution, Stack
 from vit_jax.models.family import Family
+from vit_jax.options import option
 from vit_jax.parallel.mesh import constrain
 
 
@@ -50,16 +52,19 @@ SIZES = {
 @dataclasses.dataclass(frozen=True)
 class Config:
   """A ResNet's or RegNetY's shape; `size('ResNet-50')` gives the published ones."""
-  depths: tuple[int, ...] = (3, 4, 6, 3)  # blocks of each stage; each but the first stage halves the picture
-  widths: tuple[int, ...] = (256, 512, 1024, 2048)  # channels that a stage's blocks give
+  # Blocks of each stage; each but the first stage halves the picture.
+  depths: tuple[int, ...] = option((3, 4, 6, 3), least=1, most=4096, longest=8)
+  # Channels that a stage's blocks give.
+  widths: tuple[int, ...] = option((256, 512, 1024, 2048), least=1, most=2**17, longest=8)
   block: Literal['basic', 'bottleneck'] = 'bottleneck'  # two convolutions of 3 x 3; or 1 x 1, 3 x 3, 1 x 1
-  bottleneck: int = 4  # a stage's width over the channels of its 3 x 3 convolutions
-  group_width: int | None = None  # input channels of a group of the 3 x 3 convolutions; None: all are one group
+  bottleneck: int = option(4, least=1, most=2**17)  # a stage's width over the channels of its 3 x 3 convolutions
+  # Input channels of a group of the 3 x 3 convolutions; None: all are one group.
+  group_width: int | None = option(None, least=1, most=2**17)
   squeeze_excite: bool = False  # channels gated by their means (Hu et al. 2018), after the 3 x 3 convolution
   # 7 x 7 and max pooling, a quarter of the resolution; 3 x 3, a half, and the first stage halves too; or 3 x 3 at full
   # resolution, for small pictures (He et al. 2016, sec. 4.2).
   stem: Literal['quarter', 'half', 'full'] = 'quarter'
-  stem_width: int = 64
+  stem_width: int = option(64, least=1, most=2**17)
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # of convolutions; parameters and statistics stay float32
 
 
@@ -72,12 +77,9 @@ def size(name: str) -> dict:
 
 def check(config: Config) -> None:
   """Raises UserError where the shape cannot be built; before anything is compiled. Any image size will do."""
+  options.check(config, 'model')
   if len(config.depths) != len(config.widths) or not config.depths:
     raise UserError(f'model.depths={config.depths} and model.widths={config.widths}: one of each for every stage')
-  for name in ('depths', 'widths', 'bottleneck', 'group_width', 'stem_width'):
-    value = getattr(config, name)
-    if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
-      raise UserError(f'model.{name}={value}: must be at least 1')
   if config.block == 'basic' and (config.group_width or config.squeeze_excite):
     raise UserError('model.block=basic has neither groups nor squeeze-and-excitation: leave out model.group_width and '
                     'model.squeeze_excite, or set model.block=bottleneck')

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from vit_jax import options
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers import noise, pos_embed
 from vit_jax.layers.attention import SelfAttention
@@ -22,6 +23,7 @@ from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.stack import Execution, Stack
 from vit_jax.layers.windows import MASKED, Windows
 from vit_jax.models.family import Family
+from vit_jax.options import option
 from vit_jax.parallel.mesh import constrain
 
 # Liu et al. 2021, sec. 3.3; heads of 32.
@@ -36,15 +38,19 @@ SIZES = {
 @dataclasses.dataclass(frozen=True)
 class Config:
   """A Swin Transformer's shape; `size('T')` gives the published ones."""
-  patch_size: int = 4
-  width: int = 96  # of the first stage; each further stage halves the picture and doubles the width
-  depths: tuple[int, ...] = (2, 2, 6, 2)  # blocks of each stage, in pairs: plain windows, shifted windows
-  num_heads: tuple[int, ...] = (3, 6, 12, 24)
-  window_size: int = 7  # patches, at most; a smaller picture is one window, which nothing shifts
-  mlp_ratio: int = 4  # of the MLPs' width to the stage's
-  base_head_dim: int | None = None  # logits scaled as 1/K, equal to 1/sqrt(K) at this K; None: 1/sqrt(K)
-  drop_path: float = 0.0  # stochastic depth of the last block; rises linearly from 0 at the first
-  epsilon: float = 1e-5  # of the norms, as in the published code
+  patch_size: int = option(4, least=1, most=2**14)
+  # Of the first stage; each further stage halves the picture and doubles the width.
+  width: int = option(96, least=1, most=2**17)
+  # Blocks of each stage, in pairs: plain windows, shifted windows.
+  depths: tuple[int, ...] = option((2, 2, 6, 2), least=1, most=4096, longest=8)
+  num_heads: tuple[int, ...] = option((3, 6, 12, 24), least=1, most=2**17, longest=8)
+  # Patches, at most; a smaller picture is one window, which nothing shifts.
+  window_size: int = option(7, least=1, most=2**14)
+  mlp_ratio: int = option(4, least=1, most=1_024)  # of the MLPs' width to the stage's
+  # Logits scaled as 1/K, equal to 1/sqrt(K) at this K; None: 1/sqrt(K).
+  base_head_dim: int | None = option(None, least=1, most=2**17)
+  drop_path: float = option(0.0, below=1)  # stochastic depth of the last block; rises linearly from 0 at the first
+  epsilon: float = option(1e-5, least=1e-20, most=1)  # of the norms, as in the published code
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # of matmuls; parameters, norms and softmax stay float32
 
 
@@ -57,20 +63,15 @@ def size(name: str) -> dict:
 
 def check(config: Config) -> None:
   """Raises UserError where the shape cannot be built; before anything is compiled."""
+  options.check(config, 'model')
   if len(config.depths) != len(config.num_heads) or not config.depths:
     raise UserError(f'model.depths={config.depths} and model.num_heads={config.num_heads}: one of each for every stage')
-  for name in ('patch_size', 'width', 'depths', 'num_heads', 'window_size', 'mlp_ratio', 'base_head_dim'):
-    value = getattr(config, name)
-    if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
-      raise UserError(f'model.{name}={value}: must be at least 1')
   if odd := [depth for depth in config.depths if depth % 2]:
     raise UserError(f'model.depths={config.depths}: {odd[0]} is odd; blocks come in pairs, one of which shifts windows')
   for stage, heads in enumerate(config.num_heads):
     if (config.width << stage) % heads:
       raise UserError(f'model.num_heads={config.num_heads}: {heads} does not divide the width of its stage, '
                       f'{config.width << stage}')
-  if not 0 <= config.drop_path < 1:
-    raise UserError(f'model.drop_path={config.drop_path}: must be in [0, 1)')
 
 
 def windows(grid: tuple[int, int], window_size: int) -> tuple[Windows, Windows]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vit_jax import options
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers import encoder, noise, pos_embed
 from vit_jax.layers.attention import AttentionPool
@@ -17,6 +18,7 @@ from vit_jax.layers.patch_embed import ConvStem, PatchEmbed
 from vit_jax.layers.resnet_stem import ResNetStem
 from vit_jax.layers.stack import Execution
 from vit_jax.models.family import Family, Tokens
+from vit_jax.options import option
 
 # Width, depth, MLP and heads: Dosovitskiy et al. 2021, table 1 (B, L, H); Touvron et al. 2021, table 1 (Ti, S);
 # Zhai et al. 2022, table 2 (g, G); Alabdulmohsin et al. 2023 (So400m).
@@ -43,30 +45,36 @@ HYBRIDS = {
 @dataclasses.dataclass(frozen=True)
 class Config:
   """A ViT's shape; `size('B/16')` gives the published ones."""
-  patch_size: int = 16
-  width: int = 192
-  depth: int = 12
-  mlp_dim: int = 768
-  num_heads: int = 3
-  head_dim: int | None = None  # None: width / num_heads; a pruned model's heads keep the size that they had
+  patch_size: int = option(16, least=1, most=2**14)
+  width: int = option(192, least=1, most=2**17)
+  depth: int = option(12, least=1, most=4096)
+  mlp_dim: int = option(768, least=1, most=2**17)
+  num_heads: int = option(3, least=1, most=2**17)
+  # None: width / num_heads; a pruned model's heads keep the size that they had.
+  head_dim: int | None = option(None, least=1, most=2**17)
   # A linear map of each patch; convolutions of stride 2 (Xiao et al. 2021); or the stages of a ResNet (sec. 3.1).
   stem: Literal['patch', 'conv', 'resnet'] = 'patch'
-  stem_depths: tuple[int, ...] = (2, 2, 2, 2)  # stem=resnet: blocks of each stage
-  stem_width: int = 64  # stem=resnet: channels before its stages, which give 4, 8, 16, .. times as many
+  # stem=resnet: blocks of each stage.
+  stem_depths: tuple[int, ...] = option((2, 2, 2, 2), least=1, most=4096, longest=8)
+  # stem=resnet: channels before its stages, which give 4, 8, 16, .. times as many.
+  stem_width: int = option(64, least=1, most=2**17)
   pool: Literal['cls', 'gap', 'map'] = 'cls'  # CLS token, mean over patches, or attention pooling
   pos_embed: Literal['learned', 'sincos2d', 'rope2d', 'relative', 'none'] = 'learned'
   # full: softmax over all tokens. local: patches at most attention_radius rows and columns away, and what is no patch
   # (Longformer's, Beltagy et al. 2020). linear: Katharopoulos et al. 2020.
   attention: Literal['full', 'local', 'linear'] = 'full'
-  attention_radius: int = 3
-  global_tokens: int = 0  # learned tokens beside the patches (registers: Darcet et al. 2024)
+  attention_radius: int = option(3, least=1, most=2**14)
+  global_tokens: int = option(0, most=2**14)  # learned tokens beside the patches (registers: Darcet et al. 2024)
   qkv_bias: bool = True
-  base_head_dim: int | None = None  # logits scaled as 1/K, equal to 1/sqrt(K) at this K; None: 1/sqrt(K)
-  layer_scale: float | None = None  # initial scale of the residual branches (Touvron et al. 2021b); None: no scales
-  dropout: float = 0.0  # after the embedding, in the MLP and on both residual branches
-  drop_path: float = 0.0  # stochastic depth of the last block; rises linearly from 0 at the first
+  # Logits scaled as 1/K, equal to 1/sqrt(K) at this K; None: 1/sqrt(K).
+  base_head_dim: int | None = option(None, least=1, most=2**17)
+  # Initial scale of the residual branches (Touvron et al. 2021b); None: no scales.
+  layer_scale: float | None = option(None, most=1_000)
+  dropout: float = option(0.0, below=1)  # after the embedding, in the MLP and on both residual branches
+  drop_path: float = option(0.0, below=1)  # stochastic depth of the last block; rises linearly from 0 at the first
   gelu: Literal['exact', 'tanh'] = 'exact'
-  epsilon: float = 1e-6  # of the norms, as in the original code; transformers' default is 1e-12
+  # Of the norms, as in the original code; transformers' default is 1e-12.
+  epsilon: float = option(1e-6, least=1e-20, most=1)
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # of matmuls; parameters, norms and softmax stay float32
 
 
@@ -86,14 +94,7 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
   """Raises UserError where the shape cannot be built; before anything is compiled."""
   height, width, _ = image_shape
   patch = config.patch_size
-  for name in ('patch_size', 'width', 'depth', 'mlp_dim', 'num_heads', 'attention_radius'):
-    if getattr(config, name) < 1:
-      raise UserError(f'model.{name}={getattr(config, name)}: must be at least 1')
-  for name in ('dropout', 'drop_path'):
-    if not 0 <= getattr(config, name) < 1:
-      raise UserError(f'model.{name}={getattr(config, name)}: must be in [0, 1)')
-  if config.global_tokens < 0:
-    raise UserError(f'model.global_tokens={config.global_tokens}: must not be negative')
+  options.check(config, 'model')
   if config.attention != 'full' and config.pos_embed == 'relative':
     raise UserError(f'model.pos_embed=relative: biases logits of attention=full only, not of {config.attention}; '
                     'rope2d goes with all')
@@ -109,9 +110,6 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
       near.insert(0, f'({height // patch * patch}, {width // patch * patch})')
     raise UserError(f'model.patch_size={patch} does not divide the image of {height}x{width}: '
                     f'set data.image_size to {" or ".join(near)}, or another patch size')
-  for name in ('head_dim', 'base_head_dim'):
-    if getattr(config, name) is not None and getattr(config, name) < 1:
-      raise UserError(f'model.{name}={getattr(config, name)}: must be at least 1')
   if config.head_dim is None and config.width % config.num_heads:
     raise UserError(f'model.num_heads={config.num_heads} does not divide model.width={config.width}: change one of '
                     'them, or set model.head_dim')

@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax.options import option
+
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
   name: Literal['softmax', 'sigmoid'] = 'softmax'
-  label_smoothing: float = 0.0  # share of the target spread evenly over the classes (Szegedy et al. 2016)
+  # Share of the target that is spread evenly over the classes (Szegedy et al. 2016).
+  label_smoothing: float = option(0.0, below=1)
 
 
 def targets(labels_B: jax.Array, num_classes: int, label_smoothing: float) -> jax.Array:

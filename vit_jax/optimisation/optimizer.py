@@ -18,6 +18,7 @@ from flax import traverse_util
 
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
+from vit_jax.options import option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,19 +27,20 @@ class OptimizerConfig:
   # Lion (Chen et al. 2023) with its published betas, which wants a learning rate 3 to 10 times below AdamW's; Muon
   # (Jordan et al. 2024) for the maps inside the network, AdamW for the rest.
   name: Literal['adamw', 'sgd', 'adafactor', 'lion', 'muon'] = 'adamw'
-  learning_rate: float = 1e-3  # peak
+  learning_rate: float = option(1e-3, most=1e19)  # peak; the square of a larger step overflows float32
   # Decoupled (Loshchilov & Hutter 2019) as in optax and PyTorch, where the learning rate multiplies it. (big_vision's
   # wd does not: its lr 1e-3, wd 1e-4 is weight_decay 0.1 here.) SGD: added to the gradient.
   weight_decay: float = 0.0
-  beta1: float = 0.9  # AdamW, also Muon's; Adafactor
-  beta2: float = 0.999  # AdamW, also Muon's; Adafactor: the most that its rising decay comes to
-  epsilon: float = 1e-8  # AdamW, also Muon's
-  momentum: float = 0.9  # SGD
-  clip_norm: float | None = 1.0  # global norm of the gradient; 0 or None: not clipped
-  layer_decay: float = 1.0  # the learning rate of each layer as a multiple of the next one's (`layerwise`)
+  beta1: float = option(0.9, below=1)  # AdamW, also Muon's; Adafactor
+  beta2: float = option(0.999, below=1)  # AdamW, also Muon's; Adafactor: the most that its rising decay comes to
+  epsilon: float = option(1e-8, least=1e-30, most=1)  # AdamW, also Muon's
+  momentum: float = option(0.9, below=1)  # SGD
+  clip_norm: float | None = option(1.0, above=0, off=0)  # global norm of the gradient; 0 or None: not clipped
+  # The learning rate of each layer as a multiple of the next one's (`layerwise`).
+  layer_decay: float = option(1.0, above=0, most=1)
   # Patterns of names of parameters, such as 'head/*': only these are trained. Empty: all.
   train_only: tuple[str, ...] = ()
-  ema_decay: float = 0.0  # of the parameters' moving average, which is then what is evaluated; 0: none
+  ema_decay: float = option(0.0, below=1)  # of the parameters' moving average, which is then what is evaluated; 0: none
 
 
 # Of batch norm's statistics where the parameters themselves are evaluated (Ioffe & Szegedy 2015; Goyal et al. 2017).
@@ -50,15 +52,10 @@ _LEAST_FACTORED = 128  # Adafactor keeps smaller matrices' second moments whole
 
 
 def check(config: OptimizerConfig) -> None:
-  """Raises UserError for values that cannot be meant."""
-  for name in ('learning_rate', 'weight_decay'):
-    if getattr(config, name) < 0:
-      raise UserError(f'optimizer.{name}={getattr(config, name)}: must not be negative')
-  if not 0 < config.layer_decay <= 1:
-    raise UserError(f'optimizer.layer_decay={config.layer_decay}: must be above 0, at most 1 (no decay)')
-  for name in ('beta1', 'beta2', 'momentum', 'ema_decay'):
-    if not 0 <= getattr(config, name) < 1:
-      raise UserError(f'optimizer.{name}={getattr(config, name)}: must be in [0, 1)')
+  """Raises UserError for a decay that turns the signs of kernels: each step multiplies them by 1 - rate x decay."""
+  if config.learning_rate * config.weight_decay > 1:
+    raise UserError(f'optimizer.weight_decay={config.weight_decay}: must be at most {1 / config.learning_rate:g}, that '
+                    'is 1 / optimizer.learning_rate: a larger one turns the signs of kernels at each step')
 
 
 def transformation(config: OptimizerConfig, factors: dict | None = None,

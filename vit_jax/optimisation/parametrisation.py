@@ -43,6 +43,7 @@ import jax
 
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
+from vit_jax.options import option
 
 OPTIMIZERS = ('adamw', 'sgd')
 
@@ -50,8 +51,10 @@ OPTIMIZERS = ('adamw', 'sgd')
 @dataclasses.dataclass(frozen=True)
 class ParametrisationConfig:
   name: Literal['standard', 'mup'] = 'standard'
-  base_width: int | None = None  # 'mup': the model.width at which it is the standard one; None: this model's
-  base_depth: int | None = None  # 'mup': the model.depth at which it is the standard one; None: this model's
+  # 'mup': the model.width at which it is the standard one; None: this model's.
+  base_width: int | None = option(None, least=1, most=2**17)
+  # 'mup': the model.depth at which it is the standard one; None: this model's.
+  base_depth: int | None = option(None, least=1, most=4096)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,7 @@ def factors(config: ParametrisationConfig, optimizer: str, model: PureModel) -> 
   """The factors of each parameter: the nested dict of the model's parameters with `Factors` as leaves; None: all 1.
 
   Raises:
-    UserError: a base that is not positive or that nothing reads, a family without width or depth, or an optimiser
+    UserError: a base that nothing reads, a family without width or depth, or an optimiser
       for which there are no rules.
   """
   if config.name == 'standard':
@@ -102,8 +105,6 @@ def _growth(config, model, name):
   if base is None and config.base_width is None and config.base_depth is None:
     raise UserError('parametrisation.name=mup: give parametrisation.base_width, parametrisation.base_depth or both: '
                     'the sizes for which the learning rate was chosen')
-  if base is not None and base < 1:
-    raise UserError(f'parametrisation.base_{name}={base}: must be at least 1')
   if base is not None and size is None:
     raise UserError(f'parametrisation.base_{name}={base}: this model family has no model.{name}: leave it out')
   return 1.0 if base is None else size / base

@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax.errors import UserError
+from vit_jax.options import option
+
+MOST_STEPS = 2**31 - 1  # a step is counted as int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +18,7 @@ class LengthConfig:
   """The length of a run: exactly one of these (0 counts as not given)."""
   steps: int | None = None
   epochs: float | None = None  # over the training subset
-  examples: int | None = None
+  examples: int | None = option(None, most=2**63 - 1)
   flops: float | None = None  # training FLOPs (`cost.flops`)
 
 
@@ -24,8 +27,19 @@ class ScheduleConfig:
   """The learning rate as a multiple of its peak: linear warm-up from 0, then one of these courses."""
   name: Literal['cosine', 'linear', 'rsqrt', 'wsd', 'constant'] = 'cosine'
   warmup_steps: int = 0
-  cooldown_fraction: float = 0.3  # of all steps, linear to 0 at the end: rsqrt and wsd
-  timescale: float = 10_000.0  # rsqrt falls as 1 / sqrt(1 + t / timescale) after warm-up (Zhai et al. 2022)
+  cooldown_fraction: float = option(0.3, most=1)  # of all steps, linear to 0 at the end: rsqrt and wsd
+  # rsqrt falls as 1 / sqrt(1 + t / timescale) after warm-up (Zhai et al. 2022).
+  timescale: float = option(10_000.0, least=1)
+
+
+def check_length(length: LengthConfig) -> tuple[str, int | float]:
+  """The name and the value of the one length that is given; raises UserError for none or several."""
+  given = {field.name: value for field in dataclasses.fields(LengthConfig) if (value := getattr(length, field.name))}
+  if len(given) != 1:
+    shown = ', '.join(f'{key}={value}' for key, value in given.items()) or 'none'
+    clear = f'; switch one off with --config.train.{list(given)[-1]}=0' if given else ''
+    raise UserError(f'train: give exactly one of steps, epochs, examples, flops (given: {shown}){clear}')
+  return next(iter(given.items()))
 
 
 def num_steps(length: LengthConfig, batch_size: int, num_examples: int, flops_per_example: float) -> int:
@@ -34,25 +48,18 @@ def num_steps(length: LengthConfig, batch_size: int, num_examples: int, flops_pe
   Raises:
     UserError: none or several lengths, or one that is not positive.
   """
-  given = {field.name: value for field in dataclasses.fields(LengthConfig) if (value := getattr(length, field.name))}
-  if len(given) != 1:
-    shown = ', '.join(f'{key}={value}' for key, value in given.items()) or 'none'
-    clear = f'; switch one off with --config.train.{list(given)[-1]}=0' if given else ''
-    raise UserError(f'train: give exactly one of steps, epochs, examples, flops (given: {shown}){clear}')
-  (key, value), = given.items()
-  if value < 0:
-    raise UserError(f'train.{key}={value}: must be positive')
+  key, value = check_length(length)
   examples = {'steps': batch_size, 'epochs': num_examples, 'examples': 1, 'flops': 1 / flops_per_example}[key] * value
-  return math.ceil(round(examples / batch_size, 6))  # rounded first: 0.1 epochs of 1280 are 1 batch of 128, not 2
+  steps = math.ceil(round(examples / batch_size, 6))  # rounded first: 0.1 epochs of 1280 are 1 batch of 128, not 2
+  if not 1 <= steps <= MOST_STEPS:
+    raise UserError(f'train.{key}={value}: that is {steps:,} steps; must be from 1 to {MOST_STEPS:,} of them')
+  return steps
 
 
 def check(config: ScheduleConfig, steps: int) -> None:
-  """Raises UserError where warm-up and cooldown do not fit into the run."""
-  if not 0 <= config.warmup_steps < steps:
-    raise UserError(f'schedule.warmup_steps={config.warmup_steps}: must be at least 0 and below the {steps} steps of '
-                    'the run')
-  if not 0 <= config.cooldown_fraction <= 1:
-    raise UserError(f'schedule.cooldown_fraction={config.cooldown_fraction}: must be in [0, 1]')
+  """Raises UserError where the warm-up does not fit into the run."""
+  if config.warmup_steps >= steps:
+    raise UserError(f'schedule.warmup_steps={config.warmup_steps}: must be below the {steps} steps of the run')
 
 
 class Length(NamedTuple):

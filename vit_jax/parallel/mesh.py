@@ -12,6 +12,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vit_jax.errors import UserError
+from vit_jax.options import option
 from vit_jax.parallel import rules as rules_lib
 from vit_jax.parallel.rules import AXES, Rules, mesh_axes, spec
 
@@ -27,9 +28,11 @@ PRESETS = {
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
   """Sizes of the mesh's axes; -1 (at most once) takes all devices that are left. Or a preset, which fills them in."""
-  data: int = -1  # replicas: batch split, parameters whole
-  fsdp: int = 1  # batch split, parameters and optimizer state split too
-  tensor: int = 1  # heads, MLP columns and the residual stream's tokens split
+  data: int = option(-1, least=-1, hint='-1: all devices that are left')  # replicas: batch split, parameters whole
+  # Batch split, parameters and optimizer state split too.
+  fsdp: int = option(1, least=-1, hint='-1: all devices that are left')
+  # Heads, MLP columns and the residual stream's tokens split.
+  tensor: int = option(1, least=-1, hint='-1: all devices that are left')
   preset: Literal['none', 'dp', 'fsdp', 'tp', 'fsdp_tp'] = 'none'  # fsdp_tp: tensor 2, or what `tensor` says
   # (logical axis, mesh axis) pairs, the whole table: a logical axis that is not in it is on every device as a whole.
   rules: tuple[tuple[str, str], ...] = rules_lib.DEFAULT

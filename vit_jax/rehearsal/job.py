@@ -14,11 +14,11 @@ from vit_jax.data import config as data_config
 from vit_jax.data import pipeline, splits
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
-from vit_jax.optimisation import losses, optimizer, parametrisation, schedule
-from vit_jax.parallel import blocks
+from vit_jax.optimisation import losses, schedule
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.parallel.rules import AXES
+from vit_jax.training import config as run_config
 from vit_jax.training import run as run_lib
 from vit_jax.training import state
 from vit_jax.training.config import RunConfig
@@ -158,12 +158,12 @@ def open_job(config: RunConfig) -> Job:
   Raises:
     UserError: what `run.prepare` would refuse, as far as it can be seen without data and devices.
   """
+  run_config.check(config)
   config = pretrained.resolve(config)
-  data_config.check(config.data)
-  optimizer.check(config.optimizer)
-  job = Job(config, *_data_shape(dataclasses.replace(config.data, batch_size=1)))
+  job = Job(config, *_data_shape(data_config.unbatched(config.data)))
+  data_config.check_pictures(config.data, job.image_shape[:2], job.image_shape[2])
   job.model, job.steps, job.teacher  # noqa: B018 (they are checked as they are made)
-  parametrisation.factors(config.parametrisation, config.optimizer.name, job.model)  # refuses what it has no rule for
+  run_lib.check_model(config, job.model, mesh=None)
   return job
 
 
@@ -185,8 +185,7 @@ def check(job: Job, target: Slice, choice: Choice) -> None:
   mesh_lib.check_slices(choice.sizes, target.count)
   mesh = mesh_lib.abstract_mesh(choice.sizes, job.config.system.mesh.rules)
   run_lib.check_batches(job.with_choice(choice), mesh)
-  mesh_lib.param_shardings(mesh, job.model.param_shapes(), job.model.param_axes())
-  blocks.check(mesh.rules, job.config.system.execution.blocks == 'shard_map')
+  run_lib.check_model(job.config, job.model, mesh)
 
 
 @functools.cache  # the runs of a sweep share their data
@@ -201,8 +200,9 @@ def _data_shape(config) -> tuple[Any, ...]:
       hint = '\nTo plan without the data, set data.image_size and data.num_classes' if absent else ''
       raise UserError(f'{error}{hint}') from error
     return data.image_shape, data.num_classes, data.unique_examples
-  examples = config.unique_examples
-  if not examples and (whole := _EXAMPLES.get(name.partition(':')[0].partition('/')[0])):
+  examples = config.unique_examples or None
+  if whole := _EXAMPLES.get(name.partition(':')[0].partition('/')[0]):
     default = min(round(splits.VAL_FRACTION * whole), splits.VAL_MAX)
-    examples = whole - (default if config.val_examples is None else config.val_examples)
+    examples = splits.left_for_training(whole, default if config.val_examples is None else config.val_examples,
+                                        config.unique_examples)
   return (*config.image_size, config.channels or 3), config.num_classes, examples

@@ -5,19 +5,14 @@ import math
 from typing import Literal
 
 from vit_jax.errors import UserError
+from vit_jax.options import option
 
 
 @dataclasses.dataclass(frozen=True)
 class HealthConfig:
   """What to do at a loss or a gradient that is not finite."""
   on_nonfinite: Literal['stop', 'skip'] = 'stop'  # 'skip': the step changes nothing but the step count
-  most_skipped: int = 10  # 'skip': so many in a row; one more ends the run
-
-
-def check(config: HealthConfig) -> None:
-  """Raises UserError for values that cannot be meant."""
-  if config.most_skipped < 1:
-    raise UserError(f'train.most_skipped={config.most_skipped}: must be at least 1')
+  most_skipped: int = option(10, least=1)  # 'skip': so many in a row; one more ends the run
 
 
 class Watch:

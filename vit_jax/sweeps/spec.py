@@ -7,15 +7,14 @@ as {'model.width': 32, 'model.mlp_dim': 128}. The functions below join such list
 import builtins
 import dataclasses
 import functools
-import importlib.util
 import itertools
 import math
 import numbers
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from vit_jax.errors import UserError, nearest
+from vit_jax import recipe
+from vit_jax.errors import UserError
 
 Overrides = dict[str, Any]  # config key -> value
 
@@ -89,23 +88,11 @@ def load(spec: str) -> Sweep:
   """The sweep of a file `FILE.py` or `FILE.py:ARG`, as its get_sweep(ARG) gives it.
 
   Raises:
-    UserError: no such file, no get_sweep in it, or something else than a Sweep of at least one run.
+    UserError: as `recipe.load`, or a sweep without runs.
   """
-  file, _, argument = spec.partition(':')
-  path = pathlib.Path(file)
-  if not path.is_file():
-    near = nearest(path.name, [p.name for p in path.parent.glob('*.py')]) if path.parent.is_dir() else ''
-    raise UserError(f'--sweep={spec}: no file {file}{near}')
-  module_spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(module_spec)
-  module_spec.loader.exec_module(module)
-  if not hasattr(module, 'get_sweep'):
-    raise UserError(f'{file}: it has no get_sweep(), which gives a vit_jax.sweeps.Sweep')
-  sweep = module.get_sweep(argument) if argument else module.get_sweep()
-  if not isinstance(sweep, Sweep):
-    raise UserError(f'{file}: get_sweep() gave {type(sweep).__name__}, where a vit_jax.sweeps.Sweep is needed')
+  sweep = recipe.load(spec, 'sweep', 'get_sweep', Sweep, 'a vit_jax.sweeps.Sweep')
   if not _checked(sweep.runs):
-    raise UserError(f'{file}: the sweep has no runs')
+    raise UserError(f'{spec.partition(":")[0]}: the sweep has no runs')
   return sweep
 
 
@@ -113,18 +100,17 @@ def _checked(choices):
   """The list, where it is one of dicts of values that a flag can carry."""
   for choice in choices:
     if not isinstance(choice, dict):
-      raise UserError(f'sweep: {choice!r}, where a dict of config keys is needed, such as {{"model.width": 32}}')
+      raise UserError(f'sweep: expected a dict of config keys, got {choice!r}; such as {{"model.width": 32}}')
     for key, value in choice.items():
       if not _is_value(value):
-        raise UserError(f'sweep: {key}={value!r}: a number, a text, True, False or a tuple of such is needed'
-                        f'{"; to switch an option off, 0" if value is None else ""}')
+        raise UserError(f'sweep: {key}={value!r}: expected a finite number, a text, True, False, None, or a tuple')
   return choices
 
 
 def _is_value(value):
   if isinstance(value, (tuple, list)):
     return all(map(_is_value, value))
-  return isinstance(value, str) or isinstance(value, numbers.Real) and math.isfinite(value)
+  return value is None or isinstance(value, str) or isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def _merged(name, choices):

@@ -10,7 +10,7 @@ import functools
 import numbers
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
@@ -94,7 +94,8 @@ def make(sweep_spec: str) -> Plan:
   import jax
 
   from vit_jax.cost import hardware
-  configs, names, notes = read(sweep_spec)
+  from vit_jax.training import run as run_lib
+  configs, names, notes = read(sweep_spec, run_lib.check)
   speed = hardware.matmul_speed(jax.devices()[0]) * jax.device_count()
   return _plan(_prepare(configs, names), configs, notes, jax.default_backend(), speed)
 
@@ -137,20 +138,29 @@ def _program(config):
   return run_config.run_hash(run_config.program(config), without=())
 
 
-def read(sweep_spec: str) -> tuple[dict[str, tuple[tuple[str, ...], Any]], list[str], list[str]]:
+def read(sweep_spec: str, check: Callable[[Any], Any] | None = None
+         ) -> tuple[dict[str, tuple[tuple[str, ...], Any]], list[str], list[str]]:
   """The runs of a sweep file, without devices and data: ({config hash: (arguments, RunConfig)}, names, notes).
+
+  Args:
+    sweep_spec: FILE.py or FILE.py:ARG.
+    check: looks at each RunConfig before any weights are read, and raises UserError (`training.run.check`).
 
   Raises:
     UserError: the sweep file, the recipe or an override is not right.
   """
-  from vit_jax.training.config import run_hash
+  from vit_jax.training import config as run_config
+  from vit_jax.transfer import pretrained
   sweep = spec.load(sweep_spec)
   recipe = recipe_lib.load_recipe(sweep.recipe)
   commands = [_arguments(sweep.recipe, recipe, overrides) for overrides in sweep.runs]
+  parsed = [(arguments, parse(arguments)) for arguments in commands]
+  for arguments, config in parsed:
+    _in_run(arguments, check or run_config.check, config)
   configs, notes = {}, []
-  for arguments in commands:
-    config = parse(arguments)
-    configs.setdefault(run_hash(config), (arguments, config))
+  for arguments, config in parsed:
+    config = _in_run(arguments, pretrained.resolve, config)
+    configs.setdefault(run_config.run_hash(config), (arguments, config))
   if (same := len(commands) - len(configs)) > 0:
     notes.append(f'{len(commands)} runs are given, {same} of them twice: {len(configs)} runs')
   names = _names([config for _, config in configs.values()], list(dict.fromkeys(k for r in sweep.runs for k in r)),
@@ -179,7 +189,7 @@ def _arguments(recipe_spec, recipe, overrides):
 
 def _text(value):
   """A value as a flag takes it."""
-  if isinstance(value, (str, bool)):
+  if value is None or isinstance(value, (str, bool)):
     return str(value)
   if isinstance(value, (tuple, list)):
     return repr(tuple(value))
@@ -190,33 +200,45 @@ def parse(arguments: Sequence[str]) -> Any:
   """The RunConfig of a command, parsed as vit_jax.main parses it: the plan's identity is the run's.
 
   Raises:
-    UserError: an argument is not right; the command is told.
+    UserError: an argument is not right; the message has the command.
   """
   from vit_jax.training import config as run_config
-  from vit_jax.transfer import pretrained
   values = flags.FlagValues()
   config_flags.DEFINE_config_file('config', None, '', flag_values=values, sys_argv=['main', *arguments])
   try:
-    values(['main', *arguments])
-    return pretrained.resolve(run_config.cast(values.config))
+    given, switched_off = recipe_lib.without_nones(['main', *arguments])
+    values(given)
+    recipe_lib.set_none(values.config, switched_off)
+    return run_config.cast(values.config)
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, UserError) as error:
     raise UserError(f'{str(error).removeprefix("flag ")}, in the run\n  {command(arguments)}') from error
 
 
+def _in_run(arguments, function, *inputs):
+  """What the function gives; a UserError names the run."""
+  try:
+    return function(*inputs)
+  except UserError as error:
+    raise UserError(f'{error}, in the run\n  {command(arguments)}') from error
+
+
 def _prepare(configs, names):
   """A PlannedRun for each config. Each data set is opened once, however many runs use it."""
+  from vit_jax.data import config as data_config
   from vit_jax.data import pipeline
   from vit_jax.training import run as run_lib
   opened = functools.lru_cache(maxsize=1)(pipeline.open_data)  # one at a time: pictures may fill gigabytes
-  unbatched = lambda data: dataclasses.replace(data, batch_size=1)
-  by_data = sorted(configs, key=lambda identity: repr(unbatched(configs[identity][1].data)))
+
+  def open_data(config):
+    data = opened(data_config.unbatched(config))
+    data_config.check_pictures(config, data.image_shape[:2], data.image_shape[2])
+    return data
+
+  by_data = sorted(configs, key=lambda identity: repr(data_config.unbatched(configs[identity][1].data)))
   planned = {}
   for identity in by_data:
     arguments, config = configs[identity]
-    try:
-      run = run_lib.prepare(config, lambda data: opened(unbatched(data)))
-    except UserError as error:
-      raise UserError(f'{error}, in the run\n  {command(arguments)}') from error
+    run = _in_run(arguments, run_lib.prepare, config, open_data)
     planned[identity] = _planned(names[list(configs).index(identity)], identity, arguments, config, run.params,
                                  run.steps, run.flops_per_example_train)
   return [planned[identity] for identity in configs]

@@ -6,16 +6,21 @@ from typing import Any
 
 import ml_collections
 
-from vit_jax import models, schema
+from vit_jax import models, options, schema
+from vit_jax.data import config as data_config
 from vit_jax.data.config import DataConfig
 from vit_jax.layers.stack import Execution
+from vit_jax.optimisation import optimizer, schedule
 from vit_jax.optimisation.losses import LossConfig
 from vit_jax.optimisation.optimizer import OptimizerConfig
 from vit_jax.optimisation.parametrisation import ParametrisationConfig
 from vit_jax.optimisation.schedule import LengthConfig, ScheduleConfig
+from vit_jax.options import option
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.survival.health import HealthConfig
+from vit_jax.training import evaluate
 from vit_jax.training.evaluate import EvaluateConfig
+from vit_jax.transfer import distillation, pretrained
 from vit_jax.transfer.distillation import DistillConfig
 from vit_jax.transfer.pretrained import PretrainedConfig
 
@@ -36,20 +41,24 @@ class SystemConfig:
   # Gradients are accumulated over this many slices of the batch; 0: 1, or on CPUs as many as suit the caches.
   microbatches: int = 0
   # At most so many steps in one call, over pictures that lie on the devices (`training.dispatch`); 0: chosen.
-  steps_per_call: int = 0
-  workers: int = 0  # processes that decode pictures; 0: threads only
-  log_every: int | None = None  # steps between training rows in metrics.jsonl; None: 50 rows a run
-  save_every: int | None = None  # steps between checkpoints; None: at every evaluation
-  save_minutes: float | None = 15.0  # a checkpoint at the latest so long after the last; 0 or None: by steps alone
-  keep_last: int = 2  # checkpoints, beside the best one
-  keep_every: int | None = None  # checkpoints of the multiples of this many steps are saved, and kept for good
+  steps_per_call: int = option(0, was='steps_a_call')
+  workers: int = option(0, most=1_024)  # processes that decode pictures; 0: threads only
+  # Steps between training rows in metrics.jsonl; None: 50 rows a run.
+  log_every: int | None = option(None, hint='None or 0: 50 rows a run; as many as the run has steps: one, at its end')
+  # Steps between checkpoints; None: at every evaluation.
+  save_every: int | None = option(None, hint='None or 0: at every evaluation')
+  # A checkpoint at the latest so long after the last; 0 or None: by steps alone.
+  save_minutes: float | None = option(15.0, hint='None or 0: by steps alone')
+  keep_last: int = option(2, least=1)  # checkpoints, beside the best one
+  # Checkpoints of the multiples of this many steps are saved, and kept for good.
+  keep_every: int | None = option(None, hint='None or 0: none')
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
   """One training run. `model` is the family's own config (see `run_config_class`)."""
   family: str = dataclasses.field(default='vit', metadata={'identity': True})
-  seed: int = 0  # of initial parameters, data order, augmentation and dropout
+  seed: int = option(0, most=2**32 - 1)  # of initial parameters, data order, augmentation and dropout
   model: Any = None
   data: DataConfig = DataConfig()
   loss: LossConfig = LossConfig()
@@ -95,8 +104,25 @@ def run_hash(config: RunConfig, without: tuple[str, ...] = ('system',)) -> str:
 def program(config: RunConfig) -> RunConfig:
   """The config without what a step reads from its state: runs that are equal in this are one compiled program."""
   plain = OptimizerConfig()
-  optimizer = dataclasses.replace(config.optimizer, learning_rate=plain.learning_rate, weight_decay=plain.weight_decay)
-  return dataclasses.replace(config, seed=0, optimizer=optimizer)
+  rates = dataclasses.replace(config.optimizer, learning_rate=plain.learning_rate, weight_decay=plain.weight_decay)
+  return dataclasses.replace(config, seed=0, optimizer=rates)
+
+
+def check(config: RunConfig) -> None:
+  """Raises UserError for values that are wrong whatever the data, the weights and the devices.
+
+  It is the one check of `main`, `sweep` and `plan`: each field by its `option`, then what each room says of its own.
+  What depends on data or a mesh is checked as they are opened (`training.run`, `rehearsal.job`).
+  """
+  options.check(config)
+  models.family(config.family)
+  data_config.check(config.data)
+  optimizer.check(config.optimizer)
+  schedule.check_length(config.train)
+  pretrained.check(config.pretrained)
+  distillation.check(config.distill)
+  if config.data.val_examples == 0:
+    evaluate.check_patience(config.evaluate, 0)
 
 
 def cast(config) -> RunConfig:

@@ -8,16 +8,26 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax import host
+from vit_jax.errors import UserError
 from vit_jax.models import PureModel
 from vit_jax.optimisation import losses
+from vit_jax.options import option
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-  every: int | None = None  # steps between evaluations on `val`; None: 10 in a run
-  batch_size: int | None = None  # None: that of training
-  patience: int = 0  # stop after this many evaluations without a better `metric`, and test the best; 0: off
+  # Steps between evaluations on `val`; None: 10 in a run.
+  every: int | None = option(None, hint='None or 0: 10 in a run; as many as the run has steps: one, at its end')
+  batch_size: int | None = option(None, most=2**20)  # None: that of training
+  # Stop after this many evaluations without a better `metric`, and test the best; 0: off.
+  patience: int = option(0, hint='0: off')
   metric: Literal['loss', 'accuracy'] = 'loss'
+
+
+def check_patience(config: EvaluateConfig, val_examples: int) -> None:
+  """Raises UserError where early stopping has nothing to look at."""
+  if config.patience and not val_examples:
+    raise UserError(f'evaluate.patience={config.patience}: early stopping needs data.val_examples above 0')
 
 
 def make_eval_step(model: PureModel, normalize: Callable) -> Callable:

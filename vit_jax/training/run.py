@@ -13,19 +13,18 @@ import jax
 
 from vit_jax import schema
 from vit_jax.cost import flops, hardware
-from vit_jax.data import pipeline
+from vit_jax.data import pipeline, sources
 from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
-from vit_jax.optimisation import optimizer, parametrisation, schedule, trainable
+from vit_jax.optimisation import parametrisation, schedule, trainable
 from vit_jax.parallel import blocks, processes
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import LogicalMesh
-from vit_jax.survival import health
 from vit_jax.survival.saving import Due
-from vit_jax.training import branch
+from vit_jax.training import branch, evaluate
+from vit_jax.training import config as run_config
 from vit_jax.training.config import RunConfig, run_hash
-from vit_jax.transfer import distillation
 from vit_jax.transfer import pretrained as pretrained_lib
 from vit_jax.transfer import teacher as teacher_lib
 
@@ -149,28 +148,39 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   Raises:
     UserError: anything in the config that cannot be done with this data on these devices.
   """
+  mesh = check(config)
+  if config.pretrained.path is not None and config.pretrained.digest is None:  # weights, perhaps a download, come last
+    sources.open_sources(config.data)
   config = pretrained_lib.resolve(config)
-  mesh = mesh_lib.make_mesh(config.system.mesh)
-  check_batches(config, mesh)
-  optimizer.check(config.optimizer)
-  health.check(config.train)
-  distillation.check(config.distill)
   data = open_data(config.data)
-  if config.evaluate.patience and not data.size('val'):
-    raise UserError(f'evaluate.patience={config.evaluate.patience}: early stopping needs data.val_examples above 0')
+  evaluate.check_patience(config.evaluate, data.size('val'))
   model = _model(config.family, config.model, data.image_shape, data.num_classes, config.system.execution)
-  mesh_lib.param_shardings(mesh, model.param_shapes(), model.param_axes())  # refuses what the mesh does not divide
-  blocks.check(mesh.rules, config.system.execution.blocks == 'shard_map')
-  parametrisation.factors(config.parametrisation, config.optimizer.name, model)  # refuses what it has no rule for
-  trainable.trained(config.optimizer, model)  # refuses names that no parameter has
-  start = pretrained_lib.find(config.pretrained, model, data.class_names)
+  check_model(config, model, mesh)
   forward, train, params, params_non_embedding = _costs(config.family, config.model, data.image_shape, data.num_classes)
   steps = schedule.num_steps(config.train, config.data.batch_size, data.unique_examples, train)
   schedule.check(config.schedule, steps)
   teacher = None
   if config.distill.teacher is not None:
     teacher = teacher_lib.find(config.distill.teacher, data.class_names, data.image_shape, config.data)
+  start = pretrained_lib.find(config.pretrained, model, data.class_names)
   return Run(config, data, model, mesh, steps, params, params_non_embedding, forward, train, teacher, start)
+
+
+def check(config: RunConfig) -> LogicalMesh:
+  """The mesh of a config; raises UserError for what is wrong whatever the data and the weights: neither is opened."""
+  run_config.check(config)
+  mesh = mesh_lib.make_mesh(config.system.mesh)
+  check_batches(config, mesh)
+  return mesh
+
+
+def check_model(config: RunConfig, model: PureModel, mesh: LogicalMesh | None) -> None:
+  """Raises UserError for what the mesh, where there is one, does not divide, or the model has no rule or name for."""
+  if mesh is not None:
+    mesh_lib.param_shardings(mesh, model.param_shapes(), model.param_axes())
+    blocks.check(mesh.rules, config.system.execution.blocks == 'shard_map')
+  parametrisation.factors(config.parametrisation, config.optimizer.name, model)
+  trainable.trained(config.optimizer, model)
 
 
 def prepare_trunk(config: RunConfig, branch_steps: Sequence[int],
@@ -178,6 +188,7 @@ def prepare_trunk(config: RunConfig, branch_steps: Sequence[int],
   """The trunk of a run, up to the last of `branch_steps`; see `prepare`."""
   if not branch_steps or min(branch_steps) < 1:
     raise UserError(f'--branch_steps={",".join(map(str, branch_steps))}: steps from 1 on are needed')
+  check(config)
   run = prepare(branch.trunk_config(pretrained_lib.resolve(config), max(branch_steps)), open_data)
   return dataclasses.replace(run, branch_steps=tuple(sorted(set(branch_steps))))
 
@@ -205,11 +216,6 @@ def estimate_seconds(run: Run) -> float:
 def check_batches(config: RunConfig, mesh: LogicalMesh) -> None:
   """Raises UserError for batches that do not divide by the mesh's batch shards and the micro-batches."""
   shards, micro = mesh_lib.batch_shards(mesh), config.system.microbatches or 1
-  steps_per_call = config.system.steps_per_call
-  for name, value, least in (('system.microbatches', micro, 0), ('system.steps_per_call', steps_per_call, 0),
-                             ('data.batch_size', config.data.batch_size, 1)):
-    if value < least:
-      raise UserError(f'{name}={value}: must be at least {least}')
   sizes = {'data.batch_size': (config.data.batch_size, shards * micro)}
   if config.evaluate.batch_size:
     sizes['evaluate.batch_size'] = (config.evaluate.batch_size, shards)

@@ -14,9 +14,35 @@ from vit_jax import checkpoint, goodput, records, schema
 from vit_jax.errors import UserError
 from vit_jax.parallel import processes
 from vit_jax.survival import fallback, restarts
+from vit_jax.survival import workdir as workdir_lib
 from vit_jax.training import branch, evaluate, state
+from vit_jax.training import config as run_config
+from vit_jax.training.config import RunConfig
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
+
+_BY_WEIGHTS = ('family', 'model', 'data', 'pretrained')  # what weights decide of the config that starts from them
+
+
+def check(config: RunConfig, workdir: os.PathLike) -> None:
+  """Looks at the folder of a run before data are opened and weights are read; `finished_results` looks again after.
+
+  Raises:
+    UserError: the folder cannot be written, or holds a run that differs in what is known by now.
+  """
+  workdir_lib.check(workdir)
+  there = records.read_run(workdir)
+  if there is None or there.get('status') == 'trunk' or 'config' not in there:
+    return
+  try:
+    theirs = run_config.cast(there['config'])
+  except UserError:  # of another version: the hashes will tell
+    return
+  unknown = ('system', *(_BY_WEIGHTS if config.pretrained.path else ()))
+  known = lambda fields: {key: value for key, value in fields.items() if key not in unknown}
+  if known(schema.changed(config)) != known(schema.changed(theirs)):
+    keys = '; '.join(schema.differing_keys(known(schema.plain(config)), known(schema.plain(theirs))))
+    raise UserError(f'{workdir} holds another run ({there.get("config_hash")}). Here {keys}. Give another --workdir')
 
 
 def finished_results(run: Run, workdir: os.PathLike) -> dict[str, Any] | None:

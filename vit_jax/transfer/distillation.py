@@ -8,22 +8,19 @@ import jax.numpy as jnp
 
 from vit_jax.errors import UserError
 from vit_jax.optimisation import losses
+from vit_jax.options import option
 
 
 @dataclasses.dataclass(frozen=True)
 class DistillConfig:
   teacher: str | None = None  # the run folder of any family's trained model; None: no teacher
   kind: Literal['hard', 'soft'] = 'hard'  # its decision as a label (eq. 3), or its probabilities (eq. 2)
-  weight: float = 0.5  # the teacher's share of the loss; the labels have the rest
-  temperature: float = 1.0  # 'soft': logits of both are divided by this
+  weight: float = option(0.5, most=1)  # the teacher's share of the loss; the labels have the rest
+  temperature: float = option(1.0, least=0.01, most=1_000)  # 'soft': logits of both are divided by this
 
 
 def check(config: DistillConfig) -> None:
-  """Raises UserError for values out of range, and for those that nothing reads."""
-  if not 0 <= config.weight <= 1:
-    raise UserError(f'distill.weight={config.weight}: must be from 0 to 1')
-  if config.temperature <= 0:
-    raise UserError(f'distill.temperature={config.temperature}: must be above 0')
+  """Raises UserError for values that nothing reads."""
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
     if config.teacher is None and value != field.default:

@@ -50,6 +50,14 @@ class Pretrained:
     return train_state._replace(params=params, stats=stats, ema=ema)
 
 
+def check(config: PretrainedConfig) -> None:
+  """Raises UserError for values that nothing reads."""
+  for field in dataclasses.fields(config):
+    if config.path is None and (value := getattr(config, field.name)) != field.default:
+      raise UserError(f'pretrained.{field.name}={value!r}: there is nothing to start from; give pretrained.path, a '
+                      'run, a bundle, a file of weights or hf:OWNER/NAME')
+
+
 def resolve(config: Any) -> Any:
   """A RunConfig whose `pretrained.path` is read: family, model and preprocessing are the weights'.
 
@@ -61,9 +69,6 @@ def resolve(config: Any) -> Any:
   """
   given = config.pretrained
   if given.path is None:
-    if given != PretrainedConfig():
-      raise UserError('pretrained: there is nothing to start from; give pretrained.path, a run, a bundle, a file of '
-                      'weights or hf:OWNER/NAME')
     return config
   weights, digest = read(given)
   if given.digest not in (None, digest):

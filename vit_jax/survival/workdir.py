@@ -1,0 +1,47 @@
+"""Whether a folder can be written: asked before data are opened and weights are read."""
+
+import os
+import pathlib
+
+from etils import epath
+
+from vit_jax.errors import UserError
+
+_LONGEST_NAME, _LONGEST_PATH = 255, 4096  # bytes, of Linux
+_INSIDE = 300  # that names of files in a run folder add to its path
+
+
+def check(workdir: os.PathLike | str) -> None:
+  """Raises UserError for a folder that cannot be written: by its name, what is in its place, or permissions."""
+  place = os.fspath(workdir)
+  flag = f'--workdir={place if len(place) <= 100 else f"{place[:100]} ..."}'
+  if not place or '\0' in place:
+    raise UserError(f'--workdir={place!r}: must be the path of a folder')
+  if '://' in place:
+    _check_bucket(place, flag)
+    return
+  path = pathlib.Path(place).absolute()
+  if long := [part for part in path.parts if len(os.fsencode(part)) > _LONGEST_NAME]:
+    raise UserError(f'{flag}: a name of {len(os.fsencode(long[0]))} bytes; must be at most {_LONGEST_NAME}')
+  if len(os.fsencode(path)) > _LONGEST_PATH - _INSIDE:
+    raise UserError(f'{flag}: a path of {len(os.fsencode(path))} bytes; must be at most {_LONGEST_PATH - _INSIDE}')
+  there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+  if not there.is_dir():
+    raise UserError(f'{flag}: {there} is not a folder; give another --workdir')
+  if not os.access(there, os.W_OK | os.X_OK):
+    raise UserError(f'{flag}: no permission to write in {there}; give another --workdir')
+
+
+def _check_bucket(place, flag):
+  scheme = place.partition('://')[0]
+  try:
+    epath.Path(place).exists()
+  except ImportError as error:
+    package = {'gs': 'gcsfs', 's3': 's3fs'}.get(scheme)
+    install = f'install it, `pip install {package}`, or ' if package else ''
+    raise UserError(f'{flag}: {error}; {install}give a local folder') from error
+  except KeyError as error:
+    raise UserError(f'{flag}: {scheme}:// is not known; must be a local folder, gs://BUCKET/PATH or s3://BUCKET/PATH'
+                    ) from error
+  except Exception as error:  # each store has errors of its own
+    raise UserError(f'{flag}: cannot be reached: {type(error).__name__}: {error}') from error
