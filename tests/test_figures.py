@@ -1,4 +1,4 @@
-"""Figures of compiled programs, which do not vary from run to run: a change that makes one much worse is noticed."""
+"""Figures of compiled programs. They do not vary from run to run, so these tests detect a change for the worse."""
 
 import functools
 import subprocess
@@ -44,24 +44,24 @@ def _plan(kernel):
 @pytest.mark.slow
 @pytest.mark.skipif(compiler.missing() is not None, reason=str(compiler.missing()))
 def test_vit_b16_fully_sharded_on_16_chips():
-  """At batch 1024: memory, recomputation, and what is sent beside the least that such a program has to send.
+  """At batch 1024: memory, recomputation, and bytes sent compared with the least that such a program has to send.
 
-  Each chip gathers the weights twice, in bfloat16, and nothing else: no activations.
+  Each chip gathers the weights twice, in bfloat16, and gathers no activations.
   """
   plan, least = _plan('none')
-  told = plan.to_json()
-  assert told['peak_hbm_gb'] <= 2.9 and told['recomputed_share'] <= 0.10
-  assert told['flops_per_image'] == pytest.approx(3 * 2 * 17.47e9, rel=0.02)
+  figures = plan.to_json()
+  assert figures['peak_hbm_gb'] <= 2.9 and figures['recomputed_share'] <= 0.10
+  assert figures['flops_per_image'] == pytest.approx(3 * 2 * 17.47e9, rel=0.02)
   assert plan.outcome.hbm_bytes <= 55e9
   assert plan.outcome.sent_bytes['within'] <= 1.1 * least.work.within_bytes
-  weights = 2 * 2 * told['params'] * 15 / 16
+  weights = 2 * 2 * figures['params'] * 15 / 16
   assert plan.outcome.collectives['all-gather']['bytes'] == pytest.approx(weights, rel=0.03)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(compiler.missing() is not None, reason=str(compiler.missing()))
 def test_splash_attention_lowers_memory_and_traffic():
-  """The same step with the kernel: less at the peak, and an eighth less moved."""
+  """The same step with the kernel needs less memory at the peak and moves an eighth less."""
   plain, splash = _plan('none')[0], _plan('splash')[0]
   assert splash.outcome.peak_bytes <= plain.outcome.peak_bytes
   assert splash.outcome.hbm_bytes <= 0.88 * plain.outcome.hbm_bytes
@@ -70,7 +70,7 @@ def test_splash_attention_lowers_memory_and_traffic():
 
 
 def test_a_run_compiles_each_program_once(tmp_path):
-  """The step, evaluation, initial state, and what is tiny; a dozen evaluations and saves add nothing."""
+  """These are the step, the evaluation, the initial state and tiny programs; evaluations and saves add none."""
   (tmp_path / 'tiny.py').write_text(command_line.recipe('c.train.steps = 24', 'c.evaluate.every = 2'))
   environment = {name: value for name, value in command_line.ON_CPU.items() if name != 'JAX_COMPILATION_CACHE_DIR'}
   done = subprocess.run([sys.executable, '-c', COUNT, f'--config={tmp_path}/tiny.py', f'--workdir={tmp_path}/run'],

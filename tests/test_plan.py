@@ -1,4 +1,4 @@
-"""python -m vit_jax.plan as a person uses it."""
+"""The command python -m vit_jax.plan."""
 
 import json
 import subprocess
@@ -36,27 +36,27 @@ def test_a_plan_without_tpu_and_without_data(recipe):
   assert plan['collectives']['all-reduce']['count'] > 0 and plan['floor_s'] > 0
   assert plan['limit'] in ('compute', 'hbm', 'interconnect')
   said = _plan(f'--config={recipe}', '--tpu=v5e-4', '--max_hbm_gb=0.0001', '--mfu=0.5', '--price=2')
-  assert said.returncode == 1 and 'does not fit' in said.stdout and 'GB too much' in said.stdout
-  assert 'nothing near it fits' in said.stdout and 'chip-hours at 50% MFU' in said.stdout
+  assert said.returncode == 1 and 'does not fit' in said.stdout and 'GB over the limit' in said.stdout
+  assert 'no choice fits' in said.stdout and 'chip-hours at 50% MFU' in said.stdout
 
 
-def test_without_a_compiler_the_analytic_part(recipe):
+def test_without_a_compiler_the_plan_is_an_estimate(recipe):
   program = ("import runpy; from vit_jax.rehearsal import compiler; compiler.missing = lambda: 'no compiler: uv run'; "
              "runpy.run_module('vit_jax.plan', run_name='__main__')")
   done = subprocess.run([sys.executable, '-c', program, f'--config={recipe}', '--tpu=v5p-8', '--price=4.2'],
                         capture_output=True, text=True, cwd=command_line.ROOT, env=command_line.ON_CPU)
   assert done.returncode == 0, done.stderr
   for said in ('tiny: ', '4, v5p-8 (4 chips, 2x2x1)', 'data=4 fsdp=1 tensor=1', 'estimated', 'rules of thumb',
-               '60 steps', 'at $4.2 a chip-hour', 'not asked, all of this is estimated: no compiler: uv run'):
+               '60 steps', 'at $4.2 per chip-hour', 'not used, all of this is estimated: no compiler: uv run'):
     assert said in done.stdout, (said, done.stdout)
-  assert 'Until then: the analytic part' in done.stderr
+  assert 'Without it, the plan is an estimate' in done.stderr
 
 
 @pytest.mark.parametrize('flags, said', [
     (('--tpu=v5e-17',), 'no such slice is sold; the nearest: v5e-16 (16 chips, 4x4) or v5e-32 (32 chips, 4x8)'),
     (('--tpu=v5e-4', '--config.system.mesh.fsdp=3'), 'its sizes must multiply to the 4 devices of v5e-4'),
     (('--tpu=v5e-64',), 'data.batch_size=32: must be a multiple of 64'),
-    ((), '--tpu and one of --config and --sweep are needed')])
+    ((), 'expected --tpu and one of --config and --sweep')])
 def test_bad_input(recipe, flags, said):
   done = _plan(f'--config={recipe}', *flags)
   assert done.returncode == 1 and done.stderr.startswith('error: ') and said in done.stderr, done.stderr

@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
   """Neither the data nor the devices are here. ViT-B/16 fits; 12,288 wide, its state alone does not."""
   done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/out', sweep=ABSENT)
   assert done.returncode == 1 and not (tmp_path / 'out').exists()
-  for said in ('width12288: does not fit: needs about ', ' are there, ', ' GB too much', '--tpu=v5e-16',
+  for said in ('width12288: does not fit: needs about ', ', available ', ' GB over the limit', '--tpu=v5e-16',
                'python -m vit_jax.plan --config=configs/vit_b16.py', '--plan=none writes the files all the same'):
     assert said in done.stderr, done.stderr
   assert 'chip-hours at 40% MFU' in done.stdout and '17.18 GB per chip, in width12288 (estimated' in done.stdout

@@ -1,9 +1,9 @@
-"""What a run will need on TPUs that are not here: python -m vit_jax.plan --config=configs/vit_b16.py --tpu=v5e-16
+"""Plans a run for TPUs that are not here: python -m vit_jax.plan --config=configs/vit_b16.py --tpu=v5e-16
 
-Compiles the true training step with the TPU compiler, on a machine that has neither TPU nor data set, and prints
-whether it fits, the memory by class, the collectives, how long a step takes at least, and chip-hours. --search finds
-the fastest mesh, recomputation and micro-batches that fit. --sweep=FILE.py (in place of --config) plans every run of a
-sweep and totals them. Exit codes: 0 it fits (or could not be compiled here), 1 it does not, or bad input.
+Compiles the real training step with the TPU compiler, on a machine that needs neither a TPU nor the data set. Prints
+whether the step fits, its memory by class, its collectives, the least time per step, and chip-hours. --search finds the
+fastest mesh, rematerialisation and micro-batches that fit. --sweep=FILE.py (instead of --config) plans every run of a
+sweep and adds them up. Exit codes: 0: it fits, or could not be compiled here; 1: it does not fit, or bad input.
 """
 
 import json
@@ -17,18 +17,18 @@ from vit_jax.errors import UserError
 _CONFIG = cli.define_config()
 _SWEEP = flags.DEFINE_string('sweep', None, 'Plan a whole sweep: FILE.py, or FILE.py:ARG.')
 _TPU = flags.DEFINE_string('tpu', None, 'The slice: v5e-16, v4-32, v5p-512, v6e-8, tpu7x-8, ...')
-_NUM_SLICES = flags.DEFINE_integer('num_slices', 1, 'That many slices, joined by the data centre\'s network.')
-_MAX_HBM_GB = flags.DEFINE_float('max_hbm_gb', None, 'Use at most this much memory a chip (1e9 bytes); default: all.')
-_SEARCH = flags.DEFINE_bool('search', False, 'Find the fastest mesh, recomputation and micro-batches that fit.')
-_SECONDS = flags.DEFINE_float('search_seconds', 240, 'When a search compiles no more.', 1)
+_NUM_SLICES = flags.DEFINE_integer('num_slices', 1, 'Number of slices, connected by the data-center network.')
+_MAX_HBM_GB = flags.DEFINE_float('max_hbm_gb', None, 'HBM per chip that may be used (GB, 1e9 bytes); default: all.')
+_SEARCH = flags.DEFINE_bool('search', False, 'Find the fastest mesh, rematerialisation and micro-batches.')
+_SECONDS = flags.DEFINE_float('search_seconds', 240, 'Time limit of a search, in seconds.', 1)
 _MFU = flags.DEFINE_float('mfu', 0.4, 'Model FLOPs utilisation, for chip-hours.', 0.01, 1)
-_PRICE = flags.DEFINE_float('price', None, 'Dollars a chip-hour, for the cost.', 0)
+_PRICE = flags.DEFINE_float('price', None, 'Dollars per chip-hour, for the cost.', 0)
 _JSON = flags.DEFINE_bool('json', False, 'Print one JSON object instead of the text.')
 
 
 def main() -> int:
   if (_CONFIG.value is None) == (_SWEEP.value is None) or _TPU.value is None:
-    raise UserError('--tpu and one of --config and --sweep are needed, as in --config=configs/vit_b16.py --tpu=v5e-16')
+    raise UserError('expected --tpu and one of --config and --sweep, as in --config=configs/vit_b16.py --tpu=v5e-16')
   from vit_jax.cost import slices
 
   target = slices.find(_TPU.value, _NUM_SLICES.value)
@@ -37,7 +37,7 @@ def main() -> int:
   limit = min((_MAX_HBM_GB.value or float('inf')) * 1e9, target.chip.hbm_bytes)
 
   import jax
-  jax.config.update('jax_platforms', 'cpu')  # nothing is computed here: leave an accelerator to those who do
+  jax.config.update('jax_platforms', 'cpu')  # nothing is computed here, so accelerators are left free
   from vit_jax.rehearsal import job as job_lib
   from vit_jax.training import config as run_config
 
@@ -70,7 +70,7 @@ def _one(job, target, limit):
   from vit_jax.rehearsal import run_plan as plan_lib
   choice = job_lib.choice_on(job, target)
   if reason := compiler.missing():
-    print(f'{reason}\nUntil then: the analytic part.', file=sys.stderr)
+    print(f'{reason}\nWithout it, the plan is an estimate.', file=sys.stderr)
     return plan_lib.estimated(job, target, choice, limit)
   with cli.Progress() as progress:
     return plan_lib.compiled(job, target, choice, limit,
@@ -84,7 +84,7 @@ def _search(job, target, limit):
   with cli.Progress() as progress:
     plans = search.search(job, target, limit, progress, _SECONDS.value)
   if not plans:
-    raise UserError(f'--search: no choice was compiled in {_SECONDS.value:g} s; give more --search_seconds')
+    raise UserError(f'--search_seconds={_SECONDS.value:g}: too short, no choice was compiled; give a larger value')
   if not _JSON.value:
     print('\n'.join([*plan_text.table(plans), '']))
   return plans[0]
@@ -97,9 +97,9 @@ def _show(plan):
   if plan.fits is False:
     print(f'\n{plan_text.shortfall(plan)}')
     near = _nearest(plan, [plan.target, *slices.larger(plan.target)])
-    print(f'the nearest that fits: --tpu={near.target.name}, {near.choice}, {near.needs / 1e9:.2f} GB per chip, floor '
-          f'{near.times.floor:.3g} s\n  {near.choice.flags()}' if near else
-          'nothing near it fits: on no slice of this generation, as far as estimates go')
+    print(f'the nearest choice that fits: --tpu={near.target.name}, {near.choice}, {near.needs / 1e9:.2f} GB per chip, '
+          f'floor {near.times.floor:.3g} s\n  {near.choice.flags()}' if near else
+          'no choice fits: on no slice of this generation, by the estimates')
 
 
 def _nearest(plan, targets):

@@ -8,12 +8,12 @@ import re
 import sys
 
 RESULTS = pathlib.Path(__file__).parent / 'results'
-# Column -> where a plan's text says so.
+# Column -> the pattern that finds it in a plan's text, of today's program or of the one that wrote the logs.
 COLUMNS = {
     'slice': r'^chips +\d+, (.*)$',
-    'choice': r'^choice +(.*), [\d,]+ images a step$',
-    'images a step': r'^choice .* ([\d,]+) images a step$',
-    'GB per chip': r'^memory .*?(?:needs |: )([\d.]+ (?:of|GB per chip,) [\d.]+)',
+    'choice': r'^choice +(.*), [\d,]+ images (?:a|per) step$',
+    'images per step': r'^choice .* ([\d,]+) images (?:a|per) step$',
+    'GB per chip': r'^memory .*?(?:needs |: )([\d.]+ (?:of|GB per chip,)(?: available)? [\d.]+)',
     'recomputed': r'^recomputed +([\d.]+%)',
     'floor': r'^floor +([\d.e-]+ s)',
     'limit': r'^floor .*limited by (\w+)',

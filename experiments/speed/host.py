@@ -101,7 +101,7 @@ def scoring(run):
   for _ in range(2):
     begins = time.perf_counter()
     found = evaluation.evaluate(str(run), 'test')
-    speeds.append(len(found.told.labels) / (time.perf_counter() - begins))
+    speeds.append(len(found.predictions.labels) / (time.perf_counter() - begins))
   model, pictures = trained.load(run), list(np.random.default_rng(0).integers(0, 256, (2_000, 28, 28, 1), np.uint8))
   for _ in range(2):
     begins = time.perf_counter()

@@ -36,10 +36,10 @@ def _pictures(n=3):
 
 
 def _by_hand(model, picture, lead, classified):
-  """(last, rollout, distance) of one picture, in loops over what the model itself gives."""
+  """(last, rollout, distance) of one picture, computed by loops over the attention weights of the model itself."""
   images = model.preprocessing.normalize(picture[None])
-  _, told, _ = model.model.apply(model.params, model.stats, images, capture=('attention',))
-  weights = np.asarray(told['attention'], np.float64)[:, 0]  # [L, H, T, T]
+  _, intermediates, _ = model.model.apply(model.params, model.stats, images, capture=('attention',))
+  weights = np.asarray(intermediates['attention'], np.float64)[:, 0]  # [L, H, T, T]
   tokens, places = weights.shape[-1], list(itertools.product(range(3), range(5)))
   rolled = np.eye(tokens)
   for layer in weights.mean(axis=1):
@@ -57,7 +57,7 @@ def _by_hand(model, picture, lead, classified):
 
 
 @pytest.mark.parametrize('name', MODELS)
-def test_maps_are_those_of_plain_loops(name):
+def test_maps_equal_those_computed_by_loops(name):
   model, pictures = _trained('deit' if name == 'deit' else 'vit', MODELS[name]), _pictures()
   found = attention.attention(model, pictures)
   last, rolled, distance = zip(*(_by_hand(model, picture, LEADING[name], name in ('deit', 'cls'))
@@ -67,20 +67,20 @@ def test_maps_are_those_of_plain_loops(name):
   np.testing.assert_allclose(found.distance, np.mean(distance, axis=0), rtol=1e-4)
 
 
-def test_pictures_are_looked_at_apart(monkeypatch):
+def test_pictures_do_not_affect_each_other(monkeypatch):
   model, pictures = _trained('vit', MODELS['cls']), _pictures(5)
   together = attention.attention(model, pictures)
-  monkeypatch.setattr(attention, '_BYTES', 2 * 4 * 3 * 2 * 17**2)  # two at a time, and one left over
+  monkeypatch.setattr(attention, '_BYTES', 2 * 4 * 3 * 2 * 17**2)  # two at a time, one left over
   apart = attention.attention(model, pictures)
   for field in dataclasses.fields(together):
     np.testing.assert_allclose(getattr(together, field.name), getattr(apart, field.name), rtol=1e-5)
 
 
-def test_rollout_of_heads_that_look_at_themselves_is_the_identity():
+def test_rollout_of_identity_attention_is_the_identity():
   np.testing.assert_allclose(attention.rollout(np.broadcast_to(np.eye(6, dtype=np.float32), (4, 6, 6))), np.eye(6))
 
 
-def test_the_distance_of_heads_that_look_at_themselves_is_none_and_of_even_ones_that_of_even_ones():
+def test_the_distance_is_zero_for_identity_attention_and_the_mean_distance_for_uniform_attention():
   away = attention._distances(_trained('vit', MODELS['cls']).model)
   near, even = np.eye(16, dtype=np.float32), np.full((16, 16), 1 / 16, np.float32)  # 15 patches behind a CLS token
   distance = attention.mean_distance(np.stack([near, even])[None], away)

@@ -1,4 +1,4 @@
-"""A finished run scored again: what the run itself found, every example once, whatever the batches."""
+"""Evaluating a finished run gives its own results and counts every example once, whatever the batch size."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def _model(workdir):
 
 
 @pytest.mark.parametrize('split', ['test', 'val'])
-def test_it_finds_what_the_run_found(workdir, split):
+def test_scores_equal_those_of_the_run(workdir, split):
   summary = evaluation.evaluate(workdir, split).summary
   results = records.read_run(workdir)['results']
   assert summary['accuracy'] == pytest.approx(results[split]['accuracy'], abs=1e-9)
@@ -31,25 +31,25 @@ def test_it_finds_what_the_run_found(workdir, split):
 
 
 @pytest.mark.parametrize('batch_size', [7, 360, 1000])
-def test_every_example_counts_once_and_in_its_place(model, batch_size):
+def test_every_example_counts_once_and_in_order(model, batch_size):
   data = predictions.open_data(model, model.config.data)
   images, labels = data.arrays('test')
-  told = predictions.of_split(model, data, 'test', batch_size)
-  np.testing.assert_array_equal(told.places, np.arange(360))
-  np.testing.assert_array_equal(told.labels, labels)
-  np.testing.assert_array_equal(told.predicted, model(list(images)).argmax(1))
+  found = predictions.of_split(model, data, 'test', batch_size)
+  np.testing.assert_array_equal(found.places, np.arange(360))
+  np.testing.assert_array_equal(found.labels, labels)
+  np.testing.assert_array_equal(found.predicted, model(list(images)).argmax(1))
 
 
 def test_the_gallery_keeps_the_most_confident_mistakes(model):
   data = predictions.open_data(model, model.config.data)
   gallery = predictions.Gallery(data, 'test', mistakes=5, right=3)
-  told = predictions.of_split(model, data, 'test', 32, see=gallery.see)
-  wrong = np.flatnonzero(told.rank > 0)
-  most = wrong[np.argsort(-told.confidence[wrong], kind='stable')][:5]
+  found = predictions.of_split(model, data, 'test', 32, see=gallery.see)
+  wrong = np.flatnonzero(found.rank > 0)
+  most = wrong[np.argsort(-found.confidence[wrong], kind='stable')][:5]
   images = data.arrays('test')[0]
   assert len(wrong) > 5 and len(gallery.mistakes) == 5
   for example, i in zip(gallery.mistakes, most):
-    assert (example.label, example.predicted) == (told.labels[i], told.predicted[i])
+    assert (example.label, example.predicted) == (found.labels[i], found.predicted[i])
     np.testing.assert_array_equal(example.picture, images[i])
     assert example.where == data.where('test', i)
   assert len({example.label for example in gallery.right}) == 3
@@ -58,7 +58,7 @@ def test_the_gallery_keeps_the_most_confident_mistakes(model):
 
 @pytest.fixture(name='album')
 def _album(tmp_path, model):
-  """Test digits of classes 9, 3 and 5 in folders of these names, 3 of each; one more is no picture."""
+  """(folder, images): 3 test digits each of the classes 9, 3 and 5, in folders named after the classes."""
   images, labels = predictions.open_data(model, model.config.data).arrays('test')
   for label in (9, 3, 5):
     (tmp_path / 'test' / str(label)).mkdir(parents=True)
@@ -73,15 +73,15 @@ def test_other_data_is_matched_by_the_names_of_its_classes(workdir, model, album
   folder, images = album
   config = DataConfig(source=f'folder:{folder}', val_examples=0)
   found = evaluation.evaluate(workdir, 'test', config)
-  assert list(found.told.labels) == [3] * 3 + [5] * 3 + [9] * 3
-  np.testing.assert_array_equal(found.told.predicted, model(list(np.concatenate(images))).argmax(1))
+  assert list(found.predictions.labels) == [3] * 3 + [5] * 3 + [9] * 3
+  np.testing.assert_array_equal(found.predictions.predicted, model(list(np.concatenate(images))).argmax(1))
   (folder / 'test' / '3').rename(folder / 'test' / 'three')
   (folder / 'train' / '3').rename(folder / 'train' / 'three')
   with pytest.raises(UserError, match="does not know the class 'three'"):
     evaluation.evaluate(workdir, 'test', config)
 
 
-def test_a_bundle_and_an_exported_file_score_as_their_run(workdir, model, tmp_path):
+def test_a_bundle_and_an_exported_file_score_like_their_run(workdir, model, tmp_path):
   weights = interop.read(workdir)
   bundle.write(weights, tmp_path / 'bundle')
   exported.write(weights, tmp_path / 'model.stablehlo')
@@ -93,28 +93,28 @@ def test_a_bundle_and_an_exported_file_score_as_their_run(workdir, model, tmp_pa
     assert found.summary['accuracy'] == of_run['accuracy']
     assert found.summary['loss'] == pytest.approx(of_run['loss'], rel=1e-4)
     written = {path.name for path in evaluation.write(found)}
-    assert written == {'test.json', 'test-confusion.png'} and 'right (95%' in run_page.render(found)
+    assert written == {'test.json', 'test-confusion.png'} and 'correct (95%' in run_page.render(found)
 
 
-def test_pictures_are_framed_as_the_model_wants_them(model, album):
-  """A centre crop and another interpolation, which the data's config knows nothing of."""
+def test_pictures_are_cropped_and_resized_as_the_model_expects(model, album):
+  """With a centre crop and an interpolation that are not in the config of the data."""
   own = dataclasses.replace(model, preprocessing=dataclasses.replace(
       model.preprocessing, crop=0.7, interpolation='bicubic', mean=(0.2,)))
   folder, images = album
   data = predictions.open_data(own, DataConfig(source=f'folder:{folder}', val_examples=0))
-  told = predictions.of_split(own, data, 'test', 4)
+  found = predictions.of_split(own, data, 'test', 4)
   probabilities = own(list(np.concatenate(images)))
-  np.testing.assert_allclose(told.confidence, probabilities.max(1), rtol=1e-5)
+  np.testing.assert_allclose(found.confidence, probabilities.max(1), rtol=1e-5)
   assert not np.allclose(probabilities, model(list(np.concatenate(images))), atol=1e-3)
 
 
-def test_what_cannot_be_read_is_named_and_does_not_count(workdir, album):
+def test_unreadable_pictures_are_named_and_not_counted(workdir, album):
   folder, _ = album
   bad = folder / 'test' / '5' / '1.png'
   bad.write_bytes(bad.read_bytes()[:45])
   config = DataConfig(source=f'folder:{folder}', val_examples=0, on_error='skip')
   found = evaluation.evaluate(workdir, 'test', config)
-  assert list(found.told.places) == [0, 1, 2, 3, 5, 6, 7, 8] and found.summary['examples'] == 8
+  assert list(found.predictions.places) == [0, 1, 2, 3, 5, 6, 7, 8] and found.summary['examples'] == 8
   assert len(found.summary['unreadable']) == 1 and '5/1.png' in found.summary['unreadable'][0]
   with pytest.raises(UserError, match='1.png'):
     evaluation.evaluate(workdir, 'test', dataclasses.replace(config, on_error='stop'))
@@ -138,7 +138,7 @@ def test_the_command(workdir, tmp_path):
   assert done.returncode == 0, done.stderr
   summary = json.loads((tmp_path / 'out' / 'val.json').read_text())
   assert summary['split'] == 'val' and f'accuracy {summary["accuracy"]:.2%}' in done.stdout
-  assert f'report       {workdir}/report.html' in done.stdout and '144 val pictures right' in (
+  assert f'report       {workdir}/report.html' in done.stdout and '144 val pictures correct' in (
       workdir / 'report.html').read_text()
   assert (tmp_path / 'out' / 'val-confusion.png').read_bytes().startswith(b'\x89PNG')
 

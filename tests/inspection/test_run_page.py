@@ -1,4 +1,4 @@
-"""The page of a run holds what its files say, and nothing in them becomes markup."""
+"""The report page of a run shows what its files hold, and nothing in them becomes markup."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def test_the_page_holds_the_run(workdir, evaluated):
 
 
 def test_names_and_logs_cannot_inject(workdir, tmp_path):
-  """Class names, the config, what logs say, the metrics: all hostile."""
+  """With hostile class names, config, events and metrics."""
   hostile = tmp_path / 'run'
   shutil.copytree(workdir, hostile)
   record = records.read_run(hostile)
@@ -51,11 +51,12 @@ def test_names_and_logs_cannot_inject(workdir, tmp_path):
   found = evaluation.evaluate(hostile)
   records.write_run(hostile, record)
   names = tuple(f'{EVIL}{i}' for i in range(10))
-  told = found.summary | {'data': EVIL, 'classes': [row | {'class': name, 'taken_for': row['taken_for'] and EVIL}
-                                                    for row, name in zip(found.summary['classes'], names)]}
+  classes = [row | {'class': name, 'taken_for': row['taken_for'] and EVIL}
+             for row, name in zip(found.summary['classes'], names)]
+  summary = found.summary | {'data': EVIL, 'classes': classes}
   import dataclasses
   model = dataclasses.replace(found.model, class_names=names)
-  text = run_page.render(dataclasses.replace(found, model=model, summary=told))
+  text = run_page.render(dataclasses.replace(found, model=model, summary=summary))
   assert len(re.findall('</?script', text)) == 4 and '<img' not in text and '\u2028' not in text
   data = _data(text)
   assert data['mistakes'][0]['label'].startswith(EVIL) and EVIL in data['events'][-1]
@@ -71,7 +72,7 @@ def test_a_run_whose_logs_are_gone_still_has_its_scores(workdir, tmp_path):
   assert data['summary']['examples'] == 144 and data['time'] == [] and data['curves']['val']['loss'] == []
 
 
-def test_what_disturbed_a_run_is_told():
+def test_disturbances_of_a_run_are_listed():
   events = [{'event': 'start', 'step': 0}, {'event': 'resume', 'step': 3}, {'event': 'resume', 'step': 7},
             {'event': 'unreadable', 'step': 5, 'what': 'a.png: cut'}, {'event': 'finished'}]
   assert list(run_page._disturbed(events)) == ['restarts: 2, the last at step 7',

@@ -1,4 +1,4 @@
-"""Importance is a gate's gradient, and what is pruned computes what the whole model does without its units."""
+"""Importance is the gradient of a gate; a pruned model computes what the full one does without the pruned units."""
 
 import contextlib
 import json
@@ -58,10 +58,10 @@ def _gated(params, gates):
 
 @pytest.mark.parametrize('name', VARIANTS)
 def test_importance_is_the_squared_slope_of_a_gate(name):
-  """Against finite differences of a gate on one unit, in each layer."""
+  """Compared with finite differences of a gate on one unit, in several layers."""
   model, batch = _model(name), _batch()
   params = _random(model)
-  told = structured.importance(model, params, {}, [batch])
+  found = structured.importance(model, params, {}, [batch])
   ones = {('encoder', 'blocks', 'attention'): np.ones((3, 4), np.float32),
           ('encoder', 'blocks', 'mlp'): np.ones((3, 12), np.float32)}
 
@@ -77,13 +77,13 @@ def test_importance_is_the_squared_slope_of_a_gate(name):
         gate[layer, which] = value
         return float(loss(ones | {module: gate}))
       slope = (at(1.05) - at(0.95)) / 0.1
-      assert told[unit][module][layer, which] == pytest.approx(slope**2, rel=0.05, abs=1e-6)
-  assert ('attention_pool',) in told['heads'] or name != 'map'
+      assert found[unit][module][layer, which] == pytest.approx(slope**2, rel=0.05, abs=1e-6)
+  assert ('attention_pool',) in found['heads'] or name != 'map'
 
 
 @pytest.mark.parametrize('name', VARIANTS)
-def test_without_units_that_do_nothing_the_logits_are_the_same(name):
-  """Units whose rows of the summing kernel are zero are those that are found and taken out."""
+def test_pruning_units_without_effect_leaves_the_logits_unchanged(name):
+  """Units whose rows of the summing kernel are zero are the ones found and removed."""
   model = _model(name)
   params, axes = _random(model), model.param_axes()
   rng = np.random.default_rng(3)
@@ -100,9 +100,9 @@ def test_without_units_that_do_nothing_the_logits_are_the_same(name):
       rows = kernel[layer] if index.ndim == 2 else kernel
       rows[[i for i in range(len(rows)) if i not in kept]] = 0
   batch = _batch(16)
-  told = structured.importance(model, params, {}, [batch])
+  found = structured.importance(model, params, {}, [batch])
   for module, index in best.items():
-    scores = next(told[unit][module] for unit in told if module in told[unit])
+    scores = next(found[unit][module] for unit in found if module in found[unit])
     np.testing.assert_array_equal(np.sort(np.argsort(scores, axis=-1)[..., -index.shape[-1]:], axis=-1), index)
   smaller = _model(name, num_heads=2, head_dim=4, mlp_dim=7)
   images = device_augment.normalize(batch['image'])
@@ -129,7 +129,7 @@ def _source(tiny_config, tmp_path):
   return tmp_path / 'whole'
 
 
-def test_what_is_written_loads_predicts_and_is_no_run_of_its_shape(source, tmp_path):
+def test_a_pruned_run_loads_predicts_and_has_its_own_identity(source, tmp_path):
   done = command_line.run('prune', source, '--heads=0.5', '--mlp=0.75', '--examples=64',
                           f'--workdir={tmp_path / "small"}')
   assert done.returncode == 0, done.stderr
@@ -152,7 +152,7 @@ def test_what_is_written_loads_predicts_and_is_no_run_of_its_shape(source, tmp_p
 
 def test_other_families_are_refused():
   c = run_config.cast(config.defaults('convnext'))
-  with pytest.raises(UserError, match='family=convnext: .* out of vit and deit only'):
+  with pytest.raises(UserError, match='family=convnext: .* only families vit and deit'):
     structured.prune(types.SimpleNamespace(config=c), {'heads': 0.5})
   with pytest.raises(UserError, match='run folder of vit_jax.main'):
     structured.prune(types.SimpleNamespace(config=None), {'heads': 0.5})

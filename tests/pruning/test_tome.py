@@ -1,4 +1,4 @@
-"""Token merging against loops over tokens, and where it must change nothing."""
+"""Token merging compared with loops over tokens, and cases in which it must change nothing."""
 
 import functools
 
@@ -26,7 +26,7 @@ def _random(model):
   return jax.tree.map(lambda p: (0.3 * rng.standard_normal(p.shape)).astype(np.float32), model.param_shapes())
 
 
-def test_merging_is_that_of_the_paper_spelt_out():
+def test_merging_equals_a_literal_transcription_of_the_paper():
   rng = np.random.default_rng(0)
   x, keys = (rng.standard_normal((2, 13, n)).astype(np.float32) for n in (4, 3))
   sizes = rng.integers(1, 5, (2, 13)).astype(np.float32)
@@ -44,7 +44,7 @@ def test_merging_is_that_of_the_paper_spelt_out():
 
 
 @pytest.mark.parametrize('name', VARIANTS)
-def test_nothing_merged_is_the_model_itself(name):
+def test_merging_no_tokens_gives_the_model_itself(name):
   model = _model(name)
   params, images = _random(model), jax.random.normal(jax.random.key(1), (2, 16, 24, 1))
   np.testing.assert_allclose(jax.jit(functools.partial(tome.apply, model, merged=0))(params, images),
@@ -53,21 +53,21 @@ def test_nothing_merged_is_the_model_itself(name):
 
 @pytest.mark.parametrize('name', ['gap', 'map', 'deit'])
 def test_merging_patches_that_are_equal_changes_nothing(name):
-  """Each patch stands beside its copy: 24 tokens are 12, each of which counts twice. This is what log s is for."""
+  """Each patch is next to its copy: 24 tokens become 12, each of which counts twice. This tests the log s term."""
   model = _model(name, pos_embed='none')
   params = _random(model)
   patches = jax.random.normal(jax.random.key(1), (2, 4, 4, 3, 1, 4, 1))  # [B, row, y, column, copy, x, C]
   images = jnp.broadcast_to(patches, (2, 4, 4, 3, 2, 4, 1)).reshape(2, 16, 24, 1)
   whole = jax.jit(model.apply)(params, {}, images)[0]
-  if name != 'deit':  # whose two tokens see nothing after the last attention
-    assert np.abs(tome.apply(model, params, images, 12) - whole).max() > 1e-3  # beyond the copies
+  if name != 'deit':  # whose two tokens are not affected by merges after the last attention
+    assert np.abs(tome.apply(model, params, images, 12) - whole).max() > 1e-3  # the second block merges non-copies
   one_block, first = _model(name, pos_embed='none', depth=1), jax.tree.map(lambda p: p[:1], params['encoder'])
   logits = lambda merged: jax.jit(functools.partial(tome.apply, one_block, merged=merged))(
       params | {'encoder': first}, images)
   np.testing.assert_allclose(logits(12), logits(0), rtol=1e-4, atol=1e-4)
 
 
-def test_tokens_and_work_fall():
+def test_merging_reduces_flops():
   from vit_jax.cost import flops
   model = _model('deit')
   work = [flops.count(functools.partial(tome.apply, model, merged=r), model.param_shapes(),

@@ -8,7 +8,7 @@ from vit_jax.models import resnet
 
 @pytest.fixture
 def taught(tiny_config, tmp_path):
-  """The tiny recipe with a teacher, of whose run run.json is here and nothing else: no plan needs the arrays."""
+  """The tiny recipe with a teacher, whose run folder holds only run.json, as plans do not need the arrays."""
   c = config.defaults('resnet')
   c.model.update(resnet.size('ResNet-18'))
   record = {'config': json.loads(c.to_json()), 'config_hash': 'abc', 'results': {'step': 1},

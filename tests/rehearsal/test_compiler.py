@@ -1,4 +1,4 @@
-"""The TPU compiler itself, where it is installed."""
+"""Plans from the TPU compiler itself, if it is installed."""
 
 import math
 import os
@@ -24,7 +24,7 @@ PRESETS = {'dp': (8, 1, 1), 'fsdp': (1, 8, 1), 'tp': (1, 1, 8), 'fsdp_tp': (1, 4
 
 @pytest.fixture(name='job')
 def _job(tiny_config):
-  """Small to compile, and wide enough that scalars and biases do not matter beside the kernels."""
+  """A job that compiles quickly, but is wide enough that scalars and biases are small beside the kernels."""
   c = tiny_config
   c.model.width, c.model.mlp_dim, c.model.num_heads, c.model.dtype = 512, 1024, 8, 'bfloat16'
   c.data.batch_size, c.data.augment.mixup = 64, 0.2
@@ -36,7 +36,7 @@ def _compile(job, choice, name='v5e-8', count=1):
 
 
 def _agrees(plan):
-  """Analytic parameters and optimizer are the arguments that the program updates, to 1%."""
+  """Checks that the analytic size of parameters and optimizer is that of the arguments that are updated, to 1%."""
   assert plan.fits
   assert plan.memory.parameters + plan.memory.optimizer == pytest.approx(plan.outcome.state_bytes, rel=0.01)
   assert plan.outcome.argument_bytes >= plan.outcome.state_bytes
@@ -47,11 +47,11 @@ def _agrees(plan):
 def test_a_plan_from_the_compiler(job):
   before = dict(os.environ)
   plan = _compile(job, Choice((8, 1, 1), 'none', 1))
-  assert dict(os.environ) == before  # what silences libtpu would disable the detection of a real cluster
+  assert dict(os.environ) == before  # the variables that silence libtpu would disable the detection of a real cluster
   _agrees(plan)
   reduced = plan.outcome.collectives['all-reduce']['bytes']
   least = plan_lib.estimated(job, plan.target, plan.choice, 1.0).work.within_bytes
-  assert least < reduced < 1.5 * least  # the gradients in bfloat16, and those few that are float32
+  assert least < reduced < 1.5 * least  # the gradients: most in bfloat16, a few in float32
   assert plan.outcome.sent_bytes['between'] == 0 and plan.outcome.hbm_bytes > plan.outcome.state_bytes
   assert set(plan.to_json()) == {
       'fits', 'chips', 'peak_hbm_gb', 'params', 'flops_per_image', 'recomputed_share', 'mesh', 'remat', 'microbatch',
@@ -85,13 +85,13 @@ def test_every_generation_and_two_slices(job, name, count, sizes):
   least = plan_lib.estimated(job, plan.target, plan.choice, 1.0).work.between_bytes
   assert least <= plan.outcome.sent_bytes['between'] <= 1.1 * least  # some gradients are float32
   assert (least > 0) == ('all-reduce between slices' in plan.outcome.collectives) == (count > 1)
-  if name == 'tpu7x-8':  # two devices a chip
+  if name == 'tpu7x-8':  # two devices per chip
     assert plan.memory.peak == 2 * plan.outcome.peak_bytes
 
 
 @needs_compiler
 @pytest.mark.slow
-def test_what_does_not_fit_is_refused_and_said_by_how_much(job):
+def test_a_step_that_does_not_fit_is_refused(job):
   c = job.config
   import dataclasses
   data = dataclasses.replace(c.data, batch_size=2**22)
@@ -107,8 +107,8 @@ def test_a_compile_can_be_stopped(job):
     compiler.compile_step(job, slices.find('v5e-8'), Choice((8, 1, 1), 'none', 1), seconds=0.1)
 
 
-def test_the_compiler_ends_with_the_one_that_asked():
-  """Whoever is killed cannot end it; it has not even read the request here, as its stdin stays open."""
+def test_the_compiler_ends_when_its_parent_is_killed():
+  """A killed parent cannot stop it. Here it has not read its request yet, as its stdin stays open."""
   asks = ('import os, subprocess, sys, time; '
           'subprocess.Popen([sys.executable, "-m", "vit_jax.rehearsal.worker", str(os.getpid())]); '
           'print("asked", flush=True); time.sleep(60)')
@@ -116,10 +116,10 @@ def test_the_compiler_ends_with_the_one_that_asked():
                         bufsize=0) as parent:
     assert parent.stdout.readline() == b'asked\n'
     parent.kill()
-    assert select.select([parent.stdout], [], [], 20)[0] and parent.stdout.read() == b''  # both have let go of it
+    assert select.select([parent.stdout], [], [], 20)[0] and parent.stdout.read() == b''  # closed by both processes
 
 
-def test_where_there_is_no_compiler_the_command_that_brings_it_is_named(job, monkeypatch):
+def test_without_a_compiler_the_error_names_the_command_that_installs_it(job, monkeypatch):
   monkeypatch.setattr(compiler.importlib.util, 'find_spec', lambda name: None)
   monkeypatch.setattr(sys, 'platform', 'linux')
   monkeypatch.setattr(compiler.platform, 'machine', lambda: 'x86_64')
@@ -129,7 +129,7 @@ def test_where_there_is_no_compiler_the_command_that_brings_it_is_named(job, mon
   assert 'docker run --platform=linux/amd64' in compiler.missing()
 
 
-def test_a_missing_tpu_is_hushed_where_its_library_is(monkeypatch):
+def test_libtpu_is_silenced_where_there_is_no_tpu(monkeypatch):
   monkeypatch.setattr(host, 'has_tpu', lambda: False)
   monkeypatch.setattr(host.importlib.util, 'find_spec', lambda name: True)
   for name in host.WITHOUT_TPU:

@@ -1,4 +1,4 @@
-"""Accounting of compiled programs: on small texts, and on programs whose collectives are known."""
+"""Accounting of compiled programs, on short texts and on programs whose collectives are known."""
 
 import re
 
@@ -61,7 +61,7 @@ def test_nested_loops_multiply_and_asynchronous_pairs_count_once():
       'all-gather': {'count': 1, 'bytes': 7 * 8 * 128 * 4}}
 
 
-def test_a_loop_whose_length_nobody_knows_is_refused():
+def test_a_loop_of_unknown_length_is_refused():
   module = hlo.parse(LOOP.replace('constant(12)', 'parameter(1)'))
   with pytest.raises(ValueError, match='trip count of inner'):
     collectives.summary(module)
@@ -85,7 +85,7 @@ def test_bytes_with_the_padding_of_tiles(shape, size):
     ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'b'}", (0, 4)),
     ("replica_groups=mesh['a'=4,'b'=2], device_ids=([8]) {'b'}", (0, 1)),
     ('source_target_pairs={{0,0},{1,5},{5,1}}, x=1', (1, 5))])
-def test_every_way_to_write_groups(written, group):
+def test_every_notation_of_groups(written, group):
   assert collectives._first_group(written, 8) == group
 
 
@@ -108,14 +108,14 @@ frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xl
 '''
 
 
-def test_loops_that_were_unrolled_count_up_by_more_than_one():
+def test_counters_of_unrolled_loops_increase_by_more_than_one():
   two = LOOP.replace('tuple(%i, %reduced)', 'tuple(%j, %reduced)').replace('constant(12)', 'constant(23)').replace(
       '  ROOT %next', '  %two = s32[] constant(2)\n  %j = s32[]{:T(128)} add(%i, %two)\n  ROOT %next')
   assert two.count('%j') == 2
   assert collectives.summary(hlo.parse(two)) == collectives.summary(hlo.parse(LOOP))  # 0, 2, .. 22: 12 times
 
 
-def test_stages_of_one_collective_count_once_though_one_lies_in_a_loop():
+def test_stages_of_one_collective_count_once_even_if_one_is_in_a_loop():
   stage = """%STAGE (x: f32[8,128]) -> f32[32,128] {
   %x = f32[8,128] parameter(0)
   ROOT %part = f32[32,128] all-gather(%x), channel_id=7, replica_groups={{0,1,2,3}}, dimensions={0}
@@ -142,7 +142,7 @@ ENTRY %main (x: f32[8,128]) -> f32[8,128] {
   assert collectives.summary(hlo.parse(staged)) == {'all-gather': {'count': 1, 'bytes': 3 * 8 * 128 * 4}}
 
 
-def test_a_fused_all_reduce_of_which_a_part_is_kept_is_a_reduce_scatter():
+def test_a_fused_all_reduce_that_keeps_only_a_part_is_a_reduce_scatter():
   fused = '''HloModule jit_step, num_partitions=4
 
 %all-reduce-scatter.1 (x: bf16[64,128]) -> bf16[16,128] {
@@ -160,8 +160,8 @@ ENTRY %main (x: bf16[64,128]) -> bf16[16,128] {
   assert collectives.summary(hlo.parse(fused)) == {'reduce-scatter': {'count': 1, 'bytes': 64 * 128 * 2 * 3 // 4}}
 
 
-def test_groups_in_a_new_way_of_writing_are_no_guess():
-  with pytest.raises(ValueError, match='not understood: spiral'):
+def test_an_unknown_notation_of_groups_is_refused():
+  with pytest.raises(ValueError, match='unsupported notation of replica groups: spiral'):
     collectives._first_group('replica_groups=spiral, x=1', 8)
 
 
@@ -171,10 +171,10 @@ def test_bytes_within_and_between_slices():
   whole, part = 4 * 8 * 128 * 2, 8 * 128 * 2
   assert collectives.sent(module) == {'within': whole * 3 / 4 + 3 * part, 'between': part * 2 * 2 / 3}
   assert collectives.summary(module)['all-reduce between slices'] == {'count': 1, 'bytes': round(part * 4 / 3)}
-  assert traffic.hbm_bytes(module) == 2 * whole + 4 * part  # sent and received: once each through a slice's memory
+  assert traffic.hbm_bytes(module) == 2 * whole + 4 * part  # each is sent and received once
   pairs = re.sub('_xla_megascale_target="[^"]*"', '_xla_megascale_target={{100000->200002}}', SLICES)
   assert collectives.sent(hlo.parse(pairs.replace('ALL_REDUCE', 'ONE_TO_ONE')))['between'] == part
-  with pytest.raises(ValueError, match='not known what it sends'):
+  with pytest.raises(ValueError, match='unsupported transfer between slices'):
     collectives.summary(hlo.parse(SLICES.replace('ALL_REDUCE', 'SOMETHING_NEW')))
 
 
@@ -186,7 +186,7 @@ def _compiled(fn, mesh, in_specs, out_specs, *shapes):
 def test_the_collectives_of_real_programs():
   mesh = make_mesh(MeshConfig(2, 4, 1)).mesh
 
-  def fn(x):  # [2, 16] on a device
+  def fn(x):  # [2, 16] per device
     def body(x, _):
       return jnp.sin(jax.lax.psum(x, 'fsdp')), None
     x, _ = jax.lax.scan(body, x, length=5)
@@ -202,14 +202,14 @@ def test_the_collectives_of_real_programs():
   assert found['reduce-scatter'] == {'count': 1, 'bytes': 4 * x * 3 // 4}
 
 
-def test_groups_lie_along_the_axis():
+def test_groups_are_along_the_axis():
   mesh = make_mesh(MeshConfig(2, 4, 1)).mesh
   for axis, group in (('fsdp', (0, 1, 2, 3)), ('data', (0, 4))):
     module = _compiled(lambda x, axis=axis: jax.lax.psum(x, axis), mesh, P(('data', 'fsdp')), P(), (16, 16))
     assert [one.group for one in collectives.find(module)] == [group]
 
 
-def test_a_kernels_notes_over_several_lines_end_no_computation():
+def test_attributes_of_a_kernel_over_several_lines_do_not_end_a_computation():
   module = hlo.parse('''HloModule jit_step, num_partitions=1
 
 ENTRY %main (x: f32[8,128]) -> f32[8,128] {
@@ -251,12 +251,12 @@ ENTRY %main (stack: f32[4,8,128], i: s32[]) -> f32[4,8,128] {
 
 def test_slices_and_updates_in_place_move_their_own_size():
   stack, row, index = 4 * 8 * 128 * 4, 8 * 128 * 4, 4
-  copied = stack  # read; what it writes is kept near the core
+  copied = stack  # read; the result is kept near the core
   assert traffic.hbm_bytes(hlo.parse(FUSIONS)) == copied + (row + index + row) + (row + index + row)
 
 
 @pytest.mark.parametrize('remat', [False, True])
-def test_what_the_forward_pass_stacks_is_found(remat):
+def test_arrays_stacked_by_the_forward_pass_are_found(remat):
   layers, batch, width = 5, 4, 16
 
   def loss(w, x):

@@ -1,4 +1,4 @@
-"""What is said of a run without compiling it."""
+"""Estimates of a run's memory and work without compilation."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ def _job(config):
 
 @pytest.fixture(name='wide')
 def _wide(tiny_config):
-  """Dimensions that tiles divide: nothing is padded but the biases' layers."""
+  """A model whose dimensions are multiples of a tile's, so that only stacked biases are padded."""
   c = tiny_config
   c.model.width, c.model.mlp_dim, c.model.num_heads = 1024, 2048, 8
   return c
@@ -42,7 +42,7 @@ def test_a_run_without_its_data_set():
   assert job.params == pytest.approx(86.4e6, rel=1e-3)
 
 
-def test_what_the_config_must_say_without_data(tmp_path):
+def test_what_the_config_must_specify_without_data(tmp_path):
   c = config.load_recipe('configs/vit_b16.py')
   c.data.image_size, c.data.data_dir = None, str(tmp_path)
   with pytest.raises(UserError, match='set data.image_size and data.num_classes'):
@@ -59,7 +59,7 @@ def test_what_the_config_must_say_without_data(tmp_path):
     (dict(data=1, tensor=8, num_heads=4), "tensor=8 does not divide 'heads' of size 4"),
     (dict(batch_size=12), r'data.batch_size=12: must be a multiple of 8 \(8 batch shards of the mesh\), such as 8'),
 ])
-def test_what_cannot_be_carried_out_is_refused(tiny_config, change, said):
+def test_choices_that_cannot_be_executed_are_refused(tiny_config, change, said):
   c = tiny_config
   for key, value in change.items():
     node = c.data if key == 'batch_size' else c.model if key == 'num_heads' else c.system.mesh
@@ -77,7 +77,7 @@ def test_slices_must_be_spanned_by_data(tiny_config):
 @pytest.mark.parametrize('ema', [0.0, 0.9])
 @pytest.mark.parametrize('name', ['adamw', 'sgd', 'adafactor', 'lion', 'muon'])
 @pytest.mark.parametrize('sizes', [(8, 1, 1), (1, 8, 1), (2, 2, 2)])
-def test_state_bytes_are_those_of_the_arrays(wide, sizes, name, ema):
+def test_state_bytes_equal_the_sizes_of_the_arrays(wide, sizes, name, ema):
   wide.optimizer.name, wide.optimizer.ema_decay = name, ema
   job = _job(wide)
   tree = state.abstract(job.model, job.config, mesh_lib.abstract_mesh(sizes))
@@ -87,11 +87,11 @@ def test_state_bytes_are_those_of_the_arrays(wide, sizes, name, ema):
   assert optimizer == pytest.approx(size(tree.optimizer), rel=0.03)
 
 
-def test_tiles_are_laid_where_they_waste_least():
+def test_tiles_are_along_the_dimensions_that_need_the_least_padding():
   assert estimate.tiled_bytes((12, 768, 12, 3, 64)) == 4 * 12 * 768 * 12 * 3 * 64
   assert estimate.tiled_bytes((12, 48, 12, 3, 64)) == 2 * 4 * 12 * 48 * 12 * 3 * 64
   assert estimate.tiled_bytes((3, 128)) == 4 * 4 * 128
-  assert estimate.tiled_bytes((9, 128), itemsize=2) == 2 * 16 * 128  # of bfloat16, two rows a word
+  assert estimate.tiled_bytes((9, 128), itemsize=2) == 2 * 16 * 128  # bfloat16 packs two rows per word
 
 
 def _executed(config, remat, microbatches):
@@ -104,7 +104,7 @@ def _executed(config, remat, microbatches):
 
 
 @pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
-def test_executed_flops_are_those_of_the_whole_step(tiny_config, remat):
+def test_executed_flops_equal_those_counted_in_the_whole_step(tiny_config, remat):
   job, counted = _executed(tiny_config, remat, 2)
   assert counted == job.executed_flops(remat) * job.config.data.batch_size
   share = job.recomputed_share(remat)
@@ -125,13 +125,13 @@ def test_a_teacher_is_counted(taught):
   assert any(line.startswith('teacher ') for line in plan_text.lines(plans[0], 'a run', 0.4, None))
 
 
-def test_less_recomputed_is_more_kept(tiny_config):
+def test_less_recomputation_keeps_more(tiny_config):
   job = _job(tiny_config)
   kept = [job.kept_per_image(remat) for remat in ('none', 'dots', 'full')]
   assert kept[0] > kept[1] > kept[2] > 0
 
 
-def test_memory_falls_with_microbatches_and_work_does_not_grow_small(wide):
+def test_micro_batches_reduce_memory_but_not_work(wide):
   job = _job(wide)
   one, two = (Choice((8, 1, 1), 'none', n) for n in (1, 2))
   assert estimate.memory(job, SLICE, two).activations == estimate.memory(job, SLICE, one).activations / 2
@@ -144,10 +144,10 @@ def test_data_parallelism_sends_twice_the_gradients(wide):
   work = estimate.work(job, SLICE, Choice((8, 1, 1), 'none', 1))
   assert work.within_bytes == 2 * 4 * job.params * 7 / 8 and work.between_bytes == 0
   two = estimate.work(job, slices.find('v5e-8', 2), Choice((16, 1, 1), 'none', 1))
-  assert two.between_bytes == 2 * 4 * job.params / 8 / 2  # a part of each chip, across
+  assert two.between_bytes == 2 * 4 * job.params / 8 / 2  # each chip sends its part to the other slice
 
 
-def test_the_slowest_part_sets_the_floor():
+def test_the_slowest_resource_sets_the_floor():
   chip = Chip(peak_flops=100.0, hbm_bytes=1.0, hbm_bandwidth=10.0, send_bandwidth=1.0, network_bandwidth=0.5, devices=2)
   times = roofline.times(chip, estimate.Work(flops=50.0, hbm_bytes=10.0, within_bytes=2.0, between_bytes=0.5))
   assert times == roofline.Times(1.0, 2.0, 4.0) and times.floor == 4.0 and times.limit == 'interconnect'
@@ -155,15 +155,15 @@ def test_the_slowest_part_sets_the_floor():
   assert roofline.times(unknown, estimate.Work(50.0, 10.0, 0.5, 1e9)).limit == 'hbm'
 
 
-def test_the_step_that_is_planned_is_the_step_that_runs(tiny_config):
-  """`trace` from shapes gives the program that the true state and batch give."""
+def test_the_planned_step_is_the_step_that_runs(tiny_config):
+  """`trace` from shapes gives the same program as the real state and batch."""
   from vit_jax.training import run as run_lib
   run = run_lib.prepare(run_config.cast(tiny_config))
   train_state = state.create(run.model, run.config, run.mesh)
   batch = run.place(next(run.data.train_batches(0, 0, 1)))
   step = make_train_step(run.model, run.config, run.steps, device_augment.augment(run.config.data.augment))
-  lies = jax.tree.map(lambda a: a.sharding, train_state)
+  shardings = jax.tree.map(lambda a: a.sharding, train_state)
   whole = mesh_lib.sharding(run.mesh)
-  jitted = jax.jit(mesh_lib.traced_on(run.mesh, step), donate_argnums=0, out_shardings=(lies, whole))
-  true = jitted.lower(train_state, batch).as_text()
-  assert trace(run.model, run.config, run.steps, run.mesh).lower().as_text() == true
+  jitted = jax.jit(mesh_lib.traced_on(run.mesh, step), donate_argnums=0, out_shardings=(shardings, whole))
+  real = jitted.lower(train_state, batch).as_text()
+  assert trace(run.model, run.config, run.steps, run.mesh).lower().as_text() == real

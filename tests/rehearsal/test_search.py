@@ -1,4 +1,4 @@
-"""The search, with a compiler of ours whose answers are known."""
+"""The search, with a fake compiler whose answers are known."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def _job(tiny_config):
 
 @pytest.fixture(name='world')
 def _world(monkeypatch):
-  """Replaces the compiler: needs = memory_error x the estimate, refused above `capacity`; all calls are kept."""
+  """A fake compiler: it needs memory_error x the estimate, refuses above `capacity`, and records its calls."""
   class World:
     memory_error, capacity, calls = 1.0, float('inf'), []
 
@@ -61,8 +61,8 @@ def test_choices_are_those_that_a_run_accepts(job):
     ('convnext', dict(depths=(1,), widths=(8,)), {(8 // fsdp // tensor, fsdp, tensor) for fsdp in (1, 2, 4, 8)
                                                  for tensor in (1, 2, 4, 8) if fsdp * tensor <= 8}),
 ])
-def test_other_families_have_choices_too(family, fields, sizes):
-  """A CNN has nothing that `tensor` splits, unless it has MLPs; batch norm keeps its micro-batches."""
+def test_choices_of_cnns(family, fields, sizes):
+  """A CNN has nothing that `tensor` can split unless it has MLPs; with batch norm, micro-batches stay as they are."""
   c = config.defaults(family)
   c.model.update(fields)
   c.data.batch_size, c.system.microbatches, c.train.steps = 512, 2, 10
@@ -82,7 +82,7 @@ def test_with_good_estimates_the_fastest_that_fits_is_found(job, world):
 
 
 @pytest.mark.parametrize('error', [0.5, 1.7, 4.0])
-def test_a_plan_that_was_refused_is_never_said_to_fit(job, world, error):
+def test_a_refused_plan_never_fits(job, world, error):
   world.memory_error = error
   world.capacity = limit = sorted(plan.needs for plan in _all(job, 1.0))[len(_all(job, 1.0)) // 2]
   said = []
@@ -92,7 +92,7 @@ def test_a_plan_that_was_refused_is_never_said_to_fit(job, world, error):
     assert plan.fits == isinstance(plan.outcome, Compiled)
     assert plan.needs <= limit or not plan.fits
   true_need = lambda memory: memory.parameters + memory.optimizer + error * (memory.activations + memory.temporaries)
-  # What was wrong of the estimates was learned on the way.
+  # The search has corrected the error of the estimates.
   assert plans[0].fits == any(true_need(plan.memory) <= limit for plan in _all(job, 1.0))
   assert [plan.fits for plan in plans] == sorted((plan.fits for plan in plans), reverse=True)
   assert sum(text.startswith('compile') for text in said) == len(plans)
@@ -113,7 +113,7 @@ def test_a_search_ends_when_its_time_is_over(job, monkeypatch):
   assert search.search(job, SLICE, 16e9, said.append, seconds=1) == [] and 'stopped' in said[-1]
 
 
-def test_the_nearest_that_fits_keeps_what_it_can(job, world):
+def test_the_nearest_choice_that_fits_keeps_the_mesh_and_micro_batches(job, world):
   choice = job_lib.Choice((8, 1, 1), 'none', 1)
   alone = plan_lib.estimated(job, SLICE, job_lib.Choice((8, 1, 1), 'full', 1), 1.0)
   limit = 1.2 * alone.needs
@@ -122,7 +122,7 @@ def test_the_nearest_that_fits_keeps_what_it_can(job, world):
   assert search.nearest_fit(job, SLICE, choice, 1.0, print) is None and world.calls == [near.choice]
 
 
-def test_a_neighbour_that_the_compiler_refuses_is_not_offered(job, world):
+def test_a_nearby_choice_that_the_compiler_refuses_is_not_offered(job, world):
   world.memory_error, world.capacity = 1.4, 2e6
   near = search.nearest_fit(job, SLICE, job_lib.Choice((8, 1, 1), 'none', 1), 2e6, print)
   assert len(world.calls) <= 2 and (near is None or near.fits)

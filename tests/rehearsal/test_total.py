@@ -1,4 +1,4 @@
-"""A sweep's plan: programs that are alike are compiled once, and trunks are paid once."""
+"""The plan of a sweep: equal programs are compiled once, and trunks are counted once."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def _make(job):
   return plan_lib.estimated(job, SLICE, job_lib.choice_on(job, SLICE), 16e9)
 
 
-def test_runs_that_differ_in_constants_are_planned_once(tiny_config):
+def test_runs_that_differ_only_in_constants_are_planned_once(tiny_config):
   jobs = _jobs(tiny_config, {'seed': 1}, {'optimizer.learning_rate': 0.5}, {'train.steps': 99}, {'model.width': 32},
                {'data.augment.mixup': 0.3})
   made = []
@@ -50,24 +50,24 @@ def test_the_sum(tiny_config):
   assert worse.fits is False and '1 do not fit: b' in plan_text.sweep(worse)[-1]
 
 
-def test_words_of_a_plan(tiny_config):
+def test_the_text_of_a_plan(tiny_config):
   job, = _jobs(tiny_config, {})
   plan = _make(job)
   text = '\n'.join(plan_text.lines(plan, 'tiny', 0.4, 1.2))
   for said in (f'tiny: {job.params:,} parameters', '8, v5e-8 (8 chips, 2x4)', 'remat=none, 1 micro-batch',
-               'rules of thumb', '16 steps', 'MFU', '$0 at $1.2 a chip-hour', '--config.system.mesh.data=8'):
+               'rules of thumb', '16 steps', 'MFU', '$0 at $1.2 per chip-hour', '--config.system.mesh.data=8'):
     assert said in text, (said, text)
   refused = dataclasses.replace(plan, outcome=compiler.Refused('too large', 20e9), limit_bytes=16e9)
-  assert 'needs 20.00 GB per chip, 16.00 are there, 4.00 GB too much' in plan_text.shortfall(refused)
+  assert 'needs 20.00 GB per chip, available 16.00 GB, 4.00 GB over the limit' in plan_text.shortfall(refused)
 
 
-def test_what_is_wrong_with_a_run_of_a_sweep_names_it(tiny_config):
+def test_an_error_in_a_run_of_a_sweep_names_the_run(tiny_config):
   config = tiny_config.copy_and_resolve_references()
   config.data.source, config.data.image_size, config.data.num_classes = 'tfds:not_here', (8, 8), 10
   absent = run_config.cast(config)
   assert [job.steps for job in total.open_jobs(['a'], [absent])] == [16]
   config.train.steps, config.train.epochs = 0, 2
-  with pytest.raises(UserError, match='the length of b is in epochs of a data set whose size is not known'):
+  with pytest.raises(UserError, match='the length of b is in epochs of a data set of unknown size'):
     total.open_jobs(['a', 'b'], [absent, run_config.cast(config)])
   tiny_config.parametrisation.name, tiny_config.model.width = 'mup', 12
   with pytest.raises(UserError, match='in the run c'):

@@ -1,1 +1,1 @@
-"""What a trained model does: scores, calibration, its mistakes, what it attends to, and a page of all of it."""
+"""Inspection of a trained model: scores, calibration, mistakes, attention, and a report page that shows them."""

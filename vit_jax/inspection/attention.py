@@ -1,6 +1,6 @@
-"""What a Vision Transformer attends to: maps of one picture, and how far each head looks.
+"""Attention of a Vision Transformer: maps of single pictures, and the mean attention distance of each head.
 
-For families that are an encoder in which every token attends to every other (`models.family.Family.tokens`).
+Supported are families in which every token attends to every other token (`models.family.Family.tokens`).
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ from vit_jax.errors import UserError
 from vit_jax.interop.classifier import Classifier
 from vit_jax.models import PureModel, that_have
 
-_BYTES = 2**28  # of attention weights at a time
+_BYTES = 2**28  # of attention weights that are computed at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-  """Of B pictures, whose patches form a grid of h rows and w columns; L layers, H heads.
+  """Attention on B pictures, whose patches form a grid of h rows and w columns, in L layers of H heads.
 
   Attributes:
-    last: float32 [B, h, w], the weights of the last layer, mean of its heads; they sum to 1 over the grid. From CLS
-      (and DeiT's distillation token), or where the model has none the mean over all patches.
-    rollout: float32 [B, h, w], the same of attention rolled out over all layers.
-    distance: float32 [L, H], the mean attention distance in pixels, mean of the pictures.
-    even: float, what `distance` is where a head attends to all patches alike.
+    last: float32 [B, h, w], attention weights of the last layer, averaged over its heads. They sum to 1 over the grid.
+      The queries are CLS (and DeiT's distillation token); in a model without CLS, the mean over all patches.
+    rollout: float32 [B, h, w], the same for attention rolled out over all layers.
+    distance: float32 [L, H], the mean attention distance in pixels, averaged over the pictures.
+    even: float, the `distance` of a head that attends to all patches equally.
   """
   last: np.ndarray
   rollout: np.ndarray
@@ -37,10 +37,10 @@ class Attention:
 
 
 def attention(model: Classifier, prepared: Sequence[np.ndarray]) -> Attention:
-  """Looks at pictures uint8 [H, W, C] as `model.prepare` gives them.
+  """Computes the attention on `prepared`, pictures uint8 [H, W, C] as `model.prepare` returns them.
 
   Raises:
-    UserError: a model without global attention.
+    UserError: the model has no global attention.
   """
   check(model)
   grid, depth = _grid(model.model), model.model.config.depth
@@ -50,8 +50,8 @@ def attention(model: Classifier, prepared: Sequence[np.ndarray]) -> Attention:
   for start in range(0, len(prepared), each):
     images = np.stack(prepared[start:start + each])
     padded = np.pad(images, ((0, each - len(images)), (0, 0), (0, 0), (0, 0)))
-    looked = jax.device_get(_looker(model.model, model.preprocessing)(model.params, model.stats, padded))
-    parts.append([np.asarray(x)[:len(images)] for x in looked])
+    outputs = jax.device_get(_jitted(model.model, model.preprocessing)(model.params, model.stats, padded))
+    parts.append([np.asarray(x)[:len(images)] for x in outputs])
   last, rolled, distance = (np.concatenate(part) for part in zip(*parts))
   shape = lambda x: x.reshape(-1, *grid)
   return Attention(shape(last), shape(rolled), distance.mean(axis=0), float(_distances(model.model).mean()))
@@ -71,10 +71,10 @@ def check(model: Classifier) -> None:
 
 
 def rollout(weights_LTT: jax.Array) -> jax.Array:
-  """[T, T]: how much of each input token (column) is in each output token (row).
+  """Attention rollout [T, T]: the share of each input token (column) in each output token (row).
 
-  The product over the layers of (weights + identity) / 2, rows summing to 1, the identity standing for the residual
-  connection (Abnar & Zuidema 2020, sec. 3). `weights_LTT` are means over heads.
+  It is the product over layers of (weights + identity) / 2, with rows normalised to sum to 1. The identity accounts for
+  the residual connection (Abnar & Zuidema 2020, sec. 3). `weights_LTT` are means over heads.
   """
   half = (weights_LTT + jnp.eye(weights_LTT.shape[-1], dtype=weights_LTT.dtype)[None]) / 2
   half = half / half.sum(axis=-1, keepdims=True)
@@ -85,10 +85,10 @@ def rollout(weights_LTT: jax.Array) -> jax.Array:
 
 
 def mean_distance(weights_LHTT: jax.Array, distances_PP: np.ndarray) -> jax.Array:
-  """[L, H]: the mean distance of what the patches attend to (Dosovitskiy et al. 2021, fig. 7 right and app. D.7).
+  """The mean attention distance [L, H] (Dosovitskiy et al. 2021, fig. 7 right and app. D.7).
 
-  Distances between query and key patches, weighted by attention, mean over the queries. Tokens in front of the P
-  patches are left out, and the weights of the patches made to sum to 1.
+  It is the distance between query and key patches, weighted by attention and averaged over the queries. Tokens in front
+  of the P patches are left out, and the weights of the patches are normalised to sum to 1.
   """
   lead = weights_LHTT.shape[-1] - len(distances_PP)
   weights_LHPP = weights_LHTT[..., lead:, lead:]
@@ -97,14 +97,14 @@ def mean_distance(weights_LHTT: jax.Array, distances_PP: np.ndarray) -> jax.Arra
 
 
 @functools.lru_cache(maxsize=2)
-def _looker(model: PureModel, prepare: Preprocessing):
+def _jitted(model: PureModel, prepare: Preprocessing):
   distances_PP = _distances(model)
   patches = len(distances_PP)
 
   classified = model.family.tokens(model.config, model.image_shape).classified
 
   def from_class(weights_TT):
-    """[P], of the tokens in front that are classified, or of all patches where these are pooled."""
+    """Weights [P] of the leading tokens that are classified, or the mean over all patches where these are pooled."""
     lead = weights_TT.shape[-1] - patches
     rows = weights_TT[:classified] if classified else weights_TT[lead:]
     seen = rows[:, lead:].mean(axis=0)
@@ -119,7 +119,7 @@ def _looker(model: PureModel, prepare: Preprocessing):
 
 
 def _capture(model, prepare):
-  """(params, stats, images uint8) -> attention weights [L, B, H, T, T]."""
+  """Returns a function (params, stats, images uint8) -> attention weights [L, B, H, T, T]."""
   def capture(params, stats, images):
     return model.apply(params, stats, prepare.normalize(images), capture=('attention',))[1]['attention']
   return capture
@@ -130,7 +130,7 @@ def _grid(model):
 
 
 def _distances(model) -> np.ndarray:
-  """float32 [P, P]: between the centres of patches, in pixels."""
+  """Distances float32 [P, P] between the centres of patches, in pixels."""
   places = np.stack(np.meshgrid(*map(np.arange, _grid(model)), indexing='ij'), axis=-1).reshape(-1, 2)
   apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
   return (apart * model.config.patch_size).astype(np.float32)

@@ -1,4 +1,4 @@
-"""`--evaluate`: a model's scores on a split, printed, and written as JSON and as a picture of the confusion matrix."""
+"""`--evaluate`: scores of a model on a split, printed and written as JSON, and its confusion matrix as a figure."""
 
 import dataclasses
 import json
@@ -21,50 +21,58 @@ from vit_jax.inspection.scores import scores
 from vit_jax.interop.classifier import Classifier
 from vit_jax.training import trained
 
-MOST_ROWS = 30  # of the table of classes on the screen; with more, the worst are shown
+MOST_ROWS = 30  # of the printed table of classes; with more classes, those with the lowest recall are shown
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """What a model did on a split.
+  """The evaluation of a model on a split.
 
   Attributes:
-    place: the run folder or file that the model is from.
-    summary: the object of the JSON file: place, step, data and split, and `scores`.
-    told: its predictions.
-    gallery: some examples with their pictures.
+    place: the run folder or file from which the model was loaded.
+    model: the model.
+    summary: the content of the JSON file: run, step, data, split, unreadable, and the entries of `scores.scores`.
+    predictions: the model's predictions on the split.
+    gallery: some of the examples with their pictures.
   """
   place: str
   model: Classifier
   summary: dict[str, Any]
-  told: Predictions
+  predictions: Predictions
   gallery: Gallery
 
 
 def evaluate(place: str, split: str = 'test', config: DataConfig | None = None,
              progress: Callable[[str], None] = lambda text: None) -> Evaluation:
-  """Scores the model of a run folder, a bundle, an exported file (all that `trained.load` reads).
+  """Scores a model on a split.
 
   Args:
-    config: of other data, whose classes the model must know; None: what the run was trained on.
+    place: a run folder, a bundle or an exported file: whatever `trained.load` reads.
+    split: the name of the split.
+    config: other data to score, whose classes the model must know; None: the data that the run was trained on.
+    progress: called with a line of text that says what is done and how long it will take.
 
   Raises:
-    UserError: no model, no data, none said for it, an empty split, a class that the model does not know.
+    UserError: there is no model or no data at the given place, the model has no data of its own and none is given, the
+      split is empty, or the data has a class that the model does not know.
   """
   model = trained.load(place)
   own = getattr(model, 'config', None)
   if config is None and own is None:
-    raise UserError(f'{place}: it does not say what data it was trained on; give some with --config')
+    raise UserError(f'{place}: does not say what data it was trained on; give the data to score with --config')
   data = predictions.open_data(model, config or own.data)
   gallery = Gallery(data, split)
-  told = predictions.of_split(model, data, split, progress=progress, see=gallery.see)
+  predicted = predictions.of_split(model, data, split, progress=progress, see=gallery.see)
   summary = {'run': os.fspath(place), 'step': getattr(model, 'step', None), 'data': data.name, 'split': split,
-             'unreadable': list(told.unreadable), **scores(told)}
-  return Evaluation(os.fspath(place), model, summary, told, gallery)
+             'unreadable': list(predicted.unreadable), **scores(predicted)}
+  return Evaluation(os.fspath(place), model, summary, predicted, gallery)
 
 
 def write(evaluation: Evaluation, out: str | None = None) -> list[epath.Path]:
-  """Writes SPLIT.json and SPLIT-confusion.png into `out`, by default the folder `evaluation` of the run."""
+  """Writes SPLIT.json and SPLIT-confusion.png into `out` and returns their paths.
+
+  The default of `out` is the folder `evaluation` in the run folder.
+  """
   folder, split = epath.Path(out) if out else _default(evaluation.place), evaluation.summary['split']
   folder.mkdir(parents=True, exist_ok=True)
   table = folder / f'{split}.json'
@@ -79,7 +87,7 @@ def _default(place):
 
 
 def show(evaluation: Evaluation, written: list[epath.Path]) -> None:
-  """Prints the scores and what was written. Names of classes are printed as they are."""
+  """Prints the scores and the paths of the files written. Class names are printed verbatim, without markup."""
   s, console = evaluation.summary, Console(highlight=False, soft_wrap=True)
   low, high = s['accuracy_ci95']
   top5 = '' if s['accuracy_top5'] is None else f', top-5 {s["accuracy_top5"]:.2%}'
@@ -88,17 +96,18 @@ def show(evaluation: Evaluation, written: list[epath.Path]) -> None:
   console.print(f'accuracy {s["accuracy"]:.2%} (95%: {low:.2%} .. {high:.2%}){top5}, loss {s["loss"]:.4f}')
   console.print(f'calibration error {s["ece"]:.2%} (15 bins): {confidence_words(s)}')
   if s['unreadable']:
-    console.print(Text(f'{len(s["unreadable"]):,} pictures could not be read and do not count: {s["unreadable"][0]}'))
+    console.print(Text(f'{len(s["unreadable"]):,} pictures could not be read and are not counted: '
+                       f'{s["unreadable"][0]}'))
   console.print(_classes(s['classes']))
   console.print(Text(f'written: {", ".join(map(str, written))}'))
 
 
 def confidence_words(summary: dict[str, Any]) -> str:
-  """`too sure: 92.1% confident on average, 89.9% right`."""
+  """Compares confidence with accuracy: `overconfident: mean confidence 92.1%, accuracy 89.9%`."""
   confident, right = summary['mean_confidence'], summary['accuracy']
   low, high = summary['accuracy_ci95']
-  side = 'too sure' if confident > high else 'not sure enough' if confident < low else 'as sure as it may be'
-  return f'{side}: {confident:.1%} confident on average, {right:.1%} right'
+  side = 'overconfident' if confident > high else 'underconfident' if confident < low else 'well calibrated'
+  return f'{side}: mean confidence {confident:.1%}, accuracy {right:.1%}'
 
 
 def _classes(rows):

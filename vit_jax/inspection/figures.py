@@ -1,4 +1,4 @@
-"""Static figures of a model: its confusion matrix, what it attends to, and how far its heads look."""
+"""Static figures of a model: the confusion matrix, attention maps, and the mean attention distance of each head."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from vit_jax.drawing import figure as figure_lib
 from vit_jax.drawing.figure import AS_IS, FAINT
 from vit_jax.inspection import overlay
 
-_NUMBERED = 20  # classes, up to which the cells say their counts
-_NAMED = 60  # classes, up to which the axes name them
+_NUMBERED = 20  # largest number of classes for which counts are written into the cells
+_NAMED = 60  # largest number of classes for which the axes are labelled with class names
 
 
 def write_confusion(folder: epath.Path, stem: str, summary: dict[str, Any]) -> list[epath.Path]:
@@ -22,14 +22,17 @@ def write_confusion(folder: epath.Path, stem: str, summary: dict[str, Any]) -> l
 
 
 def confusion_figure(summary: dict[str, Any]) -> Figure:
-  """Rows are labels, columns predictions, colour the share of the row. `summary` is that of an evaluation."""
+  """The confusion matrix: rows are labels, columns are predictions, colour is the share of the row.
+
+  `summary` is that of an `Evaluation`.
+  """
   counts = np.array(summary['confusion'])
   names = [_short(row['class']) for row in summary['classes']]
   shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
   side = float(np.clip(1.6 + 0.42 * len(names), 4.2, 12))
   figure = Figure(figsize=(side + 0.8, side), layout='constrained')
   axes = figure.add_subplot()
-  image = axes.imshow(shares, cmap='Blues', norm=colors.PowerNorm(0.5, 0, 1))  # rare mistakes are seen
+  image = axes.imshow(shares, cmap='Blues', norm=colors.PowerNorm(0.5, 0, 1))  # keeps rare mistakes visible
   axes.grid(False)
   axes.spines[:].set_visible(False)
   ticks = range(len(names)) if len(names) <= _NAMED else []
@@ -41,8 +44,8 @@ def confusion_figure(summary: dict[str, Any]) -> Figure:
     for i, j in zip(*np.nonzero(counts)):
       axes.text(j, i, f'{counts[i, j]:,}', ha='center', va='center', fontsize=7.5,
                 color='white' if shares[i, j] > 0.3 else '#1d3557')
-  axes.set_title(f'{summary["split"]} of {summary["data"]}: {summary["accuracy"]:.2%} of {summary["examples"]:,} right',
-                 **AS_IS)
+  axes.set_title(f'{summary["split"]} of {summary["data"]}: {summary["accuracy"]:.2%} of {summary["examples"]:,} '
+                 'correct', **AS_IS)
   figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, label='share of the label').outline.set_visible(False)
   return figure
 
@@ -53,12 +56,12 @@ def _short(name, most=24):
 
 def write_attention(folder: epath.Path, stem: str, picture: np.ndarray, last: np.ndarray, rolled: np.ndarray,
                     caption: str) -> list[epath.Path]:
-  """Writes folder/stem.png: the picture, attention of the last layer over it, and attention rollout over it."""
+  """Writes folder/stem.png: the picture, then the last layer's attention and attention rollout laid over it."""
   with figure_lib.style():
     shape = picture.shape[1] / picture.shape[0]
     figure = Figure(figsize=(3 * 2.6 * shape + 0.2, 3.1), layout='constrained')
     pixels = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
-    panels = ((pixels, caption), (overlay.heat(picture, last), 'last layer, mean of the heads'),
+    panels = ((pixels, caption), (overlay.heat(picture, last), 'last layer, mean over heads'),
               (overlay.heat(picture, rolled), 'attention rollout'))
     for axes, (image, words) in zip(figure.subplots(1, 3), panels):
       axes.imshow(image)
@@ -68,7 +71,7 @@ def write_attention(folder: epath.Path, stem: str, picture: np.ndarray, last: np
 
 
 def write_distance(folder: epath.Path, stem: str, distance: np.ndarray, even: float) -> list[epath.Path]:
-  """Writes folder/stem.png: the mean attention distance [L, H] of each head, in pixels, over the layers."""
+  """Writes folder/stem.png: the mean attention distance [L, H] of each head, in pixels, against the layer."""
   with figure_lib.style():
     return figure_lib.write(distance_figure(distance, even), folder, stem, ['png'])
 
@@ -78,11 +81,11 @@ def distance_figure(distance: np.ndarray, even: float) -> Figure:
   figure = Figure(figsize=(6.2, 3.8), layout='constrained')
   axes = figure.add_subplot()
   layers = np.arange(1, len(distance) + 1)
-  axes.axhline(even, color=FAINT, ls=':', lw=1.2, label='all patches alike')
-  axes.plot(layers, distance.mean(axis=1), color='#31688e', lw=1.4, label='mean of the heads')
+  axes.axhline(even, color=FAINT, ls=':', lw=1.2, label='uniform attention')
+  axes.plot(layers, distance.mean(axis=1), color='#31688e', lw=1.4, label='mean over heads')
   axes.plot(np.repeat(layers, distance.shape[1]), distance.ravel(), 'o', ms=5, color='#31688e', alpha=0.6, mew=0,
-            label='a head')
-  axes.set(xlabel='layer', ylabel='mean attention distance (pixels)', title='How far each head looks')
+            label='one head')
+  axes.set(xlabel='layer', ylabel='mean attention distance (pixels)', title='Mean attention distance of each head')
   axes.set_ylim(0, 1.08 * max(even, float(distance.max())))
   axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   axes.legend(fontsize=8)

@@ -1,4 +1,4 @@
-"""`--attention`: a folder with what a model attends to, a file a picture."""
+"""`--attention`: a folder of attention maps, one file per picture."""
 
 import os
 import pathlib
@@ -12,7 +12,7 @@ from vit_jax.interop.classifier import Classifier
 
 
 class Maps:
-  """Writes the maps of pictures as they come, and the mean attention distance over all of them at the end."""
+  """Writes the attention maps of pictures batch by batch, and at the end the mean attention distance over all."""
 
   def __init__(self, model: Classifier, out: os.PathLike | str):
     """Raises UserError for a model without global attention."""
@@ -22,7 +22,10 @@ class Maps:
     self._folder.mkdir(parents=True, exist_ok=True)
 
   def see(self, paths: Sequence[str], images: Sequence[np.ndarray], captions: Sequence[str]) -> None:
-    """Writes NAME.png of each picture uint8 [H, W, C], prepared for the model; names that are taken get a number."""
+    """Writes NAME.png for each picture uint8 [H, W, C], prepared for the model.
+
+    A number is appended to a name that is already taken.
+    """
     found = attention.attention(self._model, images)
     for path, image, caption, last, rolled in zip(paths, images, captions, found.last, found.rollout, strict=True):
       figures.write_attention(self._folder, self._name(path), image, last, rolled, caption)
@@ -30,7 +33,7 @@ class Maps:
     self._seen += len(images)
 
   def close(self) -> str:
-    """Writes distance.png; returns in words where everything lies."""
+    """Writes distance.png; returns a phrase that says where the files are."""
     figures.write_distance(self._folder, 'distance', self._distance / self._seen, self._even)
     return f'{self._folder} (a file for each of {self._seen:,} pictures, and distance.png)'
 

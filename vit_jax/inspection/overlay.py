@@ -1,4 +1,4 @@
-"""Pictures to look at: attention laid over a picture, and pictures for a page or a file."""
+"""Rendering of pictures for pages and files, with attention laid over them where asked for."""
 
 import base64
 import io
@@ -7,17 +7,18 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-_SIDE = 192  # pixels, at least, of the shorter side of a picture with attention on it
+_SIDE = 192  # minimum length in pixels of the shorter side of a picture with an attention map
 
 
 def heat(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
-  """A picture under a map of weights: uint8 [h, w, 3].
+  """Lays a heat map of weights over a picture; returns uint8 [h, w, 3].
 
-  The picture is grey and dark, and glows where the weights are large; the largest is brightest, whatever it is.
+  The picture is shown in dark grey, with bright colour where the weights are large. Colours are scaled to the largest
+  weight.
 
   Args:
     picture: uint8 [H, W, 1 or 3].
-    weights: float [rows, columns], at least 0, over the whole picture.
+    weights: non-negative float [rows, columns]; the grid covers the whole picture.
   """
   grey = Image.fromarray(picture[..., 0]) if picture.shape[2] == 1 else Image.fromarray(picture).convert('L')
   grey = np.asarray(enlarged(grey), np.float32) / 255
@@ -30,13 +31,13 @@ def heat(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def enlarged(image: Image.Image, side: int = _SIDE) -> Image.Image:
-  """A small picture with its pixels as squares: the shorter side has at least `side` pixels."""
+  """Enlarges a small picture, pixels becoming squares, until its shorter side has at least `side` pixels."""
   times = -(-side // min(image.size))
   return image if times <= 1 else image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
 
 
 def data_uri(picture: np.ndarray) -> str:
-  """uint8 [H, W, 1 or 3] as the source of an <img>: PNG for the small, where each pixel counts, else JPEG."""
+  """Encodes a picture uint8 [H, W, 1 or 3] as a data URI: PNG (lossless) if it is small, else JPEG."""
   image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
   small, content = min(image.size) <= 64, io.BytesIO()
   if small:

@@ -1,4 +1,4 @@
-"""What a model says of every example of a split, each once."""
+"""Predictions of a model on every example of a split, each scored once."""
 
 import contextlib
 import dataclasses
@@ -13,21 +13,22 @@ from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError
 from vit_jax.interop.classifier import Classifier, class_indices
 
-_TINY = np.finfo(np.float32).tiny  # what a probability is at least taken for: a loss of at most 87.3
+_TINY = np.finfo(np.float32).tiny  # lower bound on probabilities: the loss is at most 87.3
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-  """Of n examples, in the order of the split; classes are the model's.
+  """Predictions on n examples, in the order of the split. Classes are indices into the model's classes.
 
   Attributes:
-    class_names: of the model, C of them.
-    places [n]: where in the split each example stands; pictures that could not be read are missing.
-    labels [n], predicted [n]: classes.
-    confidence [n]: the probability of the predicted class.
-    rank [n]: how many classes came before the label; 0 where the prediction is right.
-    loss [n]: cross-entropy, at most 87.3, the logarithm of float32's smallest number.
-    unreadable: pictures that could not be read, in words.
+    class_names: the C class names of the model.
+    places: int [n], the position of each example in the split. Pictures that could not be read are missing.
+    labels: int [n], the true classes.
+    predicted: int [n], the predicted classes.
+    confidence: float32 [n], the probability of the predicted class.
+    rank: int [n], how many classes were ranked above the label; 0 where the prediction is right.
+    loss: float32 [n], cross-entropy in nats. It is at most 87.3, minus the logarithm of the smallest normal float32.
+    unreadable: error messages of the pictures that could not be read.
   """
   class_names: tuple[str, ...]
   places: np.ndarray
@@ -44,7 +45,7 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """One example with its picture, uint8 [H, W, C] as the model saw it, and where that lies."""
+  """One example: its picture, uint8 [H, W, C] as the model saw it, where that is stored, and the prediction."""
   picture: np.ndarray
   where: str
   label: int
@@ -53,10 +54,10 @@ class Example:
 
 
 def open_data(model: Classifier, config: DataConfig) -> pipeline.Data:
-  """A data set whose pictures have the model's size and colours.
+  """Opens a data set with pictures of the model's size and channels.
 
   Raises:
-    UserError: the data is not there, or has a class that the model does not know.
+    UserError: the data is not found, or has a class that the model does not know.
   """
   prepare = model.preprocessing
   data = pipeline.open_data(dataclasses.replace(config, image_size=prepare.size, channels=prepare.channels))
@@ -67,26 +68,29 @@ def open_data(model: Classifier, config: DataConfig) -> pipeline.Data:
 def of_split(model: Classifier, data: pipeline.Data, split: str, batch_size: int = 64,
              progress: Callable[[str], None] = lambda text: None, see: Callable = lambda pictures, rows: None
              ) -> Predictions:
-  """Asks the model about a whole split.
+  """Predicts a whole split.
 
   Args:
-    data: from `open_data`.
-    progress: told what is done, and for how many more seconds.
-    see: called with the pictures uint8 [b, H, W, C] of a batch and their Predictions.
+    model: the model.
+    data: the data set, from `open_data`.
+    split: the name of the split.
+    batch_size: pictures per batch.
+    progress: called with a line of text that says what is done and how many seconds are left.
+    see: called for each batch with its pictures uint8 [b, H, W, C] and their Predictions.
 
   Raises:
-    UserError: an empty split, or a picture that cannot be read where data.on_error is 'stop'.
+    UserError: the split is empty, a picture cannot be read and data.on_error is 'stop', or none can be read.
   """
   size, parts = data.size(split), []
   if not size:
-    raise UserError(f'split {split!r} of {data.name} is empty; another --split')
+    raise UserError(f'split {split!r} of {data.name} is empty; give another --split')
   classes, unreadable = np.array(class_indices(model.class_names, data.class_names, 'the model')), []
   for places, pictures, labels in _readable(model, data, split, batch_size, unreadable):
     probabilities = model.probabilities(pictures, batch_size)
-    parts.append(told(model.class_names, probabilities, classes[labels], places))
+    parts.append(from_probabilities(model.class_names, probabilities, classes[labels], places))
     see(pictures, parts[-1])
     if len(parts) == 1:
-      began = time.perf_counter()  # the first batch is compiled for
+      began = time.perf_counter()  # not counting the first batch, which includes compilation
     left = (time.perf_counter() - began) * max(size / batch_size - len(parts), 0) / max(len(parts) - 1, 1)
     progress(f'scoring {size:,} pictures of {split}, about {left:.0f} s')
   if not any(map(len, parts)):
@@ -97,7 +101,7 @@ def of_split(model: Classifier, data: pipeline.Data, split: str, batch_size: int
 
 
 class Gallery:
-  """Keeps a few examples while a split is read: the most confident mistakes, and one right answer a class."""
+  """Keeps a few examples while a split is read: the most confident mistakes, and one correct answer per class."""
 
   def __init__(self, data: pipeline.Data, split: str, mistakes: int = 24, right: int = 10):
     self._where, self._most, self._classes = lambda place: data.where(split, place), mistakes, right
@@ -105,7 +109,7 @@ class Gallery:
     self._right: dict[int, Example] = {}
 
   def see(self, pictures: np.ndarray, rows: Predictions) -> None:
-    """Looks at a batch; to be given to `of_split`."""
+    """Takes examples from a batch; pass it to `of_split` as `see`."""
     for i in np.flatnonzero(rows.rank > 0):
       key = (float(rows.confidence[i]), -int(rows.places[i]))
       if len(self._heap) < self._most or key > self._heap[0][:2]:
@@ -121,17 +125,17 @@ class Gallery:
 
   @property
   def mistakes(self) -> list[Example]:
-    """The most confident first."""
+    """The mistakes kept, most confident first."""
     return [example for *_, example in sorted(self._heap, key=lambda item: item[:2], reverse=True)]
 
   @property
   def right(self) -> list[Example]:
-    """The first right answer of some classes, in the order of the classes."""
+    """The first correct answer of each of several classes, in class order."""
     return [self._right[label] for label in sorted(self._right)]
 
 
 def _readable(model, data, split, batch_size, unreadable) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """(places, pictures, labels) of each batch without its padding and without what could not be read."""
+  """Yields (places, pictures, labels) of each batch, without padding and without pictures that could not be read."""
   first = 0
   with contextlib.closing(data.eval_batches(split, batch_size, frame=model.preprocessing.frame)) as batches:
     for batch in batches:
@@ -141,12 +145,12 @@ def _readable(model, data, split, batch_size, unreadable) -> Iterator[tuple[np.n
       first += batch_size
 
 
-def told(class_names: tuple[str, ...], probabilities: np.ndarray, labels: np.ndarray,
-         places: np.ndarray) -> Predictions:
-  """The Predictions of probabilities [n, C] for examples of `labels` [n] at `places` [n]."""
+def from_probabilities(class_names: tuple[str, ...], probabilities: np.ndarray, labels: np.ndarray,
+                       places: np.ndarray) -> Predictions:
+  """The Predictions that follow from probabilities [n, C], for examples with `labels` [n] at `places` [n]."""
   of_label = np.take_along_axis(probabilities, labels[:, None], axis=1)
   predicted = probabilities.argmax(axis=1)
-  earlier = np.arange(probabilities.shape[1])[None] < labels[:, None]  # of equals the first counts as predicted
+  earlier = np.arange(probabilities.shape[1])[None] < labels[:, None]  # among equals, the first counts as predicted
   rank = ((probabilities > of_label) | ((probabilities == of_label) & earlier)).sum(axis=1)
   return Predictions(class_names, places, labels, predicted, probabilities.max(axis=1, initial=0.0), rank,
                      -np.log(np.maximum(of_label[:, 0], _TINY)))

@@ -43,7 +43,7 @@ function events() {
   if (!DATA.events.length && !S.unreadable.length) return '';
   const list = el('ul', {class: 'warnings'});
   for (const words of DATA.events) list.append(el('li', {}, words));
-  if (S.unreadable.length) list.append(el('li', {}, `${count(S.unreadable.length)} pictures could not be read and do not count: ${S.unreadable[0]}`));
+  if (S.unreadable.length) list.append(el('li', {}, `${count(S.unreadable.length)} pictures could not be read and are not counted: ${S.unreadable[0]}`));
   return panel('On record', list);
 }
 
@@ -61,8 +61,8 @@ function calibration() {
   }
   plot.line([0, 1], [0, 1], '#888', {'stroke-dasharray': '4 4', 'stroke-width': 1});
   const words = DATA.confidence.charAt(0).toUpperCase() + DATA.confidence.slice(1);
-  return panel('Calibration', plot.svg, el('p', {class: 'note'}, `${words}. Bars: how many of the predictions of that confidence are right (the darker, the more predictions); ` +
-    `red: their mean confidence. Expected calibration error over ${bins.length} bins ${share(S.ece, 2)}.`));
+  return panel('Calibration', plot.svg, el('p', {class: 'note'}, `${words}. Bars: accuracy of the predictions in each confidence bin (darker: more predictions); ` +
+    `red: their mean confidence. Expected calibration error over ${bins.length} bins: ${share(S.ece, 2)}.`));
 }
 
 function cut(text, most) { return text.length > most ? text.slice(0, most - 1) + '…' : text; }
@@ -94,7 +94,7 @@ function matrix() {
         svgEl('text', {'text-anchor': 'end', transform: `translate(${left + at + 4} ${low + 7}) rotate(-60)`}, cut(names[i], 14)));
     }
   }
-  return panel('Confusion matrix', svg, el('p', {class: 'note'}, 'Rows: what it is; columns: what it was taken for. Colour: the share of the row; mistakes in red.'));
+  return panel('Confusion matrix', svg, el('p', {class: 'note'}, 'Rows: labels; columns: predictions. Colour: the share of the row; mistakes in red.'));
 }
 
 function classes() {

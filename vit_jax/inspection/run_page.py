@@ -1,4 +1,4 @@
-"""`--report`: one page about a run, report.html: its curves, scores, mistakes, attention, and where its time went."""
+"""`--report`: a page about one run, report.html: learning curves, scores, mistakes, attention, and time spent."""
 
 import collections
 import json
@@ -16,16 +16,16 @@ from vit_jax.inspection import attention, overlay
 from vit_jax.inspection.evaluation import Evaluation, confidence_words
 
 _SCRIPT = Path(__file__).parent / 'run.js'
-_MOST_CELLS = 100  # classes, up to which the page draws the confusion matrix
-_MAPPED = 9  # mistakes, the most confident, whose attention is shown
-_PAIRS = 12  # of classes that are confused, at most
-# What an undisturbed run does not have on record.
+_MOST_CELLS = 100  # largest number of classes for which the page draws the confusion matrix
+_MAPPED = 9  # number of mistakes, the most confident ones, whose attention is shown
+_PAIRS = 12  # largest number of confused pairs of classes that are listed
+# Kinds of events that an undisturbed run does not record, and the words for them.
 _DISTURBED = {'resume': 'restarts', 'stopped': 'times stopped', 'failed': 'failures', 'damaged': 'damaged checkpoints',
               'unreadable': 'unreadable pictures', 'skipped': 'steps skipped', 'spike': 'jumps of loss or gradient'}
 
 
 def write(evaluation: Evaluation) -> epath.Path:
-  """Writes report.html into the folder of the model; returns its path."""
+  """Writes report.html into the folder of the model and returns its path."""
   folder = epath.Path(evaluation.place)
   path = (folder if folder.is_dir() else folder.parent) / 'report.html'
   path.write_bytes(render(evaluation).encode())
@@ -33,10 +33,10 @@ def write(evaluation: Evaluation) -> epath.Path:
 
 
 def render(evaluation: Evaluation) -> str:
-  """The page."""
+  """The page as HTML."""
   s, run = evaluation.summary, records.read_run(evaluation.place) or {}
   low, high = s['accuracy_ci95']
-  headline = f'{s["accuracy"]:.2%} of {s["examples"]:,} {s["split"]} pictures right (95%: {low:.2%} to {high:.2%})'
+  headline = f'{s["accuracy"]:.2%} of {s["examples"]:,} {s["split"]} pictures correct (95%: {low:.2%} to {high:.2%})'
   events, config = _rows(evaluation.place, records.EVENTS), getattr(evaluation.model, 'config', None)
   found = _attention(evaluation)
   data = {
@@ -50,13 +50,13 @@ def render(evaluation: Evaluation) -> str:
 
 
 def _small(summary):
-  """The scores without what is too large to be drawn."""
+  """The scores, without a confusion matrix that is too large to be drawn."""
   matrix = summary['confusion']
   return summary | {'confusion': matrix if matrix is not None and len(matrix) <= _MOST_CELLS else None}
 
 
 def _facts(evaluation, run):
-  """[name, value] of what stands beside the curves; what an older or foreign run does not tell is left out."""
+  """[name, value] of the facts shown beside the curves. What an older or foreign run does not record is left out."""
   inner = lambda fields, name: fields[name] if isinstance(fields.get(name), dict) else {}
   data, devices, results = (inner(run, name) for name in ('data', 'devices', 'results'))
   s, split, prepare = evaluation.summary, inner(data, 'split'), evaluation.model.preprocessing
@@ -64,14 +64,14 @@ def _facts(evaluation, run):
   lines = {
       'family': inner(run, 'config').get('family'),
       'parameters': number(run.get('params')),
-      'forward pass': f'{run["flops_per_example_forward"] / 1e9:.3g} GFLOPs an image'
+      'forward pass': f'{run["flops_per_example_forward"] / 1e9:.3g} GFLOPs per image'
                       if isinstance(run.get('flops_per_example_forward'), int) else None,
       'pictures': ' x '.join(map(str, (*prepare.size, prepare.channels))),
       'data': data.get('name'),
       'sizes': ', '.join(f'{number(split[name])} {name}' for name in pipeline.SPLITS if number(split.get(name))),
       'training': f'{number(run["steps"])} steps' if number(run.get('steps')) else None,
       'checkpoint': s['step'] and f'step {s["step"]:,}' + (
-          ', the best by validation' if results.get('step') != results.get('steps') else ''),
+          ', the best on validation' if results.get('step') != results.get('steps') else ''),
       'scored': f'{s["split"]} of {s["data"]}' if s['data'] != data.get('name') or s['split'] != 'test' else None,
       'devices': f'{devices["count"]} x {devices.get("kind")}' if devices.get('count') else None,
       'identity': run.get('config_hash'), 'code': run.get('git')}
@@ -79,7 +79,7 @@ def _facts(evaluation, run):
 
 
 def _rows(place, name):
-  """The rows of a log; none where there is no such file (a bundle) or it is damaged."""
+  """The rows of a log; empty where the file is damaged or does not exist (a bundle)."""
   try:
     return records.read_rows(epath.Path(place) / name)
   except (UserError, NotADirectoryError):
@@ -101,29 +101,29 @@ def _curves_note(config):
   changed = [words for on, words in ((config.loss.label_smoothing, 'label smoothing'),
                                      (augment.mixup, 'Mixup'), (augment.cutmix, 'CutMix'),
                                      (config.distill.teacher, 'a teacher')) if on]
-  return f'The training loss is that of training, with {" and ".join(changed)}.' if changed else ''
+  return f'The training loss includes {" and ".join(changed)}.' if changed else ''
 
 
 def _disturbed(events):
-  """`restarts: 2, the last at step 40` for each kind of disturbance."""
+  """Yields a phrase for each kind of disturbance, such as `restarts: 2, the last at step 40`."""
   kinds = collections.defaultdict(list)
   for event in events:
     kinds[str(event.get('event'))].append(event)
   for kind, words in _DISTURBED.items():
-    if told := kinds[kind]:
-      why = told[-1].get('why') or (kind == 'unreadable' and told[-1].get('what'))
+    if found := kinds[kind]:
+      why = found[-1].get('why') or (kind == 'unreadable' and found[-1].get('what'))
       last = f': {why}' if why else ''
-      yield f'{words}: {len(told):,}, the last at step {told[-1].get("step", "?")}{last}'
+      yield f'{words}: {len(found):,}, the last at step {found[-1].get("step", "?")}{last}'
 
 
 def _pairs(rows):
-  """The largest mistakes of classes: [class, taken for, times, share of the class]."""
+  """The most frequent confusions: [class, predicted class, count, share of the class]."""
   mistakes = sorted((row for row in rows if row['times']), key=lambda row: -row['times'])
   return [[row['class'], row['taken_for'], row['times'], row['times'] / row['n']] for row in mistakes[:_PAIRS]]
 
 
 def _attention(evaluation):
-  """Of the right answers, then of some mistakes; None for models without global attention."""
+  """The attention on the correct answers, then on some mistakes; None for models without global attention."""
   examples = [*evaluation.gallery.right, *evaluation.gallery.mistakes[:_MAPPED]]
   try:
     return attention.attention(evaluation.model, [example.picture for example in examples]) if examples else None
@@ -134,12 +134,12 @@ def _attention(evaluation):
 def _pictures(evaluation, found):
   names, gallery = evaluation.model.class_names, evaluation.gallery
 
-  def tell(example, i):
+  def entry(example, i):
     maps = () if found is None or i >= len(found.last) else (('last', found.last[i]), ('rollout', found.rollout[i]))
     return {'picture': overlay.data_uri(example.picture), 'where': example.where, 'label': names[example.label],
             'predicted': names[example.predicted], 'confidence': example.confidence,
             **{name: overlay.data_uri(overlay.heat(example.picture, weights)) for name, weights in maps}}
 
   first = len(gallery.right)
-  return {'right': [tell(example, i) for i, example in enumerate(gallery.right)],
-          'mistakes': [tell(example, first + i) for i, example in enumerate(gallery.mistakes)]}
+  return {'right': [entry(example, i) for i, example in enumerate(gallery.right)],
+          'mistakes': [entry(example, first + i) for i, example in enumerate(gallery.mistakes)]}

@@ -1,4 +1,4 @@
-"""Scores of predictions: accuracy with its interval, loss, calibration, each class, and what is taken for what."""
+"""Scores of predictions: accuracy with its interval, loss, calibration, per-class scores, and confusions."""
 
 from typing import Any
 
@@ -7,59 +7,73 @@ from scipy import stats
 
 from vit_jax.inspection.predictions import Predictions
 
-BINS = 15  # of the calibration error, as in Guo et al. 2017, sec. 5
-MOST_CLASSES = 1000  # beyond these a table of classes by classes is of no use to anybody
+BINS = 15  # bins of the calibration error, as in Guo et al. 2017, sec. 5
+MOST_CLASSES = 1000  # with more classes, no confusion matrix is written: it would be too large to be of use
 
 
-def scores(told: Predictions) -> dict[str, Any]:
-  """What the JSON file holds.
+def scores(predictions: Predictions) -> dict[str, Any]:
+  """The scores of predictions, as in the JSON file.
 
   Returns:
-    examples, accuracy, accuracy_ci95 (Wilson's interval: the noise of so many examples), accuracy_top5 (None for up to
-    5 classes), error, loss, ece, mean_confidence, calibration (see `calibration`), classes [{class, n, predicted,
-    recall, precision, taken_for, times}], and confusion, C lists of C counts by [label][predicted], None above 1,000
-    classes. What is undefined is None: recall where n is 0, precision where nothing was predicted.
+    A dict with the entries
+      examples: the number of examples.
+      accuracy, error: shares that sum to 1.
+      accuracy_ci95: the 95% Wilson interval of the accuracy, for this number of examples.
+      accuracy_top5: None for up to 5 classes.
+      loss: the mean cross-entropy in nats.
+      ece: the expected calibration error.
+      mean_confidence: the mean probability of the predicted classes.
+      calibration: see `calibration`.
+      classes: see `per_class`.
+      confusion: C lists of C counts, indexed by [label][predicted]; None above 1,000 classes.
   """
-  n, right = len(told), int((told.rank == 0).sum())
-  bins = calibration(told.confidence, told.rank == 0)
+  n, right = len(predictions), int((predictions.rank == 0).sum())
+  bins = calibration(predictions.confidence, predictions.rank == 0)
   interval = stats.binomtest(right, n).proportion_ci(method='wilson')
   return {
       'examples': n, 'accuracy': right / n, 'accuracy_ci95': [interval.low, interval.high],
-      'accuracy_top5': float((told.rank < 5).mean()) if len(told.class_names) > 5 else None, 'error': 1 - right / n,
-      'loss': float(told.loss.mean(dtype=np.float64)), 'ece': expected_calibration_error(bins),
-      'mean_confidence': float(told.confidence.mean(dtype=np.float64)), 'calibration': bins,
-      'classes': per_class(told),
-      'confusion': confusion(told).tolist() if len(told.class_names) <= MOST_CLASSES else None}
+      'accuracy_top5': float((predictions.rank < 5).mean()) if len(predictions.class_names) > 5 else None,
+      'error': 1 - right / n,
+      'loss': float(predictions.loss.mean(dtype=np.float64)), 'ece': expected_calibration_error(bins),
+      'mean_confidence': float(predictions.confidence.mean(dtype=np.float64)), 'calibration': bins,
+      'classes': per_class(predictions),
+      'confusion': confusion(predictions).tolist() if len(predictions.class_names) <= MOST_CLASSES else None}
 
 
-def confusion(told: Predictions) -> np.ndarray:
-  """int [C, C]: how many examples of each class (row) were taken for each class (column)."""
-  classes = len(told.class_names)
-  return np.bincount(told.labels * classes + told.predicted, minlength=classes**2).reshape(classes, classes)
+def confusion(predictions: Predictions) -> np.ndarray:
+  """The confusion matrix int [C, C]: the number of examples by label (row) and predicted class (column)."""
+  classes = len(predictions.class_names)
+  pairs = predictions.labels * classes + predictions.predicted
+  return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-def per_class(told: Predictions) -> list[dict[str, Any]]:
-  """A row a class, with the class that it is most often taken for by mistake, and how often."""
-  classes, right = len(told.class_names), told.labels[told.rank == 0]
-  there, said, hits = (np.bincount(x, minlength=classes) for x in (told.labels, told.predicted, right))
-  wrong = told.rank > 0
-  pairs, times = np.unique(np.stack([told.labels[wrong], told.predicted[wrong]]), axis=1, return_counts=True)
-  taken: dict[int, tuple[int, int]] = {}  # {label: (times, predicted)}, of equals the first
+def per_class(predictions: Predictions) -> list[dict[str, Any]]:
+  """A dict per class: {class, n, predicted, recall, precision, taken_for, times}.
+
+  `n` counts the examples with this label, `predicted` those predicted as it. `taken_for` is the class that it is most
+  often mistaken for, `times` how often. What is undefined is None: recall where n is 0, precision where predicted is 0.
+  """
+  classes, right = len(predictions.class_names), predictions.labels[predictions.rank == 0]
+  there, said, hits = (np.bincount(x, minlength=classes) for x in (predictions.labels, predictions.predicted, right))
+  wrong = predictions.rank > 0
+  pairs, times = np.unique(np.stack([predictions.labels[wrong], predictions.predicted[wrong]]), axis=1,
+                           return_counts=True)
+  taken: dict[int, tuple[int, int]] = {}  # {label: (times, predicted)}; among equals, the first
   for (label, predicted), count in zip(pairs.T.tolist(), times.tolist()):
     if count > taken.get(label, (0, 0))[0]:
       taken[label] = count, predicted
   share = lambda part, whole: float(part / whole) if whole else None
   return [{'class': name, 'n': int(there[i]), 'predicted': int(said[i]), 'recall': share(hits[i], there[i]),
            'precision': share(hits[i], said[i]),
-           'taken_for': told.class_names[taken[i][1]] if i in taken else None, 'times': taken.get(i, (0, 0))[0]}
-          for i, name in enumerate(told.class_names)]
+           'taken_for': predictions.class_names[taken[i][1]] if i in taken else None, 'times': taken.get(i, (0, 0))[0]}
+          for i, name in enumerate(predictions.class_names)]
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[dict[str, Any]]:
-  """Predictions by their confidence, in `bins` intervals (low, high] of equal width (Guo et al. 2017, eqs. 1 and 2).
+  """Bins predictions by confidence, in `bins` intervals (low, high] of equal width (Guo et al. 2017, eqs. 1 and 2).
 
   Returns:
-    {low, high, n, confidence, accuracy} of each interval, with means that are None where n is 0.
+    {low, high, n, confidence, accuracy} of each interval. Confidence and accuracy are means; None where n is 0.
   """
   which = np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(int) - 1, 0, bins - 1)
   out = []
@@ -73,6 +87,6 @@ def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
 
 
 def expected_calibration_error(bins: list[dict[str, Any]]) -> float:
-  """The mean distance of accuracy and confidence over all examples, by intervals (Guo et al. 2017, eq. 3)."""
+  """The mean gap between accuracy and confidence over bins, weighted by their counts (Guo et al. 2017, eq. 3)."""
   gaps = sum(b['n'] * abs(b['accuracy'] - b['confidence']) for b in bins if b['n'])
   return gaps / sum(b['n'] for b in bins)

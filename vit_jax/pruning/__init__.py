@@ -1,1 +1,1 @@
-"""Smaller and faster models out of trained ones."""
+"""Pruning and token merging: smaller or faster models from trained ones."""

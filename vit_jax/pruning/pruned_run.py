@@ -1,4 +1,4 @@
-"""The run folder of a pruned model: what is read, taught from and fine-tuned like any run's."""
+"""The run folder of a pruned model, which can be evaluated, fine-tuned or used as a teacher like any other."""
 
 import contextlib
 import os
@@ -11,26 +11,26 @@ from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import state
 from vit_jax.training.trained import Trained
 
-STEP = 0  # of its checkpoint: nothing has been trained in this shape
+STEP = 0  # of the checkpoint: the pruned model has not been trained
 
 
 def write(pruned: Trained, workdir: os.PathLike, source: os.PathLike, options: dict[str, Any]) -> dict[str, Any]:
-  """Writes a pruned model as a run folder and returns its run.json.
+  """Writes a pruned model as a run folder and returns the content of its run.json.
 
-  Its identity is that of a run of its shape *and* of how it was pruned from which run: `main` refuses to train on in
-  this folder, which a run of that shape from random parameters would otherwise take for its own.
+  The config hash covers the source run and the pruning options as well as the config. So `main` refuses to train in
+  this folder: a run of the same shape from random parameters has another hash.
 
   Args:
-    pruned: what `structured.prune` gave.
+    pruned: the result of `structured.prune`.
     workdir: a folder that holds no run.
-    source: the run folder that it was pruned from.
-    options: how, for the record.
+    source: the run folder of the model that was pruned.
+    options: how it was pruned, recorded in the lineage.
 
   Raises:
-    UserError: there is a run.
+    UserError: `workdir` holds a run.
   """
   if records.read_run(workdir) is not None:
-    raise UserError(f'--workdir={os.fspath(workdir)} holds a run; give another folder')
+    raise UserError(f'--workdir={os.fspath(workdir)} already holds a run; give another folder')
   record, config, model = records.read_run(source), pruned.config, pruned.model
   lineage = {'pruned_from': record['config_hash'], 'step': pruned.step, **options}
   mesh = mesh_lib.single_device()

@@ -1,15 +1,15 @@
-"""Structured pruning: heads and MLP units that matter least are taken out, and a dense model of the same class is left.
+"""Structured pruning: the least important heads and MLP units are removed, which leaves a smaller dense model.
 
-What is told of a unit is what the loss would change by if it were left out, to the first order (Molchanov et al. 2019,
-"Importance estimation for neural network pruning", eq. 8; Michel et al. 2019, "Are sixteen heads really better than
-one?", eq. 2). With a gate z = 1 on each unit's output, that is dL/dz; and as the map that sums over the units (out, or
-down) is linear in them, dL/dz is the sum of w dL/dw over the unit's rows of that map's kernel. Its square is averaged
-over batches: near a minimum its mean over all examples is close to nothing, so the square over a batch of any size
-ranks units as that over single examples does.
+The importance of a unit is the change of the loss on removing it, to first order (Molchanov et al. 2019, "Importance
+estimation for neural network pruning", eq. 8; Michel et al. 2019, "Are sixteen heads really better than one?", eq. 2).
+With a gate z = 1 on the unit's output, it is dL/dz. The map that sums over the units (`out` or `down`) is linear in
+them, so dL/dz is the sum of w dL/dw over the unit's rows of that map's kernel. Its square is averaged over batches:
+near a minimum the mean of dL/dz over all examples is close to zero, so the square over batches of any size ranks units
+as the square over single examples does.
 
-Every layer loses as many, so that the layers can still be scanned. Which axes are units is what the parameters' logical
-axes say: `heads` and `mlp`. Those that belong together lie in one module: its queries, keys, values and output map; an
-MLP's up and down.
+Every layer loses the same number of units, so that the layers can still be scanned. The units of a parameter are its
+logical axes `heads` and `mlp`. Parameters that share units are in one module: the queries, keys, values and output map
+of an attention; the up and down maps of an MLP.
 """
 
 import dataclasses
@@ -35,44 +35,48 @@ Path = tuple[Any, ...]
 
 def prune(source: Trained, shares: dict[str, float],
           examples: int = 2048) -> tuple[Trained, dict[str, dict[Path, np.ndarray]]]:
-  """A smaller model out of a trained one.
+  """Prunes a trained model.
 
   Args:
-    source: of the families vit or deit.
-    shares: {'heads', 'mlp'} -> the share of them that is taken out of each layer, in [0, 1).
-    examples: how many training pictures tell what matters.
+    source: the trained model, of family vit or deit.
+    shares: {'heads' or 'mlp': the share of these units that is removed from each layer, in [0, 1)}.
+    examples: the number of training pictures from which importance is estimated.
 
   Returns:
-    The model, whose `num_heads`, `head_dim` and `mlp_dim` say so, and the `importance` of every unit that there was.
+    The pruned model, with `num_heads`, `head_dim` and `mlp_dim` of its config set accordingly, and the `importance` of
+    every unit of the source.
 
   Raises:
-    UserError: no run, another family, or a share that leaves none or is not one.
+    UserError: the source is no run, is of another family, or a share is out of range or leaves no unit.
   """
   if source.config is None:
-    raise UserError('pruning asks the training pictures what matters: give a run folder of vit_jax.main')
+    raise UserError('pruning estimates importance on the training pictures: expected a run folder of vit_jax.main')
   config = source.config.model
   family = models.family(source.config.family)
   if family.pruned is None:
-    raise UserError(f'family={source.config.family}: pruning takes heads and MLP units out of '
-                    f'{models.that_have("pruned")} only')
+    raise UserError(f'family={source.config.family}: pruning supports only families {models.that_have("pruned")}')
   kept = {axis: _kept(axis, share, getattr(config, FIELDS[axis])) for axis, share in shares.items()}
-  told = importance(source.model, source.params, source.stats, _batches(source, examples))
+  scores = importance(source.model, source.params, source.stats, _batches(source, examples))
   axes = source.model.param_axes()
-  best = {module: np.sort(np.argsort(scores, axis=-1)[..., -kept[unit]:], axis=-1)
-          for unit in kept for module, scores in told[unit].items()}
+  best = {module: np.sort(np.argsort(values, axis=-1)[..., -kept[unit]:], axis=-1)
+          for unit in kept for module, values in scores[unit].items()}
   smaller = family.pruned(config, kept)
   model = PureModel(source.config.family, smaller, source.model.image_shape, source.model.num_classes)
   return dataclasses.replace(source, config=dataclasses.replace(source.config, model=smaller), model=model,
-                             params=take(source.params, axes, best)), told
+                             params=take(source.params, axes, best)), scores
 
 
 def importance(model: PureModel, params: dict, stats: dict,
                batches: Iterable[dict]) -> dict[str, dict[Path, np.ndarray]]:
-  """The mean over batches of each unit's (dL/dz)^2.
+  """The importance of each unit: the mean of (dL/dz)^2 over batches, where L is the mean cross-entropy of a batch.
 
-  {'heads' or 'mlp': {path of the module: float32 [L, units], or [units] outside the stack}}.
+  Args:
+    model: a vit or a deit.
+    params, stats: its parameters and statistics.
+    batches: dicts of image, uint8 [B, H, W, C], and label, int [B].
 
-  Batches are dicts of image [B, H, W, C] uint8 and label [B]; L is the mean cross-entropy.
+  Returns:
+    {'heads' or 'mlp': {path of the module: float32 [L, units], or [units] outside the stack}}.
   """
   axes = model.param_axes()
 
@@ -87,7 +91,7 @@ def importance(model: PureModel, params: dict, stats: dict,
     for keys, slope in jax.tree_util.tree_leaves_with_path(jax.tree.map(jnp.multiply, params, jax.grad(loss)(params))):
       path = _path(keys)
       names = _at(axes, path)
-      inputs = int(names[0] == 'layers')  # where a map's inputs begin
+      inputs = int(names[0] == 'layers')  # the first input axis of a map
       if path[-1] == 'kernel' and names[inputs] in FIELDS:  # it sums over units
         by_unit = slope.reshape(*slope.shape[:inputs + 1], -1).sum(-1)
         out[names[inputs]][path[:-2]] = jnp.square(by_unit)
@@ -98,7 +102,7 @@ def importance(model: PureModel, params: dict, stats: dict,
 
 
 def take(params: dict, axes: dict, best: dict[Path, np.ndarray]) -> dict:
-  """The parameters with those units alone that `best` names: {path of the module: int [L, n] or [n], rising}."""
+  """The parameters with only the units of `best`: {path of the module: indices int [L, n] or [n], ascending}."""
 
   def one(keys, value):
     path = _path(keys)
@@ -116,15 +120,16 @@ def take(params: dict, axes: dict, best: dict[Path, np.ndarray]) -> dict:
 
 def _kept(axis, share, count):
   if not 0 <= share < 1:
-    raise UserError(f'--{axis}={share}: the share that is taken out of each layer must be in [0, 1)')
+    raise UserError(f'--{axis}={share}: the share that is removed from each layer must be in [0, 1)')
   kept = count - round(share * count)
   if not kept:
-    raise UserError(f'--{axis}={share}: leaves none of {count}; {(count - 1) / count:.3g} leaves one')
+    raise UserError(f'--{axis}={share}: leaves none of {count}; the largest share that leaves one is '
+                    f'{(count - 1) / count:.3g}')
   return kept
 
 
 def _batches(source, examples):
-  """Training pictures in the run's own order."""
+  """Batches of training pictures, in the run's own order."""
   data = pipeline.open_data(dataclasses.replace(source.config.data, batch_size=_BATCH))
   return data.train_batches(source.config.seed, 0, max(1, min(examples, data.unique_examples) // _BATCH))
 

@@ -1,9 +1,9 @@
-"""Token merging: a trained ViT made faster by merging patches that are alike (ToMe, Bolya et al. 2023).
+"""Token merging: makes a trained ViT faster by merging similar patches (ToMe, Bolya et al. 2023).
 
-Nothing is trained. In each block, between attention and MLP, the patches are dealt into two sets; each of the first set
-finds the patch of the second whose keys are most like its own, and the `merged` best pairs become one token each, the
-mean of the patches in it. A token of s patches counts s times in attention: log s is added to its logits (eq. 1).
-Tokens that are not patches are never merged.
+Nothing is trained. In each block, between attention and MLP, the patches are split alternately into two sets. Each
+patch of the first set is matched with the patch of the second set whose keys are most similar. The `merged` most
+similar pairs become one token each, the mean of the patches in it. A token of s patches counts s times in attention:
+log s is added to its logits (eq. 1). Tokens that are not patches are never merged.
 """
 
 import jax
@@ -28,13 +28,16 @@ def check(model: PureModel) -> None:
 
 
 def apply(model: PureModel, params: dict, images_BHWC: jax.Array, merged: int) -> jax.Array:
-  """Logits [B, C] with `merged` tokens fewer after each block (at most half of those that are left), to be jitted.
+  """Logits [B, C], with `merged` tokens fewer after each block. To be called under `jax.jit`.
 
   Args:
     model: a vit or a deit; see `check`.
     params: its parameters.
     images_BHWC: float32, normalised.
-    merged: 0 gives what the model itself does.
+    merged: how many tokens each block merges, at most half of those that are left; 0 leaves the model as it is.
+
+  Raises:
+    UserError: the model's tokens cannot be merged; see `check`.
   """
   check(model)
   module = model.module(params, {})
@@ -56,15 +59,18 @@ def apply(model: PureModel, params: dict, images_BHWC: jax.Array, merged: int) -
 
 def merge(x_BTD: jax.Array, sizes_BT: jax.Array, keys_BTK: jax.Array, merged: int,
           leading: int) -> tuple[jax.Array, jax.Array]:
-  """Bipartite soft matching (sec. 3): `merged` tokens fewer, at most half of the patches.
+  """Bipartite soft matching (sec. 3).
 
   Args:
-    x_BTD: the tokens, of which the first `leading` are no patches.
-    sizes_BT: how many patches each was merged from.
-    keys_BTK: tokens are alike where the cosine of these is large.
+    x_BTD: the tokens.
+    sizes_BT: the number of patches that each token was merged from.
+    keys_BTK: vectors whose cosine is the similarity of two tokens.
+    merged: how many tokens are merged, at most half of the patches.
+    leading: how many tokens at the start are not patches.
 
   Returns:
-    The leading tokens, the patches of the first set that stayed, and the second set; and the sizes of all these.
+    The tokens that are left, (x_BTD, sizes_BT): the leading tokens, the unmerged patches of the first set, and the
+    second set.
   """
   merged = min(merged, (x_BTD.shape[1] - leading) // 2)
   if not merged:
@@ -79,7 +85,7 @@ def merge(x_BTD: jax.Array, sizes_BT: jax.Array, keys_BTK: jax.Array, merged: in
   rows_B1 = jnp.arange(len(x_BTD))[:, None]
 
   def joined(x):
-    """With sums of what is merged."""
+    """The tokens that are left, in which merged ones are summed."""
     first, second = sets(x)
     second = second.at[rows_B1, into_BR].add(first[rows_B1, goes_BR])
     return jnp.concatenate([x[:, :leading], first[rows_B1, stays_BM], second], axis=1)

@@ -1,4 +1,4 @@
-"""The TPU compiler on a machine without a TPU: the true training step, compiled in a process of its own."""
+"""Ahead-of-time compilation for TPUs on a machine without one: the real training step, in a separate process."""
 
 import dataclasses
 import importlib.util
@@ -22,15 +22,15 @@ DOCKER = ('docker run --platform=linux/amd64 -v "$PWD":/work -w /work ghcr.io/as
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-  """The compiler's word on a step; bytes are those of one device (two a chip on tpu7x)."""
-  peak_bytes: int  # most that is alive at once, arguments included
+  """The compiler's figures for a step. Bytes are per device (tpu7x has two devices per chip)."""
+  peak_bytes: int  # largest number of bytes in use at once, including arguments
   argument_bytes: int  # state and batch
-  state_bytes: int  # the part of the arguments that comes back updated, in place
-  temporary_bytes: int  # the block that is allocated beside the arguments: work space with its gaps
+  state_bytes: int  # the part of the arguments that is updated in place and returned
+  temporary_bytes: int  # allocated in addition to the arguments: work space, including fragmentation
   activation_bytes: int  # kept by the forward pass for the backward pass
-  hbm_bytes: int  # moved in a step
-  collectives: dict  # {kind: {count, bytes}}
-  sent_bytes: dict  # {'within': bytes that a device sends inside a slice, 'between': to other slices}
+  hbm_bytes: int  # moved per step
+  collectives: dict  # {kind: {count, bytes}} per step
+  sent_bytes: dict  # per step: {'within': bytes that a device sends inside its slice, 'between': to other slices}
   trace_s: float
   compile_s: float
   versions: dict
@@ -38,17 +38,17 @@ class Compiled:
 
 @dataclasses.dataclass(frozen=True)
 class Refused:
-  """The compiler found no room for a step."""
+  """The step does not fit, by the compiler's own account."""
   why: str
   needs_bytes: float | None
 
 
 class OutOfTime(Exception):
-  """A compile was stopped."""
+  """A compilation was stopped because its time was over."""
 
 
 def missing() -> str | None:
-  """Why there is no compiler here, and the command that brings it; None where there is one."""
+  """Why there is no TPU compiler here and the command that provides it; None if there is one."""
   if importlib.util.find_spec('libtpu'):
     return None
   if sys.platform == 'linux' and platform.machine() == 'x86_64':
@@ -58,27 +58,27 @@ def missing() -> str | None:
 
 def compile_step(job: Job, target: Slice, choice: Choice, seconds: float | None = None,
                  waiting: Callable[[float], None] = lambda elapsed: None) -> Compiled | Refused:
-  """Compiles a run's training step for slices that are not here.
+  """Compiles the training step of a run for absent slices.
 
   Args:
     job: the run.
     target: the slices.
-    choice: mesh, remat and micro-batches.
-    seconds: after which the compiler is stopped; None: never.
+    choice: mesh, rematerialisation and micro-batches.
+    seconds: the time after which the compiler is stopped; None: it is never stopped.
     waiting: called twice a second with the seconds since the start.
 
   Raises:
-    OutOfTime: after `seconds`.
-    UserError: no compiler here, or it fails for another reason than memory.
+    OutOfTime: compilation took longer than `seconds`.
+    UserError: there is no compiler here, or it failed for a reason other than memory.
   """
   if reason := missing():
     raise UserError(reason)
   request = {'config': schema.plain(job.with_choice(choice)), 'image_shape': job.image_shape,
              'num_classes': job.num_classes, 'steps': job.schedule_steps, 'target': {
                  'topology': f'{target.generation}:{target.topology}', 'slices': target.count,
-                 # Makes the two cores of a v4 chip one device; those of v5p are one without being told.
+                 # Makes the two cores of a v4 chip one device, as those of v5p are by default.
                  'chip_config': 'megacore' if target.generation == 'v4' else None}}
-  # Not for this process, nor for others that it starts: see `host.WITHOUT_TPU`.
+  # Only for the worker, not for this process or others that it starts: see `host.WITHOUT_TPU`.
   environment = os.environ | host.WITHOUT_TPU | {'JAX_PLATFORMS': 'cpu'}
   process = subprocess.Popen([sys.executable, '-m', 'vit_jax.rehearsal.worker', str(os.getpid())],
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -90,7 +90,7 @@ def compile_step(job: Job, target: Slice, choice: Choice, seconds: float | None 
       process.kill()
       process.wait()
   if process.returncode:
-    last = (errors.strip().splitlines() or ['nothing was said'])[-1]
+    last = (errors.strip().splitlines() or ['no error message'])[-1]
     raise UserError(f'the TPU compiler failed (exit code {process.returncode}): {last}')
   answer = json.loads(out.strip().splitlines()[-1])
   return Refused(answer['refused'], answer['needs_bytes']) if 'refused' in answer else Compiled(**answer)

@@ -1,7 +1,8 @@
-"""What a step will need, from shapes alone: what can be said without the compiler, and what the search sorts by.
+"""Estimates of a step's memory and work from shapes alone, without the compiler. The search ranks choices by them.
 
-The state is exact. What the forward pass keeps is exact up to padding. The work space of the backward pass and the
-traffic are rules of thumb, set by compiled ViTs (experiments/plan); the compiler's word replaces them.
+The size of the state is exact. What the forward pass keeps is exact up to padding. The work space of the backward pass
+and the traffic are rules of thumb, calibrated on compiled ViTs (experiments/plan). Results of the compiler replace them
+where there are any.
 """
 
 import dataclasses
@@ -16,17 +17,17 @@ from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.rehearsal.job import Choice, Job
 from vit_jax.training import state
 
-# The backward pass's work space, in units of what one layer keeps with nothing recomputed.
+# The work space of the backward pass, in units of what one layer keeps without rematerialisation.
 _WORK_SPACE = 1.0
-# Bytes moved to and from HBM for each byte that a step would keep with nothing recomputed.
+# Bytes moved to and from HBM for each byte that a step would keep without rematerialisation.
 _TRAFFIC = 6.0
-_LANES, _SUBLANES = 128, 8  # sides of the tiles that a TPU keeps float32 arrays in
+_LANES, _SUBLANES = 128, 8  # sides of the tiles in which a TPU stores float32 arrays
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """Bytes on one chip, at the moment when most is needed."""
-  parameters: float  # with their moving average, and a teacher's
+  """Bytes of HBM on one chip at the time of peak use."""
+  parameters: float  # including their moving average, and a teacher's parameters
   optimizer: float
   activations: float  # kept by the forward pass for the backward pass
   temporaries: float  # gradients, the batch, work space, copies
@@ -38,15 +39,15 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """What one device does in a step, recomputation included."""
+  """The work of one device per step, including recomputation."""
   flops: float
-  hbm_bytes: float  # moved to and from its large memory
+  hbm_bytes: float  # moved to and from its HBM
   within_bytes: float  # sent to other devices of its slice
   between_bytes: float  # sent to other slices
 
 
 def state_bytes(job: Job, sizes: tuple[int, ...]) -> tuple[int, int]:
-  """(parameters with their average, optimizer) on one device, with the padding of a TPU's tiles."""
+  """Bytes of (parameters with their moving average, optimizer state) on one device, padded to a TPU's tiles."""
   shapes = job.state_shapes
   places = state.placed(job.model, shapes, mesh_lib.abstract_mesh(sizes, job.config.system.mesh.rules))
   one = lambda array, place: tiled_bytes(place.shard_shape(array.shape), array.dtype.itemsize)
@@ -56,13 +57,16 @@ def state_bytes(job: Job, sizes: tuple[int, ...]) -> tuple[int, int]:
 
 
 def teacher_bytes(job: Job, sizes: tuple[int, ...]) -> int:
-  """A teacher's arrays on one device, likewise; 0 without one."""
+  """Bytes of a teacher's arrays on one device, padded to a TPU's tiles; 0 without a teacher."""
   shapes = job.teacher.shapes(mesh_lib.abstract_mesh(sizes, job.config.system.mesh.rules)) if job.teacher else {}
   return sum(tiled_bytes(s.sharding.shard_shape(s.shape), s.dtype.itemsize) for s in jax.tree.leaves(shapes))
 
 
 def tiled_bytes(shape: tuple[int, ...], itemsize: int = 4) -> int:
-  """Bytes of an array as a TPU keeps it: two dimensions in tiles of 8 x 128 words, those that waste least."""
+  """Bytes of an array as a TPU stores it, with two dimensions in tiles of 8 x 128 words.
+
+  The two dimensions are those that need the least padding.
+  """
   if len(shape) < 2:
     return itemsize * math.prod(shape)
   padded = []
@@ -73,7 +77,7 @@ def tiled_bytes(shape: tuple[int, ...], itemsize: int = 4) -> int:
 
 
 def memory(job: Job, target: Slice, choice: Choice) -> Memory:
-  """An estimate for one chip."""
+  """Estimates the memory of one chip."""
   images, depth = _images(job, choice), getattr(job.config.model, 'depth', 1)
   parameters, optimizer = state_bytes(job, choice.sizes)
   taught = teacher_bytes(job, choice.sizes)
@@ -86,19 +90,19 @@ def memory(job: Job, target: Slice, choice: Choice) -> Memory:
 
 
 def work(job: Job, target: Slice, choice: Choice) -> Work:
-  """An estimate for one device."""
+  """Estimates the work of one device."""
   data, fsdp, tensor = choice.sizes
   model, micro, batch = job.config.model, choice.microbatches, job.config.data.batch_size
   itemsize = jnp.dtype(getattr(model, 'dtype', 'float32')).itemsize
   images = _images(job, choice) * micro
   executed = job.executed_flops(choice.remat)
-  weights = job.params / tensor * itemsize  # of all layers, as they are used
+  weights = job.params / tensor * itemsize  # of all layers, in the compute dtype
   moved = _TRAFFIC * job.kept_per_image('none') * images / tensor * executed / job.spent_per_image
-  moved += 3 * weights * micro + 28 * job.params / (fsdp * tensor)  # Adam reads 4 and writes 3 float32 a parameter
-  # fsdp gathers the weights for both passes and scatters the gradients, of each micro-batch; tensor gathers and
-  # scatters the residual stream around both sub-blocks; data sums the gradients.
+  moved += 3 * weights * micro + 28 * job.params / (fsdp * tensor)  # Adam reads 4 and writes 3 float32 per parameter
+  # For each micro-batch, fsdp gathers the weights for both passes and scatters the gradients. tensor gathers and
+  # scatters the residual stream around both sub-blocks. data sums the gradients.
   within = 3 * micro * weights * (fsdp - 1) / fsdp
-  if tensor > 1 and hasattr(model, 'depth'):  # of a ViT, that is; what others send is left to the compiler
+  if tensor > 1 and hasattr(model, 'depth'):  # a ViT; for other families only the compiler knows
     within += 8 * model.depth * images * _tokens(job) * model.width * itemsize * (tensor - 1) / tensor
   gradients, between = 2 * weights / fsdp, 0.0
   if target.count > 1:
@@ -109,7 +113,7 @@ def work(job: Job, target: Slice, choice: Choice) -> Work:
 
 
 def _images(job, choice):
-  """Of one micro-batch on one device."""
+  """Images of one micro-batch on one device."""
   return job.config.data.batch_size // (choice.sizes[0] * choice.sizes[1] * choice.microbatches)
 
 
@@ -118,5 +122,5 @@ def _tokens(job):
 
 
 def _power_of_two(size):
-  """The next one."""
+  """The smallest power of two that is at least `size`."""
   return 1 << (size - 1).bit_length()

@@ -1,6 +1,6 @@
-"""The text of a compiled program (XLA's HLO): instructions, how often each runs, and how large its arrays are.
+"""Parser of a compiled program's text (XLA's HLO): instructions, how often each runs, and the sizes of its arrays.
 
-XLA's own summary counts the body of a loop once; here it counts as often as it runs. Shapes are those of one device.
+XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs. Shapes are per device.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator
 
-_BITS = {'pred': 8, 'token': 0, 'opaque': 0, 'bf16': 16}  # others end in their number: f32, s8, u4, f8e4m3fn, c64
+_BITS = {'pred': 8, 'token': 0, 'opaque': 0, 'bf16': 16}  # others contain the number: f32, s8, u4, f8e4m3fn, c64
 _ARRAY = re.compile(r'([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?')
 _COMPUTATION = re.compile(r'(ENTRY )?%?([\w.\-]+) (?:\(.*)?\{$')
 _INSTRUCTION = re.compile(r'\s+(ROOT )?%?([\w.\-]+) = ')
@@ -24,24 +24,25 @@ class Array:
 
   @property
   def space(self) -> int:
-    """0 is the large memory (HBM on a TPU), others are small and near the cores."""
+    """The memory space: 0 is HBM on a TPU, others are small memories near the cores."""
     match = re.search(r'S\((\d+)\)', self.layout)
     return int(match[1]) if match else 0
 
   @property
   def bytes(self) -> int:
-    """With the padding of its tiles."""
+    """The size in bytes, including the padding of tiles."""
     match = re.search(r'([\d,]*):T\(([\d,]+)\)', self.layout)
     shape = list(self.shape)
     if match and match[1]:
       order, tile = ([int(n) for n in group.split(',')] for group in match.groups())
-      for dim, size in zip(order, reversed(tile)):  # a tile's last side lies along the most minor dimension
+      for dim, size in zip(order, reversed(tile)):  # a tile's last side is along the most minor dimension
         shape[dim] = -(-shape[dim] // size) * size
     return math.prod(shape) * _bits(self.dtype) // 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
+  """One HLO instruction."""
   name: str
   opcode: str
   shape: str  # as written: an array or a tuple
@@ -51,11 +52,11 @@ class Instruction:
 
   @functools.cached_property
   def arrays(self) -> list[Array]:
-    """What it returns, tuples flattened."""
+    """The arrays that it returns, with tuples flattened."""
     return arrays(self.shape)
 
   def called(self, *roles: str) -> list[str]:
-    """The computations that it calls in these roles (calls, body, condition, to_apply, branch_computations)."""
+    """Names of the computations that it calls in `roles` (calls, body, condition, to_apply, branch_computations)."""
     names = []
     for role in roles:
       if match := re.search(rf'\b{role}=(\{{[^}}]*\}}|%?[\w.\-]+)', self.attributes):
@@ -68,14 +69,15 @@ Computation = dict[str, Instruction]
 
 @dataclasses.dataclass(frozen=True)
 class Module:
+  """A compiled program."""
   computations: dict[str, Computation]
-  entry: str
-  devices: int  # that run it
+  entry: str  # the name of the entry computation
+  devices: int  # the number of devices that run it
 
   def executed(self) -> Iterator[tuple[Computation, Instruction, int]]:
-    """(its computation, instruction, times) of everything that one step runs; a fusion is one instruction.
+    """Yields (its computation, instruction, times) of each instruction that one step runs. A fusion is one instruction.
 
-    Of a conditional every branch counts once.
+    Every branch of a conditional counts once.
     """
     yield from self._walk(self.entry, 1)
 
@@ -91,7 +93,7 @@ class Module:
           yield from self._walk(inner, times)
 
   def fused(self, instruction: Instruction) -> Iterator[tuple[Computation, Instruction]]:
-    """(its computation, instruction) of what is inside a fusion, and inside fusions in it."""
+    """Yields (its computation, instruction) of the instructions inside a fusion, including nested fusions."""
     if instruction.opcode == 'fusion':
       for name in instruction.called('calls'):
         for inner in self.computations[name].values():
@@ -99,28 +101,28 @@ class Module:
           yield from self.fused(inner)
 
   def trip_count(self, computation: Computation, loop: Instruction) -> int:
-    """How often a while loop's body runs.
+    """How often the body of a while loop runs.
 
-    From XLA's own note where there is one, else from the condition: a counter from 0, below a constant. Loops that were
-    unrolled by XLA count up by more than one.
+    It is read from XLA's annotation if there is one, else from the condition, which must compare a counter that starts
+    at 0 with a constant. The counter of a loop that XLA unrolled increases by more than one.
 
     Raises:
-      ValueError: the condition is of another kind.
+      ValueError: the condition has another form.
     """
     if match := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
       return int(match[1])
     condition = self.computations[loop.called('condition')[0]]
     root = next(instruction for instruction in condition.values() if instruction.root)
-    operands = [condition[name] for name in root.operands]  # of a comparison, or of a fusion around it
+    operands = [condition[name] for name in root.operands]  # of a comparison, or of a fusion that contains one
     limits = [int(i.attributes) for i in operands if i.opcode == 'constant' and i.attributes.isdigit()]
     if len(limits) != 1:
-      raise ValueError(f'the trip count of {loop.name} is not known: its condition is no comparison with a constant')
+      raise ValueError(f'trip count of {loop.name}: expected a condition that compares with a constant')
     counters = [re.search(r'index=(\d+)', i.attributes) for i in operands if i.opcode == 'get-tuple-element']
     step = self._step(loop.called('body')[0], int(counters[0][1])) if counters else 1
     return -(-limits[0] // step)
 
   def _step(self, body: str, place: int) -> int:
-    """By how much a loop's body counts up what stands at a place of its tuple; 1 where that is not a plain addition."""
+    """The constant that a loop's body adds to element `place` of its tuple; 1 if that is not a plain addition."""
     computation = self.computations[body]
     root = next(instruction for instruction in computation.values() if instruction.root)
     if root.opcode != 'tuple' or (counted := computation[root.operands[place]]).opcode != 'add':
@@ -131,10 +133,10 @@ class Module:
 
 
 def parse(text: str) -> Module:
-  """The module of an HLO text, as `jax.stages.Compiled.as_text` gives it."""
+  """Parses the text of a module, as `jax.stages.Compiled.as_text` returns it."""
   computations, entry, current = {}, '', None
   for line in text.splitlines():
-    if line.startswith('}') and not line.startswith('}}'):  # the latter ends a kernel's notes, which take several lines
+    if line.startswith('}') and not line.startswith('}}'):  # '}}' ends a kernel's attributes, which span several lines
       current = None
     elif current is None:
       if match := _COMPUTATION.match(line):
@@ -170,7 +172,7 @@ def _closing(text, start):
 
 
 def arrays(shape: str) -> list[Array]:
-  """The arrays of a shape as HLO writes it, tuples flattened."""
+  """The arrays of a shape in HLO's notation, with tuples flattened."""
   return [Array(dtype, tuple(int(n) for n in dims.split(',') if n), layout)
           for dtype, dims, layout in _ARRAY.findall(shape)]
 

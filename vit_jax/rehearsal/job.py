@@ -1,4 +1,4 @@
-"""What is planned: a run without its devices and without its data set."""
+"""The job that is planned: a run without its devices and without its data set."""
 
 import dataclasses
 import functools
@@ -25,13 +25,13 @@ from vit_jax.training.config import RunConfig
 from vit_jax.transfer import pretrained
 from vit_jax.transfer import teacher as teacher_lib
 
-# Training examples of data sets that are too large to lie on a laptop, as published.
+# Published numbers of training examples of data sets that are too large for a laptop.
 _EXAMPLES = {'imagenet2012': 1_281_167, 'imagenet21k': 14_197_122}
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """How a run is carried out: what the search chooses."""
+  """How a run is executed; the search chooses among these."""
   sizes: tuple[int, ...]  # of the mesh, along AXES
   remat: str
   microbatches: int
@@ -41,7 +41,7 @@ class Choice:
     return f'{mesh}, remat={self.remat}, {self.microbatches} micro-batch{"es" if self.microbatches > 1 else ""}'
 
   def flags(self) -> str:
-    """What makes `main` carry it out so."""
+    """The flags with which `main` executes a run so."""
     mesh = [f'--config.system.mesh.{axis}={size}' for axis, size in zip(AXES, self.sizes)]
     return ' '.join([*mesh, f'--config.system.execution.remat={self.remat}',
                      f'--config.system.microbatches={self.microbatches}'])
@@ -49,14 +49,21 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A run whose data need not be there."""
+  """A run whose data need not be present.
+
+  Attributes:
+    config: its resolved config.
+    image_shape: (H, W, C) of its pictures.
+    num_classes: the number of classes.
+    examples: the number of training examples; None if not known.
+  """
   config: RunConfig
   image_shape: tuple[int, int, int]
   num_classes: int
-  examples: int | None  # that it trains on; None where nobody says
+  examples: int | None
 
   def with_choice(self, choice: Choice) -> RunConfig:
-    """The config with a choice in it."""
+    """The config with `choice` filled in."""
     system = self.config.system
     return dataclasses.replace(self.config, system=dataclasses.replace(
         system, mesh=MeshConfig(**dict(zip(AXES, choice.sizes)), rules=system.mesh.rules),
@@ -65,7 +72,7 @@ class Job:
 
   @functools.cached_property
   def model(self) -> PureModel:
-    """With nothing recomputed."""
+    """The model without rematerialisation."""
     return self._model('none')
 
   def _model(self, remat):
@@ -78,18 +85,18 @@ class Job:
 
   @functools.cached_property
   def flops_per_image(self) -> tuple[int, int]:
-    """(forward, training), nothing recomputed."""
+    """FLOPs per image (forward, training), without recomputation."""
     return flops.per_example(self.model)
 
   @functools.cached_property
   def teacher(self) -> teacher_lib.Teacher | None:
-    """Whom the model learns from."""
+    """The teacher of a distilled model."""
     workdir = self.config.distill.teacher
     return None if workdir is None else teacher_lib.of_any_classes(workdir, self.num_classes)
 
   @functools.cached_property
   def spent_per_image(self) -> int:
-    """FLOPs of training with the teacher's forward pass, nothing recomputed."""
+    """FLOPs per image in training, including the teacher's forward pass, without recomputation."""
     if not self.teacher:
       return self.flops_per_image[1]
     arrays = {'params': self.teacher.model.param_shapes(), 'stats': self.teacher.model.stats_shapes()}
@@ -98,16 +105,16 @@ class Job:
 
   @functools.cache  # noqa: B019 (there are few jobs, and they last as long as the program)
   def executed_flops(self, remat: str) -> int:
-    """`spent_per_image` with what is computed a second time."""
+    """`spent_per_image` plus the FLOPs that `remat` recomputes."""
     return flops.per_example(self._model(remat))[1] + self.spent_per_image - self.flops_per_image[1]
 
   def recomputed_share(self, remat: str) -> float:
-    """(executed - without remat) / without remat, in matmul FLOPs."""
+    """The share of matmul FLOPs that `remat` adds: (executed - without remat) / without remat."""
     return self.executed_flops(remat) / self.spent_per_image - 1
 
   @functools.cached_property
   def steps(self) -> int | None:
-    """None where the length is in epochs of a data set whose size is not known."""
+    """The steps of the run; None if the length is in epochs of a data set of unknown size."""
     if self.examples is None and self.config.train.epochs:
       return None
     steps = schedule.num_steps(self.config.train, self.config.data.batch_size, self.examples or 0,
@@ -117,18 +124,18 @@ class Job:
 
   @property
   def size(self) -> tuple[int, int | None, int]:
-    """(parameters, steps, FLOPs an image, a teacher's too)."""
+    """(parameters, steps, FLOPs per image including a teacher's)."""
     return self.params, self.steps, self.spent_per_image
 
   @property
   def schedule_steps(self) -> int:
-    """A length for the schedule: a constant in the compiled program, which changes nothing else about it."""
+    """A length for the schedule. It is a constant in the compiled program and changes nothing else about it."""
     return self.steps or 2 * self.config.schedule.warmup_steps + 1
 
   @functools.cache  # noqa: B019
   def kept_per_image(self, remat: str) -> int:
-    """Bytes that differentiation keeps of one image for the backward pass; padding not counted."""
-    return self._kept(2, remat) - self._kept(1, remat)  # what does not grow with the batch are parameters
+    """Bytes per image that differentiation keeps for the backward pass, without padding."""
+    return self._kept(2, remat) - self._kept(1, remat)  # the part that does not grow with the batch is parameters
 
   def _kept(self, batch, remat):
     model, loss_name = self._model(remat), self.config.loss.name

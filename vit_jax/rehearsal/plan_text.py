@@ -1,4 +1,4 @@
-"""A plan in words."""
+"""Plans as text for the terminal."""
 
 from vit_jax.rehearsal import compiler
 from vit_jax.rehearsal.compiler import Compiled, Refused
@@ -7,29 +7,29 @@ from vit_jax.rehearsal.total import Total
 
 
 def lines(plan: Plan, name: str, mfu: float, price: float | None) -> list[str]:
-  """What is known of a plan, a fact a line.
+  """The lines that describe a plan, one fact per line.
 
   Args:
     plan: the plan.
-    name: of the run.
+    name: the name of the run.
     mfu: model FLOPs utilisation, from 0 to 1, for chip-hours.
-    price: of a chip-hour, in dollars; None: no cost.
+    price: dollars per chip-hour; None: no cost is shown.
   """
   job, choice = plan.job, plan.choice
   forward, train = job.flops_per_image
   images = job.config.data.batch_size
   rows = [
-      ('run', f'{name}: {job.params:,} parameters, {forward / 1e9:.4g} GFLOPs an image forward, '
+      ('run', f'{name}: {job.params:,} parameters, {forward / 1e9:.4g} GFLOPs per image forward, '
               f'{train / 1e9:.4g} in training'),
       ('chips', f'{plan.target.chips}, {plan.target}'),
-      ('choice', f'{choice}, {images:,} images a step'),
+      ('choice', f'{choice}, {images:,} images per step'),
       ('memory', _memory(plan)),
       ('recomputed', f'{plan.recomputed_share:.1%} of the matmul FLOPs'),
       ('floor', _floor(plan)),
   ]
   if job.teacher:
     asked = (job.spent_per_image - train) / 1e9
-    rows.insert(1, ('teacher', f'{job.teacher.workdir}: {asked:.4g} GFLOPs an image forward'))
+    rows.insert(1, ('teacher', f'{job.teacher.workdir}: {asked:.4g} GFLOPs per image forward'))
   if isinstance(plan.outcome, Compiled):
     rows.append(('collectives', _collectives(plan.outcome.collectives)))
   rows.append(('cost', _cost(plan, mfu, price)))
@@ -39,7 +39,7 @@ def lines(plan: Plan, name: str, mfu: float, price: float | None) -> list[str]:
 
 
 def table(plans: list[Plan]) -> list[str]:
-  """What a search compiled, best first."""
+  """A table of the plans that a search compiled, best first."""
   rows = [('', 'choice', 'GB per chip', 'recomputed', 'floor s', 'limit', 'compile s')]
   for plan in plans:
     done = isinstance(plan.outcome, Compiled)
@@ -50,17 +50,17 @@ def table(plans: list[Plan]) -> list[str]:
 
 
 def sweep(total: Total) -> list[str]:
-  """A run a line, and their sum."""
+  """A table of a sweep's runs, one per line, and their sum."""
   rows = [('run', 'parameters', 'steps', 'choice', 'GB per chip', 'floor s', 'limit', 'chip-hours')]
   for name, plan in total.plans:
     rows.append((name, f'{plan.job.params:,}', f'{plan.job.steps:,}', str(plan.choice),
-                 f'{plan.needs / 1e9:.2f}{" too much" if plan.fits is False else ""}', f'{plan.times.floor:.3g}',
+                 f'{plan.needs / 1e9:.2f}{" too large" if plan.fits is False else ""}', f'{plan.times.floor:.3g}',
                  plan.times.limit, f'{plan.chip_hours(total.mfu):,.1f}'))
   out = [*_columns(rows), '']
   saved = ''
   if total.flops < total.flops_alone:
     saved = f' ({total.hours(total.flops_alone):,.1f} if no run shared its trunk)'
-  dollars = f', ${total.hours(total.flops) * total.price:,.0f} at ${total.price:g} a chip-hour' if total.price else ''
+  dollars = f', ${total.hours(total.flops) * total.price:,.0f} at ${total.price:g} per chip-hour' if total.price else ''
   out.append(f'{len(total.plans)} runs on {total.target}: {total.flops:.3g} FLOPs, {total.hours(total.flops):,.1f} '
              f'chip-hours at {total.mfu:.0%} MFU{saved}{dollars}')
   if refused := [name for name, plan in total.plans if plan.fits is False]:
@@ -71,13 +71,13 @@ def sweep(total: Total) -> list[str]:
 
 
 def shortfall(plan: Plan) -> str:
-  """By how much a plan does not fit."""
+  """Says by how much a plan exceeds the memory."""
   over = (plan.needs - plan.limit_bytes) / 1e9
   about = 'about ' if plan.outcome is None else ''
-  needs = f'needs {about}{plan.needs / 1e9:.2f} GB per chip, {plan.limit_bytes / 1e9:.2f} are there'
-  if over <= 0:  # refused for what the compiler keeps for itself
+  needs = f'needs {about}{plan.needs / 1e9:.2f} GB per chip, available {plan.limit_bytes / 1e9:.2f} GB'
+  if over <= 0:  # refused because of what the compiler reserves
     return f'does not fit: {needs}, but the compiler refused it: {plan.outcome.why}'
-  return f'does not fit: {needs}, {over:.2f} GB too much'
+  return f'does not fit: {needs}, {over:.2f} GB over the limit'
 
 
 def _memory(plan):
@@ -94,40 +94,40 @@ def _memory(plan):
 
 def _floor(plan):
   times, job = plan.times, plan.job
-  at_best = job.flops_per_image[1] * job.config.data.batch_size / plan.target.chips / plan.target.chip.peak_flops
-  of_what = 'of the compiled program' if isinstance(plan.outcome, Compiled) else 'rules of thumb'
+  ideal = job.flops_per_image[1] * job.config.data.batch_size / plan.target.chips / plan.target.chip.peak_flops
+  source = 'from the compiled program' if isinstance(plan.outcome, Compiled) else 'from rules of thumb'
   network = ''
   if plan.target.count > 1 and not plan.target.chip.network_bandwidth:
-    network = '; the network between slices is not counted, as its bandwidth is not known'
-  return (f'{times.floor:.4g} s a step, limited by {times.limit} (estimates, {of_what}: compute {times.compute:.4g}, '
-          f'hbm {times.hbm:.4g}, interconnect {times.interconnect:.4g} s{network}); MFU {at_best / times.floor:.0%} at '
+    network = '; the network between slices is not counted, because its bandwidth is not known'
+  return (f'{times.floor:.4g} s per step, limited by {times.limit} (estimates {source}: compute {times.compute:.4g}, '
+          f'hbm {times.hbm:.4g}, interconnect {times.interconnect:.4g} s{network}); MFU {ideal / times.floor:.0%} at '
           'the floor')
 
 
 def _collectives(collectives):
   if not collectives:
     return 'none'
-  return 'a chip sends in a step: ' + ', '.join(
+  return 'sent per chip and step: ' + ', '.join(
       f'{entry["count"]:,} {kind} {entry["bytes"] / 1e6:,.1f} MB' for kind, entry in collectives.items())
 
 
 def _cost(plan, mfu, price):
   hours = plan.chip_hours(mfu)
   if hours is None:
-    return ('not known: the length is in epochs of a data set that is not here; give data.unique_examples, or '
+    return ('not known: the length is in epochs of a data set of unknown size; set data.unique_examples, or '
             'train.steps and train.epochs=0')
-  dollars = f', ${hours * price:,.0f} at ${price:g} a chip-hour' if price else ' (--price=DOLLARS a chip-hour)'
+  dollars = f', ${hours * price:,.0f} at ${price:g} per chip-hour' if price else ' (--price=DOLLARS per chip-hour)'
   return (f'{plan.job.steps:,} steps: {hours:,.1f} chip-hours at {mfu:.0%} MFU, '
-          f'{hours / plan.target.chips:,.2f} hours on these{dollars}')
+          f'{hours / plan.target.chips:,.2f} hours on these chips{dollars}')
 
 
 def _compiler(plan):
   if plan.outcome is None:
-    return f'not asked, all of this is estimated: {compiler.missing()}'
+    return f'not used, all of this is estimated: {compiler.missing()}'
   if isinstance(plan.outcome, Refused):
     return plan.outcome.why
   versions = ', '.join(f'{name} {version}' for name, version in plan.outcome.versions.items())
-  return f'{plan.outcome.compile_s:.1f} s, and {plan.outcome.trace_s:.1f} s to trace; {versions}'
+  return f'{plan.outcome.compile_s:.1f} s to compile, {plan.outcome.trace_s:.1f} s to trace; {versions}'
 
 
 def _columns(rows):

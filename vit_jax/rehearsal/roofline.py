@@ -1,4 +1,4 @@
-"""How long a step takes at least, were each part of a chip busy all the time (Williams et al. 2009)."""
+"""Roofline model: the least time of a step, if its limiting resource is busy all the time (Williams et al. 2009)."""
 
 import dataclasses
 
@@ -8,10 +8,10 @@ from vit_jax.rehearsal.estimate import Work
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-  """Seconds a step, were nothing else to wait for. Estimates: none has been measured on a chip."""
-  compute: float  # matmul FLOPs at the peak of bfloat16
+  """Seconds per step of each resource if it were the only one. Estimates, not measurements on a chip."""
+  compute: float  # matmul FLOPs at the peak rate of bfloat16
   hbm: float
-  interconnect: float  # within slices and between them, whichever takes longer
+  interconnect: float  # within slices or between them, whichever takes longer
 
   @property
   def floor(self) -> float:
@@ -24,7 +24,7 @@ class Times:
 
 
 def times(chip: Chip, work: Work) -> Times:
-  """The three times of what one device does. A network whose bandwidth is not known counts as infinitely fast."""
+  """The three times of a device's work. A network of unknown bandwidth counts as infinitely fast."""
   within = work.within_bytes / chip.send_bandwidth
   between = work.between_bytes / chip.network_bandwidth if chip.network_bandwidth else 0.0
   compute, hbm = work.flops / chip.peak_flops, work.hbm_bytes / chip.hbm_bandwidth

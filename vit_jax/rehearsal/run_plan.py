@@ -1,4 +1,4 @@
-"""A plan: one way to carry out a run on some slices, what it needs there, and whether it fits."""
+"""A plan: how a run is executed on given slices, what it needs there, and whether it fits."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,23 +13,33 @@ from vit_jax.rehearsal.job import Choice, Job
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What a run needs on some slices."""
+  """What a run needs on given slices.
+
+  Attributes:
+    job: the run.
+    target: the slices.
+    choice: how it is executed.
+    limit_bytes: the HBM per chip that may be used.
+    memory: memory of one chip, from the compiler if it compiled the step, else an estimate.
+    work: work of one device, likewise. Its FLOPs always come from the traced program.
+    outcome: the compiler's result; None: not compiled.
+  """
   job: Job
   target: Slice
   choice: Choice
-  limit_bytes: float  # of HBM that may be used on a chip
-  memory: Memory  # on a chip; the compiler's where it compiled, else an estimate
-  work: Work  # of a device; likewise, but for the FLOPs, which come from the traced program
-  outcome: Compiled | Refused | None  # None: not compiled
+  limit_bytes: float
+  memory: Memory
+  work: Work
+  outcome: Compiled | Refused | None
 
   @property
   def fits(self) -> bool | None:
-    """None: the compiler was not asked, and an estimate is no promise."""
+    """Whether the step fits; None if it was not compiled, as an estimate is not reliable enough."""
     return None if self.outcome is None else isinstance(self.outcome, Compiled) and self.needs <= self.limit_bytes
 
   @property
   def needs(self) -> float:
-    """Bytes of HBM on a chip, at the moment when most is needed."""
+    """The peak use of HBM on a chip, in bytes."""
     if isinstance(self.outcome, Refused) and self.outcome.needs_bytes:
       return max(self.outcome.needs_bytes * self.target.chip.devices, self.memory.peak)
     return self.memory.peak
@@ -43,14 +53,17 @@ class Plan:
     return self.job.recomputed_share(self.choice.remat)
 
   def chip_hours(self, mfu: float) -> float | None:
-    """Of the whole run at a model FLOPs utilisation; recomputation counts as no use. None: the length is not known."""
+    """Chip-hours of the whole run at a model FLOPs utilisation `mfu`, which does not count recomputed FLOPs.
+
+    None if the length of the run is not known.
+    """
     if self.job.steps is None:
       return None
     flops = self.job.steps * self.job.config.data.batch_size * self.job.spent_per_image
     return flops / (mfu * self.target.chip.peak_flops) / 3600
 
   def to_json(self) -> dict:
-    """The plan's figures; those that only the compiler can tell are None where it was not asked, or refused."""
+    """The figures of the plan. Those that come from the compiler are None if the step was not compiled or refused."""
     compiled = self.outcome if isinstance(self.outcome, Compiled) else None
     return {
         'fits': self.fits, 'chips': self.target.chips, 'peak_hbm_gb': round(self.needs / 1e9, 3),
@@ -62,14 +75,14 @@ class Plan:
 
 
 def estimated(job: Job, target: Slice, choice: Choice, limit_bytes: float) -> Plan:
-  """A plan without the compiler."""
+  """A plan from estimates alone, without the compiler."""
   return Plan(job, target, choice, limit_bytes, estimate.memory(job, target, choice),
               estimate.work(job, target, choice), None)
 
 
 def compiled(job: Job, target: Slice, choice: Choice, limit_bytes: float, seconds: float | None = None,
              waiting: Callable[[float], None] = lambda elapsed: None) -> Plan:
-  """A plan with the compiler's word. See `compiler.compile_step`."""
+  """A plan from the compiled step. For `seconds`, `waiting` and the errors raised see `compiler.compile_step`."""
   plan = estimated(job, target, choice, limit_bytes)
   outcome = compiler.compile_step(job, target, choice, seconds, waiting)
   if isinstance(outcome, Refused):

@@ -1,4 +1,4 @@
-"""Which mesh, how much recomputation, how many micro-batches: the fastest that fits."""
+"""Search for the fastest mesh, rematerialisation policy and number of micro-batches that fit."""
 
 import dataclasses
 import time
@@ -18,16 +18,16 @@ from vit_jax.rehearsal.run_plan import Plan
 
 MOST_COMPILES = 6
 SECONDS = 240.0
-_MOST_TENSOR = 16  # heads and columns over more chips cost more to gather than they save
-_DOUBT = 1.1  # before anything is compiled, an estimate of memory may be off by this
-_WORTH = 0.95  # of the best floor: what does not promise to be below is not worth a compile
+_MOST_TENSOR = 16  # splitting heads and columns over more chips costs more to gather than it saves
+_DOUBT = 1.1  # factor by which an estimate of memory may be off before anything has been compiled
+_WORTH = 0.95  # a choice is compiled only if its estimated floor is below this share of the best floor
 
 POLICIES = typing.get_args(typing.get_type_hints(Execution)['remat'])
 
 
 @dataclasses.dataclass
 class _Correction:
-  """How far the compiled programs lay from their estimates, so far."""
+  """The ratio of compiled results to their estimates, so far."""
   memory: float = 1.0  # of activations and temporaries
   traffic: float = 1.0
   doubt: float = _DOUBT
@@ -37,7 +37,7 @@ class _Correction:
     if isinstance(result.outcome, Compiled):
       self.memory = _variable(result.memory) / _variable(guess.memory)
       self.traffic = result.work.hbm_bytes / guess.work.hbm_bytes
-    else:  # it needs more than was thought, and more than there is
+    else:  # refused: it needs more than estimated, and more than there is
       self.memory = max(1.1 * self.memory, (result.needs - _state(guess.memory)) / _variable(guess.memory))
 
   def needs(self, guess: Plan) -> float:
@@ -47,22 +47,33 @@ class _Correction:
     return roofline.times(guess.target.chip,
                           dataclasses.replace(guess.work, hbm_bytes=self.traffic * guess.work.hbm_bytes))
 
-  def promise(self, guess: Plan) -> float:
-    """The floor, and a little of the two lesser times: of equal floors the one with less work beside it is better."""
+  def score(self, guess: Plan) -> float:
+    """The floor plus a small part of the other two times, which decide between equal floors. Lower is better."""
     times = self.times(guess)
     return times.floor + 0.2 * (times.compute + times.hbm + times.interconnect - times.floor)
 
 
 def search(job: Job, target: Slice, limit_bytes: float, progress: Callable[[str], None],
            seconds: float = SECONDS) -> list[Plan]:
-  """The choices that were compiled, best first: those that fit by their floor time, then the others by their need.
+  """Searches for the fastest choice that fits.
 
-  All choices are ranked by an estimate. Then they are compiled, the fastest that should fit first, and each result
-  corrects the estimates of the rest, until nothing that is left promises to be faster, or compiles or time run out.
+  All choices are ranked by an estimate. Then they are compiled one by one, the fastest that should fit first, and each
+  result corrects the remaining estimates. The search ends when no remaining choice is estimated to be faster, or when
+  the number of compiles or the time is used up.
+
+  Args:
+    job: the run.
+    target: the slices.
+    limit_bytes: the HBM per chip that may be used.
+    progress: called with a line of text on each change.
+    seconds: the time after which nothing more is compiled.
+
+  Returns:
+    The plans that were compiled, best first: those that fit by floor time, then the others by memory.
   """
   start, correction, results = time.monotonic(), _Correction(), []
   left = [plan_lib.estimated(job, target, choice, limit_bytes) for choice in choices(job, target)]
-  progress(f'{len(left)} ways to carry it out, at most {MOST_COMPILES} are compiled')
+  progress(f'{len(left)} choices; at most {MOST_COMPILES} will be compiled')
   while left and len(results) < MOST_COMPILES:
     best = min((plan.times.floor for plan in results if plan.fits), default=float('inf'))
     guess = _next(left, limit_bytes, correction, best)
@@ -70,30 +81,30 @@ def search(job: Job, target: Slice, limit_bytes: float, progress: Callable[[str]
       break
     left.remove(guess)
     remaining = seconds - (time.monotonic() - start)
-    said = f'compile {len(results) + 1}: {guess.choice}'
+    label = f'compile {len(results) + 1}: {guess.choice}'
     try:
       result = plan_lib.compiled(job, target, guess.choice, limit_bytes, remaining,
-                                 lambda elapsed, said=said: progress(f'{said}, {elapsed:.0f} s'))
+                                 lambda elapsed, label=label: progress(f'{label}, {elapsed:.0f} s'))
     except compiler.OutOfTime:
-      progress(f'{said}: stopped, {seconds:.0f} s are over')
+      progress(f'{label}: stopped after {seconds:.0f} s')
       break
-    progress(f'{said}: {verdict(result)}')
+    progress(f'{label}: {verdict(result)}')
     correction.learn(guess, result)
     results.append(result)
   return sorted(results, key=lambda plan: (not plan.fits, plan.times.floor if plan.fits else plan.needs))
 
 
 def verdict(plan: Plan) -> str:
-  """A compiled plan in a few words."""
+  """A short description of a compiled plan."""
   if plan.fits:
     return f'fits, {plan.needs / 1e9:.1f} GB, floor {plan.times.floor:.3g} s'
   return f'does not fit: {plan.needs / 1e9:.1f} GB'
 
 
 def choices(job: Job, target: Slice) -> Iterator[Choice]:
-  """Every choice that a run would accept on these slices.
+  """Yields every choice that a run would accept on these slices.
 
-  With batch norm, micro-batches change what is computed: they stay as the config has them.
+  With batch norm, micro-batches change what is computed, so their number stays that of the config.
   """
   batch, devices = job.config.data.batch_size, target.devices
   fixed = job.config.system.microbatches if job.model.stats_shapes() else None
@@ -115,9 +126,10 @@ def choices(job: Job, target: Slice) -> Iterator[Choice]:
 
 def nearest_fit(job: Job, target: Slice, choice: Choice, limit_bytes: float,
                 progress: Callable[[str], None]) -> Plan | None:
-  """The choice that differs least and fits, compiled: recomputation is changed first, then micro-batches, then mesh.
+  """The compiled plan of the choice that fits and differs least from `choice`.
 
-  None where nothing should fit, or where the compiler refused two that should have.
+  Rematerialisation is changed first, then micro-batches, then the mesh. None if no choice is estimated to fit, or if
+  two that were estimated to fit did not.
   """
   guesses = [plan_lib.estimated(job, target, other, limit_bytes) for other in choices(job, target)]
   distance = lambda other: (other.sizes != choice.sizes, other.microbatches != choice.microbatches,
@@ -128,9 +140,9 @@ def nearest_fit(job: Job, target: Slice, choice: Choice, limit_bytes: float,
     if not likely:
       return None
     guess = min(likely, key=lambda plan: (distance(plan.choice), plan.times.floor))
-    said = f'looking for one that fits: {target}, {guess.choice}'
+    label = f'looking for a choice that fits: {target}, {guess.choice}'
     result = plan_lib.compiled(job, target, guess.choice, limit_bytes,
-                               waiting=lambda elapsed, said=said: progress(f'{said}, {elapsed:.0f} s'))
+                               waiting=lambda elapsed, label=label: progress(f'{label}, {elapsed:.0f} s'))
     if result.fits:
       return result
     room = 0.7 * guess.needs
@@ -138,11 +150,11 @@ def nearest_fit(job: Job, target: Slice, choice: Choice, limit_bytes: float,
 
 
 def _next(left: list[Plan], limit_bytes: float, correction: _Correction, best: float) -> Plan | None:
-  """The most promising of those that should fit and beat the best floor; while nothing fits, at least the smallest."""
+  """The best of those estimated to fit and to beat the best floor; the smallest while nothing has fitted; or None."""
   likely = [plan for plan in left if correction.needs(plan) <= limit_bytes * correction.doubt
             and correction.times(plan).floor < _WORTH * best]
   if likely:
-    return min(likely, key=correction.promise)
+    return min(likely, key=correction.score)
   return min(left, key=correction.needs) if best == float('inf') else None
 
 

@@ -1,4 +1,4 @@
-"""Many runs on the same slices: each planned, programs that are alike compiled once, and their sum."""
+"""The plan of a sweep on given slices: each run is planned, equal programs are compiled once, and costs are summed."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -13,32 +13,41 @@ from vit_jax.training.config import RunConfig
 
 @dataclasses.dataclass(frozen=True)
 class Total:
-  """The plans of a sweep, by the runs' names."""
+  """The plans of a sweep's runs, and their sum.
+
+  Attributes:
+    plans: (name, plan) of each run.
+    flops_alone: FLOPs of all runs if no run shared a trunk.
+    flops: FLOPs of all runs with each trunk trained once.
+    target: the slices.
+    mfu: model FLOPs utilisation, from 0 to 1.
+    price: dollars per chip-hour.
+  """
   plans: tuple[tuple[str, Plan], ...]
-  flops_alone: float  # if no run shared anything
-  flops: float  # with trunks trained once
+  flops_alone: float
+  flops: float
   target: Slice
   mfu: float = 0.4
-  price: float | None = None  # dollars a chip-hour
+  price: float | None = None
 
   @property
   def fits(self) -> bool | None:
-    """Whether all do; None where that is not known."""
+    """Whether all runs fit; None if that is not known."""
     verdicts = {plan.fits for _, plan in self.plans}
     return False if False in verdicts else None if None in verdicts else True
 
   @property
   def too_large(self) -> list[tuple[str, Plan]]:
-    """Those that do not fit, or should not as far as estimates go; the largest first."""
+    """The runs that do not fit, or are estimated not to; the largest first."""
     over = [(name, plan) for name, plan in self.plans if plan.fits is False or plan.needs > plan.limit_bytes]
     return sorted(over, key=lambda item: -item[1].needs)
 
   def hours(self, flops: float) -> float:
-    """Chip-hours."""
+    """The chip-hours that `flops` take."""
     return flops / (self.mfu * self.target.chip.peak_flops) / 3600
 
   def to_json(self) -> dict:
-    """Each run as `Plan.to_json` gives it, with its name and chip-hours, and the sum."""
+    """The sums, and for each run its name, steps, chip-hours and the entries of `Plan.to_json`."""
     hours = self.hours(self.flops)
     return {'fits': self.fits, 'chips': self.target.chips, 'chip_hours': hours,
             'chip_hours_alone': self.hours(self.flops_alone), 'cost': self.price and hours * self.price,
@@ -47,26 +56,26 @@ class Total:
 
 
 def open_jobs(names: Sequence[str], configs: Sequence[RunConfig]) -> list[Job]:
-  """The runs of a sweep, to be planned.
+  """Opens the runs of a sweep for planning.
 
   Raises:
-    UserError: a run that is not right, or whose length is in epochs of a data set that is not known.
+    UserError: a run is invalid, or its length is in epochs of a data set of unknown size.
   """
   jobs = []
   for name, config in zip(names, configs, strict=True):
     try:
       job = job_lib.open_job(config)
     except UserError as error:
-      raise UserError(f'{error}, in the run {name}') from error
+      raise UserError(f'{error} (in the run {name})') from error
     if job.steps is None:
-      raise UserError(f'--sweep: the length of {name} is in epochs of a data set whose size is not known; set '
+      raise UserError(f'--sweep: the length of {name} is in epochs of a data set of unknown size; set '
                       'data.unique_examples, or give the length in steps')
     jobs.append(job)
   return jobs
 
 
 def plan_each(jobs: Iterable[Job], make: Callable[[Job], Plan]) -> list[Plan]:
-  """A plan of each run; `make` is called once for runs whose compiled steps are the same but for constants."""
+  """A plan of each run; `make` is called once for all runs whose compiled steps differ only in constants."""
   jobs, made = list(jobs), {}
   for job in jobs:
     if _program(job) not in made:
@@ -75,7 +84,7 @@ def plan_each(jobs: Iterable[Job], make: Callable[[Job], Plan]) -> list[Plan]:
 
 
 def _program(job: Job):
-  """What a step's program depends on: not on seeds, rates and lengths."""
+  """What the program of a step depends on, which excludes seeds, learning rates, weight decays and lengths."""
   config = job.config
   rates = dataclasses.replace(config.optimizer, learning_rate=0.0, weight_decay=0.0)
   return (config.family, config.model, job.image_shape, job.num_classes, config.data.batch_size, config.data.augment,

@@ -1,20 +1,22 @@
-"""What a compiled program moves through the large memory (HBM), and what it keeps there for the backward pass."""
+"""HBM traffic of a compiled program, and the bytes that it keeps in HBM for the backward pass."""
 
 from collections.abc import Iterator
 
 from vit_jax.rehearsal.hlo import Array, Computation, Instruction, Module
 
-# They move nothing themselves: names for memory, control flow (whose bodies are counted), ends of started copies.
+# Opcodes that move nothing themselves: names for memory, control flow (whose bodies are counted), ends of asynchronous
+# operations.
 _FREE = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional', 'call', 'after-all',
          'partition-id', 'replica-id', 'optimization-barrier', 'async-start', 'async-update', 'async-done',
          'add-dependency', 'domain'}
 
 
 def hbm_bytes(module: Module) -> int:
-  """Bytes that one device reads from and writes to its large memory in a step, by the arrays of each instruction.
+  """Bytes that one device reads from and writes to HBM per step, summed over the arrays of each instruction.
 
-  An operand that is only sliced counts with its slices, a buffer that is updated in place with its update. Arrays
-  that the compiler keeps near the cores are free. Caches and re-reads inside a fusion are not known: an estimate.
+  For an operand that is only sliced, the slices are counted; for a buffer that is updated in place, the update. Arrays
+  that the compiler keeps in memory near the cores are not counted. This is an estimate, as caches and repeated reads
+  inside a fusion are unknown.
   """
   return sum(times * _moved(module, computation, instruction)
              for computation, instruction, times in module.executed())
@@ -37,10 +39,10 @@ def _moved(module, computation, instruction):
     return 2 * _bytes(operands[-1 if opcode == 'scatter' else 1].arrays)
   if opcode == 'custom-call' and 'AllocateBuffer' in instruction.attributes:
     return 0
-  if opcode in ('send', 'recv'):  # the array, beside a context
+  if opcode in ('send', 'recv'):  # (array, context, token): only the array is moved
     return _bytes(instruction.arrays[:1])
   results = instruction.arrays
-  if opcode.endswith('-start'):  # a started collective returns its operands beside its results
+  if opcode.endswith('-start'):  # an asynchronous collective returns its operands followed by its results
     results = results[len(operands):]
   return _bytes(results) + sum(_bytes(operand.arrays) for operand in operands)
 
@@ -79,7 +81,7 @@ def _written_by_fusion(body: Computation, fusion: Instruction) -> int:
 
 
 def _users(body, name) -> Iterator[Instruction]:
-  """What reads a value, bitcasts looked through."""
+  """Yields the instructions that read a value, directly or through bitcasts."""
   for instruction in body.values():
     if name in instruction.operands:
       if instruction.opcode == 'bitcast':
@@ -89,7 +91,7 @@ def _users(body, name) -> Iterator[Instruction]:
 
 
 def _updates(user, name, body):
-  """Whether `user` only writes a slice into the value of that name."""
+  """Whether `user` only updates a slice of the value `name`."""
   target = body[user.operands[0]] if user.opcode == 'dynamic-update-slice' else None
   return target is not None and (target.name == name or target.opcode == 'bitcast')
 
@@ -99,10 +101,10 @@ def _all_bytes(instruction):
 
 
 def saved_for_backward(module: Module) -> int:
-  """Bytes of the arrays that the forward pass over the layers stacks up for the backward pass.
+  """Bytes of the arrays that the forward pass over the layers stacks for the backward pass.
 
-  They are what a forward loop (JAX names it in the metadata) changes and returns with one slice for each of its
-  rounds. Unrolled layers have no such loop: 0.
+  These are the arrays that a forward loop returns with one slice per iteration. A forward loop is recognised by the
+  name that JAX gives it in the metadata. Unrolled layers have no such loop, and the result is 0.
   """
   loops = {}
   for computation, instruction, _ in module.executed():

@@ -1,6 +1,6 @@
-"""The process that compiles for an absent TPU: a request as JSON on stdin, the answer as the last line of stdout.
+"""The process that compiles for an absent TPU. It reads a JSON request on stdin and prints the answer as its last line.
 
-It is started by `compiler`, in an environment of its own; its argument is the process that asks.
+`compiler` starts it in an environment of its own; its argument is the process id of its parent.
 """
 
 import json
@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def answer(request: dict) -> dict:
-  """{'refused': why, 'needs_bytes': or None} where the program does not fit, else what `compiler.Compiled` holds."""
+  """The fields of `compiler.Compiled`; if the program does not fit, {'refused': why, 'needs_bytes': bytes or None}."""
   import jax
 
   from vit_jax import schema
@@ -70,7 +70,7 @@ def _devices(topology: str, chip_config: str | None, slices: int):
 
 
 def _needed(message: str) -> float | None:
-  """Bytes that a refused program wants, as far as the compiler tells."""
+  """The bytes that a refused program needs; None if the compiler's message does not say."""
   units = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
   for pattern in (r'Used ([\d.]+)([KMGT]) of', r'\(([\d.]+)([KMGT])\) exceeds'):
     if match := re.search(pattern, message):
