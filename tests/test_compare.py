@@ -77,8 +77,9 @@ def test_a_run_equals_itself_and_its_repetition(trained, monkeypatch):
     assert 'nothing differs' in _printed(found) and 'they part' not in _printed(found)
 
 
-def test_another_learning_rate(trained):
-  found = runs.compare(trained['a'], trained['faster'])
+def test_another_learning_rate(trained, monkeypatch):
+  monkeypatch.chdir(trained['a'].parent)
+  found = runs.compare('a', 'faster')
   assert not found.equal and found.step == 2
   assert {name: [tuple(s) for s in each] for name, each in found.record.items()} == {
       'config': [('optimizer.learning_rate', 0.01, 0.02)]}
@@ -227,7 +228,7 @@ def test_damage(trained, copy, name, content, message):
 
 
 @pytest.mark.parametrize('arguments, tolerance, message', [
-    (('a',), 0., 'expected two run folders, got 1 argument'), (('a', 'b'), float('nan'), '--tolerance=nan: expected'),
+    (('a',), 0., 'expected two run folders, got 1: '), (('a', 'b'), float('nan'), '--tolerance=nan: expected'),
     (('a', 'b'), -1., '--tolerance=-1.0'), (('nowhere', 'b'), 0., 'nowhere: no run there')])
 def test_bad_input(arguments, tolerance, message):
   with pytest.raises(UserError, match=message):

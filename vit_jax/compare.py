@@ -30,7 +30,7 @@ _JSON = flags.DEFINE_boolean('json', False, 'Print one JSON object instead of ta
 
 def main(arguments: list[str]) -> int:
   if len(arguments) != 2:
-    raise UserError(f'expected two run folders, got {len(arguments)} arguments: python -m vit_jax.compare A B')
+    raise UserError(f'expected two run folders, got {len(arguments)}: python -m vit_jax.compare A B')
   import jax
   from rich.console import Console
 

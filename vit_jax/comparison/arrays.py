@@ -76,6 +76,8 @@ class Saved:
     """Looks what is there; entries of the state in `without` are left out."""
     self.steps = records.saved_steps(workdir)
     self._folder, self._without = epath.Path(workdir) / records.CHECKPOINTS, without
+    if '://' not in os.fspath(workdir):
+      self._folder = self._folder.absolute()  # orbax finds nothing else
     self._checkpoints = checkpoint.Checkpoints(workdir, read_only=True) if self.steps else None
 
   def close(self) -> None:
