@@ -18,9 +18,9 @@ FLOORS = [  # a module imports from lower floors and from its own room
     {'interop', 'optimisation', 'survival'},
     {'transfer'},
     {'training'},
-    {'rehearsal', 'sweeps', 'pruning', 'inspection'},
+    {'rehearsal', 'sweeps', 'pruning', 'inspection', 'comparison'},
     {'config', 'cli'},
-    {'main', 'plan', 'sweep', 'law', 'predict', 'prune', 'convert'},
+    {'main', 'plan', 'sweep', 'law', 'predict', 'prune', 'convert', 'compare'},
 ]
 # Thin programs inside a room: they use how every entry point starts and ends, or become one.
 PROGRAMS = {'data/prepare.py', 'sweeps/child.py'}

@@ -1,0 +1,1 @@
+"""Two runs side by side: what differs in their records, and the first row and tensor at which they part."""

@@ -1,0 +1,26 @@
+"""Numbers, counts and text of files as people read them."""
+
+from typing import Any
+
+_WIDEST = 60  # characters of a value
+
+
+def count(n: int, noun: str) -> str:
+  """`1 row`, `2 rows`."""
+  return f'{n:,} {noun}{"" if n == 1 else "s"}'
+
+
+def value(x: Any) -> str:
+  """A value of JSON; null stands for a number that is not finite, or for no value."""
+  text = x if isinstance(x, str) else 'none' if x is None else f'{x:.9g}' if isinstance(x, float) else str(x)
+  return text if len(text) <= _WIDEST else text[:_WIDEST] + ' ...'
+
+
+def ratio(x: float | None) -> str:
+  """A difference to two digits; `-` where there is none."""
+  return '-' if x is None else f'{x:.2g}'
+
+
+def printable(text: str) -> str:
+  """Text of a file, with control characters spelled out: a terminal would obey them."""
+  return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
