@@ -69,6 +69,7 @@ def test_splash_attention_lowers_memory_and_traffic():
   assert splash.outcome.sent_bytes == plain.outcome.sent_bytes
 
 
+@pytest.mark.slow
 def test_a_run_compiles_each_program_once(tmp_path):
   """The step, evaluation, initial state, and what is tiny; a dozen evaluations and saves add nothing."""
   (tmp_path / 'tiny.py').write_text(command_line.recipe('c.train.steps = 24', 'c.evaluate.every = 2'))
