@@ -32,9 +32,14 @@ def get_config():
 '''
 
 
+def module(program: str) -> str:
+  """The module of a program: main -> vit_jax.main."""
+  return f'vit_jax.{program}'
+
+
 def command(program: str, *flags: str) -> list[str]:
   """The words that start vit_jax.PROGRAM."""
-  return [sys.executable, '-m', f'vit_jax.{program}', *map(str, flags)]
+  return [sys.executable, '-m', module(program), *map(str, flags)]
 
 
 def run_process(program: str, *flags: str, env: dict[str, str] = ON_CPU, cwd=ROOT) -> subprocess.CompletedProcess:
@@ -48,7 +53,7 @@ def run(program: str, *flags: str, env: dict[str, str] = ON_CPU, cwd=ROOT) -> su
     return run_process(program, *flags, env=env, cwd=cwd)
   with tempfile.TemporaryDirectory(prefix='vit_jax-run-') as folder:
     out, err = (pathlib.Path(folder) / name for name in ('out', 'err'))
-    request = {'module': f'vit_jax.{program}', 'arguments': list(map(str, flags)), 'env': env, 'cwd': str(cwd),
+    request = {'module': module(program), 'arguments': list(map(str, flags)), 'env': env, 'cwd': str(cwd),
                'out': str(out), 'err': str(err)}
     server = _server()
     print(json.dumps(request), file=server.stdin, flush=True)

@@ -11,6 +11,7 @@ working tree.
 
 import hashlib
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -38,12 +39,13 @@ def addoption(parser) -> None:
 def deselect(config, items: list[pytest.Item]) -> None:
   """Takes the slow tests that are not to run out of `items`; those that -m asks for stay."""
   which = config.getoption('slow')
-  if which == 'all' or (config.option.markexpr and 'not slow' not in config.option.markexpr):
+  named = re.search(r'(?<!not )\bslow\b', config.option.markexpr or '')
+  if which == 'all' or named:
     return
   chosen = choose_now(config.getoption('since')) if which == 'turn' else lambda nodeid: False
-  kept = [item for item in items if not item.get_closest_marker('slow') or chosen(item.nodeid)]
-  config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-  items[:] = kept
+  runs = lambda item: not item.get_closest_marker('slow') or chosen(item.nodeid)
+  config.hook.pytest_deselected(items=[item for item in items if not runs(item)])
+  items[:] = filter(runs, items)
 
 
 def choose_now(since: str):

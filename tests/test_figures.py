@@ -69,6 +69,7 @@ def test_splash_attention_lowers_memory_and_traffic():
   assert splash.outcome.sent_bytes == plain.outcome.sent_bytes
 
 
+@pytest.mark.slow
 def test_a_run_compiles_each_program_once(tmp_path):
   """These are the step, the evaluation, the initial state and tiny programs; evaluations and saves add none."""
   (tmp_path / 'tiny.py').write_text(command_line.recipe('c.train.steps = 24', 'c.evaluate.every = 2'))

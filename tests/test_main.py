@@ -1,5 +1,6 @@
-"""The command line as a person uses it: real subprocesses on real data."""
+"""The command line as a person uses it: processes on real data."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -7,11 +8,18 @@ import sys
 import time
 
 import command_line
+import jax
 import numpy as np
 import pytest
-from command_line import ROOT, command, final_arrays, run
+from command_line import ROOT, command, final_arrays, run, run_process
 
-from vit_jax import records
+from vit_jax import config, records
+from vit_jax.errors import UserError
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import config as run_config
+from vit_jax.training import loop
+from vit_jax.training import run as run_lib
+from vit_jax.training.display import Display
 
 RECIPE = command_line.recipe(
     "c.data.augment.crop, c.data.augment.crop_padding, c.data.augment.mixup = 'pad', 1, 0.2", 'c.model.dropout = 0.1',
@@ -37,7 +45,7 @@ def _recipe(tmp_path_factory):
 @pytest.fixture(name='undisturbed', scope='module')
 def _undisturbed(recipe, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('undisturbed') / 'run'
-  return workdir, _run(recipe, workdir)
+  return workdir, run_process('main', f'--config={recipe}', f'--workdir={workdir}')
 
 
 def test_what_a_run_prints_and_leaves(undisturbed):
@@ -117,6 +125,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run(recipe, tmp_path):
   assert 'the loss is nan at step' in done.stderr and 'learning_rate' in done.stderr
 
 
+@pytest.mark.slow
 def test_a_whole_run_with_profile_writes_a_trace_and_loads_no_tensorflow_and_no_torch(recipe, tmp_path):
   flags = _command(recipe, tmp_path / 'run', '--profile', '--config.train.steps=20')[2:]
   code = ('import atexit, runpy, sys\n'
@@ -160,11 +169,27 @@ def test_a_picture_that_does_not_decode_is_named_and_counted(tmp_path):
     (('--config.data.source=digit',), "did you mean 'digits'?"),
     (('stray',), "'stray': unexpected argument"),
 ], ids=lambda v: v[0] if isinstance(v, tuple) else '')
-def test_bad_input_is_answered_before_anything_is_compiled(recipe, tmp_path, flags, message):
-  start = time.perf_counter()
+def test_bad_input_is_answered_in_words_and_leaves_nothing(recipe, tmp_path, flags, message):
   done = _run(recipe, tmp_path / 'run', *flags)
   assert done.returncode == 1 and message in done.stderr and 'Traceback' not in done.stderr, done.stderr
-  assert not (tmp_path / 'run').exists() and time.perf_counter() - start < 60
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.fixture(name='count', scope='module')
+def _count():
+  """A list that grows with each program that is compiled, or read from the cache of compiled ones."""
+  seen = []
+  jax.monitoring.register_event_duration_secs_listener(
+      lambda event, seconds, **_: seen.append(seconds) if event.endswith('/backend_compile_duration') else None)
+  jax.jit(lambda x: x + 1)(np.float32(0))
+  assert seen
+  return seen
+
+
+@pytest.fixture(name='compilations')
+def _compilations(count):
+  count.clear()
+  return count
 
 
 @pytest.mark.parametrize('change, message', [
@@ -180,13 +205,11 @@ def test_bad_input_is_answered_before_anything_is_compiled(recipe, tmp_path, fla
     (dict(optimizer={'beta1': 1.5}), r'optimizer\.beta1=1\.5'),
     (dict(family='vitt'), r"family='vitt': no such model family; did you mean 'vit'\?"),
 ], ids=str)
-def test_what_cannot_be_done_is_refused_by_prepare(tiny_config, change, message):
-  from vit_jax.errors import UserError
-  from vit_jax.training import config as run_config
-  from vit_jax.training import run
+def test_what_cannot_be_done_is_refused_before_anything_is_compiled(tiny_config, compilations, change, message):
   tiny_config.update(change)
   with pytest.raises(UserError, match=message):
-    run.prepare(run_config.cast(tiny_config))
+    run_lib.prepare(run_config.cast(tiny_config))
+  assert not compilations
 
 
 TINY_FAMILIES = {  # and a learning rate that is seen in 40 steps
@@ -196,15 +219,17 @@ TINY_FAMILIES = {  # and a learning rate that is seen in 40 steps
 }
 
 
-@pytest.mark.parametrize('family', TINY_FAMILIES)
+@pytest.mark.parametrize('family', ['convnext', *(pytest.param(name, marks=pytest.mark.slow)
+                                              for name in ('swin', 'resnet'))])
 def test_every_family_trains(family, tmp_path):
-  recipe, (fields, learning_rate) = tmp_path / 'tiny.py', TINY_FAMILIES[family]
-  recipe.write_text(f'from vit_jax import config\n\ndef get_config():\n  c = config.defaults({family!r})\n'
-                    f'  c.model.update({fields})\n  c.data.batch_size, c.optimizer.ema_decay = 32, 0.9\n'
-                    f'  c.train.steps, c.evaluate.every, c.optimizer.learning_rate = 40, 20, {learning_rate}\n'
-                    '  return c\n')
-  done = _run(recipe, tmp_path / 'run')
-  assert done.returncode == 0, done.stderr
+  fields, learning_rate = TINY_FAMILIES[family]
+  c = config.defaults(family)
+  c.model.update(fields)
+  c.data.batch_size, c.optimizer.ema_decay, c.optimizer.learning_rate = 32, 0.9, learning_rate
+  c.train.steps, c.evaluate.every = 40, 20
+  prepared = run_lib.prepare(run_config.cast(c))
+  alone = mesh_lib.make_mesh(mesh_lib.MeshConfig(1, 1, 1), jax.devices()[:1])
+  loop.train(dataclasses.replace(prepared, mesh=alone), tmp_path / 'run', Display())
   rows = [row for row in records.read_rows(tmp_path / 'run' / 'metrics.jsonl') if row['split'] == 'val']
   assert rows[-1]['loss'] < min(rows[0]['loss'], 2.2)  # ln 10 = 2.30
 
@@ -225,15 +250,14 @@ def test_imagenet_recipe_runs_anywhere_on_fake_images(tmp_path):
 
 @pytest.mark.parametrize('program', ['main', 'sweep', 'law', 'plan', 'predict', 'convert', 'prune'])
 def test_every_program_helps(program):
-  for flag in ('--help', '-h'):
-    done = run(program, flag)
+  for start, flag in ((run_process, '--help'), (run, '-h')):
+    done = start(program, flag)
     assert done.returncode == 0 and f'vit_jax.{program}' in done.stdout, done.stdout + done.stderr
 
 
 def test_help_needs_no_more_than_the_flags():
-  start = time.perf_counter()
   done = run('main', '--help')
-  assert '--workdir' in done.stdout and 'Exit codes' in done.stdout and time.perf_counter() - start < 20
+  assert '--workdir' in done.stdout and 'Exit codes' in done.stdout
   code = 'import sys, vit_jax.main; print(json.dumps([m for m in ("jax", "flax") if m in sys.modules]))'
   loaded = subprocess.check_output([sys.executable, '-c', 'import json; ' + code], text=True, cwd=ROOT)
   assert json.loads(loaded) == []

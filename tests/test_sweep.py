@@ -64,6 +64,7 @@ def test_an_overlapping_sweep_shares_the_finished_runs(swept):
       path: at for path, at in before.items() if 'plans' not in path.parts}
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_run_resumable_and_no_process(tmp_path):
   flags = _flags(tmp_path, "axis('train.steps', 100000)", '--jobs=1')
   process = subprocess.Popen(command('sweep', *flags), cwd=ROOT, env=ON_CPU, text=True,
@@ -82,6 +83,7 @@ def test_ctrl_c_leaves_the_run_resumable_and_no_process(tmp_path):
   assert folders.standing(run).status == 'stopped' and 'the same command goes on' in (run / 'log.txt').read_text()
 
 
+@pytest.mark.slow
 def test_small_runs_of_one_program_are_trained_together(tmp_path):
   """What diverges is left behind by the others, and tried and reported alone."""
   rates = "axis('optimizer.learning_rate', 0.01, 0.003, 1e19)"

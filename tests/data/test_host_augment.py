@@ -35,6 +35,14 @@ def test_inception_boxes_have_the_papers_areas_and_aspects():
   assert abs(centre.mean()) < 0.02 and centre.min() < -0.45 and centre.max() > 0.45
 
 
+@pytest.mark.parametrize('min_area', [0.05, 0.3, 0.8])
+def test_the_smallest_crop_of_a_recipe_is_that_of_its_option(min_area):
+  crop, = host_augment.train_transforms(Augment(crop='inception', crop_min_area=min_area), (8, 8), 3)
+  boxes = np.array([crop.box(200, 200, host_augment.generator(0, 0, row)) for row in range(500)])
+  area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / 200**2
+  assert min_area * 0.99 < area.min() < min_area + 0.05
+
+
 def test_inception_crop_of_a_very_long_picture_is_centred_with_an_allowed_aspect():
   crop = host_augment.InceptionCrop((8, 8), 3, min_area=1.0)
   left, top, right, bottom = crop.box(10, 1000, host_augment.generator(0, 0, 0))
@@ -50,6 +58,17 @@ def test_the_same_from_jpeg_bytes_as_from_pixels(make):
     from_pixels = crop(pixels, host_augment.generator(0, 0, row))
     assert from_bytes.shape == (24, 24, 3) and from_bytes.dtype == np.uint8
     assert np.abs(from_bytes.astype(int) - from_pixels)[..., :2].mean() < 3
+
+
+@pytest.mark.parametrize('name, kind', [('nearest', Image.Resampling.NEAREST), ('lanczos', Image.Resampling.LANCZOS),
+                                        ('bilinear', Image.Resampling.BILINEAR), ('bicubic', Image.Resampling.BICUBIC)])
+def test_an_interpolation_is_pillows_of_that_name_and_quick_decoding_is_close_to_it(name, kind):
+  noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+  expected = np.asarray(Image.fromarray(noise).resize((30, 20), kind))
+  np.testing.assert_array_equal(pictures.decode(noise, 3, (0, 0, 60, 40), (20, 30), name), expected)
+  enlarged = [decode(jpeg(ramp()), 3, (8, 8, 40, 40), (96, 96), name).astype(int)
+              for decode in (pictures.decode, pictures.decode_quickly)]
+  assert np.abs(enlarged[0] - enlarged[1])[..., :2].mean() < 3
 
 
 @pytest.mark.parametrize('channels', [1, 3])

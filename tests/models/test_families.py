@@ -125,7 +125,7 @@ def test_evaluation_sees_each_example_alone_and_keeps_the_statistics(name):
   jax.tree.map(np.testing.assert_array_equal, stats, after)
   assert logits.dtype == jnp.float32 and intermediates['pre_logits'].shape[0] == 3
   features = intermediates['features']
-  assert len(features) == 2 and all(stage.shape[0] == 3 for stage in features) or name.startswith('vit')
+  assert (len(features) == 2 and all(stage.shape[0] == 3 for stage in features)), [f.shape for f in features]
 
 
 @pytest.mark.parametrize('name', TINY)
@@ -139,6 +139,23 @@ def test_bfloat16_stays_close_to_float32(name):
   params['head']['kernel'] = jax.random.normal(jax.random.key(1), params['head']['kernel'].shape)
   x, y = x(params), y(params)
   assert y.dtype == jnp.float32 and 0 < np.abs(x - y).max() < 3e-2 * np.abs(x).max()
+
+
+@pytest.mark.parametrize('epsilon', [1e-6, 0.1])
+def test_convnexts_last_epsilon_is_that_of_the_last_norm_alone(epsilon):
+  """The logits are the head's of (x - mean) / sqrt(var + epsilon), x what is normalised with another epsilon."""
+  def run(last_epsilon):
+    model = _model('convnext', last_epsilon=last_epsilon)
+    params = _random(model.param_shapes())
+    images = jax.random.normal(jax.random.key(9), (3, *SHAPE))
+    return params, *model.apply(params, {}, images, capture=('features',))[:2]
+
+  params, logits, intermediates = run(epsilon)
+  x = np.asarray(intermediates['features'][-1]).mean((1, 2))
+  normed = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
+  features = normed * params['norm']['scale'] + params['norm']['bias']
+  np.testing.assert_allclose(logits, features @ params['head']['kernel'] + params['head']['bias'], rtol=1e-4, atol=1e-4)
+  np.testing.assert_array_equal(intermediates['features'][-1], run(1e-3)[2]['features'][-1])
 
 
 def test_swin_in_shifted_windows_sees_its_neighbours_only():

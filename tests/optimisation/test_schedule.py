@@ -28,6 +28,13 @@ def test_the_stable_part_does_not_depend_on_the_length():
   assert (short[71:] < 1).all() and short[99] == pytest.approx(1 / 30)
 
 
+@pytest.mark.parametrize('timescale', [30.0, 10_000.0])
+def test_rsqrt_has_fallen_by_the_root_of_two_after_its_timescale(timescale):
+  config = ScheduleConfig('rsqrt', warmup_steps=10, cooldown_fraction=0.0, timescale=timescale)
+  at = lambda after: multiplier(config, 100_000, 10 + after, np)
+  assert at(0) == 1 and at(timescale) == pytest.approx(2 ** -0.5) and at(8 * timescale) == pytest.approx(1 / 3)
+
+
 def test_cosine_is_half_way_at_half_time():
   assert _course(ScheduleConfig('cosine'), 101)[50] == pytest.approx(0.5, abs=0.01)
 

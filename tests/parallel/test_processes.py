@@ -113,7 +113,8 @@ def test_many_processes_train_as_one(recipe, alone, tmp_path, count, mesh):
   assert codes == [0] and 'resumed at step 30' in outputs[0][0], outputs
 
 
-@pytest.mark.parametrize('count, mesh', [(2, ()), (4, ('c.system.mesh.preset = "fsdp_tp"',))])
+@pytest.mark.parametrize('count, mesh', [
+    (2, ()), pytest.param(4, ('c.system.mesh.preset = "fsdp_tp"',), marks=pytest.mark.slow)])
 def test_their_batches_are_those_of_one(tmp_path, count, mesh):
   recipe = tmp_path / 'recipe.py'
   recipe.write_text(command_line.recipe(*LINES, *mesh))
@@ -137,6 +138,7 @@ def test_their_batches_are_those_of_one(tmp_path, count, mesh):
     assert seen == set(range(32))
 
 
+@pytest.mark.slow
 def test_they_agree_on_what_is_damaged_and_save_by_the_clock(recipe, alone, tmp_path):
   """Of a checkpoint whose arrays are cut in half both go back to the one before."""
   workdir, log = tmp_path / 'run', records.METRICS
@@ -164,7 +166,7 @@ def test_an_error_of_all_is_told_and_ends_all(recipe, alone, tmp_path):
   assert codes == [1, 1] and 'holds another run' in outputs[0][1] and 'Traceback' not in outputs[0][1] + outputs[1][1]
 
 
-@pytest.mark.parametrize('fault', [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize('fault', [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_a_lost_process_ends_the_others(recipe, tmp_path, fault):
   """Long before JAX's own 100 s, and with a code that an engine tries again."""
   log = tmp_path / 'run' / 'metrics.jsonl'
@@ -183,6 +185,7 @@ def test_a_lost_process_ends_the_others(recipe, tmp_path, fault):
   assert exits.retried(exits.LOST)
 
 
+@pytest.mark.slow
 def test_one_is_told_to_stop_and_all_do(recipe, tmp_path):
   """Each saves its part of the same step and exits 42; another number of processes goes on from there."""
   log = tmp_path / 'run' / 'events.jsonl'

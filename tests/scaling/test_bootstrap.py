@@ -40,8 +40,8 @@ def test_intervals_agree_with_a_loop_of_single_fits():
     np.testing.assert_allclose(coefficients[2], single.coefficients['alpha'], rtol=1e-4)
 
 
-def test_coverage_is_near_95_percent():
-  """60 draws: between 85% and 100% for a true 95% (binomial, p < 0.002); experiments/law_coverage has 200 draws."""
+def test_intervals_of_95_percent_hold_the_truth_in_more_than_85_of_100():
+  """60 draws: a true 95% gives more than 85% (binomial, p < 0.002); experiments/law_coverage has 200 draws."""
   inside = []
   for seed in range(60):
     interval = bootstrap.run(fitted(seed=seed), np.arange(48), 200, seed).interval()

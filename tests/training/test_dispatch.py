@@ -78,6 +78,7 @@ def test_numbers_that_are_not_finite_are_told_with_their_step(tiny_config, tmp_p
   assert errors[0] == errors[1]
 
 
+@pytest.mark.slow
 def test_what_is_trained_together_too(tiny_config, tmp_path):
   def train(name, steps_per_call):
     members = [packed.Member(_run(tiny_config, steps_per_call, seed=seed), tmp_path / f'{name}{seed}',

@@ -1,20 +1,25 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vit_jax.data import device_augment
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import config as run_config
 from vit_jax.training import evaluate, state
 from vit_jax.training import run as run_lib
 from vit_jax.training.evaluate import EvaluateConfig
 
 
-@pytest.mark.parametrize('batch_size', [8, 64, 360, 1000])
-def test_every_example_counts_once_on_any_batch_size_and_device_count(tiny_config, batch_size):
-  """Against a plain computation over the whole split; 8 devices, and batch sizes that do and do not divide 360."""
-  tiny_config.evaluate.batch_size = batch_size
-  run = run_lib.prepare(run_config.cast(tiny_config))
+@pytest.mark.parametrize('devices, batch_size', [(8, 8), (8, 64), (8, 360), (8, 1000), (1, 64), (4, 100)])
+def test_every_example_counts_once_on_any_batch_size_and_device_count(tiny_config, devices, batch_size):
+  """Against a plain computation over the whole split, with batch sizes that do and do not divide 360."""
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(devices, 1, 1), jax.devices()[:devices])
+  run = dataclasses.replace(run_lib.prepare(run_config.cast(tiny_config)), mesh=mesh)
+  run = dataclasses.replace(run, config=dataclasses.replace(
+      run.config, evaluate=dataclasses.replace(run.config.evaluate, batch_size=batch_size)))
   params = state.create(run.model, run.config, run.mesh).params
   params['head']['kernel'] = jax.random.normal(jax.random.key(0), params['head']['kernel'].shape)
   eval_step = jax.jit(evaluate.make_eval_step(run.model, device_augment.normalize))

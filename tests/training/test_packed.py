@@ -87,6 +87,7 @@ def test_gradients_are_those_of_each_alone(tiny_config):
       np.testing.assert_allclose(a, b[i], atol=1e-6, rtol=0, err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.mark.slow
 def test_told_to_stop_all_save_and_go_on_together_or_alone(tiny_config, tmp_path, monkeypatch):
   members = _members(tiny_config, tmp_path)
   with monkeypatch.context() as told, pytest.raises(Stopped):

@@ -19,8 +19,8 @@ from vit_jax.training import state
 from vit_jax.training.step import make_train_step
 
 STEPS = 4
-QUICK = [(2, 2, 2)]
-SLOW = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (4, 2, 1), (2, 4, 1), (4, 1, 2), (2, 1, 4), (1, 4, 2), (1, 2, 4)]
+QUICK = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
+SLOW = [(4, 2, 1), (2, 4, 1), (4, 1, 2), (2, 1, 4), (1, 4, 2), (1, 2, 4)]
 
 
 def _cases(names, slow):
@@ -127,7 +127,7 @@ def test_so_do_noise_positions_and_ways_to_run_a_stack(variant):
 
 
 @pytest.mark.parametrize('name', _cases(
-    FAMILIES, [name for name in FAMILIES if name not in ('swin', 'resnet')]))
+    FAMILIES, [name for name in FAMILIES if name not in ('resnet', 'convnext')]))
 def test_so_does_every_family(name):
   """Batch norm too: its statistics are those of the whole (micro-)batch, wherever it lies."""
   family, model, sizes, microbatches = FAMILIES[name]
