@@ -1,12 +1,12 @@
 """Kinds of network x numbers of different training images x seeds, on Fashion-MNIST.
 
-  python -m vit_jax.sweep --sweep=experiments/cnn_vs_vit/sweep.py:KIND-rates --workdir=runs/cnn_vs_vit/KIND-rates
-  python -m vit_jax.sweep --sweep=experiments/cnn_vs_vit/sweep.py:KIND --workdir=runs/cnn_vs_vit/KIND
-  python -m vit_jax.sweep --sweep=experiments/cnn_vs_vit/sweep.py:KIND-lengths --workdir=runs/cnn_vs_vit/KIND-lengths
+  python -m vit_jax.sweep --sweep=experiments/cnn_vs_vit/sweep.py:cnn-rates --workdir=runs/cnn_vs_vit/cnn-rates
+  python -m vit_jax.sweep --sweep=experiments/cnn_vs_vit/sweep.py:cnn --workdir=runs/cnn_vs_vit/cnn
+  python -m vit_jax.sweep --sweep=experiments/cnn_vs_vit/sweep.py:cnn-lengths --workdir=runs/cnn_vs_vit/cnn-lengths
 
-KIND is cnn, vit, deit, hybrid or swin; deit learns from the runs of cnn, which go first. `rates`: learning rates on one
-of the subsets, with a seed of their own (`rates.py` says which is best). `lengths`: the largest subset for fewer and
-for more steps, as branches of one trunk a seed.
+The same for vit, deit, hybrid and swin; deit learns from the runs of cnn, which go first. `rates`: learning rates on
+one of the subsets, with a seed of their own (`rates.py` says which is best). `lengths`: the largest subset for fewer
+and for more steps, as branches of one trunk per seed.
 """
 
 import pathlib

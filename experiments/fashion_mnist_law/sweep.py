@@ -1,9 +1,9 @@
 """Model sizes x lengths x seeds on Fashion-MNIST; every (size, seed) is one trunk with a cooldown branch a length.
 
-  python -m vit_jax.sweep --sweep=experiments/fashion_mnist_law/sweep.py[:fit|:largest|:unique|:laptop] --workdir=DIR
+  python -m vit_jax.sweep --sweep=experiments/fashion_mnist_law/sweep.py:fit --workdir=runs/fashion_mnist_law
 
 `fit`: what the law is fitted to. `largest`: what it has to predict, the largest model and the longest runs. `unique`:
-fewer different images, for data_constrained. `laptop`: a small ladder of five minutes. Without one: fit and largest.
+fewer different images, for data_constrained. `laptop`: a small ladder of five minutes. Without a part: fit and largest.
 """
 
 from vit_jax import sweeps

@@ -1,6 +1,6 @@
 """Does everything to a run that can happen to one, and compares its end with an undisturbed run's, byte for byte.
 
-  python experiments/faults/faults.py [--only=kills,signals,files,flips,disk,elastic,lost]
+  python experiments/faults/faults.py --only=kills,signals,files,flips,disk,elastic,lost
 
 Ends with a table: the fault, how often it was tried, how often something was lost.
 """

@@ -1,9 +1,9 @@
 """ViT Ti to g at four lengths on ImageNet-21k; every size is one trunk with a cooldown branch a length.
 
   python -m vit_jax.plan --sweep=experiments/imagenet_law/sweep.py:small --tpu=v5e-16
-  python -m vit_jax.sweep --sweep=experiments/imagenet_law/sweep.py:small --launcher=jobset --tpu=v5e-16 ...
 
-`small`: Ti, S, B. `large`: L, H, g, for v5e-128. `random`: both, on fake pictures. Without one: both.
+The README has the commands that launch it. `small`: Ti, S, B. `large`: L, H, g, for v5e-128. `random`: both, on fake
+pictures. Without an argument: both.
 """
 
 from vit_jax import sweeps

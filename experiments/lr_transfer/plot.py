@@ -1,7 +1,7 @@
 """Validation loss against learning rate, a line a size, the two parametrisations side by side.
 
-  python experiments/lr_transfer/plot.py --part=width --runs=DIR       from the sweep's run folders
-  python experiments/lr_transfer/plot.py --part=width                  from results/width.jsonl, which that made
+  python experiments/lr_transfer/plot.py --part=width --runs=runs/lr_transfer_width       from the sweep's run folders
+  python experiments/lr_transfer/plot.py --part=width       from results/width.jsonl, which that made
 
 Prints a table. Writes PART.jsonl (one line per run), PART.log (the table), PART.png and PART.svg to --out.
 """

@@ -1,7 +1,7 @@
 """Learning rates x sizes x parametrisations on Fashion-MNIST.
 
-  python -m vit_jax.sweep --sweep=experiments/lr_transfer/sweep.py:width --workdir=DIR --jobs=2
-  python -m vit_jax.sweep --sweep=experiments/lr_transfer/sweep.py:depth --workdir=DIR --jobs=2
+  python -m vit_jax.sweep --sweep=experiments/lr_transfer/sweep.py:width --workdir=runs/lr_transfer_width --jobs=2
+  python -m vit_jax.sweep --sweep=experiments/lr_transfer/sweep.py:depth --workdir=runs/lr_transfer_depth --jobs=2
 
 `width`: 16 to 128, three layers. `depth`: 2 to 16 layers, 32 wide. The smallest size is the base, where the two
 parametrisations are one: it is trained once.

@@ -1,6 +1,6 @@
 """Memory and traffic of a training step on every mesh of a slice, both ways through a block, by the TPU compiler.
 
-  python experiments/partitioning/table.py [--tpu=v5e-8] [--meshes=2,2,2;1,8,1] [--flags of the recipe vit_b16]
+  python experiments/partitioning/table.py --tpu=v5e-8 --meshes='2,2,2;1,8,1'
 """
 
 import itertools

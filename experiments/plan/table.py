@@ -1,6 +1,6 @@
 """The table of this folder's README, from the logs of run.sh.
 
-  python experiments/plan/table.py [FOLDER]        default: the logs in results/
+  python experiments/plan/table.py runs/plan       default: the logs in results/
 """
 
 import pathlib

@@ -1,6 +1,6 @@
 """The table of experiments/speed/README.md.
 
-  python experiments/speed/table.py [FOLDER]        default: the logs in results/
+  python experiments/speed/table.py runs/speed       default: the logs in results/
 """
 
 import pathlib
