@@ -40,7 +40,7 @@ def test_intervals_agree_with_a_loop_of_single_fits():
     np.testing.assert_allclose(coefficients[2], single.coefficients['alpha'], rtol=1e-4)
 
 
-def test_coverage_is_near_95_percent():
+def test_coverage_is_at_least_85_percent():
   """60 draws: between 85% and 100% for a true 95% (binomial, p < 0.002); experiments/law_coverage has 200 draws."""
   inside = []
   for seed in range(60):
