@@ -52,7 +52,7 @@ def test_coverage_is_at_least_85_percent():
 def test_lineages_are_resampled_whole():
   """Branches share the deviation of their trunk, so resampling rows as if independent gives too narrow an interval."""
   random, lineage = np.random.default_rng(0), np.unique(N, return_inverse=True)[1]
-  sizes = np.repeat(np.arange(8), 3) * 3 + np.tile(np.arange(3), 8)  # three trunks a size
+  sizes = np.repeat(np.arange(8), 3) * 3 + np.tile(np.arange(3), 8)  # three trunks per size
   n, trunk = np.repeat(np.geomspace(1e6, 1e9, 8)[np.arange(24) // 3], 6), np.repeat(sizes, 6)
   d = np.tile(np.geomspace(1e8, 1e11, 6), 24)
   y = (1.69 + 406.4 * n ** -0.34 + 410.7 * d ** -0.28) * np.exp(0.02 * random.standard_normal(24)[trunk])
