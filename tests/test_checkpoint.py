@@ -32,7 +32,7 @@ def _steps(tmp_path):
   return sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir() if p.name.isdigit())
 
 
-def test_the_last_ones_and_the_best_are_kept(tmp_path):
+def test_the_latest_and_the_best_are_kept(tmp_path):
   penalties = {1: 0.5, 2: 0.1, 3: 0.3, 5: 0.4}
   checkpoints = checkpoint.Checkpoints(tmp_path, keep_last=2, penalty=penalties.get)
   _save(checkpoints, 1, 2, 3, 4, 5)
@@ -44,14 +44,14 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, restored, _tree(2.0))
 
 
-def test_every_kth_and_pinned_ones_are_kept(tmp_path):
+def test_multiples_of_keep_every_and_pinned_ones_are_kept(tmp_path):
   checkpoints = checkpoint.Checkpoints(tmp_path, keep_last=1, keep_every=4, pinned=[3])
   _save(checkpoints, *range(1, 10))
   checkpoints.close()
   assert _steps(tmp_path) == [3, 4, 8, 9]
 
 
-def test_restores_onto_another_mesh(tmp_path):
+def test_restore_onto_another_mesh(tmp_path):
   tree = {'kernel': jax.device_put(jnp.arange(128.0).reshape(8, 16), mesh_lib.sharding(_mesh(2, 4, 1), 'embed', 'mlp'))}
   checkpoints = checkpoint.Checkpoints(tmp_path)
   checkpoints.save(1, tree, {})
@@ -62,21 +62,21 @@ def test_restores_onto_another_mesh(tmp_path):
   np.testing.assert_array_equal(restored['kernel'], tree['kernel'])
 
 
-def test_a_killed_save_leaves_the_one_before(tmp_path):
+def test_a_killed_save_leaves_the_previous_checkpoint(tmp_path):
   checkpoints = checkpoint.Checkpoints(tmp_path)
   checkpoints.save(1, _tree(1.0), {})
   checkpoints.close()
   (tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp').mkdir()
   again = checkpoint.Checkpoints(tmp_path)
   assert again.latest() == 1
-  again.save(3, _tree(3.0), {})  # orbax clears up in the background, and waits for that before it saves
+  again.save(3, _tree(3.0), {})  # Orbax cleans up in the background, and waits for that before it saves
   again.wait()
   assert {p.name for p in (tmp_path / 'checkpoints').iterdir()} == {'1', '3'}
 
 
 @pytest.fixture(name='two', scope='module')
 def _two(tmp_path_factory):
-  """A folder with two checkpoints, to be copied."""
+  """A folder with two checkpoints, which tests copy."""
   folder = tmp_path_factory.mktemp('two')
   with contextlib.closing(checkpoint.Checkpoints(folder)) as checkpoints:
     _save(checkpoints, 1, 2)
@@ -84,7 +84,7 @@ def _two(tmp_path_factory):
 
 
 def _newest(folder):
-  """What `newest_good` finds, and the steps with what was wrong with each."""
+  """The result of `newest_good`, and a message for each step that was damaged."""
   with contextlib.closing(checkpoint.Checkpoints(folder)) as checkpoints:
     noted = []
     found = fallback.newest_good(checkpoints, checkpoint.abstract(_tree(0.0)), lambda record: None,
@@ -97,7 +97,7 @@ def _files(folder):
 
 
 def _check(folder, two):
-  """The newest checkpoint as it was, or the one before it and the damaged one, whole, under another name."""
+  """Checks that the latest checkpoint is intact, or that the previous one is used and the damaged one is renamed."""
   damaged = {path.relative_to(folder / 'checkpoints' / '2'): path.read_bytes()
              for path in (folder / 'checkpoints' / '2').rglob('*') if path.is_file()}
   (step, tree, record), noted, left = _newest(folder)
@@ -127,7 +127,7 @@ def test_a_truncated_or_missing_file_falls_back(two, tmp_path):
   assert sum(caught.values()) > 6
 
 
-def test_a_flipped_bit_is_caught_or_harmless(two, tmp_path):
+def test_a_flipped_bit_is_detected_or_harmless(two, tmp_path):
   rng, files = np.random.default_rng(0), _files(two)
   sizes = np.array([(two / file).stat().st_size for file in files], float)
   caught = 0
@@ -142,7 +142,7 @@ def test_a_flipped_bit_is_caught_or_harmless(two, tmp_path):
   assert caught
 
 
-def test_a_single_damaged_checkpoint_is_set_aside_and_several_are_not(two, tmp_path):
+def test_one_damaged_checkpoint_is_set_aside_but_several_are_not(two, tmp_path):
   for name, steps in (('one', ['2']), ('both', ['1', '2'])):
     shutil.copytree(two, tmp_path / name)
     for step in steps:
@@ -155,7 +155,7 @@ def test_a_single_damaged_checkpoint_is_set_aside_and_several_are_not(two, tmp_p
   assert _steps(tmp_path / 'both') == [1, 2]
 
 
-def test_a_checkpoint_from_before_there_were_digests_is_restored(two, tmp_path, monkeypatch):
+def test_an_older_checkpoint_without_digests_is_restored(two, tmp_path, monkeypatch):
   monkeypatch.setattr(checkpoint.digest, 'digests', lambda tree: None)
   monkeypatch.setattr(checkpoint, '_sealed', lambda record: {'metrics_bytes': record['metrics_bytes']})
   with contextlib.closing(checkpoint.Checkpoints(tmp_path)) as checkpoints:

@@ -1,4 +1,4 @@
-"""A model that was trained here, in other forms and back: run, bundle, one file, other programs; in fresh processes."""
+"""Conversion of a trained model between a run, a bundle, an exported file and other programs, in new processes."""
 
 import json
 import subprocess
@@ -44,7 +44,7 @@ def _pictures(tmp_path_factory):
 
 
 @pytest.mark.parametrize('to', ['bundle', 'hf', 'timm', 'stablehlo'])
-def test_it_predicts_the_same_in_every_form(workdir, pictures, tmp_path, to):
+def test_predictions_are_the_same_in_every_format(workdir, pictures, tmp_path, to):
   out = tmp_path / ('model.stablehlo' if to == 'stablehlo' else to)
   done = _convert(workdir, out, f'--to={to}')
   assert done.returncode == 0, done.stderr
@@ -54,10 +54,10 @@ def test_it_predicts_the_same_in_every_form(workdir, pictures, tmp_path, to):
   model = trained.load(out)
   assert model.class_names == tuple(map(str, range(10)))
   np.testing.assert_allclose(model(paths, batch_size=2), expected, rtol=0, atol=1e-6)
-  assert 'there is something already' in _convert(workdir, out, f'--to={to}').stderr
+  assert 'already exists and is not empty' in _convert(workdir, out, f'--to={to}').stderr
 
 
-def test_an_exported_file_needs_no_code_of_the_model(workdir, pictures, tmp_path):
+def test_an_exported_file_needs_no_model_code(workdir, pictures, tmp_path):
   assert _convert(workdir, tmp_path / 'model.stablehlo', '--to=stablehlo').returncode == 0
   run = ('import runpy, sys; sys.argv = ["predict", *sys.argv[1:]]\n'
          'try: runpy.run_module("vit_jax.predict", run_name="__main__")\n'
@@ -68,27 +68,29 @@ def test_an_exported_file_needs_no_code_of_the_model(workdir, pictures, tmp_path
   assert done.returncode == 0 and done.stderr.strip().endswith('[]'), done.stderr
   expected = trained.load(workdir)(sorted(pictures.iterdir()))
   for row, probabilities in zip(map(json.loads, done.stdout.splitlines()), expected, strict=True):
-    told = {int(entry['class']): entry['probability'] for entry in row['classes']}
-    np.testing.assert_allclose([told[i] for i in range(10)], probabilities, atol=2e-6)
+    found = {int(entry['class']): entry['probability'] for entry in row['classes']}
+    np.testing.assert_allclose([found[i] for i in range(10)], probabilities, atol=2e-6)
 
 
-def test_an_exported_file_that_is_damaged(workdir, tmp_path):
+def test_a_damaged_exported_file_is_refused(workdir, tmp_path):
   path = tmp_path / 'model.stablehlo'
   exported.write(interop.read(workdir), path)
   whole = path.read_bytes()
   for content in (b'', whole[:100], whole[:-50], b'PK\x03\x04', whole[:2000] + bytes(99) + whole[2099:]):
     path.write_bytes(content)
-    with pytest.raises(UserError, match='no whole exported model'):
+    with pytest.raises(UserError, match='not a complete exported model'):
       trained.load(path)
   with pytest.raises(UserError, match='no such file'):
     trained.load(tmp_path / 'nowhere.stablehlo')
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (('only one',), 'want two places'), (('nowhere', 'OUT'), 'nowhere: no such file'),
-    (('RUN', 'OUT', '--to=bndle'), 'value should be one of'), (('RUN', 'OUT', '--to=stablehlo'), 'ends in .stablehlo'),
-    (('RUN', 'OUT', '--to=npz'), 'no ViT that the original code has'), (('RUN', 'OUT', '--step=3'), 'no checkpoint of'),
-    (('hf:a/b/c', 'OUT'), 'hf:a/b/c: cannot be fetched'),
+    (('only one',), 'expected SRC and OUT'), (('nowhere', 'OUT'), 'nowhere: no such file'),
+    (('RUN', 'OUT', '--to=bndle'), 'value should be one of'),
+    (('RUN', 'OUT', '--to=stablehlo'), 'expected a name that ends in .stablehlo'),
+    (('RUN', 'OUT', '--to=npz'), 'expected a ViT that the original code has'),
+    (('RUN', 'OUT', '--step=3'), 'no checkpoint of'),
+    (('hf:a/b/c', 'OUT'), 'hf:a/b/c: download failed'),
 ])
 def test_bad_input(workdir, tmp_path, arguments, message):
   names = {'RUN': workdir, 'OUT': tmp_path / 'out'}
@@ -97,8 +99,8 @@ def test_bad_input(workdir, tmp_path, arguments, message):
   assert not (tmp_path / 'out').exists()
 
 
-def test_a_name_of_the_hub_out_of_its_cache(workdir, tmp_path):
-  """Without a network: the cache's layout is huggingface_hub's."""
+def test_a_hub_model_is_read_from_the_cache(workdir, tmp_path):
+  """The cache has the layout of huggingface_hub, so no network is needed."""
   pytest.importorskip('huggingface_hub')
   repo = tmp_path / 'models--someone--digits'
   assert _convert(workdir, repo / 'snapshots' / ('0' * 40), '--to=hf').returncode == 0
@@ -110,4 +112,4 @@ def test_a_name_of_the_hub_out_of_its_cache(workdir, tmp_path):
   np.testing.assert_array_equal(interop.read(tmp_path / 'bundle').params['norm']['scale'],
                                 interop.read(workdir).params['norm']['scale'])
   done = _convert('hf:someone/else', tmp_path / 'other', **offline)
-  assert done.returncode == 1 and 'hf:someone/else: cannot be fetched' in done.stderr
+  assert done.returncode == 1 and 'hf:someone/else: download failed' in done.stderr

@@ -24,15 +24,15 @@ def _of(array):
 
 @pytest.mark.parametrize('dtype', [bool, np.int8, np.uint16, jnp.bfloat16, np.float32, np.uint32])
 @pytest.mark.parametrize('shape', [SHAPE, (576,), ()])
-def test_the_host_sums_what_the_devices_sum(dtype, shape):
+def test_host_and_devices_give_the_same_digest(dtype, shape):
   array = _random(dtype).reshape(-1)[:1].reshape(()) if shape == () else _random(dtype).reshape(shape)
   across = jax.device_put(array, NamedSharding(mesh_lib.make_mesh(mesh_lib.MeshConfig(8)).mesh, PartitionSpec()))
-  assert not digest._is_here(across) and digest._is_here(array) and digest._is_here(jnp.asarray(array))
+  assert not digest._is_on_host(across) and digest._is_on_host(array) and digest._is_on_host(jnp.asarray(array))
   assert _of(array) == _of(across) == _of(jnp.asarray(array))
 
 
 @pytest.mark.parametrize('dtype', [bool, np.int8, np.uint16, jnp.bfloat16, np.float32, np.uint32])
-def test_it_does_not_depend_on_how_an_array_is_split(dtype):
+def test_digests_do_not_depend_on_sharding(dtype):
   array = _random(dtype)
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(2, 2, 2)).mesh
   specs = [PartitionSpec(), PartitionSpec('data', 'fsdp', 'tensor'), PartitionSpec(('data', 'tensor')),
@@ -41,15 +41,15 @@ def test_it_does_not_depend_on_how_an_array_is_split(dtype):
   assert _of(jnp.asarray(array)) == _of(jax.device_put(array, NamedSharding(mesh, specs[1])))
 
 
-def test_many_at_once_do_not_take_each_others_threads():
-  """Dispatched without waiting, on two cores, these end the process in half of the attempts."""
+def test_many_digests_do_not_block_each_others_threads():
+  """Without waiting for each, on two cores, the process dies in half of the attempts."""
   places = NamedSharding(mesh_lib.make_mesh(mesh_lib.MeshConfig(2, 2, 2)).mesh, PartitionSpec('data', 'fsdp', 'tensor'))
   array = _random(np.float32)
   many = digest.digests({str(i): jax.device_put(array, places) for i in range(300)})
   assert len(many) == 300 and many['7'] == digest.digests({'7': array})['7']
 
 
-def test_no_device_sees_more_than_its_part():
+def test_no_device_gathers_the_array():
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(2, 2, 2)).mesh
   everywhere = NamedSharding(mesh, PartitionSpec('data', 'fsdp', 'tensor'))
   split = jax.device_put(np.zeros((64, 64, 64), np.float32), everywhere)
@@ -58,7 +58,7 @@ def test_no_device_sees_more_than_its_part():
 
 
 @pytest.mark.parametrize('dtype', [np.int8, np.uint16, np.float32])
-def test_every_flipped_bit_changes_it(dtype):
+def test_every_flipped_bit_changes_the_digest(dtype):
   array = _random(dtype)
   right, rng = _of(jnp.asarray(array)), np.random.default_rng(1)
   for _ in range(40):
@@ -68,7 +68,7 @@ def test_every_flipped_bit_changes_it(dtype):
     assert _of(jnp.asarray(changed)) != right
 
 
-def test_order_shape_name_and_type_count():
+def test_digests_depend_on_order_shape_name_and_type():
   array = np.arange(24, dtype=np.float32).reshape(4, 6)
   swapped = array[[1, 0, 2, 3]]
   made = [_of(jnp.asarray(a)) for a in (array, swapped, array.T, array.reshape(6, 4), array.view(np.int32))]
@@ -77,8 +77,8 @@ def test_order_shape_name_and_type_count():
   assert renamed != {'b': made[0]}
 
 
-def test_it_is_the_sum_of_mixed_words():
-  """The same arithmetic in Python's whole numbers."""
+def test_a_digest_is_the_sum_of_mixed_words():
+  """The same arithmetic in Python integers."""
   array = _random(np.float32)[:2, :3]
   total = 0
   for position, word in enumerate(array.reshape(-1).view(np.uint32).tolist()):
@@ -89,10 +89,10 @@ def test_it_is_the_sum_of_mixed_words():
   assert int(digest._sum(jnp.asarray(array))) == total % 2**32
 
 
-def test_an_empty_tree_has_none():
+def test_an_empty_tree_has_no_digests():
   assert digest.digests({'params': {}}) == {}
 
 
-def test_single_numbers_too():
+def test_digests_of_scalars():
   values = [jnp.float32(0), jnp.float32(-0.0), jnp.int32(3), jnp.uint32(3)]
   assert all(_of(a) != _of(b) for a, b in itertools.combinations(values, 2))

@@ -22,7 +22,7 @@ def test_an_undisturbed_run_loses_nothing():
                                    'save': 1.0, 'lost': 0.0}
 
 
-def test_what_came_after_the_checkpoint_is_lost_and_time_without_a_process_does_not_count():
+def test_time_after_the_checkpoint_is_lost_and_time_without_a_process_does_not_count():
   events = [_process(105.0, 0),
             {'event': 'save', 'step': 10, 'time': 125.0, **_so_far(start=5.0, step=20.0)},
             {'event': 'train', 'step': 15, 'time': 132.0},  # killed here
@@ -35,7 +35,7 @@ def test_what_came_after_the_checkpoint_is_lost_and_time_without_a_process_does_
   assert sum(spent.values()) == (25 + 7) + 8 + 25
 
 
-def test_a_damaged_checkpoint_loses_what_led_to_it():
+def test_a_damaged_checkpoint_loses_the_time_before_it():
   events = [_process(105.0, 0),
             {'event': 'save', 'step': 10, 'time': 115.0, **_so_far(start=5.0, step=10.0)},
             {'event': 'save', 'step': 20, 'time': 125.0, **_so_far(start=5.0, step=20.0)},
@@ -45,7 +45,7 @@ def test_a_damaged_checkpoint_loses_what_led_to_it():
   assert spent['lost'] == 10 and spent['step'] == 30
 
 
-def test_a_clock_misses_nothing(monkeypatch):
+def test_a_clock_accounts_for_all_time(monkeypatch):
   now = [0.0]
   monkeypatch.setattr(goodput.time, 'perf_counter', lambda: now[0])
   clock = goodput.Clock()
@@ -58,19 +58,19 @@ def test_a_clock_misses_nothing(monkeypatch):
   assert clock.seconds() == {'step': 10.0, 'start': 4.0, 'compile': 3.0, 'data': 2.5, 'evaluate': 0.0, 'save': 0.0}
 
 
-def test_words_name_the_largest_first():
+def test_descriptions_begin_with_the_largest():
   assert goodput.describe({'step': 88.0, 'compile': 11.9, 'save': 0.1}) == '88% steps, 12% compiling'
   assert goodput.describe({'step': 0.0}) == ''
 
 
-def test_an_empty_record_is_no_time():
+def test_no_events_are_no_time():
   assert sum(goodput.breakdown([]).values()) == pytest.approx(0)
 
 
-def test_shares_are_those_of_all_runs_together():
-  of_runs = [goodput.breakdown([_process(105.0, 0), {'event': 'finished', 'step': 9, 'time': 115.0,
+def test_shares_are_over_all_runs():
+  breakdowns = [goodput.breakdown([_process(105.0, 0), {'event': 'finished', 'step': 9, 'time': 115.0,
                                                  **_so_far(start=5.0, step=seconds)}]) for seconds in (10.0, 30.0)]
-  shares = {row['what']: row['share'] for row in goodput.shares(goodput.total(of_runs))}
+  shares = {row['what']: row['share'] for row in goodput.shares(goodput.total(breakdowns))}
   assert shares == {'steps': 0.8, 'starting': 0.2, 'compiling': 0, 'waiting for data': 0, 'evaluating': 0, 'saving': 0,
                     'lost to restarts': 0}
   assert goodput.shares(goodput.total([])) == []
@@ -86,6 +86,6 @@ ANYTHING = strategies.one_of(strategies.none(), strategies.booleans(), strategie
     'time': strategies.floats(0, 1e6) | ANYTHING, 'step': strategies.integers(0, 50) | ANYTHING,
     goodput.SO_FAR: strategies.dictionaries(strategies.sampled_from(['step', 'start', 'save', 'odd']),
                                             strategies.floats(0, 1e6) | ANYTHING) | ANYTHING}), max_size=8))
-def test_logs_with_anything_in_them_give_times(events):
+def test_logs_with_arbitrary_contents_give_times(events):
   spent = goodput.breakdown(events)
   assert set(spent) == set(goodput.total([])) and all(0 <= seconds < 1e18 for seconds in spent.values())

@@ -1,4 +1,4 @@
-"""What the programs ask of the machine that they run on."""
+"""Settings of the host process."""
 
 import platform
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import command_line
 import pytest
 
-# Page faults of filling 64 MB that the main thread has just freed, and whether JAX runs programs on another one.
+# Page faults when filling 64 MB that the main thread has just freed, and whether JAX runs programs on another thread.
 FAULTS = '''
 import ctypes, resource, sys
 import jax
@@ -26,7 +26,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, jax.config.va
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='another malloc')
-def test_freed_memory_stays_where_programs_run():
+def test_freed_memory_is_kept_in_the_thread_that_runs_programs():
   run = lambda which: subprocess.check_output([sys.executable, '-c', FAULTS, which], cwd=command_line.ROOT,
                                               env=command_line.ON_CPU, text=True).split()
   (default, other_thread), (kept, here) = run('default'), run('keep')

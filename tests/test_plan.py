@@ -53,7 +53,7 @@ def test_without_a_compiler_the_plan_is_an_estimate(recipe):
 
 
 @pytest.mark.parametrize('flags, said', [
-    (('--tpu=v5e-17',), 'no such slice is sold; the nearest: v5e-16 (16 chips, 4x4) or v5e-32 (32 chips, 4x8)'),
+    (('--tpu=v5e-17',), 'no slice has this size; the nearest: v5e-16 (16 chips, 4x4) or v5e-32 (32 chips, 4x8)'),
     (('--tpu=v5e-4', '--config.system.mesh.fsdp=3'), 'its sizes must multiply to the 4 devices of v5e-4'),
     (('--tpu=v5e-64',), 'data.batch_size=32: must be a multiple of 64'),
     ((), 'expected --tpu and one of --config and --sweep')])

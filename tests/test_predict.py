@@ -1,4 +1,4 @@
-"""A trained model in use: the command and the two-line API give what the run's own evaluation saw."""
+"""A trained model in use: the command and the two-line API agree with the evaluation of the run."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ def _workdir(tmp_path_factory):
 
 @pytest.fixture(name='album', scope='module')
 def _album(tmp_path_factory):
-  """Six test digits as files, one in a folder below, one hidden, one that is no picture."""
+  """Six test digits as files: one in a subfolder, one hidden, and one file that is not a picture."""
   images, labels = pipeline.open_data(run_config.cast({'family': 'vit'}).data).arrays('test')
   folder = tmp_path_factory.mktemp('album')
   (folder / 'below').mkdir()
@@ -48,7 +48,7 @@ def _predict(*arguments):
   return command_line.run('predict', *arguments)
 
 
-def test_it_scores_what_the_run_scored(workdir):
+def test_scores_are_those_of_the_run(workdir):
   model, results = trained.load(workdir), records.read_run(workdir)['results']
   images, labels = pipeline.open_data(model.config.data).arrays('test')
   probabilities = model(list(images), batch_size=100)
@@ -56,10 +56,10 @@ def test_it_scores_what_the_run_scored(workdir):
   np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
   assert (probabilities.argmax(1) == labels).mean() == pytest.approx(results['test']['accuracy'], abs=1e-6)
   loss = -np.log(probabilities[np.arange(360), labels]).mean()
-  assert loss == pytest.approx(results['test']['loss'], rel=1e-4)  # of the moving average
+  assert loss == pytest.approx(results['test']['loss'], rel=1e-4)  # with the moving average
 
 
-def test_files_bytes_and_arrays_are_one(workdir, album):
+def test_files_bytes_and_arrays_give_the_same_result(workdir, album):
   model, (folder, images, _) = trained.load(workdir), album
   paths = [folder / f'{i}.png' for i in range(5)]
   expected = model(list(images[:5]))
@@ -77,11 +77,12 @@ def test_the_command(workdir, album):
   assert done.returncode == 0, done.stderr
   assert f'{folder}/broken.png: cannot be read' in done.stderr and 'Traceback' not in done.stderr
   rows = {pathlib.Path(row['path']).name: row['classes'] for row in map(json.loads, done.stdout.splitlines())}
-  assert sorted(rows) == [f'{i}.png' for i in range(6)]  # below, but not hidden
+  assert sorted(rows) == [f'{i}.png' for i in range(6)]  # including subfolders, but not hidden files
   for i in range(6):
     best = expected[i].argsort()[::-1][:3]
-    assert [told['class'] for told in rows[f'{i}.png']] == [str(k) for k in best]
-    np.testing.assert_allclose([told['probability'] for told in rows[f'{i}.png']], expected[i][best], atol=1e-5)
+    assert [prediction['class'] for prediction in rows[f'{i}.png']] == [str(k) for k in best]
+    probabilities = [prediction['probability'] for prediction in rows[f'{i}.png']]
+    np.testing.assert_allclose(probabilities, expected[i][best], atol=1e-5)
 
   done = _predict(workdir, folder / '0.png', '--format=csv', '--top=2')
   rows = list(csv.DictReader(io.StringIO(done.stdout)))
@@ -98,10 +99,10 @@ def test_attention(workdir, album, tmp_path):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    ((), 'want a run folder and pictures'),
+    ((), 'expected a run folder and pictures'),
     (('nowhere', 'README.md'), 'nowhere: no such file'),
     (('RUN', 'nowhere.png'), 'nowhere.png: no such file or folder'),
-    (('RUN', 'README.md'), 'none of 1 pictures could be read'),
+    (('RUN', 'README.md'), 'none of the 1 pictures could be read'),
     (('RUN', 'README.md', '--step=7'), 'no checkpoint of step 7'),
 ])
 def test_bad_input(workdir, arguments, message):

@@ -14,10 +14,10 @@ def test_rows_come_back(tmp_path):
   rows = [{'step': i, 'loss': 0.1 * i} for i in range(3)]
   for row in rows:
     lines.append(row)
-  assert records.read_rows(tmp_path / 'run' / 'metrics.jsonl') == rows  # before it is closed
+  assert records.read_rows(tmp_path / 'run' / 'metrics.jsonl') == rows  # before the file is closed
 
 
-def test_half_a_last_line_is_left_out(tmp_path):
+def test_an_incomplete_last_line_is_left_out(tmp_path):
   path = tmp_path / 'metrics.jsonl'
   whole = b'{"step": 1}\n{"step": 2}\n'
   for cut in range(len(whole) + 1):
@@ -25,7 +25,7 @@ def test_half_a_last_line_is_left_out(tmp_path):
     assert len(records.read_rows(path)) == whole[:cut].count(b'\n')
 
 
-def test_rewind_keeps_the_tail_elsewhere(tmp_path):
+def test_rewind_moves_the_tail_to_another_file(tmp_path):
   lines = records.Lines(tmp_path / 'metrics.jsonl')
   lines.append({'step': 1})
   size = lines.size
@@ -37,7 +37,7 @@ def test_rewind_keeps_the_tail_elsewhere(tmp_path):
   assert [row['step'] for row in records.read_rows(tmp_path / 'metrics.discarded.jsonl')] == [2]
 
 
-def test_a_tail_cut_off_in_a_line_is_kept_as_a_line(tmp_path):
+def test_a_tail_with_an_incomplete_line_is_kept(tmp_path):
   path = tmp_path / 'metrics.jsonl'
   path.write_bytes(b'{"step": 1}\n{"st')
   for _ in range(2):
@@ -55,14 +55,14 @@ def test_lost_lines_are_an_error(tmp_path):
     lines.rewind(10)
 
 
-def test_a_number_that_is_none_is_null(tmp_path):
+def test_nan_is_written_as_null(tmp_path):
   lines = records.Lines(tmp_path / 'metrics.jsonl')
   lines.append({'loss': float('nan'), 'grad_norm': float('inf'), 'step': 1})
   text = (tmp_path / 'metrics.jsonl').read_text()
   assert json.loads(text, parse_constant=pytest.fail) == {'loss': None, 'grad_norm': None, 'step': 1}
 
 
-def test_events_carry_the_time_and_run_json_is_replaced_whole(tmp_path):
+def test_events_have_the_time_and_run_json_is_replaced_atomically(tmp_path):
   events = records.Events(tmp_path / 'events.jsonl')
   events.append({'event': 'start'})
   assert records.read_rows(tmp_path / 'events.jsonl')[0]['time'] > 1.7e9
@@ -74,7 +74,7 @@ def test_events_carry_the_time_and_run_json_is_replaced_whole(tmp_path):
 
 
 class _Full:
-  """A file on a disk that has room for 5 bytes more."""
+  """A file on a disk with 5 bytes left."""
 
   def __init__(self, file):
     self._file = file
@@ -85,7 +85,7 @@ class _Full:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_full_disk_leaves_whole_lines(tmp_path):
+def test_a_full_disk_leaves_complete_lines(tmp_path):
   lines = records.Lines(tmp_path / 'metrics.jsonl')
   lines.append({'step': 1})
   room, lines._file = lines._file, _Full(lines._file)
@@ -98,7 +98,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path):
   assert [row['step'] for row in records.read_rows(tmp_path / 'metrics.jsonl')] == [1, 3]
 
 
-def test_events_go_on_after_half_a_line(tmp_path):
+def test_events_resume_after_an_incomplete_line(tmp_path):
   (tmp_path / 'events.jsonl').write_bytes(b'{"event": "start"}\n{"eve')
   events = records.Events(tmp_path / 'events.jsonl')
   events.append({'event': 'resume'})
@@ -106,7 +106,7 @@ def test_events_go_on_after_half_a_line(tmp_path):
   assert [row['event'] for row in records.read_rows(tmp_path / 'events.jsonl')] == ['start', 'resume']
 
 
-def test_a_log_that_has_changed_is_noticed(tmp_path):
+def test_a_changed_log_is_detected(tmp_path):
   lines = records.Lines(tmp_path / 'metrics.jsonl')
   lines.append({'step': 1})
   size, crc32 = lines.size, lines.crc32

@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
     (SKYPILOT, '--out is missing'),
     ((*JOBSET, '--out=x', '--tpu=v5e-24'), 'the nearest: v5e-16 (16 chips, 4x4) or v5e-32'),
     (('--plan=compile',), '--plan: only with --launcher'),
-    ((*JOBSET, '--out=x', '--tpu=v7-16'), '--tpu=v7-16: a TPU slice is needed'),
+    ((*JOBSET, '--out=x', '--tpu=v7-16'), '--tpu=v7-16: expected a TPU slice'),
     ((*JOBSET, '--out=x', '--workdir=runs/law'), '--workdir=runs/law: a bucket path'),
     ((*JOBSET, '--out=x', '--jobs=2'), '--jobs: not with --launcher=jobset'),
     ((*SKYPILOT, '--out=x', '--image=y'), '--image: not with --launcher=skypilot')])

@@ -1,7 +1,7 @@
-"""Checkpoints: plain nested dicts of arrays and a small JSON record, through orbax.
+"""Checkpoints: nested dicts of arrays and a small JSON record, saved with Orbax.
 
-On disk there is nothing of Flax's or optax's classes: any version, and any other program, can read it. The record
-carries a digest of every array and a checksum of itself, so that a checkpoint that has changed on disk is noticed.
+Checkpoints contain no Flax or Optax classes, so any version and any other program can read them. The record has a
+digest of every array and a checksum of itself, so that changes on disk are detected.
 """
 
 import contextlib
@@ -26,24 +26,24 @@ _LATE = ('Event loop is closed', 'Encountered error while reading array index')
 
 
 class Damaged(UserError):
-  """A checkpoint that is not what was saved; the message says what is wrong with it."""
+  """A checkpoint differs from what was saved, or cannot be read; the message says how."""
 
 
 class Checkpoints:
-  """The checkpoints of one run folder: saved in the background, the last few, the best and the pinned ones kept."""
+  """The checkpoints of a run folder. They are saved in the background; the latest, best and pinned ones are kept."""
 
   def __init__(self, workdir: os.PathLike, keep_last: int = 2, pinned: Sequence[int] = (),
                keep_every: int | None = None, penalty: Callable[[int], float | None] = lambda step: None,
                read_only: bool = False):
-    """Opens the folder, and makes it where it is missing.
+    """Opens the folder and creates it if it does not exist.
 
     Args:
       workdir: the run folder.
-      keep_last: how many of the newest are kept, beside the best.
-      pinned: steps whose checkpoints are never cleared away.
-      keep_every: neither are those of multiples of this.
-      penalty: the metric of a step, lower is better; the checkpoint with the lowest is kept. None: no candidate.
-      read_only: touch nothing: another process may be writing there.
+      keep_last: the number of latest checkpoints to keep.
+      pinned: steps whose checkpoints are never deleted.
+      keep_every: checkpoints at multiples of this step are never deleted; None for no such multiples.
+      penalty: maps a step to its metric, where lower is better, or to None. The checkpoint with the lowest is kept.
+      read_only: whether to leave the folder untouched, because another process may be writing to it.
     """
     keep = [preservation_policy.LatestN(keep_last), preservation_policy.CustomSteps(pinned), _Best(penalty)]
     if keep_every:
@@ -57,73 +57,77 @@ class Checkpoints:
             create=not read_only, cleanup_tmp_directories=not read_only, enable_async_checkpointing=True))
 
   def save(self, step: int, tree: dict[str, Any], record: dict[str, Any]) -> None:
-    """Starts saving; returns once the arrays are copied off the device.
+    """Starts a save; returns when the arrays are copied from the devices.
 
     Args:
       step: the number of finished steps.
       tree: nested dicts of arrays.
-      record: JSON values.
+      record: a JSON object.
     """
     record = _sealed(record | {'arrays': digest.digests(tree)})
     self._manager.save(
         step, args=ocp.args.Composite(state=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(record)), force=True)
 
   def saving(self) -> bool:
-    """Whether a save is still on its way to the disk; one that failed raises what went wrong."""
+    """Whether a save is in progress. Raises the error of a save that failed."""
     self._manager.check_for_errors()
     return self._manager.is_saving_in_progress()
 
   def latest(self) -> int | None:
-    """The newest finished checkpoint's step."""
+    """The step of the latest finished checkpoint; None if there is none."""
     return self._manager.latest_step()
 
   def steps(self) -> list[int]:
-    """The steps of all finished checkpoints, in order."""
+    """The steps of all finished checkpoints, in ascending order."""
     return sorted(self._manager.all_steps())
 
   def record(self, step: int) -> dict[str, Any]:
-    """The JSON record of a checkpoint. Raises Damaged, on every process where one cannot read it."""
+    """The JSON record of a checkpoint. Raises Damaged on all processes if one of them cannot read it."""
     path = self._folder / str(step) / 'record'
     return _together(lambda: _unsealed(_alone(ocp.JsonCheckpointHandler, path, ocp.args.JsonRestore())))
 
   def restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
-    """The arrays of a checkpoint, placed as `like` (ShapeDtypeStructs with shardings) says.
+    """The arrays of a checkpoint.
+
+    Args:
+      step: the step of the checkpoint.
+      like: the tree as ShapeDtypeStructs with shardings, which determine where the arrays are placed.
 
     Raises:
-      Damaged: on every process, where one cannot read its part or the digests are not those that were saved.
+      Damaged: on all processes, if one of them cannot read its part or if digests differ.
     """
     return self._verified(step, like, ocp.StandardCheckpointHandler, ocp.args.StandardRestore(like))
 
   def restore_some(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
-    """As `restore`, of those of its entries (params, stats, ...) alone that `like` names: no more is read."""
+    """Like `restore`, but reads only the top-level entries (params, stats, ...) in `like`."""
     what = ocp.args.PyTreeRestore(like, restore_args=ocp.checkpoint_utils.construct_restore_args(like),
                                   partial_restore=True)
     return self._verified(step, like, ocp.PyTreeCheckpointHandler, what)
 
   def _verified(self, step, like, handler, what):
-    """What is read, whose digests must be those of the record; older ones have none."""
+    """Reads arrays and compares their digests to the record; older checkpoints have none."""
     every = self.record(step).get('arrays') or {}
     expected = {path: value for path, value in every.items() if path.partition('/')[0] in like}
     path = self._folder / str(step) / 'state'
     tree = _together(lambda: _alone(handler, path, what))
     found = digest.digests(tree) if every else {}
     if wrong := sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path)):
-      raise Damaged(f'{len(wrong)} of {len(expected)} arrays are not what was saved ({", ".join(wrong[:3])})')
+      raise Damaged(f'{len(wrong)} of {len(expected)} arrays differ from what was saved ({", ".join(wrong[:3])})')
     return tree
 
   def set_aside(self, step: int) -> epath.Path:
-    """Gives a checkpoint's folder another name; returns where it now lies. `reload` then takes note."""
+    """Renames the folder of a damaged checkpoint; returns the new path. Call `reload` afterwards."""
     names = (f'damaged-{step}', *(f'damaged-{step}-{i}' for i in range(2, 1000)))
-    there = next(path for path in map(self._folder.joinpath, names) if not path.exists())
-    (self._folder / str(step)).rename(there)
-    return there
+    new_path = next(path for path in map(self._folder.joinpath, names) if not path.exists())
+    (self._folder / str(step)).rename(new_path)
+    return new_path
 
   def reload(self) -> None:
-    """Looks again at what is on disk."""
+    """Updates the list of checkpoints from disk."""
     self._manager.reload()
 
   def wait(self) -> None:
-    """Until what was started is on disk."""
+    """Waits until all saves are on disk."""
     self._manager.wait_until_finished()
 
   def close(self) -> None:
@@ -132,7 +136,7 @@ class Checkpoints:
 
 
 class _Best(preservation_policy.PreservationPolicy):
-  """Keeps the checkpoint with the lowest penalty, the later of equals."""
+  """Keeps the checkpoint with the lowest penalty; of several, the latest."""
 
   def __init__(self, penalty):
     self._penalty = penalty
@@ -145,15 +149,15 @@ class _Best(preservation_policy.PreservationPolicy):
 
 
 def abstract(tree: dict[str, Any]) -> dict[str, Any]:
-  """Shapes, types and shardings of a tree of arrays: what `restore` wants."""
+  """The shapes, dtypes and shardings of a tree of arrays, as an argument of `restore`."""
   return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tree)
 
 
 def hush_late_callbacks() -> None:
-  """Keeps off the screen what comes too late.
+  """Suppresses tracebacks of callbacks that arrive after a failed read or write.
 
-  After a read or write that failed, TensorStore calls back into an event loop that orbax has closed, and the reads of
-  the other arrays fail unheard: Python prints a traceback of each beside the message that tells what failed.
+  After a failure, TensorStore calls back into an event loop that Orbax has closed, and the reads of the other arrays
+  fail without being awaited. Python would print a traceback for each, in addition to the message about the failure.
   """
   before = sys.unraisablehook
 
@@ -164,7 +168,7 @@ def hush_late_callbacks() -> None:
 
 
 def _alone(handler, path, what):
-  """Reads for this process alone: the manager's own reading waits for the others, which may have failed."""
+  """Reads in this process alone. The manager would wait for the other processes, which may have failed."""
   me = jax.process_index()
   options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me},
                                                barrier_sync_key_prefix=f'reader{me}')
@@ -174,26 +178,26 @@ def _alone(handler, path, what):
 
 
 def _together(read):
-  """What `read` gives; Damaged on every process where it is so on one: else some would go on from another step."""
-  found, fault = None, ''
+  """The result of `read`. Raises Damaged on all processes if one does, so that all resume from the same step."""
+  result, fault = None, ''
   try:
-    found = _read(read)
+    result = _read(read)
   except Damaged as damage:
     fault = str(damage)
-  for process, said in enumerate(processes.all_say(fault)):
-    if said:
-      raise Damaged(said if jax.process_count() == 1 else f'process {process}: {said}')
-  return found
+  for process, message in enumerate(processes.all_say(fault)):
+    if message:
+      raise Damaged(message if jax.process_count() == 1 else f'process {process}: {message}')
+  return result
 
 
 def _read(read):
-  """What `read` gives; Damaged where it fails twice, since a network may fail once.
+  """The result of `read`. Raises Damaged if it fails twice, because a network can fail once.
 
-  The libraries below raise a dozen kinds of exceptions at damaged files. Being out of memory is none of those.
+  The underlying libraries raise many kinds of exceptions for damaged files. Running out of memory is passed on.
   """
   for last in (False, True):
     try:
-      with _hushed(logging.getLogger('asyncio')):  # it would print the traceback of what is caught here
+      with _silenced(logging.getLogger('asyncio')):  # it would print tracebacks of exceptions that are caught here
         return read()
     except Damaged:
       raise
@@ -201,12 +205,12 @@ def _read(read):
       if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
         raise
       if last:
-        words = ' '.join(str(error).split()) or type(error).__name__
-        raise Damaged(words if len(words) <= 200 else words[:200] + ' ...') from error
+        message = ' '.join(str(error).split()) or type(error).__name__
+        raise Damaged(message if len(message) <= 200 else message[:200] + ' ...') from error
 
 
 @contextlib.contextmanager
-def _hushed(logger):
+def _silenced(logger):
   level = logger.level
   logger.setLevel(logging.CRITICAL)
   try:
@@ -220,10 +224,10 @@ def _sealed(record):
 
 
 def _unsealed(record):
-  """The record without its checksum, which must be right; one from before there were checksums has no digests."""
+  """Verifies and removes the checksum of a record. Older records have neither a checksum nor digests."""
   rest = {key: value for key, value in record.items() if key != 'checksum'}
   if ('checksum' in record or 'arrays' in rest) and record.get('checksum') != _checksum(rest):
-    raise Damaged('its record is not what was saved')
+    raise Damaged('its record differs from what was saved')
   return rest
 
 

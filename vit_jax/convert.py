@@ -1,13 +1,13 @@
-"""Weights from one form into another: python -m vit_jax.convert SRC OUT --to=bundle|hf|timm|npz|stablehlo
+"""Converts weights between formats: python -m vit_jax.convert SRC OUT --to=bundle|hf|timm|npz|stablehlo
 
 SRC is a run folder, a bundle, a folder or file of Hugging Face transformers or timm (safetensors), a .npz file of the
-Vision Transformer's original code, or hf:OWNER/NAME. OUT is a folder; for npz and stablehlo a file.
+original Vision Transformer code, or hf:OWNER/NAME. OUT is a folder, or a file for npz and stablehlo.
 
-  bundle      our own: parameters, config, preprocessing and class names in one folder
-  hf          what transformers' from_pretrained loads
-  timm        what timm.create_model('local-dir:OUT', pretrained=True) loads
-  npz         the names of google-research/vision_transformer
-  stablehlo   one file that runs without the code of the model: vit_jax.predict OUT PICTURES, or jax.export
+  bundle      the format of this project: parameters, config, preprocessing and class names in one folder
+  hf          for from_pretrained of transformers
+  timm        for timm.create_model('local-dir:OUT', pretrained=True)
+  npz         for google-research/vision_transformer
+  stablehlo   one file that runs without the model code, with vit_jax.predict OUT PICTURES or jax.export
 """
 
 from absl import flags
@@ -15,18 +15,18 @@ from absl import flags
 from vit_jax import cli
 from vit_jax.errors import UserError
 
-_TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'stablehlo'], 'The form of OUT.')
-_STEP = flags.DEFINE_integer('step', None, 'Of which checkpoint of a run; default: the one that its test score is of.')
-_WITHOUT = flags.DEFINE_list('without', [], 'Patterns of names in SRC, such as head.*: tensors that may be unused, '
-                             'missing or of another shape; all others must fit.')
+_TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'stablehlo'], 'The format of OUT.')
+_STEP = flags.DEFINE_integer('step', None, "The step of a run's checkpoint; default: the one that was scored on test.")
+_WITHOUT = flags.DEFINE_list('without', [], 'Patterns of names in SRC, such as head.*: matching tensors may be unused, '
+                             'missing or of another shape. All others must fit.')
 
-_SIZE = flags.DEFINE_list('image_size', None, 'Make it a model for pictures of this size, 384 or HEIGHT,WIDTH: learned '
-                          'positions are interpolated.')
+_SIZE = flags.DEFINE_list('image_size', None, 'Convert to a model for pictures of this size, 384 or HEIGHT,WIDTH, by '
+                          'interpolating learned positions.')
 
 
 def main(arguments: list[str]) -> int:
   if len(arguments) != 2:
-    raise UserError('want two places: python -m vit_jax.convert SRC OUT --to=bundle|hf|timm|npz|stablehlo')
+    raise UserError('expected SRC and OUT: python -m vit_jax.convert SRC OUT --to=bundle|hf|timm|npz|stablehlo')
   source, out = arguments
   from vit_jax import host
   from vit_jax.interop import matching, sources, writers
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 def _size(texts: list[str]) -> tuple[int, int]:
   if len(texts) > 2 or not all(text.isdigit() and int(text) for text in texts):
-    raise UserError(f'--image_size={",".join(texts)}: want 384 or HEIGHT,WIDTH')
+    raise UserError(f'--image_size={",".join(texts)}: expected a size such as 384, or HEIGHT,WIDTH')
   return int(texts[0]), int(texts[-1])
 
 

@@ -1,18 +1,18 @@
-"""The one exception that a person can put right."""
+"""The exception for errors that the user can correct."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-  """Bad input: the message says what was wrong, the value it had, and what would be right.
+  """An error in the input. The message names what is wrong, the value found, and what was expected.
 
-  Entry points print it without a traceback and exit with 1.
+  Commands print the message without a traceback and exit with 1.
   """
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-  """`; did you mean 'width'?` for a misspelt name, else what is known (the first dozen names)."""
+  """A suffix for messages: `; did you mean 'width'?` for a misspelled name, else the first 12 known names."""
   known = sorted(known)
   if close := difflib.get_close_matches(name, known, n=1, cutoff=0.6):
     return f"; did you mean '{close[0]}'?"

@@ -1,4 +1,4 @@
-"""The machine that a process runs on: its allocator and threads, its parent, and a TPU library without a TPU."""
+"""Settings of the host process: its allocator and threads, its parent process, and libtpu without a TPU."""
 
 import ctypes
 import importlib.util
@@ -8,8 +8,8 @@ import signal
 import sys
 from typing import Any
 
-# What libtpu otherwise asks the machine or its metadata server, answered for a machine without a TPU; no log files, no
-# lock against a second process. On a machine with a TPU these would switch off the detection of its cluster.
+# Values that libtpu otherwise requests from the machine or its metadata server, for a machine without a TPU. They also
+# disable log files and the lock against a second process. With a TPU they would disable the detection of its cluster.
 WITHOUT_TPU = {
     'TPU_SKIP_MDS_QUERY': '1', 'TPU_ACCELERATOR_TYPE': 'v5litepod-16', 'TPU_WORKER_HOSTNAMES': 'localhost',
     'TPU_WORKER_ID': '0', 'TPU_LOG_DIR': 'disabled', 'TPU_MIN_LOG_LEVEL': '3', 'TPU_STDERR_LOG_LEVEL': '3',
@@ -20,13 +20,14 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-  """Lets glibc's malloc keep what a step frees for the next step; elsewhere nothing is done.
+  """Makes glibc's malloc keep freed memory for the next step. Has no effect with another C library.
 
-  XLA's CPU backend allocates and frees each large buffer once a step. By default malloc gives such memory back to the
-  system, and the next step's page faults take up to a third of its time (experiments/allocator). Only the main thread's
-  memory can grow at will: others map each large buffer anew. So that programs get theirs from it, they run on the
-  thread that calls them, where JAX would start them on another; several devices always have a thread each.
-  To be called before JAX starts.
+  XLA's CPU backend allocates and frees each large buffer once per step. By default, malloc returns such memory to the
+  system, and page faults then take up to a third of the next step (experiments/allocator). Only the arena of the main
+  thread can grow without limit; other threads map each large buffer anew. Programs therefore run on the thread that
+  calls them, by disabling asynchronous dispatch. Several CPU devices always have a thread each.
+
+  Must be called before JAX starts.
   """
   libc = _libc()
   if not libc:
@@ -38,7 +39,7 @@ def keep_freed_memory() -> None:
 
 
 def _libc():
-  """glibc, or None where another one runs."""
+  """glibc; None with another C library."""
   try:
     libc = ctypes.CDLL(None)
   except (OSError, TypeError):
@@ -47,24 +48,24 @@ def _libc():
 
 
 def in_turn(out: Any) -> Any:
-  """The results of a jitted function, waited for on several CPU devices: for calls that do not depend on each other.
+  """Waits for the results of a jitted function if there are several CPU devices; for calls independent of each other.
 
-  XLA's CPU devices share one pool of threads. With many calls in flight, later ones can hold the threads for which an
-  all-reduce of the first is waiting; after 40 seconds XLA then ends the process.
+  XLA's CPU devices share a thread pool. With many calls in flight, later calls can occupy the threads that an
+  all-reduce of an earlier one is waiting for. XLA then ends the process after 40 seconds.
   """
   import jax
   return jax.block_until_ready(out) if jax.default_backend() == 'cpu' and jax.device_count() > 1 else out
 
 
-# Of YNN, a library of kernels that XLA calls, the sums alone: with XLA's own matmuls a whole step is faster
-# (experiments/speed).
+# Use the YNN kernel library for reductions only: a whole step is faster with XLA's own matmuls (experiments/speed).
 _ON_CPU = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE'}
 
 
 def compile_step(lowered: Any, platform: str) -> Any:
-  """A lowered training step (jax.stages.Lowered), compiled with what makes it faster on these devices.
+  """Compiles a lowered training step (jax.stages.Lowered) with the options that are fastest on the platform.
 
-  What the compiler has freed goes back to the system: hundreds of MB in its threads' heaps, where no step would use it.
+  Memory that the compiler has freed is returned to the system. It is hundreds of MB in the heaps of the compiler's
+  threads, which steps do not use.
   """
   compiled = _compiled(lowered, platform)
   if libc := _libc():
@@ -78,24 +79,29 @@ def _compiled(lowered, platform):
     try:
       return lowered.compile(compiler_options=_ON_CPU)
     except jax.errors.JaxRuntimeError as error:
-      if 'compile option' not in str(error):  # another JAX, which has it no more
+      if 'compile option' not in str(error):  # a version of JAX without this option
         raise
   return lowered.compile()
 
 
 def die_with(parent: int) -> None:
-  """SIGKILL for this process when the one of that number, its parent, ends, however it ends (Linux)."""
+  """Makes the kernel kill this process when its parent process ends, however it ends (Linux only).
+
+  Args:
+    parent: the process id of the parent.
+  """
   if sys.platform == 'linux':
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-  if os.getppid() != parent:  # it ended before
+  if os.getppid() != parent:  # the parent has already ended
     sys.exit(1)
 
 
 def hush_absent_tpu() -> None:
-  """Keeps libtpu quiet where it is installed (for planning) but no TPU is: JAX looks for one at every start.
+  """Silences libtpu if it is installed (for planning) on a machine without a TPU.
 
-  Otherwise it prints errors, and of two processes one fails to get its lock. To be called before JAX starts.
+  JAX looks for a TPU at every start. Without this, libtpu prints errors, and one of two processes fails to get its
+  lock. Must be called before JAX starts.
   """
   if importlib.util.find_spec('libtpu') and not has_tpu():
     for name, value in WITHOUT_TPU.items():
@@ -103,5 +109,5 @@ def hush_absent_tpu() -> None:
 
 
 def has_tpu() -> bool:
-  """Whether a device of Google's (PCI vendor 0x1ae0) is in this machine."""
+  """Whether this machine has a PCI device of Google (vendor 0x1ae0)."""
   return any(path.read_text().strip() == '0x1ae0' for path in pathlib.Path('/sys/bus/pci/devices').glob('*/vendor'))

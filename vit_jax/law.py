@@ -50,8 +50,9 @@ def main(paths: list[str]) -> int:
   from vit_jax.scaling.minimize import Objective
 
   if _WRITE_CONFIG.value and (len(_BUDGET.value) != 1 or _GROUP.value):
+    group = f' and --group={_GROUP.value}' if _GROUP.value else ''
     raise UserError(f'--write_config={_WRITE_CONFIG.value} writes one run: expected one --budget and no --group, got '
-                    f'--budget={",".join(_BUDGET.value)} and --group={_GROUP.value or ""}')
+                    f'--budget={",".join(_BUDGET.value)}{group}')
   columns, budgets = _columns(_COLUMNS.value), tuple(_positive('budget', text) for text in _BUDGET.value)
   inputs = () if _FORM.value == 'auto' else estimate.form_class(_FORM.value).inputs
   x = _x(inputs)

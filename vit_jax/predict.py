@@ -1,12 +1,12 @@
-"""What is in these pictures: python -m vit_jax.predict RUN PICTURE_OR_FOLDER... [--top=5] [--format=table|csv|json]
+"""Classifies pictures: python -m vit_jax.predict RUN PICTURE_OR_FOLDER... [--top=5] [--format=table|csv|json]
 
-RUN is a run folder of vit_jax.main, a bundle, a file of vit_jax.convert --to=stablehlo (which needs no code of the
-model), or other weights that vit_jax.convert reads. Pictures are prepared as the run's own evaluation prepared them,
-or as the files beside the weights say. One that cannot be read is named on stderr and left out; exit code 1 where none
-is left.
+RUN is a run folder of vit_jax.main, a bundle, a file of vit_jax.convert --to=stablehlo (which needs no model code), or
+other weights that vit_jax.convert reads. Pictures are prepared as in the evaluation of the run, or as the files of the
+weights specify. A picture that cannot be read is reported on stderr and left out. The exit code is 1 if none can be
+read.
 
-With --attention[=DIR] it also writes DIR/NAME.png of each picture, what the model attends to in its last layer and over
-all layers (attention rollout), and DIR/distance.png, how far each head looks.
+With --attention[=DIR] it also writes DIR/NAME.png for each picture, which shows what the model attends to in its last
+layer and over all layers (attention rollout), and DIR/distance.png, the attention distance of each head.
 """
 
 import csv
@@ -20,17 +20,17 @@ from absl import flags
 from vit_jax import cli
 from vit_jax.errors import UserError
 
-_TOP = flags.DEFINE_integer('top', 5, 'How many classes are told of each picture.', lower_bound=1)
-_FORMAT = flags.DEFINE_enum('format', 'table', ['table', 'csv', 'json'], 'table: for people; csv: a line a picture and '
-                            'class; json: a line a picture.')
-_BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Pictures that are computed at a time.', lower_bound=1)
-_STEP = flags.DEFINE_integer('step', None, 'Of which checkpoint; default: the one that the test score is of.')
-_ATTENTION = cli.define_optional('attention', 'Write what the model attends to into this folder; default: attention.')
+_TOP = flags.DEFINE_integer('top', 5, 'Number of classes to print for each picture.', lower_bound=1)
+_FORMAT = flags.DEFINE_enum('format', 'table', ['table', 'csv', 'json'], 'table: for reading; csv: a line per picture '
+                            'and class; json: a line per picture.')
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Number of pictures to compute at a time.', lower_bound=1)
+_STEP = flags.DEFINE_integer('step', None, 'The step of the checkpoint; default: the one that was scored on test.')
+_ATTENTION = cli.define_optional('attention', 'Folder for attention maps; default: attention.')
 
 
 def main(arguments: list[str]) -> int:
   if len(arguments) < 2:
-    raise UserError('want a run folder and pictures: python -m vit_jax.predict RUN PICTURE_OR_FOLDER...')
+    raise UserError('expected a run folder and pictures: python -m vit_jax.predict RUN PICTURE_OR_FOLDER...')
   run, *places = arguments
   from vit_jax import host
   host.hush_absent_tpu()
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
         look.see(names, images, [f'{model.class_names[row.argmax()]}, {row.max():.1%}' for row in probabilities])
     read += len(named)
   if not read:
-    raise UserError(f'none of {len(paths)} pictures could be read')
+    raise UserError(f'none of the {len(paths)} pictures could be read')
   if look:
     print(f'attention: {look.close()}', file=sys.stderr)
   return 0
@@ -63,14 +63,14 @@ def _attention(model):
 
 def _load(run):
   from vit_jax.interop import exported
-  if exported.is_of(run):
+  if exported.is_exported(run):
     return exported.read(run)
   from vit_jax.training import trained
   return trained.load(run, _STEP.value)
 
 
 def _pictures(places):
-  """The files named, and the pictures in the folders named, hidden ones left out."""
+  """The given files, and the pictures in the given folders except hidden ones."""
   from vit_jax.data.image_folder import SUFFIXES
   paths = []
   for place in map(pathlib.Path, places):
@@ -79,13 +79,13 @@ def _pictures(places):
     below = sorted(path for path in place.rglob('*') if path.suffix.lower() in SUFFIXES and path.is_file()
                    and not any(part.startswith('.') for part in path.relative_to(place).parts))
     if place.is_dir() and not below:
-      raise UserError(f'{place}: no pictures there ({", ".join(SUFFIXES)})')
+      raise UserError(f'{place}: expected a folder with pictures ({", ".join(SUFFIXES)}), found none')
     paths += below if place.is_dir() else [place]
   return paths
 
 
 def _prepared(model, paths):
-  """(path, pixels) of those that can be read."""
+  """(path, pixels) of the pictures that can be read."""
   from vit_jax.data import pictures
   for path in paths:
     try:
@@ -117,8 +117,8 @@ def _csv(class_names):
 
 def _json(class_names):
   def write(path, classes):
-    told = [{'class': class_names[i], 'probability': round(probability, 6)} for i, probability in classes]
-    print(json.dumps({'path': path, 'classes': told}))
+    predictions = [{'class': class_names[i], 'probability': round(probability, 6)} for i, probability in classes]
+    print(json.dumps({'path': path, 'classes': predictions}))
   return write
 
 

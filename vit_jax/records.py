@@ -1,7 +1,7 @@
-"""What a run leaves behind: run.json, metrics.jsonl and events.jsonl. Written and read here only.
+"""The records of a run: run.json, metrics.jsonl and events.jsonl. Only this module writes and reads them.
 
-metrics.jsonl holds no wall-clock time, so the file of a resumed run is byte-equal to an undisturbed one's; whatever
-depends on the clock goes to events.jsonl.
+metrics.jsonl contains no wall-clock time, so the file of a resumed run equals that of an uninterrupted run byte for
+byte. Everything that depends on the clock is in events.jsonl.
 """
 
 import json
@@ -20,7 +20,7 @@ RUN, METRICS, EVENTS, CHECKPOINTS = 'run.json', 'metrics.jsonl', 'events.jsonl',
 
 
 def write_run(folder: os.PathLike, fields: dict[str, Any]) -> None:
-  """Writes run.json whole: a reader sees the old file or the new one, never half of it."""
+  """Writes run.json atomically: a reader sees either the old file or the new one."""
   path = epath.Path(folder) / RUN
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(RUN + '.tmp')
@@ -29,10 +29,10 @@ def write_run(folder: os.PathLike, fields: dict[str, Any]) -> None:
 
 
 def read_run(folder: os.PathLike) -> dict[str, Any] | None:
-  """run.json of a run folder, None where there is none.
+  """Reads the run.json of a run folder; None if there is none.
 
   Raises:
-    UserError: it is not what a run writes.
+    UserError: it is not JSON, or a field has the wrong type.
   """
   path = epath.Path(folder) / RUN
   if not path.exists():
@@ -41,36 +41,36 @@ def read_run(folder: os.PathLike) -> dict[str, Any] | None:
   for name, kinds in _KINDS.items():
     value = fields.get(name)
     if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-      raise UserError(f'{path}: {name} is {_short(value)}, where {kinds[0].__name__} is needed')
+      raise UserError(f'{path}: {name}: expected {kinds[0].__name__}, got {_short(value)}')
   return fields
 
 
-# What the readers of run.json count on, where a field is there. A lineage used to be a name.
+# The types of optional fields that readers of run.json rely on. In older runs, lineage is a name.
 _KINDS = {'config': (dict,), 'config_hash': (str,), 'status': (str,), 'params': (int,), 'params_non_embedding': (int,),
           'flops_per_example_train': (int, float), 'data': (dict,), 'results': (dict,), 'branch_steps': (list,),
           'lineage': (dict, str)}
 
 
 def read_rows(path: os.PathLike) -> list[dict[str, Any]]:
-  """The rows of a .jsonl file; a last line that was cut off by a kill is left out.
+  """The rows of a .jsonl file. An incomplete last line, which a killed process can leave, is left out.
 
   Raises:
-    UserError: a line that is no JSON object.
+    UserError: a line is not a JSON object.
   """
   path = epath.Path(path)
   lines = path.read_bytes().split(b'\n') if path.exists() else []
-  # What follows the last newline is empty or half a line.
+  # After the last newline there is nothing or an incomplete line.
   return [_parse(line, f'{os.fspath(path)}, line {number}') for number, line in enumerate(lines[:-1], 1)]
 
 
 def _parse(content, where):
-  """A JSON object from bytes; UserError for anything else."""
+  """Parses a JSON object; raises UserError for anything else."""
   try:
     value = json.loads(content.decode())
-  except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of thousands of digits, or a bomb
+  except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number with thousands of digits, deep nesting
     raise UserError(f'{where}: not JSON ({_short(error)}); was the file damaged?') from error
   if not isinstance(value, dict):
-    raise UserError(f'{where}: {_short(value)}, where an object is needed')
+    raise UserError(f'{where}: expected a JSON object, got {_short(value)}')
   return value
 
 
@@ -80,18 +80,18 @@ def _short(value):
 
 
 def saved_steps(folder: os.PathLike) -> list[int]:
-  """The steps of a run's finished checkpoints (one that is being written has another name)."""
+  """The steps of a run's finished checkpoints. A checkpoint that is still being written has another name."""
   checkpoints = epath.Path(folder) / CHECKPOINTS
   return sorted(int(p.name) for p in checkpoints.iterdir() if p.name.isdecimal()) if checkpoints.exists() else []
 
 
 class Lines:
-  """An append-only file of JSON lines, on a local disk or (by whole uploads) in an object store."""
+  """An append-only file of JSON lines, on a local disk or in an object store."""
 
   def __init__(self, path: os.PathLike):
     self._path = epath.Path(path)
     self._remote = '://' in os.fspath(path)
-    if self._remote:  # object stores cannot append: keep a local copy, upload it whole
+    if self._remote:  # object stores cannot append, so keep a local copy and upload it as a whole
       self._local = epath.Path(tempfile.mkdtemp()) / self._path.name
       if self._path.exists():
         self._path.copy(self._local)
@@ -101,15 +101,15 @@ class Lines:
     self._open()
 
   def _open(self):
-    self._file = open(self._local, 'ab', buffering=0)  # what a full disk refuses must not wait in a buffer
+    self._file = open(self._local, 'ab', buffering=0)  # unbuffered, so that a full disk fails the write itself
     content = self._local.read_bytes()
-    self.size, self.crc32 = len(content), zlib.crc32(content)  # of what is in the file
+    self.size, self.crc32 = len(content), zlib.crc32(content)  # of the file's content
 
   def append(self, row: dict[str, Any]) -> None:
-    """Writes one line and hands it to the operating system: a killed process loses nothing.
+    """Writes one line to the operating system, so that it survives if the process is killed.
 
     Raises:
-      OSError: the disk is full, for one; the file then ends with the line before.
+      OSError: the write failed, for example because the disk is full. The file then ends with the previous line.
     """
     line = json.dumps({key: _finite(value) for key, value in row.items()}).encode() + b'\n'
     left = line
@@ -122,16 +122,17 @@ class Lines:
     self.size, self.crc32 = self.size + len(line), zlib.crc32(line, self.crc32)
 
   def changed(self, size: int, crc32: int | None) -> str | None:
-    """What is wrong with the first `size` bytes, in words; None where they are those of that checksum."""
+    """A message if the first `size` bytes do not exist or do not have the checksum; None if they do."""
     content = self._local.read_bytes()
     if len(content) < size:
-      return f'{self._path.name} has {len(content)} bytes, {size} when the checkpoint was saved: lines were lost'
+      return (f'{self._path.name}: expected at least {size} bytes, its size when the checkpoint was saved, got '
+              f'{len(content)}: lines were lost')
     if crc32 is not None and zlib.crc32(content[:size]) != crc32:
       return f'{self._path.name} has changed since the checkpoint was saved'
     return None
 
   def rewind(self, size: int) -> None:
-    """Cuts the file back to `size` bytes; the tail is kept in NAME.discarded.jsonl beside it."""
+    """Truncates the file to `size` bytes; the rest is appended to NAME.discarded.jsonl beside it."""
     if fault := self.changed(size, None):
       raise OSError(fault)
     self._file.close()
@@ -151,7 +152,7 @@ class Lines:
         file.write(tail)
 
   def upload(self) -> None:
-    """Makes what was written durable: called before each save."""
+    """Makes all lines durable. Called before each save."""
     if self._remote:
       self._local.copy(self._path, overwrite=True)
     else:
@@ -163,7 +164,7 @@ class Lines:
 
 
 class NoLines:
-  """In the place of `Lines` for a process that does not write."""
+  """A replacement of `Lines` for processes that do not write."""
   size = crc32 = 0
 
   def append(self, row: dict[str, Any]) -> None:
@@ -180,18 +181,18 @@ class NoLines:
 
 
 def events_name(process: int) -> str:
-  """events.jsonl, of further processes events-1.jsonl and so on."""
+  """The name of a process's event log: events.jsonl, then events-1.jsonl, events-2.jsonl and so on."""
   return EVENTS if process == 0 else EVENTS.replace('.', f'-{process}.')
 
 
 class Events(Lines):
-  """events.jsonl: timings, saves, restarts, warnings, each with its wall-clock time."""
+  """events.jsonl: timings, saves, restarts and warnings, each with the wall-clock time."""
 
   def _open(self):
     super()._open()
     content = self._local.read_bytes()
-    if half := len(content) - (content.rfind(b'\n') + 1):  # the machine went down; nothing rewinds this file
-      os.truncate(self._local, len(content) - half)
+    if rest := len(content) - (content.rfind(b'\n') + 1):  # after a crash of the machine; this file is never rewound
+      os.truncate(self._local, len(content) - rest)
       super()._open()
 
   def append(self, row: dict[str, Any]) -> None:
@@ -199,5 +200,5 @@ class Events(Lines):
 
 
 def _finite(value):
-  """JSON has no NaN: a number that is none is written as null."""
+  """Replaces NaN and infinities by None, because JSON has neither."""
   return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,7 +7,7 @@ from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel, vit
 
 # Zhai et al. 2022, table 2, and So400m: millions of parameters without the head, GFLOPs at 224x224.
-# So400m has attention pooling; the others' figures are those of a CLS token.
+# So400m has attention pooling; the others have a CLS token.
 PUBLISHED = {
     'Ti/16': (5.5, 2.5, 'cls'), 'S/16': (22, 9.2, 'cls'), 'B/16': (86, 35.1, 'cls'), 'L/16': (303, 122.9, 'cls'),
     'g/14': (1011, 533.1, 'cls'), 'G/14': (1843, 965.3, 'cls'), 'So400m/14': (428, 221, 'map'),
@@ -23,14 +23,14 @@ def test_published_sizes(name):
   params, gflops, pool = PUBLISHED[name]
   model = _model(name, pool)
   head = model.param_shapes()['head']['kernel'].size + 1000
-  digits = 0.5 / 22 if params == 22 else 0.01  # 22 is printed with two digits
+  digits = 0.5 / 22 if params == 22 else 0.01  # 22 is given with two digits
   assert (flops.params(model)[0] - head) / 1e6 == pytest.approx(params, rel=digits)
   assert flops.per_example(model)[0] / 1e9 == pytest.approx(gflops, rel=0.01)
 
 
 @pytest.mark.parametrize('name, pool', [('Ti/16', 'cls'), ('S/32', 'gap')])
 def test_closed_form(name, pool):
-  """Forward FLOPs of a ViT: 2 T (4 D^2 + 2 D F) + 4 T^2 D a layer, the patch embedding and the head."""
+  """Forward FLOPs of a ViT: 2 T (4 D^2 + 2 D F) + 4 T^2 D per layer, the patch embedding and the head."""
   model, c = _model(name, pool), vit.Config(**vit.size(name))
   patches = (224 // c.patch_size) ** 2
   T, D, F = patches + (pool == 'cls'), c.width, c.mlp_dim
@@ -39,7 +39,7 @@ def test_closed_form(name, pool):
   assert flops.per_example(model)[0] == closed
 
 
-def test_training_is_three_forwards_less_the_first_layers_input_gradient():
+def test_training_is_three_forward_passes_minus_the_input_gradient_of_the_first_layer():
   model, c = _model('Ti/16'), vit.Config(**vit.size('Ti/16'))
   forward, train = flops.per_example(model)
   assert train == 3 * forward - 2 * 196 * (3 * 16 * 16) * c.width
@@ -53,7 +53,7 @@ def test_scan_and_unrolled_count_the_same_and_remat_counts_more():
   assert 1.2 * count()[1] < train < 1.34 * count()[1]
 
 
-def test_matmuls_are_found_wherever_they_stand():
+def test_matmuls_are_found_anywhere_in_a_program():
   a = jnp.ones((4, 8))
   b = jnp.ones((8, 2))
   one = 2 * 4 * 8 * 2
@@ -79,7 +79,7 @@ def test_convolutions(groups):
 
 
 @pytest.mark.parametrize('kernel_size, stride, groups', [(3, 1, 1), (3, 2, 1), (1, 2, 1), (2, 2, 1), (7, 1, 8)])
-def test_each_gradient_of_a_convolution_costs_what_it_does(kernel_size, stride, groups):
+def test_gradients_of_a_convolution(kernel_size, stride, groups):
   x, kernel = jnp.ones((2, 12, 12, 8)), jnp.ones((kernel_size, kernel_size, 8 // groups, 16))
   pad = (kernel_size - 1) // 2
   conv = lambda x, k: jax.lax.conv_general_dilated(
@@ -88,7 +88,7 @@ def test_each_gradient_of_a_convolution_costs_what_it_does(kernel_size, stride, 
   assert flops.count(both, x, kernel) == 3 * flops.count(conv, x, kernel)
 
 
-def test_non_embedding_leaves_out_embeddings_and_head():
+def test_non_embedding_excludes_embeddings_and_head():
   model, c = _model('Ti/16'), vit.Config(**vit.size('Ti/16'))
   D, F = c.width, c.mlp_dim
   total, inner = flops.params(model)

@@ -16,7 +16,7 @@ def test_names(name, topology, chips, hosts, per_host):
   assert (found.topology, found.chips, found.hosts, found.chips_per_host) == (topology, chips, hosts, per_host)
 
 
-def test_every_slice_is_found_by_its_name_and_fills_its_hosts():
+def test_every_slice_is_found_by_name_and_fills_its_hosts():
   for generation, info in slices.GENERATIONS.items():
     chips = [slices.Slice(generation, topology).chips for topology in info.topologies]
     assert chips == sorted(set(chips))
@@ -32,17 +32,17 @@ def test_several_slices():
   assert (two.chips, two.hosts, str(two)) == (512, 64, '2 x v5p-512 (256 chips, 4x8x8)')
 
 
-@pytest.mark.parametrize('name, said', [
-    ('v5e-24', r'no such slice is sold; the nearest: v5e-16 \(16 chips, 4x4\) or v5e-32 \(32 chips, 4x8\)'),
-    ('v5p-4', r'counts cores, two a chip\); the nearest: v5p-8 \(4 chips'),
+@pytest.mark.parametrize('name, message', [
+    ('v5e-24', r'no slice has this size; the nearest: v5e-16 \(16 chips, 4x4\) or v5e-32 \(32 chips, 4x8\)'),
+    ('v5p-4', r'counts cores, two per chip\); the nearest: v5p-8 \(4 chips'),
     ('v5e-1024', r'the nearest: v5e-256 \(256 chips, 16x16\)$'),
     ('v5f-16', r"did you mean 'v5[ep]'"), ('v5litpod-16', "did you mean 'v5litepod'"),
-    ('v5e', 'a TPU slice is needed, GENERATION-NUMBER'), ('h100-8', 'GENERATION-NUMBER'), ('', 'GENERATION-NUMBER')])
-def test_others_are_refused_with_the_nearest(name, said):
-  with pytest.raises(UserError, match=said):
+    ('v5e', 'expected a TPU slice, GENERATION-NUMBER'), ('h100-8', 'GENERATION-NUMBER'), ('', 'GENERATION-NUMBER')])
+def test_unknown_slices_are_refused_with_the_nearest(name, message):
+  with pytest.raises(UserError, match=message):
     slices.find(name)
 
 
-def test_no_slices_are_refused():
+def test_zero_slices_are_refused():
   with pytest.raises(UserError, match='num_slices=0'):
     slices.find('v5e-16', 0)

@@ -1,4 +1,4 @@
-"""A page says what the data says, and no data becomes markup, whatever it is."""
+"""A page shows its data, and no data is ever interpreted as markup."""
 
 import base64
 import hashlib
@@ -41,7 +41,7 @@ def test_nothing_in_the_data_is_markup(script, title, plain, value):
   assert f'<title>{html.escape(title)}</title>' in text
 
 
-def test_only_the_script_of_the_page_may_run_and_nothing_may_be_asked_of_a_network(script):
+def test_only_the_script_of_the_page_may_run_and_no_request_is_allowed(script):
   text = page.render('t', [], {}, script)
   policy = re.search(r'Content-Security-Policy" content="(.*?)"', text)[1]
   code = re.findall(r'<script>(.*?)</script>', text, re.S)
@@ -52,13 +52,13 @@ def test_only_the_script_of_the_page_may_run_and_nothing_may_be_asked_of_a_netwo
   assert 'b { color: red; }' in text
 
 
-def test_numbers_that_are_none_are_null(script):
+def test_nan_and_infinities_are_null(script):
   text = page.render('t', [], {'x': [float('nan'), float('inf'), 1.5], 'y': (float('-inf'),)}, script)
   assert _data(text) == {'x': [None, None, 1.5], 'y': [None]}
 
 
 @pytest.mark.parametrize('name', ['drawing/draw.js', 'drawing/panels.js', 'scaling/law.js', 'inspection/run.js'])
-def test_scripts_put_data_on_the_page_as_text_only(name):
+def test_scripts_display_data_only_as_text(name):
   from pathlib import Path
 
   import vit_jax

@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import golden_files.py beside them."""
+"""Makes golden_files.py importable from the tests in this folder."""
 
 import pathlib
 import sys

@@ -1,4 +1,4 @@
-"""The golden files as other programs would have saved them: a folder of config.json and model.safetensors."""
+"""Golden files in the form in which other programs save them: a folder with config.json and model.safetensors."""
 
 import functools
 import json
@@ -10,8 +10,8 @@ import numpy as np
 from vit_jax.interop import tensors
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
-TOLERANCE = 1e-4  # largest absolute difference, of values of about 1, in float32
-NAMES = sorted(path.stem for path in GOLDEN.glob('*.npz') if path.stem != 'vit_hybrid')  # that one has no config.json
+TOLERANCE = 1e-4  # maximum absolute difference of float32 values of about 1
+NAMES = sorted(path.stem for path in GOLDEN.glob('*.npz') if path.stem != 'vit_hybrid')  # which has no config.json
 
 
 class Golden(NamedTuple):
@@ -24,7 +24,7 @@ class Golden(NamedTuple):
 
 @functools.cache
 def golden(name: str) -> Golden:
-  """What is in GOLDEN/NAME.npz, its config as that of a file."""
+  """The contents of GOLDEN/NAME.npz, with the config as in a file."""
   with np.load(GOLDEN / f'{name}.npz', allow_pickle=False) as file:
     arrays = dict(file)
   config, images, logits = json.loads(str(arrays.pop('config'))), arrays.pop('images'), arrays.pop('logits')
@@ -37,7 +37,7 @@ def golden(name: str) -> Golden:
 
 
 def folder(name: str, place: pathlib.Path, **changed: np.ndarray) -> pathlib.Path:
-  """Writes a golden file's model as its program would, some tensors changed (None: left out)."""
+  """Writes the model of a golden file as its program would, with some tensors changed (None: omitted)."""
   place.mkdir(exist_ok=True, parents=True)
   (place / 'config.json').write_text(json.dumps(golden(name).config))
   kept = {key: value for key, value in (golden(name).tensors | changed).items() if value is not None}

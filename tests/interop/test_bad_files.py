@@ -1,4 +1,4 @@
-"""A file that is not what it should be gets a message that says what it is; nothing is unpickled or unpacked for it."""
+"""Bad files: the message says what the file is, and nothing in it is unpickled or unpacked."""
 
 import copy
 import io
@@ -32,28 +32,28 @@ def _npz(path, **arrays):
 
 
 class Bomb:
-  """Unpickled, it would end the tests."""
+  """Ends the tests if it is unpickled."""
 
   def __reduce__(self):
     return (pytest.exit, ('a pickle was run',))
 
 
 @pytest.mark.parametrize('content, message', [
-    (b'', 'an empty file of 0 bytes'),
+    (b'', 'an empty file'),
     (pickle.dumps(Bomb()), 'a Python pickle'),
-    (b'version https://git-lfs.github.com/spec/v1\noid sha256:00', 'a pointer to a file in Git LFS'),
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:00', 'a Git LFS pointer'),
     (b'<!DOCTYPE html><html>', 'a web page'),
     (b'\x89HDF\r\n\x1a\n' + bytes(99), 'an HDF5 file'),
-    (b'something else that is long enough', 'no file of weights that is known'),
+    (b'something else that is long enough', 'an unknown kind of file'),
 ])
 @pytest.mark.parametrize('name', ['model.safetensors', 'weights.npz'])
-def test_what_it_is_instead(tmp_path, name, content, message):
+def test_other_kinds_of_files_are_named(tmp_path, name, content, message):
   (tmp_path / name).write_bytes(content)
   with pytest.raises(UserError, match=message):
     interop.read(tmp_path / name)
 
 
-def test_nothing_there(tmp_path):
+def test_missing_files(tmp_path):
   with pytest.raises(UserError, match='no such file'):
     interop.read(tmp_path / 'model.safetensors')
   (tmp_path / 'pytorch_model.bin').write_bytes(pickle.dumps(Bomb()))
@@ -65,12 +65,12 @@ def test_nothing_there(tmp_path):
 def test_truncated(tmp_path, whole, kept):
   place = folder(NAME, tmp_path)
   (place / 'model.safetensors').write_bytes(whole[:int(kept * len(whole))])
-  with pytest.raises(UserError, match='cut off|no file of weights'):
+  with pytest.raises(UserError, match='cut off|expected a .safetensors or .npz file'):
     interop.read(place)
 
 
 def test_a_torch_save_is_a_pickle(tmp_path):
-  """Also under another name: torch.save writes a zip archive, as np.savez does."""
+  """Also under another name: both torch.save and np.savez write zip archives."""
   with zipfile.ZipFile(tmp_path / 'weights.npz', 'w') as archive:
     archive.writestr('archive/data.pkl', pickle.dumps(Bomb()))
   with pytest.raises(UserError, match='a Python pickle .torch.save.'):
@@ -88,21 +88,21 @@ def test_zip_bombs(tmp_path):
   path = tmp_path / 'weights.npz'
   np.savez_compressed(path, **{'embedding/kernel': np.zeros((16, 16, 3, 20_000), np.float32)})
   assert path.stat().st_size < 100_000
-  with pytest.raises(UserError, match='61,440,128, *|a zip bomb'):
+  with pytest.raises(UserError, match='a zip bomb'):
     interop.read(path)
-  header = io.BytesIO()  # small, but says that it is huge
+  header = io.BytesIO()  # small, but claims to be huge
   np.lib.format.write_array_header_1_0(header, {'descr': '<f4', 'fortran_order': False, 'shape': (1 << 40,)})
   with zipfile.ZipFile(path, 'w') as archive:
     archive.writestr('embedding/kernel.npy', header.getvalue() + bytes(64))
-  with pytest.raises(UserError, match='and has 64 bytes'):
+  with pytest.raises(UserError, match='got 64 bytes'):
     interop.read(path)
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
-def test_numbers_that_are_none(tmp_path, value):
+def test_values_that_are_not_finite(tmp_path, value):
   changed = golden(NAME).tensors[NORM].copy()
   changed[3] = value
-  with pytest.raises(UserError, match='vit.layernorm.weight has 1 of 32 values that are NaN or infinite'):
+  with pytest.raises(UserError, match='vit.layernorm.weight: expected finite values, got 1 of 32 that are NaN'):
     interop.read(folder(NAME, tmp_path, **{NORM: changed}))
 
 
@@ -111,17 +111,17 @@ def test_every_tensor_is_accounted_for(tmp_path):
   cases = {
       'missing': ({NORM: None}, '1 tensor missing: vit.layernorm.weight'),
       'unused': ({'vit.extra': own}, '1 tensor not used by this model: vit.extra'),
-      'shape': ({NORM: own[:5]}, r'of another shape: vit.layernorm.weight \[5\] where the model has \[32\]'),
+      'shape': ({NORM: own[:5]}, r'of another shape: vit.layernorm.weight \(expected \[32\], got \[5\]\)'),
   }
   for name, (changed, message) in cases.items():
     place = folder(NAME, tmp_path / name, **changed)
     with pytest.raises(UserError, match=message):
       interop.read(place)
-    weights = interop.read(place, without=('vit.extra', NORM))  # those that are named
+    weights = interop.read(place, without=('vit.extra', NORM))  # these are excused
     assert ('scale' in weights.params.get('norm', {})) == (name == 'unused')
     assert 'bias' in weights.params['norm']
   block = 'vit.layers.0.mlp.fc1.bias'
-  with pytest.raises(UserError, match='a part of a block, which cannot be left out'):
+  with pytest.raises(UserError, match='part of a block and cannot be left out'):
     interop.read(folder(NAME, tmp_path / 'block', **{block: None}), without=('*intermediate*',))
 
 
@@ -131,21 +131,21 @@ def test_another_architecture(tmp_path):
   with pytest.raises(UserError, match='tensors missing.* and [0-9]+ more.*is it another architecture'):
     interop.read(place)
   (place / 'config.json').write_text(json.dumps({'model_type': 'vti'}))
-  with pytest.raises(UserError, match="model_type='vti' is no family that can be read; did you mean 'vit'"):
+  with pytest.raises(UserError, match="model_type='vti' is not supported; did you mean 'vit'"):
     interop.read(place)
   (place / 'config.json').unlink()
-  with pytest.raises(UserError, match='neither the names of a timm model'):
+  with pytest.raises(UserError, match='expected the tensor names of a supported timm model'):
     interop.read(place)
 
 
 @pytest.mark.parametrize('key, value, message', [
-    ('hidden_size', 10**15, 'shape|built'), ('num_hidden_layers', 10**9, 'speaks of 1,000,000,000 blocks'),
+    ('hidden_size', 10**15, 'shape|built'), ('num_hidden_layers', 10**9, 'has 1,000,000,000 blocks'),
     ('num_attention_heads', 0, 'at least 1'), ('hidden_act', 'quick_gelu', "hidden_act='quick_gelu'"),
     ('layer_norm_eps', 'tiny', 'model.epsilon'), ('image_size', [0, 3], 'preprocessing.size'),
     ('image_size', [8, 24], 'another shape'),
     ('num_channels', 7, 'preprocessing.channels'), ('patch_size', 5, 'does not divide'),
 ])
-def test_a_config_that_lies(tmp_path, key, value, message):
+def test_a_config_that_contradicts_its_file(tmp_path, key, value, message):
   place = folder(NAME, tmp_path)
   (place / 'config.json').write_text(json.dumps(golden(NAME).config | {key: value}))
   with pytest.raises(UserError, match=message):
@@ -155,18 +155,18 @@ def test_a_config_that_lies(tmp_path, key, value, message):
 def test_an_index_that_points_outside(tmp_path, whole):
   index = {'weight_map': {NORM: '../model.safetensors'}}
   (tmp_path / tensors.INDEX).write_text(json.dumps(index))
-  with pytest.raises(UserError, match='outside its own folder'):
+  with pytest.raises(UserError, match='expected file names in its own folder'):
     interop.read(tmp_path)
   (tmp_path / 'model-1.safetensors').write_bytes(whole)
   (tmp_path / tensors.INDEX).write_text(json.dumps({'weight_map': {'nowhere': 'model-1.safetensors'}}))
-  with pytest.raises(UserError, match='nowhere should be in model-1.safetensors, and is not'):
+  with pytest.raises(UserError, match='expected nowhere in model-1.safetensors'):
     interop.read(tmp_path)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_damaged_bytes_are_read_or_refused_in_words(tmp_path, whole, data):
-  """Of any damage: a UserError, or tensors of finite numbers in the shapes of the model."""
+def test_damaged_bytes_are_read_or_refused(tmp_path, whole, data):
+  """Any damage gives either a UserError or finite tensors in the shapes of the model."""
   place = folder(NAME, tmp_path)
   header = 8 + int.from_bytes(whole[:8], 'little')
   at = data.draw(st.integers(0, header - 1) | st.integers(0, len(whole) - 1))
@@ -186,7 +186,7 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from([NAME, 'timm_vit', 'swin-padded', 'resnet-regnet_y', 'timm_convnext']), data=st.data())
-def test_any_config_is_read_or_refused_in_words(tmp_path, name, data):
+def test_any_config_is_read_or_refused(tmp_path, name, data):
   config = copy.deepcopy(golden(name).config)
   processor = {'size': 8, 'image_mean': [0.5], 'do_center_crop': True, 'crop_size': 4, 'resample': 2, 'crop_pct': 0.9}
   for fields in (config, processor, config.get('pretrained_cfg', {})):

@@ -1,4 +1,4 @@
-"""The .npz files of the Vision Transformer's original code: what is in their names is read, and written again."""
+"""The .npz files of the original Vision Transformer code, read and written again."""
 
 import jax
 import numpy as np
@@ -9,11 +9,11 @@ from vit_jax import interop
 from vit_jax.errors import UserError
 from vit_jax.interop import writers
 
-D, H, K, F, P, T, L, CLASSES = 12, 3, 4, 20, 4, 9, 11, 5  # more blocks than 10: numbers, not letters, order them
+D, H, K, F, P, T, L, CLASSES = 12, 3, 4, 20, 4, 9, 11, 5  # more than 10 blocks, which sort by number and not by letter
 
 
 def _crafted(**changed):
-  """Their names and shapes, as in the published files; random values."""
+  """Tensors with the names and shapes of the published files and random values."""
   block = {
       'LayerNorm_0/scale': (D,), 'LayerNorm_0/bias': (D,), 'LayerNorm_2/scale': (D,), 'LayerNorm_2/bias': (D,),
       **{f'MultiHeadDotProductAttention_1/{name}/kernel': (D, H, K) for name in ('query', 'key', 'value')},
@@ -29,7 +29,7 @@ def _crafted(**changed):
   return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items() if shape is not None}
 
 
-def test_a_crafted_file_there_and_back(tmp_path):
+def test_a_crafted_file_survives_the_round_trip(tmp_path):
   theirs = _crafted()
   np.savez(tmp_path / 'theirs.npz', **theirs)
   weights = interop.read(tmp_path / 'theirs.npz')
@@ -46,15 +46,15 @@ def test_a_crafted_file_there_and_back(tmp_path):
   with np.load(tmp_path / 'ours.npz') as ours:
     assert sorted(ours) == sorted(theirs)
     for name, value in theirs.items():
-      if name not in ('cls', 'Transformer/posembed_input/pos_embedding'):  # CLS is written with its position in it
+      if name not in ('cls', 'Transformer/posembed_input/pos_embedding'):  # CLS is written with its position added
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
     total = lambda file: file['cls'][0, 0] + file['Transformer/posembed_input/pos_embedding'][0, 0]
     np.testing.assert_array_equal(total(ours), total(theirs))
 
 
 @pytest.mark.parametrize('norm', [lambda c: (c,), lambda c: (1, 1, 1, c)], ids=['flat', 'older'])
-def test_a_hybrid_there_and_back(tmp_path, norm):
-  """Their names of a ResNet of three stages (R50+B/16 has 3, 4, 9 units); 32 channels at its root."""
+def test_a_hybrid_survives_the_round_trip(tmp_path, norm):
+  """A hybrid with a ResNet of three stages (R50+B/16 has 3, 4, 9 units) and 32 channels at its root."""
   shapes, channels = {'conv_root/kernel': (7, 7, 3, 32), 'gn_root/scale': norm(32), 'gn_root/bias': norm(32)}, 32
   for stage, depth in enumerate((1, 2, 1)):
     inner, wide = 32 << stage, 128 << stage
@@ -84,10 +84,10 @@ def test_a_hybrid_there_and_back(tmp_path, norm):
   assert bits(interop.read(tmp_path / 'bundle').params) == bits(weights.params)
 
 
-def test_it_computes_what_the_same_model_of_transformers_does(tmp_path):
-  """A golden file of a square-less picture has no place in their names: this one is cut to one row of patches."""
+def test_it_computes_the_same_as_transformers(tmp_path):
+  """The format assumes square pictures. A model for others is written, but cannot be read back."""
   there, weights = golden('vit_gelu_tanh'), interop.read(folder('vit_gelu_tanh', tmp_path / 'hf'))
-  with pytest.raises(UserError, match='no square'):
+  with pytest.raises(UserError, match='expected a square number'):
     writers.write(weights, tmp_path / 'ours.npz', 'npz')
     interop.read(tmp_path / 'ours.npz')
   model = weights.pure_model()
@@ -99,21 +99,21 @@ def test_a_backbone_without_a_head(tmp_path):
   np.savez(tmp_path / 'a.npz', **_crafted(**{'head/kernel': None, 'head/bias': None}))
   weights = interop.read(tmp_path / 'a.npz')
   assert weights.headless and weights.num_classes is None
-  with pytest.raises(UserError, match='without a classifier'):
+  with pytest.raises(UserError, match='got a backbone without a head'):
     weights.pure_model()
   writers.write(weights, tmp_path / 'bundle', 'bundle')
   assert interop.read(tmp_path / 'bundle').headless
 
 
 @pytest.mark.parametrize('changed, message', [
-    ({'conv_root/kernel': (7, 7, 3, 64)}, 'a hybrid of another kind'),
-    ({'embedding/kernel': None}, 'not the names of a ViT'),
-    ({'embedding/kernel': (D,)}, 'not the names of a ViT'),
+    ({'conv_root/kernel': (7, 7, 3, 64)}, 'expected a hybrid of ResNet stages'),
+    ({'embedding/kernel': None}, 'expected the tensors of a ViT'),
+    ({'embedding/kernel': (D,)}, 'expected the tensors of a ViT'),
     ({'pre_logits/kernel': (D, D)}, '1 tensor not used by this model: pre_logits/kernel'),
-    ({'Transformer/posembed_input/pos_embedding': (1, 9, D)}, '8 positions of patches are no square'),
+    ({'Transformer/posembed_input/pos_embedding': (1, 9, D)}, 'expected a square number of patch positions, got 8'),
     ({'Transformer/encoderblock_3/LayerNorm_0/scale': (D - 1,)}, 'of another shape'),
 ])
-def test_what_does_not_fit(tmp_path, changed, message):
+def test_tensors_that_do_not_fit(tmp_path, changed, message):
   np.savez(tmp_path / 'a.npz', **_crafted(**changed))
   with pytest.raises(UserError, match=message):
     interop.read(tmp_path / 'a.npz')

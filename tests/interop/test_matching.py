@@ -1,4 +1,4 @@
-"""Weights in a model of other classes or pictures: positions resized, the head new, nothing passed over in silence."""
+"""Matching weights to a model with other classes or pictures: positions are resized, the head is new."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from flax import traverse_util
 from vit_jax import models
 from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.errors import UserError
-from vit_jax.interop.matching import fit, resized
+from vit_jax.interop.matching import matching_arrays, resized
 from vit_jax.interop.weights import Weights
 
 VIT = dict(patch_size=4, width=8, depth=2, mlp_dim=16, num_heads=2)
@@ -32,9 +32,9 @@ def _weights(family, config, size=(16, 16), classes=3, names=('a', 'b', 'c')):
 @pytest.mark.parametrize('family', FAMILIES)
 @pytest.mark.parametrize('size', [(16, 16), (24, 8), (8, 32)])
 def test_any_picture(family, size):
-  """All but the position tables is taken over as it is; the model runs on any rectangle."""
+  """Everything but the position tables is unchanged, and the model runs on any rectangle."""
   weights, model = _weights(family, FAMILIES[family]), _model(family, FAMILIES[family], size)
-  arrays = fit(weights, model, ('a', 'b', 'c'))
+  arrays = matching_arrays(weights, model, ('a', 'b', 'c'))
   shapes = jax.tree.map(lambda a: a.shape, arrays['params'])
   assert shapes == jax.tree.map(lambda s: s.shape, model.param_shapes())
   for path, array in traverse_util.flatten_dict(arrays['params']).items():
@@ -45,7 +45,7 @@ def test_any_picture(family, size):
 
 @pytest.mark.parametrize('pos_embed', ['learned', 'relative', 'sincos2d', 'rope2d', 'none'])
 def test_used_at_another_size(pos_embed):
-  """A model for one size is a model for any other; where it was, it is the same."""
+  """A model for one size can be used at any other; at its own size it is unchanged."""
   weights = _weights('vit', VIT | dict(pos_embed=pos_embed))
   wide = resized(weights, (8, 24))
   assert wide.image_shape == (8, 24, 3)
@@ -56,32 +56,33 @@ def test_used_at_another_size(pos_embed):
     resized(weights, (10, 16))
 
 
-def test_a_new_head_where_the_classes_are_others():
+def test_the_head_is_new_if_the_classes_differ():
   weights = _weights('deit', VIT)
   heads = {'head', 'distillation_head'}
-  assert not heads & fit(weights, _model('deit', VIT, (16, 16), 5), tuple('vwxyz'))['params'].keys()
-  assert not heads & fit(weights, _model('deit', VIT, (16, 16)), ('c', 'a', 'b'))['params'].keys()  # another order
-  assert heads <= fit(weights, _model('deit', VIT, (16, 16)), ('a', 'b', 'c'))['params'].keys()
+  assert not heads & matching_arrays(weights, _model('deit', VIT, (16, 16), 5), tuple('vwxyz'))['params'].keys()
+  reordered = matching_arrays(weights, _model('deit', VIT, (16, 16)), ('c', 'a', 'b'))['params']
+  assert not heads & reordered.keys()
+  assert heads <= matching_arrays(weights, _model('deit', VIT, (16, 16)), ('a', 'b', 'c'))['params'].keys()
   unnamed = dataclasses.replace(weights, class_names=None)
-  assert heads <= fit(unnamed, _model('deit', VIT, (16, 16)), ('x', 'y', 'z'))['params'].keys()
+  assert heads <= matching_arrays(unnamed, _model('deit', VIT, (16, 16)), ('x', 'y', 'z'))['params'].keys()
   headless = dataclasses.replace(weights, params={k: v for k, v in weights.params.items() if k not in heads})
-  assert not heads & fit(headless, _model('deit', VIT, (16, 16)), ('a', 'b', 'c'))['params'].keys()
+  assert not heads & matching_arrays(headless, _model('deit', VIT, (16, 16)), ('a', 'b', 'c'))['params'].keys()
 
 
 @pytest.mark.parametrize('change, patterns, message', [
-    (dict(pool='gap'), ('cls',), r'cls \(8,\): no place in this model'),
+    (dict(pool='gap'), ('cls',), r'cls \(8,\): not in this model'),
     (dict(layer_scale=0.1), ('encoder/*/scale?',), 'encoder/blocks/scale1: not in the weights'),
-    (dict(width=16), ('*',), r'cls: \(8,\), where this model has \(16,\)'),
-    (dict(depth=3), ('encoder/*',), r'bias: \(2, 8\), where this model has \(3, 8\)'),
+    (dict(width=16), ('*',), r'cls: expected \(16,\), got \(8,\)'),
+    (dict(depth=3), ('encoder/*',), r'bias: expected \(3, 8\), got \(2, 8\)'),
 ])
-def test_what_does_not_fit_is_named_unless_it_is_meant(change, patterns, message):
+def test_arrays_that_do_not_match_are_named_unless_ignored(change, patterns, message):
   weights, model = _weights('vit', VIT), _model('vit', VIT | change, (16, 16))
   with pytest.raises(UserError, match=message):
-    fit(weights, model, ('a', 'b', 'c'))
-  arrays = fit(weights, model, ('a', 'b', 'c'), patterns)
+    matching_arrays(weights, model, ('a', 'b', 'c'))
+  arrays = matching_arrays(weights, model, ('a', 'b', 'c'), patterns)
   assert not any(path[0] == patterns[0] for path in traverse_util.flatten_dict(arrays['params']))
 
 
 def test_a_pattern_that_matches_nothing():
   with pytest.raises(UserError, match=r"pretrained.ignore='heda/\*': matches nothing"):
-    fit(_weights('vit', VIT), _model('vit', VIT, (16, 16)), ('a', 'b', 'c'), ('heda/*',))
+    matching_arrays(_weights('vit', VIT), _model('vit', VIT, (16, 16)), ('a', 'b', 'c'), ('heda/*',))

@@ -1,4 +1,4 @@
-"""Models of transformers and timm compute here what they compute there, and come back bit for bit.
+"""Models of transformers and timm give the same results here, and survive the round trip bit for bit.
 
 Always: from golden files (tests/golden). Live: where torch and these libraries are installed, they load what we write.
 """
@@ -24,7 +24,7 @@ def logits(weights: Weights, images: np.ndarray) -> np.ndarray:
 
 
 def assert_same(ours: Weights, theirs: Weights) -> None:
-  """The same model, to the last bit."""
+  """Checks that two models are equal bit for bit."""
   assert ours.config == theirs.config and ours.preprocessing == theirs.preprocessing
   assert ours.class_names == theirs.class_names
   bits = lambda weights: jax.tree.map(lambda a: (a.shape, a.tobytes()), (weights.params, weights.stats))
@@ -32,7 +32,7 @@ def assert_same(ours: Weights, theirs: Weights) -> None:
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_logits_and_the_way_back(name, tmp_path):
+def test_logits_and_round_trip(name, tmp_path):
   weights, there = interop.read(folder(name, tmp_path / 'theirs')), golden(name)
   difference = np.abs(logits(weights, there.images) - there.logits).max()
   print(f'{name}: max abs difference {difference:.2e}')
@@ -41,14 +41,14 @@ def test_logits_and_the_way_back(name, tmp_path):
   weights = dataclasses.replace(weights, class_names=tuple(f'name {i}' for i in range(weights.num_classes)))
   writers.write(weights, tmp_path / 'bundle', 'bundle')
   assert_same(interop.read(tmp_path / 'bundle'), weights)
-  if name not in ('timm_resnet', 'timm_regnet'):  # timm has them in published widths alone
+  if name not in ('timm_resnet', 'timm_regnet'):  # timm has them only in published widths
     writers.write(weights, tmp_path / 'ours', there.program)
     assert_same(interop.read(tmp_path / 'ours'), weights)
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_what_is_written_is_what_was_there(name):
-  """Each tensor, bit for bit, by the name that files have; positions of leading tokens are part of these."""
+def test_the_tensors_written_are_those_read(name):
+  """Every tensor except tokens and positions, which are added up, has its name in files and the same bits."""
   there = golden(name)
   assert there.program in ('hf', 'timm')
   if there.program == 'timm':
@@ -73,7 +73,7 @@ def _read(name):
 
 
 def _file_name(name, kind):
-  """Names in memory of transformers 5.23 as its save_pretrained writes them."""
+  """Renames the tensors of transformers 5.23 from memory to files, as its save_pretrained does."""
   own = {'vit': 'attention.attention', 'deit': 'attention.attention', 'swin': 'attention.self'}.get(kind)
   if own is None:
     return name
@@ -85,8 +85,8 @@ def _file_name(name, kind):
   return name.replace('mlp.fc1', 'intermediate.dense').replace('mlp.fc2', 'output.dense')
 
 
-def test_epsilon_is_theirs(tmp_path):
-  """transformers' default is 1e-12, ours 1e-6: it is read, and a golden file tells them apart."""
+def test_epsilon_is_read(tmp_path):
+  """The default is 1e-12 in transformers and 1e-6 here; a golden file distinguishes them."""
   theirs = dict(golden('vit_qkv_bias').config, layer_norm_eps=1e-5)
   place = folder('vit_qkv_bias', tmp_path)
   (place / 'config.json').write_text(json.dumps(theirs))
@@ -99,11 +99,11 @@ def test_epsilon_is_theirs(tmp_path):
   assert interop.read(place).config.epsilon == 1e-12
 
 
-def test_windows_that_transformers_cuts_otherwise(tmp_path):
-  """Of 4 x 6 patches and windows of 4, theirs do not span the picture and ours do."""
+def test_windows_that_differ_from_transformers_are_refused(tmp_path):
+  """With 4 x 6 patches and windows of 4, theirs do not span the picture and ours do."""
   place = folder('swin-one_window', tmp_path)
   (place / 'config.json').write_text(json.dumps(golden('swin-one_window').config | {'image_size': [16, 24]}))
-  with pytest.raises(UserError, match='leave 4x6 patches in stage 1, where windows of 4 are cut otherwise'):
+  with pytest.raises(UserError, match='have 4x6 patches in stage 1, where windows of 4 differ from'):
     interop.read(place)
 
 
@@ -150,7 +150,7 @@ def test_live_timm_loads_ours(name, tmp_path):
     np.testing.assert_allclose(model(torch.from_numpy(images)).numpy(), expected, rtol=0, atol=1e-5)
 
 
-def test_timm_golden_files_are_what_the_script_writes():
+def test_timm_golden_files_match_their_script():
   pytest.importorskip('timm')
   import runpy
   script = runpy.run_path(str(GOLDEN / 'make_timm_golden.py'))

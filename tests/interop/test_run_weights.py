@@ -1,4 +1,4 @@
-"""A run's weights: read without its optimizer, checked against the digests, in use as the run scored them."""
+"""The weights of a run: read without the optimizer, verified by digests, and with the scores of the run."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from vit_jax.training.display import Display
 
 
 @pytest.mark.parametrize('ema_decay', [0.0, 0.9])
-def test_a_run_is_read_and_scores_as_it_did(tiny_config, tmp_path, ema_decay):
+def test_weights_of_a_run_have_its_scores(tiny_config, tmp_path, ema_decay):
   tiny_config.optimizer.ema_decay = ema_decay
   loop.train(run_lib.prepare(run_config.cast(tiny_config)), tmp_path, Display())
   weights, results = interop.read(tmp_path), records.read_run(tmp_path)['results']
@@ -28,7 +28,7 @@ def test_a_run_is_read_and_scores_as_it_did(tiny_config, tmp_path, ema_decay):
   assert (np.asarray(logits).argmax(-1) == labels).mean() == pytest.approx(results['test']['accuracy'], abs=1e-6)
 
 
-def test_only_what_is_asked_for_is_read_and_it_is_checked(tmp_path, monkeypatch):
+def test_only_requested_arrays_are_read_and_they_are_verified(tmp_path, monkeypatch):
   checkpoints = checkpoint.Checkpoints(tmp_path)
   tree = {'params': {'a': np.arange(6, dtype=np.float32)}, 'optimizer': {'b': np.ones(3, np.float32)}}
   checkpoints.save(1, jax.tree.map(jax.numpy.asarray, tree), {})
@@ -40,11 +40,11 @@ def test_only_what_is_asked_for_is_read_and_it_is_checked(tmp_path, monkeypatch)
   np.testing.assert_array_equal(found['params']['a'], tree['params']['a'])
   other = checkpoints.record(1)['arrays'] | {'params/a': 1}
   monkeypatch.setattr(checkpoints, 'record', lambda step: {'arrays': other})
-  with pytest.raises(checkpoint.Damaged, match='1 of 1 arrays are not what was saved .params/a'):
+  with pytest.raises(checkpoint.Damaged, match='1 of 1 arrays differ from what was saved .params/a'):
     checkpoints.restore_some(1, like)
   checkpoints.close()
 
 
-def test_nothing_there(tmp_path):
-  with pytest.raises(UserError, match='no weights there: want a run'):
+def test_an_empty_folder(tmp_path):
+  with pytest.raises(UserError, match='expected a run .*, found none'):
     interop.read(tmp_path)

@@ -19,23 +19,23 @@ def test_what_is_written_is_read_back(tree):
 
 
 @pytest.mark.parametrize('word', ['y', 'n', 'off', '1e3', '0o7', '1:30', '0x1', '.inf', '~', 'null', '=', '2x4'])
-def test_words_that_another_reader_might_take_for_numbers_are_quoted(word):
+def test_words_that_other_readers_may_parse_as_numbers_are_quoted(word):
   assert files.to_yaml([word]).strip() in (f'- "{word}"', f"- '{word}'")
 
 
-def test_the_files_of_a_sweep_are_written_anew_and_others_are_left_alone(tmp_path):
+def test_files_of_a_sweep_are_replaced_and_others_are_kept(tmp_path):
   out = tmp_path / 'a' / 'b'
   assert files.write(str(out), {'x': {'n': 1}, 'y': {}}) == [out / 'x.yaml', out / 'y.yaml']
   files.write(str(out), {'x': {'n': 2}, 'y': {}, 'z': {}})
   (out / 'notes.txt').write_text('kubectl does not read this')
   files.write(str(out), {'x': {'n': 3}, 'y': {}, 'z': {}})
   assert yaml.safe_load((out / 'x.yaml').read_text()) == {'n': 3}
-  with pytest.raises(UserError, match=r'holds y.yaml and 1 more, not of this sweep .* another folder'):
+  with pytest.raises(UserError, match=r'got y.yaml and 1 more. .* another folder'):
     files.write(str(out), {'x': {'n': 4}})
   assert yaml.safe_load((out / 'x.yaml').read_text()) == {'n': 3}
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_file_is_not_a_folder(tmp_path):
   (tmp_path / 'out').write_text('')
-  with pytest.raises(UserError, match='a folder is needed'):
+  with pytest.raises(UserError, match='expected a folder, got a file'):
     files.write(str(pathlib.Path(tmp_path / 'out')), {'x': {}})

@@ -1,4 +1,4 @@
-"""JobSets against the typed models that Kubeflow publishes, and against what GKE asks for."""
+"""JobSets, checked against the typed models that Kubeflow publishes and against the requirements of GKE."""
 
 import re
 
@@ -21,7 +21,7 @@ SLICES = [slices.Slice(generation, topology) for generation, info in slices.GENE
 
 
 def _valid(tree):
-  """A JobSet as a cluster reads it. from_dict drops what it does not know, so to_dict must give back all of it."""
+  """Parses a JobSet as a cluster does. from_dict drops unknown fields, so to_dict must return all of them."""
   read = yaml.safe_load(files.to_yaml(tree))
   assert read == tree and JobsetV1alpha2JobSet.from_dict(read).to_dict() == read
   return read
@@ -32,12 +32,12 @@ def _job(tree):
 
 
 def _expanded(text):
-  """As the kubelet expands a command: $$ is $, and $(NAME) the variable's value."""
+  """Expands a command as the kubelet does: $$ is $, and $(NAME) is the value of the variable."""
   return re.sub(r'\$(\$|\((.*?)\))', lambda m: '$' if m[1] == '$' else 'VALUE', text, flags=re.DOTALL)
 
 
 @given(texts, identities, programs, st.sampled_from(SLICES), st.booleans(), texts)
-def test_any_task_is_valid_and_its_arguments_arrive_as_they_are(name, identity, programs, target, spot, sweep):
+def test_any_task_is_valid_and_its_arguments_arrive_unchanged(name, identity, programs, target, spot, sweep):
   task = Task(name, identity, tuple(programs))
   tree = _valid(jobset.render(task, target, IMAGE, spot=spot, queue='tpus', sweep=sweep))
   container = _job(tree)['template']['spec']['containers'][0]
@@ -51,7 +51,7 @@ _JOB = ('spec', 'replicatedJobs', 0, 'template', 'spec')
 
 
 @pytest.mark.parametrize('path', [('spec', 'failurePolicy'), _JOB, (*_JOB, 'template', 'spec', 'containers', 0)])
-def test_a_misspelt_field_is_not_valid(path):
+def test_a_misspelled_field_is_not_valid(path):
   tree = at = jobset.render(TASK, slices.find('v5e-16'), IMAGE)
   for key in path:
     at = at[key]
@@ -72,7 +72,7 @@ def test_a_gang_of_hosts_on_the_right_nodes(name, count, accelerator, topology, 
   assert pod['nodeSelector'] == {'cloud.google.com/gke-tpu-accelerator': accelerator,
                                  'cloud.google.com/gke-tpu-topology': topology}
   assert pod['containers'][0]['resources'] == {'limits': {'google.com/tpu': str(chips)}}
-  assert ('annotations' in tree['metadata']) == (hosts > 1)  # one node pool a slice
+  assert ('annotations' in tree['metadata']) == (hosts > 1)  # one node pool per slice
   assert 'tolerations' not in pod
 
 
@@ -91,23 +91,23 @@ def test_exit_codes_decide_over_a_restart(code, retried):
   (rule,), (jobset_rule,) = _job(tree)['podFailurePolicy']['rules'], tree['spec']['failurePolicy']['rules']
   assert rule['action'] == 'FailJob' and rule['onExitCodes']['operator'] == 'NotIn'
   assert (code in rule['onExitCodes']['values']) == retried
-  # Kubernetes gives such a failed Job this reason; JobSet starts all anew for every other.
+  # Kubernetes gives such a failed Job this reason; for any other reason JobSet restarts everything.
   assert jobset_rule['action'] == 'FailJobSet' and jobset_rule['onJobFailureReasons'] == ['PodFailurePolicy']
   pod = _job(tree)['template']['spec']
   assert pod['restartPolicy'] == 'Never' and _job(tree)['backoffLimit'] == 0
   assert rule['onExitCodes']['containerName'] == pod['containers'][0]['name']
 
 
-@pytest.mark.parametrize('tpu, count, image, queue, said', [
-    ('v5e-16', 1, None, None, '--image is missing'), ('v5e-16', 1, '', None, '--image is missing'),
+@pytest.mark.parametrize('tpu, count, image, queue, message', [
+    ('v5e-16', 1, None, None, '--image: expected'), ('v5e-16', 1, '', None, '--image: expected'),
     ('v5e-16', 1, 'a b', None, '--image=a b'), ('v5e-16', 1, '--privileged', None, '--image=--privileged'),
     ('v5e-16', 1, 'x\n', None, '--image=x'), ('v5e-16', 1, IMAGE, 'My Queue', '--queue=My Queue'),
     ('v5e-16', 1, IMAGE, '', '--queue='), ('v5e-8', 2, IMAGE, None, '--num_slices=2: .*v5e-8 is one host')])
-def test_bad_input(tpu, count, image, queue, said):
-  with pytest.raises(UserError, match=said):
+def test_bad_input(tpu, count, image, queue, message):
+  with pytest.raises(UserError, match=message):
     jobset.check(slices.find(tpu, count), image, queue)
 
 
 @pytest.mark.parametrize('image', [IMAGE, 'vit-jax', 'localhost:5000/vit-jax@sha256:0a1b'])
-def test_names_of_images(image):
+def test_image_names(image):
   jobset.check(slices.find('v5e-16', 2), image, 'team-a')

@@ -1,4 +1,4 @@
-"""Real processes with a stand-in for vit_jax.main: it says what it was told, and ends as it was told."""
+"""Real processes with a replacement of vit_jax.main, which prints its arguments and exits as they say."""
 
 import os
 import pathlib
@@ -29,7 +29,7 @@ sys.exit(int(sys.argv[-1]) if sys.argv[-1].isdigit() else 0)
 
 @pytest.fixture(name='start')
 def _start(tmp_path):
-  """start(('--a',), ('--b',)) -> the process of a sequence."""
+  """A function that starts the process of a sequence: start(('--a',), ('--b',))."""
   package = tmp_path / 'vit_jax'
   (package / 'launch').mkdir(parents=True)
   for name in ('__init__.py', 'launch/__init__.py', 'launch/task.py', 'launch/sequence.py'):
@@ -42,14 +42,14 @@ def _start(tmp_path):
   return start
 
 
-def test_one_after_the_other_with_their_arguments(start):
+def test_runs_are_started_in_sequence_with_their_arguments(start):
   process = start(('--a=1 2', '--b="; rm -rf /'), ('--c',))
   assert process.communicate()[0].splitlines() == [str(['--a=1 2', '--b="; rm -rf /']), "['--c']"]
   assert process.returncode == 0
 
 
 @pytest.mark.parametrize('last, code', [(('--a', '1'), 1), (('--a', '42'), 42), (('--kill',), 128 + signal.SIGKILL)])
-def test_the_first_that_fails_ends_it(start, last, code):
+def test_the_first_failure_ends_the_sequence(start, last, code):
   process = start(('--first',), last, ('--never',))
   assert len(process.communicate()[0].splitlines()) == 2 and process.returncode == code
 

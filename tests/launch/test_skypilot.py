@@ -1,4 +1,4 @@
-"""Managed jobs against SkyPilot's own schema where it is installed, and against bash everywhere."""
+"""Managed jobs, checked against the schema of SkyPilot if it is installed, and against bash."""
 
 import subprocess
 
@@ -26,7 +26,7 @@ def test_any_task_is_read_back(name, identity, programs, target, spot):
 
 
 @given(programs)
-def test_a_shell_hands_the_arguments_on_as_they_are(programs):
+def test_a_shell_passes_the_arguments_unchanged(programs):
   task = Task('x', 'bed66b456c', tuple(programs))
   run = yaml.safe_load(files.to_yaml(skypilot.render(task, SLICES[0])))['run']
   echo = run.replace('exec .venv/bin/python', "exec printf '%s\\0'", 1)
@@ -44,14 +44,15 @@ def test_resources(name, accelerator):
   assert recovery['max_restarts_on_errors'] == 0
 
 
-@pytest.mark.parametrize('tpu, count, said', [('tpu7x-128', 1, 'v4, v5e, v5p, v6e; tpu7x is for GKE'),
-                                              ('v4-32', 2, '--num_slices=2: .*--launcher=jobset')])
-def test_slices_that_there_are_not(tpu, count, said):
-  with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize('tpu, count, message', [
+    ('tpu7x-128', 1, r'\(v4, v5e, v5p, v6e\); tpu7x is available only on GKE'),
+    ('v4-32', 2, '--num_slices=2: .*--launcher=jobset')])
+def test_unsupported_slices_are_refused(tpu, count, message):
+  with pytest.raises(UserError, match=message):
     skypilot.check(slices.find(tpu, count))
 
 
-def test_skypilots_own_schema():
+def test_jobs_match_the_schema_of_skypilot():
   schemas = pytest.importorskip('sky.utils.schemas', reason='SkyPilot is not installed: pip install skypilot')
   import jsonschema
   tree = yaml.safe_load(files.to_yaml(skypilot.render(TASK, slices.find('v4-32'), spot=True)))

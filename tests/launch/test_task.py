@@ -15,7 +15,7 @@ DNS_1035 = r'[a-z]([a-z0-9-]*[a-z0-9])?'
 def test_a_label_is_a_dns_name_whatever_the_run_is_called(name, identity):
   label = Task(name, identity, ()).label
   assert re.fullmatch(DNS_1035, label) and label.endswith(identity)
-  assert len(f'{label}-slice-999-9999-abcde') <= 63  # the longest name that JobSet makes of it
+  assert len(f'{label}-slice-999-9999-abcde') <= 63  # the longest name that JobSet derives from it
 
 
 @given(texts, st.integers(1, 63))
@@ -31,5 +31,5 @@ def test_slugs_stay_readable(text, expected):
   assert slug(text) == expected
 
 
-def test_only_what_may_end_otherwise_is_tried_again():
+def test_only_runs_that_may_succeed_are_retried():
   assert {42, 128, 137, 143, 255} <= set(exits.RETRIED) and not {0, 1, 2, 127, 256} & set(exits.RETRIED)

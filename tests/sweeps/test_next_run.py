@@ -182,4 +182,4 @@ def test_the_command_writes_a_run_that_trains(runs, tmp_path):
   last = [row for row in records.read_rows(tmp_path / 'out/metrics.jsonl') if row['split'] == 'val'][-1]
   assert last['flops'] == pytest.approx(4e8, rel=0.1) and np.isfinite(last['loss'])
   refused = call('law', str(runs), '--form=chinchilla', '--budget=2e9,4e9', '--write_config=next.py')
-  assert refused.returncode == 1 and 'give one --budget' in refused.stderr
+  assert refused.returncode == 1 and 'expected one --budget' in refused.stderr

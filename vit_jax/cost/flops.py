@@ -1,8 +1,8 @@
-"""FLOPs and parameters, counted on abstract shapes: one counter for every family.
+"""FLOP and parameter counts of any family, from abstract shapes.
 
-A multiply-add is 2 FLOPs. Matmuls and convolutions are counted, wherever they stand in the program; element-wise work,
-softmax, norms, augmentation and the optimizer's update are left out (under 2% of a ViT's step). XLA's own
-`cost_analysis` counts a scanned layer once, so it cannot be used for this.
+A multiply-add is 2 FLOPs. All matmuls and convolutions of a program are counted. Element-wise operations, softmax,
+norms, augmentation and the optimizer update are not (less than 2% of a ViT's step). XLA's `cost_analysis` is of no use
+here, because it counts the body of a scan only once.
 """
 
 import math
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 
 
 def count(fn: Callable, *args: Any) -> int:
-  """FLOPs of one call of `fn` on arrays or ShapeDtypeStructs; nothing is computed.
+  """The FLOPs of one call of `fn` with arrays or ShapeDtypeStructs; nothing is computed.
 
-  Recomputation under `jax.checkpoint` is counted, as it is executed. Of a `cond`, the dearest branch counts.
+  Recomputation under `jax.checkpoint` is counted, because it is executed. A `cond` counts as its most expensive branch.
 
   Raises:
-    ValueError: a matmul inside a `while_loop`, whose trip count no shape tells.
+    ValueError: there is a matmul in a `while_loop`, whose trip count is unknown.
   """
   return _walk(jax.make_jaxpr(fn)(*args).jaxpr)
 
@@ -36,16 +36,16 @@ def _equation(equation) -> int:
   if name == 'conv_general_dilated':
     kernel, rhs_spec = equation.invars[1].aval.shape, params['dimension_numbers'].rhs_spec
     taps = math.prod(kernel[i] for i in rhs_spec[1:])  # (out, in / groups, *spatial)
-    # The zeros that the gradient of a strided convolution puts between its places are not multiplied with.
+    # The zeros that the gradient of a strided convolution inserts between elements are not multiplied.
     return 2 * _size(equation.outvars[0]) * taps // math.prod(params['lhs_dilation'])
   inner = [_walk(jaxpr) for jaxpr in _jaxprs(params)]
   if name == 'cond':
     return max(inner)
   if name == 'while' and sum(inner):
-    raise ValueError('a matmul inside a while_loop: its trip count is not known, use lax.scan')
+    raise ValueError('a matmul inside a while_loop, whose trip count is unknown: use lax.scan')
   if name == 'scan':
     return params['length'] * sum(inner)
-  if name == 'shard_map':  # the body's shapes are one device's
+  if name == 'shard_map':  # the shapes in the body are those of one device
     return params['mesh'].size * sum(inner)
   return sum(inner)
 
@@ -53,7 +53,7 @@ def _equation(equation) -> int:
 def _jaxprs(params):
   for value in params.values():
     for item in value if isinstance(value, (tuple, list)) else (value,):
-      item = getattr(item, 'jaxpr', item)  # a ClosedJaxpr's inside
+      item = getattr(item, 'jaxpr', item)  # unwraps a ClosedJaxpr
       if hasattr(item, 'eqns'):
         yield item
 
@@ -63,11 +63,11 @@ def _size(variable) -> int:
 
 
 def per_example(model) -> tuple[int, int]:
-  """(forward, training) FLOPs of one example of a `models.PureModel`, evaluation mode, nothing recomputed.
+  """(forward, training) FLOPs per example of a `models.PureModel` in evaluation mode, without recomputation.
 
-  Training is the forward pass plus the gradients of all parameters: close to three forwards, less what the first
-  layer saves by not needing a gradient for the picture. As in published counts, all tokens pass through all blocks,
-  also where a program leaves out what its classifier does not read (`models.vit`).
+  Training is the forward pass plus the gradients of all parameters: about three times the forward pass, minus the
+  gradient of the input of the first layer. As in published counts, all tokens pass through all blocks, even if the
+  program skips those that the classifier does not read (`models.vit`).
   """
   image = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
   forward = lambda params, stats, image: model.apply(params, stats, image, capture=('features',))[0]
@@ -77,9 +77,9 @@ def per_example(model) -> tuple[int, int]:
 
 
 def params(model) -> tuple[int, int]:
-  """(all, non-embedding) parameters of a `models.PureModel`: the second leaves out embeddings and the head.
+  """(total, non-embedding) parameters of a `models.PureModel`; the latter excludes embeddings and the head.
 
-  Which of the two a law uses moves its exponent (Pearce & Song 2024), so both are logged.
+  Both are logged, because the choice changes the exponent of a law (Pearce & Song 2024).
   """
   sizes = jax.tree.leaves(jax.tree.map(lambda p: math.prod(p.shape), model.param_shapes()))
   roles = jax.tree.leaves(model.param_roles())

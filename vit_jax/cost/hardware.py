@@ -1,4 +1,4 @@
-"""How fast a device is, and how much it holds."""
+"""The speed and memory of accelerator chips."""
 
 import dataclasses
 import time
@@ -9,17 +9,17 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """What a chip can do at best."""
+  """The peak performance of a chip."""
   peak_flops: float  # FLOP/s in dense bfloat16 (a multiply-add is 2)
   hbm_bytes: float
   hbm_bandwidth: float  # bytes/s
-  send_bandwidth: float  # bytes/s that it sends to its neighbours (ICI, NVLink): all links together, one way
-  network_bandwidth: float | None = None  # bytes/s that it sends between slices, through the data centre's network
-  devices: int = 1  # of JAX, on one chip
+  send_bandwidth: float  # bytes/s to neighboring chips (ICI, NVLink), over all links, in one direction
+  network_bandwidth: float | None = None  # bytes/s to other slices, over the data center network
+  devices: int = 1  # JAX devices per chip
 
 
-# By JAX's `device_kind`. TPUs: the pages of each generation at cloud.google.com/tpu/docs, where the interconnect is
-# given for both directions together (v4: six links of 45 GB/s each way). GPUs: NVIDIA's data sheets (SXM).
+# By `device_kind` of JAX. TPUs: the page of each generation at cloud.google.com/tpu/docs, which gives the interconnect
+# as the sum of both directions (v4: six links of 45 GB/s each way). GPUs: NVIDIA's data sheets (SXM).
 CHIPS = {
     'TPU v4': Chip(275e12, 32 * 2**30, 1228e9, 270e9),
     'TPU v5 lite': Chip(197e12, 16 * 2**30, 819e9, 200e9, 3.125e9),
@@ -33,13 +33,13 @@ CHIPS = {
 
 
 def peak_flops(device_kind: str) -> float | None:
-  """FLOP/s of one JAX device of this kind in dense bfloat16; None where the table does not know it."""
+  """FLOP/s of one JAX device of this kind in dense bfloat16; None if it is not in the table."""
   chip = CHIPS.get(device_kind)
   return chip.peak_flops / chip.devices if chip else None
 
 
 def matmul_speed(device: jax.Device) -> float:
-  """FLOP/s of one device: its peak from the table, else the speed of a large float32 matmul, measured now (0.1 s)."""
+  """FLOP/s of one device: its peak from the table, or the measured speed of a large float32 matmul (takes 0.1 s)."""
   if peak := peak_flops(device.device_kind):
     return peak
   n, times = 1024, 4

@@ -1,5 +1,5 @@
 'use strict';
-// A small plotter: a frame with axes, and marks in data coordinates. Text is only ever set as textContent.
+// A small plotting library: a frame with axes, and marks in data coordinates. Text is always set as textContent.
 const SVG = 'http://www.w3.org/2000/svg';
 
 function el(name, attributes = {}, ...children) {
@@ -52,7 +52,7 @@ function logTicks(low, high, count) {
 }
 
 class Plot {
-  // options: {x: {log, label, domain}, y: the same, width, height}
+  // options: {x: {log, label, domain}, y: {log, label, domain}, width, height}
   constructor(options) {
     this.options = options;
     this.width = options.width || 440; this.height = options.height || 290;

@@ -1,4 +1,4 @@
-"""How static figures look, and how they are written."""
+"""The style of static figures, and writing them."""
 
 import io
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 INK, FAINT, GREY = '#222222', '#8a8a8a', '#c8c8c8'
-AS_IS = {'parse_math': False}  # names from logs may hold dollar signs
+AS_IS = {'parse_math': False}  # names from logs may contain dollar signs
 _STYLE = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': '#666666',
           'axes.titlesize': 10, 'axes.titlelocation': 'left', 'axes.grid': True, 'grid.color': '#ececec',
           'axes.axisbelow': True, 'legend.frameon': False, 'svg.fonttype': 'none', 'svg.hashsalt': 'law',
@@ -16,12 +16,12 @@ _STYLE = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 
 
 
 def style():
-  """A context in which figures are made and written."""
+  """A context that sets the style for making and writing figures."""
   return matplotlib.rc_context(_STYLE)
 
 
 def write(figure: Figure, folder: epath.Path, stem: str, kinds: Sequence[str] = ('png', 'svg')) -> list[epath.Path]:
-  """Writes folder/stem.png and .svg, locally or into a bucket; returns their paths."""
+  """Writes FOLDER/STEM.KIND for each kind, locally or to a bucket; returns the paths."""
   written = []
   for kind in kinds:
     content = io.BytesIO()
@@ -29,5 +29,5 @@ def write(figure: Figure, folder: epath.Path, stem: str, kinds: Sequence[str] = 
     figure.savefig(content, format=kind, bbox_inches='tight', **extra)
     written.append(folder / f'{stem}.{kind}')
     written[-1].write_bytes(content.getvalue())
-    figure.set_layout_engine('none')  # laid out: half of the time would go into doing it again
+    figure.set_layout_engine('none')  # keep the layout, because computing it again takes half of the time
   return written

@@ -1,8 +1,8 @@
-"""A report as one HTML page that needs no network.
+"""A report as one self-contained HTML page.
 
-All text from logs travels as JSON with every character that could end the script escaped, and scripts put it on the
-screen as text nodes, never as markup. The content-security policy runs no script but the page's own, which it knows by
-its hash, and forbids any request.
+Text from logs is embedded as JSON, with every character escaped that could end the script. Scripts display it as text
+nodes, never as markup. The content security policy forbids all requests, and all scripts except the page's own, which
+it identifies by a hash.
 """
 
 import base64
@@ -19,14 +19,14 @@ _HERE = Path(__file__).parent
 
 
 def render(title: str, plain: Sequence[str], data: Any, script: Path) -> str:
-  """The page that `script` draws from `data`.
+  """The text of a page that `script` draws from `data`.
 
   Args:
-    title: of the browser's window.
+    title: the title of the page.
     plain: paragraphs for a reader without JavaScript.
-    data: lists, dicts, texts and numbers: DATA in the script. Numbers that are none become null.
-    script: a .js file, which finds drawing/draw.js and drawing/panels.js before it; a .css file of its name, where
-      there is one, adds to drawing/page.css.
+    data: lists, dicts, strings and numbers, available as DATA in the script. NaN and infinities become null.
+    script: a .js file, which runs after drawing/draw.js and drawing/panels.js. A .css file of the same name, if any, is
+      added to drawing/page.css.
   """
   text = json.dumps(finite(data), separators=(',', ':'))
   for character in ('<', '>', '&', '\u2028', '\u2029'):
@@ -40,7 +40,7 @@ def render(title: str, plain: Sequence[str], data: Any, script: Path) -> str:
 
 
 def finite(value: Any) -> Any:
-  """Numbers that are none (no interval end, an unreachable loss) as null, which is what JSON has for them."""
+  """Replaces NaN and infinities (an open interval, an unreachable loss) by None, because JSON has only null."""
   if isinstance(value, dict):
     return {key: finite(inner) for key, inner in value.items()}
   if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-// What pages are made of, around their figures. DATA is all that a page knows of its logs.
+// The panels and tables of pages. DATA holds everything that a page shows.
 const DATA = JSON.parse(document.getElementById('data').textContent);
 
 function panel(title, ...children) {
@@ -29,7 +29,7 @@ function duration(seconds) {
   return seconds < 48 * 3600 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86400).toFixed(1)} days`;
 }
 
-// Where the time went, as a bar and a table: [{what, seconds, share}] of goodput.shares.
+// How the runs spent their time, as a bar with a legend; parts are [{what, seconds, share}] from goodput.shares.
 function timePanel(parts, note = '') {
   if (!parts.length) return '';
   const bar = el('div', {class: 'time'}), shown = parts.filter(p => p.seconds > 0);
@@ -38,5 +38,5 @@ function timePanel(parts, note = '') {
   for (const p of [...shown].sort((a, b) => b.seconds - a.seconds))
     legend.append(key(`${p.what} ${(100 * p.share).toFixed(p.share < 0.1 ? 1 : 0)}% (${duration(p.seconds)})`, [['rect', {x: 1, y: 1, width: 20, height: 10, fill: TIME_COLORS[p.what]}]]));
   const total = parts.reduce((sum, p) => sum + p.seconds, 0);
-  return panel(`Where the time went: ${duration(total)}`, bar, legend, note && el('p', {class: 'note'}, note));
+  return panel(`Time: ${duration(total)}`, bar, legend, note && el('p', {class: 'note'}, note));
 }

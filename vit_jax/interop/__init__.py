@@ -1,10 +1,10 @@
-"""Weights in and out: other programs' files by our names, and ours by theirs.
+"""Conversion of weights from and to the formats of other programs.
 
-  weights = interop.read('hf:google/vit-base-patch16-224')    see `sources.read`
+  weights = interop.read('hf:google/vit-base-patch16-224')    # see `sources.read`
 """
 
 
 def read(source, without=()):
-  """`sources.read`, imported when it is called: whoever uses an exported file alone needs no code of models."""
+  """See `sources.read`. It is imported lazily, so that using an exported file does not import the model code."""
   from vit_jax.interop import sources
   return sources.read(source, without)

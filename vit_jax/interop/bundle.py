@@ -1,7 +1,7 @@
-"""Our own format: a folder that holds a model and how to use it, and nothing of a run.
+"""The bundle, this project's own format: a folder with a model and what is needed to use it.
 
-  weights.safetensors    float32; a name for each parameter of each block (see `stacks`)
-  model.json             family, its config, preprocessing, class names
+  weights.safetensors    float32, with a name per parameter and block (see `layer_names`)
+  model.json             family, model config, preprocessing, class names
 """
 
 import json
@@ -19,7 +19,7 @@ _FORMAT = 'vit_jax bundle 1'
 
 
 def write(weights: Weights, folder: os.PathLike) -> None:
-  """Writes a bundle into a folder, which is made where it is missing."""
+  """Writes a bundle into a folder, which is created if it does not exist."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   flat = layer_names.flat(weights.params) | layer_names.flat(weights.stats)
@@ -31,14 +31,15 @@ def write(weights: Weights, folder: os.PathLike) -> None:
 
 
 def read(folder: os.PathLike, without: tuple[str, ...] = ()) -> Weights:
-  """The weights of a bundle. Raises UserError for one that is damaged."""
+  """Reads the weights of a bundle. Raises UserError if it is damaged."""
   folder = pathlib.Path(folder)
   fields, where = tensors.read_json(folder / MODEL), str(folder)
   if fields.get('format') != _FORMAT:
-    raise UserError(f'{folder / MODEL}: format={fields.get("format")!r}, where {_FORMAT!r} is needed')
+    raise UserError(f'{folder / MODEL}: format: expected {_FORMAT!r}, got {fields.get("format")!r}')
   family, model, classes = (fields.get(key) for key in ('family', 'model', 'num_classes'))
   if not isinstance(family, str) or not isinstance(model, dict) or not isinstance(classes, int | None):
-    raise UserError(f'{folder / MODEL}: no family, model or num_classes in it')
+    raise UserError(f'{folder / MODEL}: expected family (text), model (object) and num_classes (integer or null), got '
+                    f'family={family!r}, model={type(model).__name__} and num_classes={classes!r}')
   models.family(family)
   names = class_names(fields.get('class_names'), classes, where)
   weights = Weights(where, family, model, {}, {}, preprocessing.parse(fields.get('preprocessing') or {}, where), names)
@@ -47,9 +48,9 @@ def read(folder: os.PathLike, without: tuple[str, ...] = ()) -> Weights:
 
 
 def class_names(names: object, classes: int | None, where: str) -> tuple[str, ...] | None:
-  """The names out of a file, checked: one a class."""
+  """Checks the class names from a file: one per class."""
   if names is None:
     return None
   if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) != classes:
-    raise UserError(f'{where}: class_names is not a list of {classes} names')
+    raise UserError(f'{where}: class_names: expected a list of {classes} names')
   return tuple(names)

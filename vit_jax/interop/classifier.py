@@ -1,4 +1,4 @@
-"""Pictures in, probabilities out: what every model in use has in common."""
+"""The common interface of models in use: pictures in, probabilities out."""
 
 import dataclasses
 import os
@@ -13,29 +13,33 @@ from vit_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classifier:
-  """A function from pictures to probabilities; what computes them is a subclass's `forward`.
+  """Maps pictures to probabilities. Subclasses implement `forward`.
 
   Attributes:
-    class_names: one per class.
-    preprocessing: how pictures are prepared.
+    class_names: the names of the classes, in the order of the probabilities.
+    preprocessing: the preparation of pictures.
   """
   class_names: tuple[str, ...]
   preprocessing: Preprocessing
 
   def __call__(self, images: Sequence[str | os.PathLike | bytes | np.ndarray], batch_size: int = 64) -> np.ndarray:
-    """Probabilities float32 [n, classes] of paths, encoded pictures or arrays uint8 [H, W, C].
+    """Probabilities, float32 [n, classes].
+
+    Args:
+      images: paths, encoded pictures, or uint8 arrays [H, W, C].
+      batch_size: the number of pictures computed at a time.
 
     Raises:
-      pictures.BadPicture: one that cannot be read.
+      pictures.BadPicture: a picture cannot be read.
     """
     return self.probabilities([self.prepare(image) for image in images], batch_size)
 
   def prepare(self, image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
-    """A picture as the model sees it: uint8 [H, W, C]. Raises BadPicture."""
+    """Prepares a picture for the model: uint8 [H, W, C]. Raises BadPicture."""
     return self.preprocessing.prepare(image)
 
   def probabilities(self, prepared: Sequence[np.ndarray], batch_size: int = 64) -> np.ndarray:
-    """As `__call__`, of pictures that `prepare` gave; the last batch is padded, so that one program serves all."""
+    """Like `__call__`, for prepared pictures. The last batch is padded, so that one compiled program serves all."""
     out = [np.zeros((0, len(self.class_names)), np.float32)]
     for start in range(0, len(prepared), batch_size):
       images = np.stack(prepared[start:start + batch_size])
@@ -44,18 +48,23 @@ class Classifier:
     return np.concatenate(out)
 
   def forward(self, images_BHWC: np.ndarray) -> jax.Array:
-    """Prepared pictures, uint8 -> probabilities [B, C], float32."""
+    """Maps prepared pictures, uint8 [B, H, W, C], to probabilities, float32 [B, classes]."""
     raise NotImplementedError
 
 
-def class_indices(known: Sequence[str], wanted: Sequence[str], who: str) -> tuple[int, ...]:
-  """Of each class of `wanted` (a data set's), which of the `known` ones (a model's) it is, by name.
+def class_indices(known: Sequence[str], wanted: Sequence[str], subject: str) -> tuple[int, ...]:
+  """The index in `known` (the classes of a model) of each name in `wanted` (the classes of a data set).
+
+  Args:
+    known: distinct names.
+    wanted: names.
+    subject: the subject of the error message, such as 'the model'.
 
   Raises:
-    UserError: one that is not known; `who` begins the message.
+    UserError: a name is not in `known`.
   """
-  places = {name: i for i, name in enumerate(known)}
-  if unknown := [name for name in wanted if name not in places]:
-    raise UserError(f'{who} does not know the class {unknown[0]!r}'
+  indices = {name: i for i, name in enumerate(known)}
+  if unknown := [name for name in wanted if name not in indices]:
+    raise UserError(f'{subject} does not know the class {unknown[0]!r}'
                     f'{f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""} of this data')
-  return tuple(places[name] for name in wanted)
+  return tuple(indices[name] for name in wanted)

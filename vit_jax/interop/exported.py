@@ -1,12 +1,12 @@
-"""A model as one file that runs without the code that made it: StableHLO by jax.export, for any number of pictures.
+"""A model in one file that runs without the model code: StableHLO from jax.export, for any batch size.
 
-The file is a zip archive, not compressed:
+The file is an uncompressed zip archive:
 
-  module.bin             by jax.export: f({name: float32 array}, uint8 [b, H, W, C]) -> probabilities [b, classes]
+  module.bin             from jax.export: f({name: float32 array}, uint8 [b, H, W, C]) -> probabilities [b, classes]
   weights.safetensors    the parameters and statistics, by name
   model.json             preprocessing, class names
 
-It runs on CPUs, CUDA and TPUs, and JAX promises to read it for six months of its releases.
+It runs on CPU, CUDA and TPU. JAX guarantees to read it for six months.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ _MODULE, _TENSORS, _MODEL = 'module.bin', 'weights.safetensors', 'model.json'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exported(Classifier):
-  """An exported model, ready for use."""
+  """An exported model."""
   params: dict[str, np.ndarray]
   module: Any  # jax.export.Exported
 
@@ -47,13 +47,13 @@ class Exported(Classifier):
     return functools.partial(jax.jit(self.module.call), jax.device_put(self.params))
 
 
-def is_of(path: str | os.PathLike) -> bool:
-  """Whether it is to be opened as an exported model: by its name's end."""
+def is_exported(path: str | os.PathLike) -> bool:
+  """Whether a path names an exported model, judged by its suffix."""
   return os.fspath(path).endswith(SUFFIX)
 
 
 def write(weights, path: str | os.PathLike) -> None:
-  """Exports a model (`weights.Weights`). Raises UserError for one without a head."""
+  """Exports a model (`weights.Weights`). Raises UserError if it has no head."""
   model, prepare = weights.pure_model(), weights.preprocessing
   leaves, treedef = jax.tree.flatten_with_path((weights.params, weights.stats))
   params = {jax.tree_util.keystr(keys, simple=True, separator='/'): np.asarray(leaf) for keys, leaf in leaves}
@@ -67,38 +67,39 @@ def write(weights, path: str | os.PathLike) -> None:
   batch = export.symbolic_shape('b, ' + ', '.join(map(str, weights.image_shape)))
   module = export.export(jax.jit(forward), platforms=PLATFORMS)(
       jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params), jax.ShapeDtypeStruct(batch, np.uint8))
-  about = {'format': _FORMAT, 'preprocessing': schema.plain(prepare), 'class_names': weights.names()}
+  metadata = {'format': _FORMAT, 'preprocessing': schema.plain(prepare), 'class_names': weights.names()}
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.tmp')
   with zipfile.ZipFile(temporary, 'w') as archive:
     archive.writestr(_MODULE, bytes(module.serialize()))
     archive.writestr(_TENSORS, safetensors.numpy.save(params))
-    archive.writestr(_MODEL, json.dumps(about, indent=2) + '\n')
+    archive.writestr(_MODEL, json.dumps(metadata, indent=2) + '\n')
   temporary.replace(path)
 
 
 def read(path: str | os.PathLike) -> Exported:
-  """The model in an exported file. Raises UserError for what is none, or is damaged."""
+  """Reads an exported model. Raises UserError if the file is damaged or is not an exported model."""
   where = os.fspath(path)
   try:
     with zipfile.ZipFile(path) as archive:
       if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-        raise UserError(f'{where}: a compressed archive, which `vit_jax.convert --to=stablehlo` does not write')
-      module, tensors, about = (archive.read(name) for name in (_MODULE, _TENSORS, _MODEL))
-    about, params = json.loads(about), safetensors.numpy.load(tensors)
-    if about.get('format') != _FORMAT:
-      raise UserError(f'{where}: format={about.get("format")!r}, where {_FORMAT!r} is needed')
+        raise UserError(f'{where}: expected an uncompressed archive, as `vit_jax.convert --to=stablehlo` writes it, '
+                        'got a compressed one')
+      module, tensors, metadata = (archive.read(name) for name in (_MODULE, _TENSORS, _MODEL))
+    metadata, params = json.loads(metadata), safetensors.numpy.load(tensors)
+    if metadata.get('format') != _FORMAT:
+      raise UserError(f'{where}: format: expected {_FORMAT!r}, got {metadata.get("format")!r}')
     module = export.deserialize(bytearray(module))
   except UserError:
     raise
   except FileNotFoundError as error:
     raise UserError(f'{where}: no such file') from error
-  except Exception as error:  # what deserialising raises is not told anywhere
-    said = ' '.join(str(error).split()) or type(error).__name__
-    raise UserError(f'{where}: no whole exported model ({said[:120]}); was it cut off?') from error
-  prepare = preprocessing.parse(about.get('preprocessing') or {}, where)
-  names = about.get('class_names')
+  except Exception as error:  # the exceptions of deserialization are not documented
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    raise UserError(f'{where}: not a complete exported model ({reason[:120]}); was the file truncated?') from error
+  prepare = preprocessing.parse(metadata.get('preprocessing') or {}, where)
+  names = metadata.get('class_names')
   classes = module.out_avals[0].shape[-1]
   if not isinstance(names, list) or len(names) != classes:
-    raise UserError(f'{where}: class_names is not a list of {classes} names')
+    raise UserError(f'{where}: class_names: expected a list of {classes} names')
   return Exported(class_names=tuple(map(str, names)), preprocessing=prepare, params=params, module=module)

@@ -1,7 +1,7 @@
-"""The .npz files of the Vision Transformer's original code (google-research/vision_transformer: ViT, AugReg, hybrids).
+"""The .npz files of the original Vision Transformer code (google-research/vision_transformer: ViT, AugReg, hybrids).
 
-Everything about the model is in the shapes. Not there: the size of the pictures, which is taken to be square; and
-their preparation, which that code does by squeezing them to that size, from -1 to 1.
+The model is determined by the shapes in a file. Pictures are assumed to be square. As in the original code, they are
+resized to the model's size without cropping and scaled to [-1, 1].
 """
 
 import math
@@ -16,7 +16,7 @@ from vit_jax.interop.rules import Axes, Rule, Tokens, same
 from vit_jax.interop.tensors import Tensors
 from vit_jax.interop.weights import Weights
 
-_ROOT = 'gn_root/scale'  # of a hybrid's ResNet
+_ROOT = 'gn_root/scale'  # of the ResNet of a hybrid
 _BLOCK = 'Transformer/encoderblock_'
 _POSITION = 'Transformer/posembed_input/pos_embedding'
 
@@ -30,7 +30,7 @@ def _dense(ours, theirs, axes='I O', their_axes=None):
 
 
 def _resnet(depths, norm_axes) -> list[Rule]:
-  """The ResNet of a hybrid: stages of units with them, blocks in one row with us."""
+  """The ResNet of a hybrid. Their files have stages of units; this project numbers all blocks in one sequence."""
   def conv_norm(ours, conv, norm):
     return [*same(f'{ours}.conv.kernel', 'A B I O', f'{conv}/kernel'),
             *same(f'{ours}.norm.scale', 'O', f'{norm}/scale', norm_axes),
@@ -46,7 +46,7 @@ def _resnet(depths, norm_axes) -> list[Rule]:
 
 
 def _rules(config, norm_axes='O') -> list[Rule]:
-  """`norm_axes`: of a group norm's scale, which older files have as [1, 1, 1, C]."""
+  """The table of names; `norm_axes` are the axes of a group norm's scale, which is [1, 1, 1, C] in older files."""
   embedding = (_resnet(config.stem_depths, norm_axes) if config.stem == 'resnet' else
                _dense('patch_embed.proj', 'embedding', '(P Q C) O', 'P Q C O'))
   block, theirs = 'encoder.blocks.{i}', _BLOCK + '{i}'
@@ -63,28 +63,32 @@ def _rules(config, norm_axes='O') -> list[Rule]:
           *_norm('norm', 'Transformer/encoder_norm'), *_dense('head', 'head')]
 
 
-def is_of(tensors: Tensors) -> bool:
-  """Whether names are joined by slashes, as Flax's are: a .npz file's. PyTorch's are joined by dots."""
+def is_google(tensors: Tensors) -> bool:
+  """Whether the names are separated by slashes, as in Flax; PyTorch uses dots."""
   return any('/' in name for name in tensors.shapes)
 
 
 def read(tensors: Tensors, without: tuple[str, ...] = ()) -> Weights:
-  """The weights of a .npz file. GELU is the approximation with tanh, as Flax's default is.
+  """Reads the weights of a .npz file. GELU is the tanh approximation, which is the default of Flax.
+
+  Args:
+    tensors: the tensors of the file.
+    without: see `layout.read`.
 
   Raises:
-    UserError: no ViT of these names, or tensors that do not fit.
+    UserError: the names are not those of a ViT, or tensors do not fit.
   """
   shapes, where = tensors.shapes, tensors.source
   kernel, query = shapes.get('embedding/kernel'), shapes.get(
       f'{_BLOCK}0/MultiHeadDotProductAttention_1/query/kernel')
   up, position = shapes.get(f'{_BLOCK}0/MlpBlock_3/Dense_0/kernel'), shapes.get(_POSITION)
   if not all((kernel, query, up, position)) or [len(s) for s in (kernel, query, up, position)] != [4, 3, 2, 3]:
-    raise UserError(f'{where}: not the names of a ViT of google-research/vision_transformer (no embedding/kernel, '
-                    f'{_POSITION} and so on, of their shapes)')
+    raise UserError(f'{where}: expected the tensors of a ViT of google-research/vision_transformer, but '
+                    f'embedding/kernel, {_POSITION} or others are missing or have another rank')
   cls = 'cls' in shapes
   side = math.isqrt(position[1] - cls)
   if side * side != position[1] - cls:
-    raise UserError(f'{where}: {position[1] - cls} positions of patches are no square')
+    raise UserError(f'{where}: expected a square number of patch positions, got {position[1] - cls}')
   depth = len({name.split('/')[1] for name in shapes if name.startswith(_BLOCK)})
   stem = _stem(shapes, kernel, where)
   patch_size = 2**(len(stem['stem_depths']) + 1) if stem else kernel[0]
@@ -99,7 +103,7 @@ def read(tensors: Tensors, without: tuple[str, ...] = ()) -> Weights:
 
 
 def _stem(shapes, kernel, where):
-  """The config's fields of a hybrid's ResNet; {} for a plain ViT."""
+  """The config fields of the ResNet of a hybrid; {} for a plain ViT."""
   root = shapes.get('conv_root/kernel')
   if root is None:
     return {}
@@ -107,16 +111,17 @@ def _stem(shapes, kernel, where):
   stages = {stage for stage, _ in units}
   depths = tuple(sum(stage == f'block{i}' for stage, _ in units) for i in range(1, len(stages) + 1))
   if len(root) != 4 or kernel[:2] != (1, 1) or not depths or 0 in depths:
-    raise UserError(f'{where}: a hybrid of another kind than ResNet stages and patches of one of their pixels '
-                    f'(conv_root/kernel {list(root)}, embedding/kernel {list(kernel)}, units a stage {list(depths)})')
+    raise UserError(f'{where}: expected a hybrid of ResNet stages and 1x1 patches, got conv_root/kernel {list(root)}, '
+                    f'embedding/kernel {list(kernel)} and units per stage {list(depths)}')
   return {'stem': 'resnet', 'stem_depths': depths, 'stem_width': root[3]}
 
 
 def write(weights: Weights) -> dict[str, np.ndarray]:
-  """{name of theirs: array}, as `read` reads it. Raises UserError for what is no ViT of their code."""
+  """{their name: array}, which `read` can read. Raises UserError for a model that the original code does not have."""
   if weights.family != 'vit' or weights.config.pool == 'map' or weights.config.stem == 'conv' or (
       weights.config.gelu != 'tanh'):
-    raise UserError(f'{weights.source}: no ViT that the original code has (pool=cls or gap, gelu=tanh)')
-  layout.check_told(weights, ('patch_size', 'width', 'depth', 'mlp_dim', 'num_heads', 'pool', 'gelu', 'stem',
-                              'stem_depths', 'stem_width'), 'that code')
+    raise UserError(f'{weights.source}: expected a ViT that the original code has (pool=cls or gap, gelu=tanh, '
+                    'stem=patch or resnet)')
+  layout.check_representable(weights, ('patch_size', 'width', 'depth', 'mlp_dim', 'num_heads', 'pool', 'gelu', 'stem',
+                                       'stem_depths', 'stem_width'), 'the original code')
   return layout.write(weights, _rules(weights.config))

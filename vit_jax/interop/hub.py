@@ -1,4 +1,4 @@
-"""Models of huggingface.co: downloaded once, then out of the cache, also without a network (HF_HUB_OFFLINE=1)."""
+"""Models on huggingface.co: downloaded once, then read from the cache, also offline (HF_HUB_OFFLINE=1)."""
 
 import pathlib
 
@@ -10,18 +10,19 @@ _FILES = ['config.json', 'preprocessor_config.json', 'model.safetensors', 'model
 
 
 def fetch(name: str) -> pathlib.Path:
-  """The folder of `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`: its configs and safetensors, nothing else.
+  """The local folder of `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, with its configs and safetensors only.
 
   Raises:
-    UserError: no such model, no network and not in the cache, or huggingface_hub is not installed.
+    UserError: the model does not exist, there is no network and it is not in the cache, or huggingface_hub is not
+      installed.
   """
   repo, _, revision = name.removeprefix(PREFIX).partition('@')
   try:
     import huggingface_hub
   except ImportError as error:
-    raise UserError(f"{name}: needs huggingface_hub: pip install 'vit-jax-laws[hub]'") from error
+    raise UserError(f"{name}: expected huggingface_hub to be installed: pip install 'vit-jax-laws[hub]'") from error
   try:
     return pathlib.Path(huggingface_hub.snapshot_download(repo, revision=revision or None, allow_patterns=_FILES))
-  except Exception as error:  # its own kinds, and those of several libraries of HTTP
-    said = ' '.join(str(error).split())
-    raise UserError(f'{name}: cannot be fetched ({type(error).__name__}: {said[:200]})') from error
+  except Exception as error:  # its own exceptions and those of several HTTP libraries
+    reason = ' '.join(str(error).split())
+    raise UserError(f'{name}: download failed ({type(error).__name__}: {reason[:200]})') from error

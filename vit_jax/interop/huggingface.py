@@ -1,7 +1,7 @@
-"""Hugging Face transformers: a folder of config.json, preprocessor_config.json and safetensors.
+"""Hugging Face transformers: a folder with config.json, preprocessor_config.json and safetensors.
 
-Names are those of files on the hub, which every version of transformers reads and writes; version 5 has others in
-memory (`_IN_MEMORY`).
+Tensor names are those of files on the hub, which every version of transformers reads and writes. Version 5 uses other
+names in memory (`_IN_MEMORY`).
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from vit_jax.interop.rules import Rule, Tokens, attention, batch_norm, conv, den
 from vit_jax.interop.tensors import Tensors
 from vit_jax.interop.weights import Weights
 
-# The last two write the approximation out.
+# gelu_new and gelu_fast are other implementations of the tanh approximation.
 _GELU = {'gelu': 'exact', 'gelu_pytorch_tanh': 'tanh', 'gelu_new': 'tanh', 'gelu_fast': 'tanh'}
 
 
@@ -28,13 +28,13 @@ class Layout:
   """One model_type of transformers.
 
   Attributes:
-    family: ours.
-    architecture: its class with a classifier.
-    classifier: the name of the classifier's map.
-    fields: {field of ours: (key of their config, its default there)}.
-    must: {key of their config: its default there}: options that we have only one value of.
-    rules: (config of ours) -> the table of names.
-    fixed: fields of ours that the model_type implies.
+    family: the family in this project.
+    architecture: the class of transformers with a classifier.
+    classifier: the name of the classifier's linear map.
+    fields: {our field: (key of their config, their default)}.
+    must: {key of their config: the only value that our model supports}, which is also their default.
+    rules: maps our config to the table of names.
+    fixed: our fields that the model_type implies.
   """
   family: str
   architecture: str
@@ -128,19 +128,19 @@ LAYOUTS = {
         'last_epsilon': ('layer_norm_eps', 1e-12), 'layer_scale': ('layer_scale_init_value', 1e-6)},
         {'hidden_act': 'gelu'}, _convnext, {'kernel_size': 7}),
 }
-# Their values of a field, where they are not ours: (ours from theirs, theirs from ours).
+# Conversions of field values that differ: (ours from theirs, theirs from ours).
 _VALUES = {
     'gelu': (_GELU.get, {'exact': 'gelu', 'tanh': 'gelu_pytorch_tanh'}.get),
     'squeeze_excite': ({'y': True, 'x': False}.get, {True: 'y', False: 'x'}.get),
     'mlp_ratio': (lambda ratio: int(ratio) if ratio == int(ratio) else None, float),
 }
-_DEFAULTS = {  # of lists, which differ between the two model_types that share a table
+_DEFAULTS = {  # defaults of fields that differ between model_types with the same table
     ('resnet', 'depths'): (3, 4, 6, 3), ('resnet', 'hidden_sizes'): (256, 512, 1024, 2048),
     ('resnet', 'embedding_size'): 64, ('regnet', 'depths'): (2, 6, 12, 2),
     ('regnet', 'hidden_sizes'): (128, 192, 512, 1088), ('regnet', 'embedding_size'): 32,
     ('convnext', 'depths'): (3, 3, 9, 3), ('convnext', 'hidden_sizes'): (96, 192, 384, 768)}
 
-# Names in memory of transformers 5 -> names in files.
+# (pattern of names in memory in transformers 5, replacement in files)
 _IN_MEMORY = {
     'vit': ((r'(^|\.)layers\.(\d+)\.', r'\1encoder.layer.\2.'), (r'attention\.q_proj', 'attention.attention.query'),
             (r'attention\.k_proj', 'attention.attention.key'), (r'attention\.v_proj', 'attention.attention.value'),
@@ -151,25 +151,25 @@ _IN_MEMORY = {
              (r'mlp\.fc1', 'intermediate.dense'), (r'mlp\.fc2', 'output.dense'))}
 _IN_MEMORY['deit'] = _IN_MEMORY['vit']
 _RESAMPLE = {number: name for name, number in pictures.INTERPOLATIONS.items()}
-_UNUSED = ('*.pooler.dense.*',)  # of a backbone's files; their own classifiers leave it out as well
+_UNUSED = ('*.pooler.dense.*',)  # in files of backbones; the classifiers of transformers do not use it either
 
 
 def read(tensors: Tensors, config: dict[str, Any], processor: dict[str, Any] | None,
          without: tuple[str, ...] = ()) -> Weights:
-  """The weights of a model of transformers.
+  """Reads the weights of a model of transformers.
 
   Args:
-    tensors: those of its files.
+    tensors: the tensors of its files.
     config: its config.json.
-    processor: its preprocessor_config.json, where there is one.
+    processor: its preprocessor_config.json; None if there is none.
     without: see `layout.read`.
 
   Raises:
-    UserError: a model that we have not, an option that ours has not, or tensors that do not fit.
+    UserError: an unsupported model or option, or tensors that do not fit.
   """
   where, kind = tensors.source, str(config.get('model_type'))
   if kind not in LAYOUTS:
-    raise UserError(f'{where}: model_type={kind!r} is no family that can be read{nearest(kind, LAYOUTS)}')
+    raise UserError(f'{where}: model_type={kind!r} is not supported{nearest(kind, LAYOUTS)}')
   form = LAYOUTS[kind]
   fields = _fields(form, kind, config, where)
   tensors = _in_file_names(tensors, kind)
@@ -184,10 +184,11 @@ def read(tensors: Tensors, config: dict[str, Any], processor: dict[str, Any] | N
 
 
 def _fields(form, kind, config, where):
-  """Fields of our Config from theirs."""
+  """The fields of our Config from their config."""
   for key, value in form.must.items():
     if config.get(key, value) != value:
-      raise UserError(f'{where}: {key}={config[key]!r} in its config.json; this {form.family} knows {value!r} alone')
+      raise UserError(f'{where}: {key}={config[key]!r} in its config.json: expected {value!r}, the only value that '
+                      f'{form.family} supports')
   out = dict(form.fixed)
   for ours, (key, default) in form.fields.items():
     value = config.get(key)
@@ -198,28 +199,30 @@ def _fields(form, kind, config, where):
     except (TypeError, ValueError, OverflowError):
       value = None
     if value is None:
-      raise UserError(f'{where}: {key}={config.get(key)!r} in its config.json; this {form.family} has no such {ours}')
+      raise UserError(f'{where}: {key}={config.get(key)!r} in its config.json: {form.family} does not support this '
+                      f'{ours}')
     out[ours] = value
   return out
 
 
 def _check_windows(weights):
-  """Where one side of a stage fits into a window, theirs are as wide as that side and none is shifted.
+  """Raises UserError for a picture size at which the windows of transformers differ from ours.
 
-  Ours, and timm's, treat each side for itself; so a long picture of few patches would give other logits.
+  If one side of a stage fits into a window, transformers uses square windows of that side and does not shift them. Here
+  and in timm each side is treated separately. The logits therefore differ for elongated pictures with few patches.
   """
   config = weights.config
   sides = [-(-size // max(config.patch_size, 1)) for size in weights.preprocessing.size]
   for stage in range(len(config.depths)):
     if min(sides) <= config.window_size and sides[0] != sides[1]:
-      raise UserError(f'{weights.source}: pictures of {weights.preprocessing.size} leave {sides[0]}x{sides[1]} patches '
-                      f'in stage {stage}, where windows of {config.window_size} are cut otherwise here than by '
-                      'transformers')
+      raise UserError(f'{weights.source}: pictures of {weights.preprocessing.size} have {sides[0]}x{sides[1]} patches '
+                      f'in stage {stage}, where windows of {config.window_size} differ from those of transformers; '
+                      'expected square pictures or more patches')
     sides = [-(-side // 2) for side in sides]
 
 
 def _in_file_names(tensors, kind):
-  """The same tensors by the names that they have in a file of the model with its classifier."""
+  """The tensors under the names that they have in a file of the model with its classifier."""
   prefix = f'{kind}.'
   bare = not any(name.startswith(prefix) for name in tensors.shapes)
 
@@ -233,7 +236,7 @@ def _in_file_names(tensors, kind):
 
 
 def _class_names(id2label):
-  """None where nobody gave names: LABEL_0, LABEL_1, ..."""
+  """The class names; None if they are the defaults LABEL_0, LABEL_1, ..."""
   if not isinstance(id2label, dict):
     return None
   try:
@@ -244,14 +247,14 @@ def _class_names(id2label):
 
 
 def _pair(value):
-  """(height, width) of an int, a list or a dict; None for nothing, what it is for nonsense."""
+  """(height, width) from an int, a list or a dict; None if empty. Invalid values are returned unchanged."""
   if isinstance(value, dict):
     value = [value['height'], value.get('width')] if 'height' in value else next(iter(value.values()), None)
   return (value, value) if isinstance(value, int) else value or None
 
 
 def _preprocessing(config, processor, where):
-  """Their image processors: squeezed into a size, or resized at the short side and cropped."""
+  """The preprocessing of an image processor: resize to a size, or resize the short side and crop."""
   p = processor or {}
   size, crop = _pair(p.get('size')), _pair(p.get('crop_size')) if p.get('do_center_crop') else None
   fields = {'size': _pair(config.get('image_size')) or crop or size or 224, 'channels': config.get('num_channels', 3),
@@ -260,26 +263,30 @@ def _preprocessing(config, processor, where):
     fields['interpolation'] = _RESAMPLE.get(p.get('resample', 2), 'bilinear')
     fields |= {'mean': alike(p.get('image_mean') or (0.5,)), 'std': alike(p.get('image_std') or (0.5,))}
     kind = str(p.get('image_processor_type') or p.get('feature_extractor_type'))
-    if p.get('crop_pct') and 'ConvNext' in kind:  # it squeezes large pictures alone
+    if p.get('crop_pct') and 'ConvNext' in kind:  # only large pictures are resized without cropping
       if min(size) < 384:
         fields |= {'crop': p['crop_pct'], 'squeeze': False}
     elif crop:
       by_short_side = not isinstance(p['size'], dict) or 'shortest_edge' in p['size']
       fields |= {'crop': min(1.0, min(crop) / min(size)), 'squeeze': not by_short_side}
   except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
-    raise UserError(f'{where}: its preprocessor_config.json is not understood ({error})') from error
+    raise UserError(f'{where}: its preprocessor_config.json cannot be interpreted ({error})') from error
   return parse(fields, where)
 
 
 def config_json(weights: Weights) -> dict[str, Any]:
-  """The config.json with which `from_pretrained` builds the model. Raises UserError for what transformers has not."""
+  """The config.json from which `from_pretrained` builds the model.
+
+  Raises:
+    UserError: transformers does not have the model.
+  """
   kind, form = _kind(weights)
   config = weights.config
   for name, right in form.fixed.items():
     if getattr(config, name) != right:
-      raise UserError(f'{weights.source}: model.{name}={getattr(config, name)!r} cannot be told to transformers, whose '
-                      f'{kind} has {right!r}; try --to=timm or --to=bundle')
-  layout.check_told(weights, {*form.fields, *form.fixed}, 'transformers')
+      raise UserError(f'{weights.source}: model.{name}: transformers expects {right!r} in a {kind}, got '
+                      f'{getattr(config, name)!r}; try --to=timm or --to=bundle')
+  layout.check_representable(weights, {*form.fields, *form.fixed}, 'transformers')
   out = {'architectures': [form.architecture if not weights.headless else form.architecture.split('For')[0] + 'Model'],
          'model_type': kind, 'num_channels': weights.preprocessing.channels,
          'image_size': list(weights.preprocessing.size), **form.must}
@@ -295,7 +302,7 @@ def config_json(weights: Weights) -> dict[str, Any]:
 
 
 def processor_json(preprocessing: Preprocessing) -> dict[str, Any]:
-  """preprocessor_config.json."""
+  """The preprocessor_config.json of a preprocessing."""
   p, (height, width) = preprocessing, preprocessing.size
   mean, std = p.per_channel()
   out = {'do_resize': True, 'do_rescale': True, 'rescale_factor': 1 / 255, 'do_normalize': True,
@@ -310,12 +317,12 @@ def processor_json(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def write(weights: Weights) -> dict[str, np.ndarray]:
-  """{name of theirs: array}."""
+  """{their name: array}."""
   return layout.write(weights, _kind(weights)[1].rules(weights.config))
 
 
 def _kind(weights):
-  """(model_type, Layout) of a model of ours."""
+  """(model_type, Layout) for a model of this project."""
   kind = weights.family
   if kind == 'resnet' and weights.config.stem == 'half':
     kind = 'regnet'

@@ -1,8 +1,8 @@
-"""Our trees as other programs see them: one name for each parameter of each block.
+"""Flat views of parameter trees, with one name per parameter and block, as in other programs.
 
-Ours hold the parameters of equal blocks stacked on a leading axis: `encoder/blocks/norm1/scale` [L, D]. Here they are
-`encoder.blocks.0.norm1.scale` [D] and so on, numbered through a stage: also where a stage's first block has another
-shape than the rest (ResNet), and where blocks come in pairs (Swin).
+The trees stack the parameters of equal blocks on a leading axis: `encoder/blocks/norm1/scale` [L, D]. The flat view has
+`encoder.blocks.0.norm1.scale` [D] and so on. Blocks are numbered consecutively within a stage, also if the first block
+of a stage has another shape (ResNet) or blocks come in pairs (Swin).
 """
 
 from collections.abc import Callable, Iterator
@@ -13,17 +13,17 @@ from flax import traverse_util
 
 
 def flat_shapes(tree: dict) -> dict[str, tuple[int, ...]]:
-  """{name: shape} of the single blocks' parameters; of arrays or ShapeDtypeStructs."""
+  """{name: shape} of the parameters of single blocks, from a tree of arrays or ShapeDtypeStructs."""
   return {name: leaf.shape if index is None else leaf.shape[1:] for name, leaf, index in _leaves(tree)}
 
 
 def flat(tree: dict) -> dict[str, np.ndarray]:
-  """{name: array}."""
+  """{name: array} of the parameters of single blocks, from a tree of arrays."""
   return {name: leaf if index is None else leaf[index] for name, leaf, index in _leaves(tree)}
 
 
 def stacked(get: Callable[[str], np.ndarray], like: dict) -> dict:
-  """The tree of `like`'s form (of ShapeDtypeStructs) of the arrays that `get` gives by name."""
+  """The inverse of `flat`: a tree with the structure of `like` (of ShapeDtypeStructs), whose arrays `get` returns."""
   out = {}
   for path, leaf in traverse_util.flatten_dict(like).items():
     names = _names(path, leaf)
@@ -41,13 +41,13 @@ def _leaves(tree) -> Iterator[tuple[str, Any, int | None]]:
 
 
 def _names(path, leaf):
-  """The name of what lies at a path, or the names of its slices where it is stacked."""
+  """The name of the array at a path, or the names of its slices if it is stacked."""
   at = path.index('blocks') if 'blocks' in path else None
-  if at is None or str(path[at + 1]).isdecimal():  # a hybrid's ResNet numbers its blocks itself
+  if at is None or str(path[at + 1]).isdecimal():  # the ResNet of a hybrid numbers its blocks itself
     return '.'.join(map(str, path))
   before, after, number = path[:at], path[at + 1:], lambda i: i
-  if after[0] == 'blocks':  # Swin's pairs
+  if after[0] == 'blocks':  # pairs of Swin
     before, after, number = before, after[2:], lambda i, second=after[1]: 2 * i + second
-  elif before[-1] in ('first', 'rest'):  # ResNet's stages
+  elif before[-1] in ('first', 'rest'):  # stages of a ResNet
     before, number = before[:-1], lambda i, first=before[-1] == 'first': i if first else i + 1
   return ['.'.join(map(str, (*before, 'blocks', number(i), *after))) for i in range(leaf.shape[0])]

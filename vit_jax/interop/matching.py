@@ -1,4 +1,4 @@
-"""Weights put into a model of other classes or another picture size: every array of both is accounted for."""
+"""Matching weights to a model with other classes or another picture size. No array of either is silently ignored."""
 
 import dataclasses
 import fnmatch
@@ -15,59 +15,66 @@ _MOST_NAMED = 12
 
 
 def resized(weights: Weights, size: tuple[int, int]) -> Weights:
-  """The same model for pictures of another (height, width): learned positions are interpolated.
+  """The same model for pictures of another size; learned positions are interpolated.
+
+  Args:
+    weights: the model.
+    size: (height, width).
 
   Raises:
-    UserError: the family refuses that size.
+    UserError: the family does not support the size.
   """
   shape = (*size, weights.image_shape[2])
-  models.PureModel(weights.family, weights.config, shape, weights.num_classes or 2)  # refuses what cannot be built
+  models.PureModel(weights.family, weights.config, shape, weights.num_classes or 2)  # raises if it cannot be built
   params = models.family(weights.family).resized(weights.params, weights.config, weights.image_shape, shape)
   return dataclasses.replace(weights, params=params, preprocessing=dataclasses.replace(weights.preprocessing,
                                                                                        size=tuple(size)))
 
 
-def fit(weights: Weights, model: PureModel, class_names: tuple[str, ...], ignore: tuple[str, ...] = ()) -> dict:
-  """What the weights give to a model: {'params', 'stats'}, nested dicts of the arrays that fit.
+def matching_arrays(weights: Weights, model: PureModel, class_names: tuple[str, ...],
+                    ignore: tuple[str, ...] = ()) -> dict:
+  """The arrays with which the weights initialize a model: {'params', 'stats'}, nested dicts.
 
-  Position tables are resized to the model's pictures. The head is left out, to be made new, unless it is for the same
-  classes: as many, and called the same where the weights tell. All else must fit, name by name and shape by shape.
+  Position tables are resized to the model's pictures. The head is left out unless it has the same number of classes
+  and, if the weights have class names, the same names. All other arrays must match in name and shape.
 
   Args:
-    weights: of the model's family.
-    model: what is to be filled.
-    class_names: the model's.
-    ignore: patterns of names, such as 'head/*' or 'encoder/*/scale1': what they match is left out where the weights
-      have it, and where the model has it, it stays as it is initialised.
+    weights: weights of the model's family.
+    model: the model to initialize.
+    class_names: the class names of the model.
+    ignore: patterns of names, such as 'head/*' or 'encoder/*/scale1'. Arrays of the weights that match are left out;
+      arrays of the model that match keep their initialization.
 
   Raises:
-    UserError: arrays that the model has no place for, that it misses or that have another shape; each is named.
+    UserError: the weights have arrays that the model lacks, lack arrays of the model, or have arrays of another shape.
+      The message lists them.
   """
   params = models.family(weights.family).resized(weights.params, weights.config, weights.image_shape, model.image_shape)
   given = _flat({'params': params, 'stats': weights.stats})
   wanted = _flat({'params': model.param_shapes(), 'stats': model.stats_shapes()})
   head = {path for path, role in _flat({'params': model.param_roles()}).items() if role == 'output'}
   new_head = set() if _same_classes(weights, class_names) else head
-  named = {path for path in given.keys() | wanted.keys() if any(fnmatch.fnmatch(name(path), p) for p in ignore)}
-  if unread := [p for p in ignore if not any(fnmatch.fnmatch(name(path), p) for path in given.keys() | wanted.keys())]:
-    raise UserError(f'pretrained.ignore={unread[0]!r}: matches nothing in {weights.source} or the model')
-  left_out = new_head | named
+  ignored = {path for path in given.keys() | wanted.keys() if any(fnmatch.fnmatch(name(path), p) for p in ignore)}
+  if unused := [p for p in ignore if not any(fnmatch.fnmatch(name(path), p) for path in given.keys() | wanted.keys())]:
+    raise UserError(f'pretrained.ignore={unused[0]!r}: matches nothing in {weights.source} or the model')
+  left_out = new_head | ignored
   wrong = [f'{name(path)}: not in the weights' for path in wanted if path not in given and path not in left_out]
-  wrong += [f'{name(path)} {given[path].shape}: no place in this model' for path in given
+  wrong += [f'{name(path)} {given[path].shape}: not in this model' for path in given
             if path not in wanted and path not in left_out]
-  wrong += [f'{name(path)}: {given[path].shape}, where this model has {shape.shape}' for path, shape in wanted.items()
+  wrong += [f'{name(path)}: expected {shape.shape}, got {given[path].shape}' for path, shape in wanted.items()
             if path in given and path not in left_out and given[path].shape != shape.shape]
   if wrong:
     more = f'\n  and {len(wrong) - _MOST_NAMED} more' if len(wrong) > _MOST_NAMED else ''
-    raise UserError(f'{weights.source}: {len(wrong)} arrays do not fit the {weights.family} of this config:\n  '
+    arrays = f'{len(wrong)} array{"s do" if len(wrong) > 1 else " does"}'
+    raise UserError(f'{weights.source}: {arrays} not fit the {weights.family} of this config:\n  '
                     + '\n  '.join(sorted(wrong)[:_MOST_NAMED]) + more
-                    + '\nName those that may be left out in pretrained.ignore, or leave config.model at its defaults')
-  fitting = {path: np.asarray(given[path], np.float32) for path in wanted if path in given and path not in left_out}
-  return {'params': {}, 'stats': {}} | traverse_util.unflatten_dict(fitting)
+                    + '\nList arrays that may be left out in pretrained.ignore, or leave config.model at its defaults')
+  matching = {path: np.asarray(given[path], np.float32) for path in wanted if path in given and path not in left_out}
+  return {'params': {}, 'stats': {}} | traverse_util.unflatten_dict(matching)
 
 
 def name(path: tuple) -> str:
-  """('params', 'stages', 0, 'first') -> 'stages/0/first': what messages and patterns call an array."""
+  """The name of an array in messages and patterns: ('params', 'stages', 0, 'first') -> 'stages/0/first'."""
   return '/'.join(map(str, path[1:]))
 
 

@@ -1,8 +1,8 @@
-"""Tables of names, read in both directions: which tensor of another program is which parameter of ours.
+"""Rules that relate tensors of another program ("theirs") to parameters of this project ("ours"), in both directions.
 
-A rule pairs a name of ours (of a single block, see `stacks`) with one of theirs and says how the axes of both relate,
-by the same letters: `D H 3 K` of ours is `(3 H K) D` of theirs. So one line of a table says what a tensor's shape must
-be, how it is read and how it is written.
+A rule pairs a name of ours, of a single block (see `layer_names`), with a name of theirs. Letters relate their axes:
+`D H 3 K` of ours is `(3 H K) D` of theirs. A single rule thus determines the expected shape of a tensor, how it is read
+and how it is written.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-  """One parameter of ours is one tensor of theirs, or several that lie along an axis which only ours has.
+  """One parameter of ours is one tensor of theirs, or several, stacked along an axis that only ours has.
 
   Attributes:
-    ours: its name, in which {i}, {j}, ... stand for numbers.
-    our_axes: a letter or number an axis; axes that are one in the array stand in parentheses.
-    theirs: names, in which {i} stands for the same number and {i1} for one more.
-    their_axes: likewise, in any order.
+    ours: our name, with {i}, {j}, ... in place of numbers.
+    our_axes: a letter or number per axis; parentheses group axes that are merged in the array.
+    theirs: their names, in which {i} is the same number as in ours and {i1} that number plus one.
+    their_axes: their axes, with the same letters in any order.
   """
   ours: str
   our_axes: str
@@ -35,15 +35,15 @@ class Axes:
     return (self.ours,)
 
   def shapes(self, ours: Sequence[tuple[int, ...]], known: Mapping[str, int]) -> list[tuple[int, ...]]:
-    """The shapes of theirs, from that of ours and sizes that are known."""
+    """Their shapes, from our shape and the known sizes."""
     sizes = self._sizes(ours[0], known)
     return [tuple(math.prod(sizes[a] for a in group) for group in _groups(self.their_axes))] * len(self.theirs)
 
   def read(self, theirs: Sequence[np.ndarray], ours: Sequence[tuple[int, ...]], known: Mapping[str, int]) -> list:
-    """Ours from theirs."""
+    """Our arrays from theirs."""
     sizes, atoms = self._sizes(ours[0], known), _atoms(self.their_axes)
     parts = [x.reshape([sizes[a] for a in atoms]) for x in theirs]
-    if (over := self._over()) is None:
+    if (over := self._stack_axis()) is None:
       value, = parts
     else:
       value, atoms = np.stack(parts), [over, *atoms]
@@ -51,18 +51,18 @@ class Axes:
     return [np.ascontiguousarray(value.transpose(order).reshape(ours[0]))]
 
   def write(self, ours: Sequence[np.ndarray], known: Mapping[str, int]) -> list[np.ndarray]:
-    """Theirs from ours."""
+    """Their arrays from ours."""
     sizes, atoms = self._sizes(ours[0].shape, known), _atoms(self.our_axes)
     value = ours[0].reshape([sizes[a] for a in atoms])
-    over = self._over()
+    over = self._stack_axis()
     parts = [value] if over is None else list(np.moveaxis(value, atoms.index(over), 0))
     atoms = [a for a in atoms if a != over]
     order = [atoms.index(a) for a in _atoms(self.their_axes)]
     shape, = set(self.shapes([ours[0].shape], known))
     return [np.ascontiguousarray(part.transpose(order).reshape(shape)) for part in parts]
 
-  def _over(self):
-    """The axis of ours along which theirs are several tensors."""
+  def _stack_axis(self):
+    """The axis of ours along which several tensors of theirs are stacked."""
     only = [a for a in _atoms(self.our_axes) if a not in _atoms(self.their_axes)]
     return only[0] if only else None
 
@@ -78,9 +78,9 @@ class Axes:
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-  """Leading tokens [D] and positions [T, D] of ours; theirs has positions for the tokens too, [1, N + T, D].
+  """Our N leading tokens [D] and positions [T, D]; theirs also have positions for the tokens, [1, N + T, D].
 
-  Reading adds a token and its position. Writing gives tokens the position -0.0, which changes no value it is added to.
+  Reading adds the position of a token to the token. Writing uses the position -0.0, which is neutral under addition.
   """
   tokens: tuple[str, ...]
   their_tokens: tuple[str, ...]
@@ -105,26 +105,26 @@ class Tokens:
 
   def write(self, ours, known):
     position, *tokens = ours
-    nowhere = np.full((len(tokens), position.shape[1]), -0.0, np.float32)
-    return [np.concatenate([nowhere, position])[None], *(token[None, None] for token in tokens)]
+    zeros = np.full((len(tokens), position.shape[1]), -0.0, np.float32)
+    return [np.concatenate([zeros, position])[None], *(token[None, None] for token in tokens)]
 
 
 Rule = Axes | Tokens
 
 
 def _groups(axes: str) -> list[list[str]]:
-  """'(3 H K) D' -> [['3', 'H', 'K'], ['D']]: the letters of each axis of an array."""
+  """The letters of each array axis: '(3 H K) D' -> [['3', 'H', 'K'], ['D']]."""
   return [group.strip('()').split() for group in re.findall(r'\([^)]*\)|\S+', axes)]
 
 
 def _atoms(axes: str) -> list[str]:
-  """All letters; an axis of 1 holds nothing apart."""
+  """All letters in order, without axes of size 1."""
   return [letter for group in _groups(axes) for letter in group if letter != '1']
 
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-  """A rule, for certain parameters of a certain model."""
+  """A rule applied to particular parameters of a model."""
   rule: Rule
   ours: tuple[str, ...]
   theirs: tuple[str, ...]
@@ -132,7 +132,7 @@ class Bound:
 
 
 def bind(rules: Sequence[Rule], ours: Shapes) -> list[Bound]:
-  """The rules of each parameter of ours; an earlier one wins, and each parameter has exactly one."""
+  """Assigns a rule to each parameter of ours: the first that matches. Raises LookupError if none does."""
   left, bound = dict(ours), []
   for rule in rules:
     first, *more = rule.names
@@ -152,13 +152,13 @@ def bind(rules: Sequence[Rule], ours: Shapes) -> list[Bound]:
 
 
 def expected(bound: Sequence[Bound], known: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-  """{name of theirs: shape} of all tensors that the model needs."""
+  """{their name: shape} of all tensors that the model needs."""
   return {name: shape for b in bound for name, shape in zip(b.theirs, b.rule.shapes(b.our_shapes, known), strict=True)}
 
 
 def read(bound: Sequence[Bound], theirs: Callable[[str], np.ndarray],
          known: Mapping[str, int]) -> dict[str, np.ndarray]:
-  """{name of ours: array}."""
+  """{our name: array}, from a function that returns their array by name."""
   out = {}
   for b in bound:
     out |= zip(b.ours, b.rule.read([theirs(name) for name in b.theirs], b.our_shapes, known), strict=True)
@@ -166,7 +166,7 @@ def read(bound: Sequence[Bound], theirs: Callable[[str], np.ndarray],
 
 
 def write(bound: Sequence[Bound], ours: Mapping[str, np.ndarray], known: Mapping[str, int]) -> dict[str, np.ndarray]:
-  """{name of theirs: array}."""
+  """{their name: array}, from ours by name."""
   out = {}
   for b in bound:
     out |= zip(b.theirs, b.rule.write([ours[name] for name in b.ours], known), strict=True)
@@ -174,17 +174,17 @@ def write(bound: Sequence[Bound], ours: Mapping[str, np.ndarray], known: Mapping
 
 
 def own_names(ours: Shapes) -> list[Rule]:
-  """The table of a file in our own names."""
+  """The rules of a file that uses our names."""
   return [rule for name, shape in ours.items() for rule in same(name, ' '.join('ABCDEFGH'[:len(shape)]), name)]
 
 
 def same(ours: str, axes: str, theirs: str, their_axes: str | None = None) -> list[Rule]:
-  """One tensor; their axes are the same unless they are given."""
+  """One tensor; their axes are ours unless given."""
   return [Axes(ours, axes, (theirs,), their_axes or axes)]
 
 
 def dense(ours: str, theirs: str, axes: str = 'I O', their_axes: str = 'O I') -> list[Rule]:
-  """A linear map: kernel and bias of ours, weight and bias of theirs."""
+  """A linear map: our kernel and bias, their weight and bias."""
   return same(f'{ours}.kernel', axes, f'{theirs}.weight', their_axes) + same(f'{ours}.bias', 'O', f'{theirs}.bias')
 
 
@@ -194,7 +194,7 @@ def conv(ours: str, theirs: str, axes: str = 'P Q I O') -> list[Rule]:
 
 
 def patches(ours: str, theirs: str) -> list[Rule]:
-  """An embedding of P x P patches of C channels: flat with us, a convolution with them."""
+  """An embedding of P x P patches with C channels: ours is a linear map of flat patches, theirs a convolution."""
   return dense(ours, theirs, '(P Q C) O', 'O C P Q')
 
 
@@ -210,7 +210,7 @@ def batch_norm(ours: str, theirs: str) -> list[Rule]:
 
 
 def attention(ours: str, q_k_v: Sequence[str], out: str) -> list[Rule]:
-  """Self-attention: queries, keys and values in one map of theirs or in three."""
+  """Self-attention: their queries, keys and values are one map or three."""
   axes, bias = ('(3 H K) D', '(3 H K)') if len(q_k_v) == 1 else ('(H K) D', '(H K)')
   return [Axes(f'{ours}.qkv.kernel', 'D H 3 K', tuple(f'{name}.weight' for name in q_k_v), axes),
           Axes(f'{ours}.qkv.bias', 'H 3 K', tuple(f'{name}.bias' for name in q_k_v), bias),
@@ -218,4 +218,5 @@ def attention(ours: str, q_k_v: Sequence[str], out: str) -> list[Rule]:
 
 
 def mlp(ours: str, up: str, down: str) -> list[Rule]:
+  """The two linear maps of an MLP."""
   return dense(f'{ours}.up', up) + dense(f'{ours}.down', down)

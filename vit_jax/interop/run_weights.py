@@ -1,4 +1,4 @@
-"""Weights of a run of ours: run.json and a checkpoint."""
+"""The weights of a run, from its run.json and a checkpoint."""
 
 import contextlib
 import os
@@ -15,18 +15,18 @@ from vit_jax.models import PureModel, family
 
 
 def read(workdir: os.PathLike, step: int | None = None) -> Weights:
-  """The weights of a run folder, local or a bucket path: their moving average where the run kept one.
+  """Reads the weights of a run: their moving average if the run has one.
 
   Args:
-    workdir: the folder of `vit_jax.main`.
-    step: which checkpoint; None: the one that the run's test score is of, or the newest where it has none.
+    workdir: a folder that `vit_jax.main` wrote, local or in a bucket.
+    step: the step of the checkpoint; default: the one that was scored on test, else the newest.
 
   Raises:
-    UserError: no run there, no checkpoint, not that one, or a damaged one.
+    UserError: the folder has no run or no such checkpoint, or the checkpoint is damaged.
   """
   record = records.read_run(workdir)
   if record is None:
-    raise UserError(f'{os.fspath(workdir)}: no run there (no {records.RUN}); give the folder that vit_jax.main wrote')
+    raise UserError(f'{os.fspath(workdir)}: expected a folder that vit_jax.main wrote, found no {records.RUN} in it')
   model, config = model_of(record), record['config']
   params = 'ema' if (config.get('optimizer') or {}).get('ema_decay') else 'params'
   with contextlib.closing(checkpoint.Checkpoints(workdir, read_only=True)) as checkpoints:
@@ -44,7 +44,7 @@ def read(workdir: os.PathLike, step: int | None = None) -> Weights:
 
 
 def model_of(record: dict) -> PureModel:
-  """The model that run.json describes."""
+  """The model described by run.json."""
   config, data = record['config'], record['data']
   shape = data.get('image_shape')  # absent from older runs
   if shape is None:
@@ -53,12 +53,12 @@ def model_of(record: dict) -> PureModel:
   return PureModel(config['family'], model, tuple(shape), len(data['classes']))
 
 
-def _step(there, wanted, record, workdir):
-  if not there:
+def _step(saved, wanted, record, workdir):
+  if not saved:
     raise UserError(f'{os.fspath(workdir)}: no checkpoint yet')
   if wanted is None:
     scored = (record.get('results') or {}).get('step')
-    return scored if scored in there else there[-1]
-  if wanted not in there:
-    raise UserError(f'{os.fspath(workdir)}: no checkpoint of step {wanted}{nearest(str(wanted), map(str, there))}')
+    return scored if scored in saved else saved[-1]
+  if wanted not in saved:
+    raise UserError(f'{os.fspath(workdir)}: no checkpoint of step {wanted}{nearest(str(wanted), map(str, saved))}')
   return wanted

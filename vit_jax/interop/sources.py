@@ -1,4 +1,4 @@
-"""Where weights come from, and what they are: told by what is there, never by what a name promises."""
+"""Reading weights from any source. The format is detected from the contents, not from the name."""
 
 import os
 import pathlib
@@ -13,19 +13,22 @@ _WEIGHTS = ('model.safetensors', tensors_lib.INDEX)
 
 
 def read(source: str | os.PathLike, without: tuple[str, ...] = (), step: int | None = None) -> Weights:
-  """The weights in a run, a bundle, or a file or folder of another program.
+  """Reads the weights of a run, a bundle, or a file or folder of another program.
 
   Args:
-    source: a run folder of `vit_jax.main`, local or a bucket path; a bundle; a folder of Hugging Face transformers or
-      timm (config.json and safetensors, one file or several with an index), or such a .safetensors file with its
-      config.json beside it (timm's may do without); a .npz file of the Vision Transformer's original code; or the name
-      of a model on huggingface.co, `hf:OWNER/NAME`.
-    without: patterns of the file's own names for tensors that may be there and unused, missing or of another shape
-      (see `layout.read`). All others must fit.
-    step: which checkpoint of a run; None: the one that its test score is of, or the newest where it has none.
+    source: one of
+      - a run folder of `vit_jax.main`, local or in a bucket;
+      - a bundle;
+      - a folder of Hugging Face transformers or timm, with config.json and one or several safetensors files;
+      - a .safetensors file of these, beside its config.json (optional for timm);
+      - a .npz file of the original Vision Transformer code;
+      - the name of a model on huggingface.co, `hf:OWNER/NAME`.
+    without: patterns of names in the file. Matching tensors may be unused, missing or of another shape (see
+      `layout.read`). All other tensors must fit.
+    step: the step of a run's checkpoint; default: the one that was scored on test, else the newest.
 
   Raises:
-    UserError: it is not there, or not what it seems to be; the message says what is wrong.
+    UserError: the source does not exist or cannot be read.
   """
   source = os.fspath(source)
   if source.startswith(hub.PREFIX):
@@ -34,7 +37,7 @@ def read(source: str | os.PathLike, without: tuple[str, ...] = (), step: int | N
   if is_run(source):
     return run_weights.read(source, step)
   if step is not None:
-    raise UserError(f'{source}: step={step} is of a run, and this is none (no {records.RUN})')
+    raise UserError(f'{source}: step={step}: expected a run folder, found no {records.RUN} in it')
   if path.is_dir():
     return bundle.read(path, without) if (path / bundle.MODEL).exists() else _folder(path, without)
   if path.name == bundle.TENSORS and path.with_name(bundle.MODEL).exists():
@@ -43,24 +46,23 @@ def read(source: str | os.PathLike, without: tuple[str, ...] = (), step: int | N
 
 
 def is_run(source: str | os.PathLike) -> bool:
-  """Whether it is a run folder; what lies in a bucket is nothing else."""
+  """Whether a source is a run folder. Bucket paths are always taken to be run folders."""
   return '://' in os.fspath(source) or (pathlib.Path(source) / records.RUN).exists()
 
 
 def _folder(folder, without):
-  there = [folder / name for name in _WEIGHTS if (folder / name).exists()]
-  if not there:
+  found = [folder / name for name in _WEIGHTS if (folder / name).exists()]
+  if not found:
     pickles = [p.name for p in folder.iterdir() if p.suffix in ('.bin', '.pt', '.pth', '.ckpt', '.pkl')]
-    said = f'only pickles ({pickles[0]}), which can run any code when they are read; ' if pickles else ''
-    raise UserError(f'{folder}: no weights there: {said}want a run ({records.RUN}), a bundle ({bundle.MODEL}) or '
-                    f'{_WEIGHTS[0]}')
-  return _file(there[0], without)
+    got = f'found only pickles ({pickles[0]}), which can run arbitrary code when read' if pickles else 'found none'
+    raise UserError(f'{folder}: expected a run ({records.RUN}), a bundle ({bundle.MODEL}) or {_WEIGHTS[0]}, {got}')
+  return _file(found[0], without)
 
 
 def _file(path, without):
-  """By its config.json beside it, or by its names."""
+  """Reads a file in the format given by its config.json, or else by its tensor names."""
   tensors, beside = tensors_lib.open_file(path), path.with_name('config.json')
-  if google.is_of(tensors):
+  if google.is_google(tensors):
     return google.read(tensors, without)
   if not beside.exists():
     return timm.read(tensors, {}, without)

@@ -1,6 +1,6 @@
-"""timm (PyTorch Image Models): safetensors, and a config.json with the name of its architecture.
+"""timm (PyTorch Image Models): safetensors, and a config.json with the name of the architecture.
 
-Widths and depths are read from the tensors' shapes, so that a file alone will do where its pictures are of 224 x 224.
+Widths and depths are read from tensor shapes, so the config.json is optional for pictures of 224 x 224.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from vit_jax.interop.tensors import Tensors
 from vit_jax.interop.weights import Weights
 from vit_jax.models import resnet, vit
 
-_UNUSED = ('*.attn_mask',)  # tables of older files that are worked out now
+_UNUSED = ('*.attn_mask',)  # tables in older files, which are now computed
 _HEADS = {fields['width']: fields['num_heads'] for fields in vit.SIZES.values()}
 _IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
 
@@ -91,12 +91,12 @@ def _convnext_rules(config) -> list[Rule]:
 
 
 def _count(shapes, pattern):
-  """How many different numbers (or tuples of them) a pattern finds at the start of the names."""
+  """The number of distinct groups that a pattern matches at the start of the names."""
   return len({match.groups() for name in shapes if (match := re.match(pattern, name))})
 
 
 def _depths(shapes, pattern):
-  """Blocks of each stage: `pattern` finds (stage, block)."""
+  """The number of blocks in each stage; `pattern` captures (stage, block)."""
   found = [match.groups() for name in shapes if (match := re.match(pattern, name))]
   stages = sorted({int(stage) for stage, _ in found})
   return tuple(len({block for stage, block in found if int(stage) == s}) for s in stages)
@@ -106,13 +106,13 @@ def _transformer_fields(shapes, args):
   width, _, patch, _ = shapes['patch_embed.proj.weight']
   heads = args.get('num_heads', _HEADS.get(width))
   if heads is None:
-    raise UserError(f'how many heads share the width of {width} is not in the file: it needs its config.json beside '
-                    'it, with num_heads among its model_args')
+    raise UserError(f'the number of heads for a width of {width} is not in the file: expected a config.json beside it '
+                    'with num_heads in model_args')
   pool = 'map' if 'attn_pool.latent' in shapes else 'cls' if 'cls_token' in shapes else 'gap'
   if args.get('global_pool', {'cls': 'token', 'gap': 'avg', 'map': 'map'}[pool]) not in ('token', 'avg', 'map'):
-    raise UserError(f'global_pool={args["global_pool"]!r} is not among the ways to pool here')
+    raise UserError(f"global_pool: expected 'token', 'avg' or 'map', got {args['global_pool']!r}")
   if pool == 'cls' and args.get('global_pool') == 'avg':
-    raise UserError('global_pool=avg beside a class token is not among the ways to pool here')
+    raise UserError("global_pool: expected 'token' for a model with a class token, got 'avg'")
   return {'patch_size': patch, 'width': width, 'depth': _count(shapes, r'blocks\.(\d+)\.'), 'num_heads': heads,
           'mlp_dim': shapes['blocks.0.mlp.fc1.weight'][0], 'qkv_bias': 'blocks.0.attn.qkv.bias' in shapes, 'pool': pool,
           'pos_embed': 'learned' if 'pos_embed' in shapes else 'none',
@@ -160,11 +160,11 @@ def _convnext_fields(shapes, args):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """A kind of network of timm, known by the names of some tensors."""
+  """A kind of timm model, recognized by its tensor names."""
   family: str
-  tell: tuple[str, ...]  # tensors that no other kind has all of
-  architecture: str  # which of theirs is changed by arguments into any of this kind
-  first: str  # the map that sees the pictures
+  signature: tuple[str, ...]  # tensors that together occur in no other kind
+  architecture: str  # the timm architecture whose arguments can express any model of this kind
+  first: str  # the layer that reads the pictures
   classifier: str
   fields: Callable[[Any, Any], dict[str, Any]]
   rules: Callable[[Any], list[Rule]]
@@ -187,27 +187,27 @@ LAYOUTS = (
 
 
 def read(tensors: Tensors, config: dict[str, Any], without: tuple[str, ...] = ()) -> Weights:
-  """The weights of a model of timm.
+  """Reads the weights of a timm model.
 
   Args:
-    tensors: those of its file.
-    config: its config.json; empty where there is none: it is then of pictures as timm's ImageNet models have them.
+    tensors: the tensors of its file.
+    config: its config.json; {} if there is none, which assumes the preprocessing of timm's ImageNet models.
     without: see `layout.read`.
 
   Raises:
-    UserError: a model that we have not, or tensors that do not fit.
+    UserError: an unsupported model, or tensors that do not fit.
   """
   where, shapes = tensors.source, tensors.shapes
-  form = next((form for form in LAYOUTS if all(name in shapes for name in form.tell)), None)
+  form = next((form for form in LAYOUTS if all(name in shapes for name in form.signature)), None)
   if form is None:
-    raise UserError(f'{where}: neither the names of a timm model that is known here (ViT, DeiT, Swin, ResNet, RegNet, '
-                    'ConvNeXt), nor a config.json of transformers beside it')
+    raise UserError(f'{where}: expected the tensor names of a supported timm model (ViT, DeiT, Swin, ResNet, RegNet, '
+                    'ConvNeXt), or a config.json of transformers beside the file; found neither')
   args = config.get('model_args') if isinstance(config.get('model_args'), dict) else {}
   args = {'global_pool': config['global_pool']} | args if config.get('global_pool') and form.family == 'vit' else args
   try:
     model = form.fields(shapes, args)
   except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError) as error:
-    raise UserError(f'{where}: looks like a {form.family} of timm, but its shapes do not ({error})') from error
+    raise UserError(f'{where}: has the names of a timm {form.family}, but not the shapes ({error})') from error
   except UserError as error:
     raise UserError(f'{where}: {error}') from error
   preprocessing = _preprocessing(config.get('pretrained_cfg') or config, args, shapes, model, form, where)
@@ -224,19 +224,19 @@ def _preprocessing(cfg, args, shapes, model, form, where):
     channels, *size = cfg.get('input_size') or (shapes[f'{form.first}.weight'][1], 224, 224)
     if args.get('img_size'):
       size = args['img_size']
-    elif 'input_size' not in cfg and 'pos_embed' in shapes:  # a square, as all of theirs are
+    elif 'input_size' not in cfg and 'pos_embed' in shapes:  # square, like all timm models
       tokens = shapes['pos_embed'][1] - sum(name in shapes for name in ('cls_token', 'dist_token'))
       size = math.isqrt(tokens) * model['patch_size']
     crop, kind = cfg.get('crop_pct', 0.875), cfg.get('interpolation', 'bicubic')
     mean, std = (alike(cfg.get(key, _IMAGENET[key])) for key in ('mean', 'std'))
   except (TypeError, ValueError) as error:
-    raise UserError(f'{where}: the pretrained_cfg in its config.json is not understood ({error})') from error
+    raise UserError(f'{where}: the pretrained_cfg in its config.json cannot be interpreted ({error})') from error
   return parse({'size': size, 'channels': channels, 'mean': mean, 'std': std, 'crop': crop, 'interpolation': kind,
                 'squeeze': cfg.get('crop_mode') == 'squash'}, where)
 
 
 def write(weights: Weights) -> dict[str, np.ndarray]:
-  """{name of theirs: array}."""
+  """{their name: array}."""
   return layout.write(weights, _form(weights).rules(weights.config))
 
 
@@ -244,15 +244,15 @@ def _form(weights):
   regnet = weights.family == 'resnet' and weights.config.stem == 'half'
   forms = [f for f in LAYOUTS if f.family == weights.family and f.architecture.startswith('regnet') == regnet]
   if not forms:
-    raise UserError(f'{weights.source}: there is no way here to tell timm of a {weights.family}')
+    raise UserError(f'{weights.source}: conversion of a {weights.family} to timm is not supported')
   return forms[0]
 
 
 def config_json(weights: Weights) -> dict[str, Any]:
-  """The config.json with which timm.create_model('local-dir:FOLDER') builds the model.
+  """The config.json from which timm.create_model('local-dir:FOLDER') builds the model.
 
   Raises:
-    UserError: a model that timm has not.
+    UserError: timm does not have the model.
   """
   form, p = _form(weights), weights.preprocessing
   mean, std = p.per_channel()
@@ -267,12 +267,12 @@ def config_json(weights: Weights) -> dict[str, Any]:
 
 
 def _arguments(weights, form) -> tuple[str, dict[str, Any]]:
-  """(architecture, arguments that make it this model)."""
+  """(architecture, the arguments with which it is this model)."""
   c, image = weights.config, {'img_size': list(weights.preprocessing.size)}
-  refuse = lambda what: UserError(f'{weights.source}: {what} cannot be told to timm; try --to=bundle')
+  refuse = lambda what: UserError(f'{weights.source}: timm does not have {what}; try --to=bundle')
   if weights.family in ('vit', 'deit'):
-    layout.check_told(weights, ('patch_size', 'width', 'depth', 'mlp_dim', 'num_heads', 'pool', 'pos_embed', 'qkv_bias',
-                                'layer_scale', 'gelu'), 'timm')
+    layout.check_representable(weights, ('patch_size', 'width', 'depth', 'mlp_dim', 'num_heads', 'pool', 'pos_embed',
+                                         'qkv_bias', 'layer_scale', 'gelu'), 'timm')
     if c.pos_embed not in ('learned', 'none'):
       raise refuse(f'pos_embed={c.pos_embed}')
     own = {'patch_size': c.patch_size, 'embed_dim': c.width, 'depth': c.depth, 'num_heads': c.num_heads,
@@ -286,23 +286,24 @@ def _arguments(weights, form) -> tuple[str, dict[str, Any]]:
       own['pos_embed'] = 'none'
     return form.architecture, image | own
   if weights.family == 'swin':
-    layout.check_told(weights, ('patch_size', 'width', 'depths', 'num_heads', 'window_size', 'mlp_ratio'), 'timm')
+    layout.check_representable(weights, ('patch_size', 'width', 'depths', 'num_heads', 'window_size', 'mlp_ratio'),
+                               'timm')
     return form.architecture, image | {
         'patch_size': c.patch_size, 'embed_dim': c.width, 'depths': list(c.depths), 'num_heads': list(c.num_heads),
         'window_size': c.window_size, 'mlp_ratio': float(c.mlp_ratio)}
   if weights.family == 'convnext':
-    layout.check_told(weights, ('patch_size', 'depths', 'widths', 'kernel_size', 'layer_scale'), 'timm')
+    layout.check_representable(weights, ('patch_size', 'depths', 'widths', 'kernel_size', 'layer_scale'), 'timm')
     return form.architecture, {'depths': list(c.depths), 'dims': list(c.widths), 'patch_size': c.patch_size,
                                'kernel_sizes': c.kernel_size}
   return _cnn_architecture(c, refuse)
 
 
 def _cnn_architecture(config, refuse):
-  """By name: timm builds CNNs of the published widths alone."""
+  """The architecture by name, because timm builds CNNs only in the published widths."""
   same_shape = lambda name: resnet.Config(**resnet.size(name), dtype=config.dtype) == config
   name = next((name for name in resnet.SIZES if same_shape(name)), None)
   if name is None:
-    raise refuse('a ResNet or RegNetY of other than the published shapes')
+    raise refuse('a ResNet or RegNetY of a shape that is not published')
   if name.startswith('ResNet'):
     return name.lower().replace('-', ''), {}
   size = name.removeprefix('RegNetY-')

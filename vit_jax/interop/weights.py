@@ -1,4 +1,4 @@
-"""What every reader gives and every writer takes: a model's parameters by our names, and how to use them."""
+"""The result of every reader and the input of every writer: a model's parameters, config and preprocessing."""
 
 import dataclasses
 from typing import Any
@@ -13,18 +13,18 @@ from vit_jax.models import PureModel
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """A model out of a file or folder, in this project's names and layout, whatever it was written by.
+  """A model read from any source, in the names and layout of this project.
 
   Attributes:
-    source: where it was read, for messages.
+    source: the source, for messages.
     family: a key of `models.FAMILIES`.
-    model: fields of the family's Config; those that are left out are at their defaults.
-    params: nested plain dicts of numpy arrays, blocks stacked on a leading axis, as PureModel has them. A file without
-      a classifier gives no 'head' (see `headless`).
-    stats: likewise, batch norm's; empty for families without.
-    preprocessing: how the model wants its pictures.
-    class_names: one a class; None where the source does not tell.
-    step: of a run, the finished steps of the checkpoint.
+    model: fields of the family's Config; omitted fields have their defaults.
+    params: nested dicts of NumPy arrays, with blocks stacked on a leading axis, as in `PureModel`. There is no 'head'
+      if the source has no classifier (see `headless`).
+    stats: the same for the statistics of batch norm; empty for families without.
+    preprocessing: the preparation of pictures that the model expects.
+    class_names: one name per class; None if the source has none.
+    step: the number of finished steps, for a checkpoint of a run.
   """
   source: str
   family: str
@@ -37,35 +37,35 @@ class Weights:
 
   @property
   def config(self) -> Any:
-    """`model` as the family's frozen Config. Raises UserError where it does not fit."""
+    """`model` as the family's frozen Config. Raises UserError if it is not valid."""
     return schema.cast(models.family(self.family).config, self.model, 'model')
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
-    """(height, width, channels) that the parameters are for."""
+    """(height, width, channels) of the pictures that the parameters are for."""
     return (*self.preprocessing.size, self.preprocessing.channels)
 
   @property
   def headless(self) -> bool:
-    """Whether these are of a backbone without a classifier."""
+    """Whether the model is a backbone without a classifier."""
     return 'head' not in self.params
 
   @property
   def num_classes(self) -> int | None:
-    """How many classes the head tells apart; None without one."""
+    """The number of classes of the head; None without a head."""
     return None if self.headless else self.params['head']['kernel'].shape[-1]
 
   @property
   def size(self) -> int:
-    """How many parameters there are."""
+    """The number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
   def pure_model(self) -> PureModel:
-    """The model that `params` and `stats` fill. Raises UserError for what has no head."""
+    """The model of `params` and `stats`. Raises UserError if it has no head."""
     if self.headless:
-      raise UserError(f'{self.source}: a backbone without a classifier; give it a head by fine-tuning')
+      raise UserError(f'{self.source}: expected a classifier, got a backbone without a head; fine-tune it first')
     return PureModel(self.family, self.config, self.image_shape, self.num_classes)
 
   def names(self) -> tuple[str, ...]:
-    """`class_names`, or the classes' numbers where nobody gave them names."""
+    """`class_names`, or the numbers of the classes if there are no names."""
     return self.class_names or tuple(map(str, range(self.num_classes or 0)))

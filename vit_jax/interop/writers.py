@@ -1,4 +1,4 @@
-"""Weights into files: each form that `sources.read` reads, and one that runs alone."""
+"""Writing weights in each format that `sources.read` reads, or as an exported file."""
 
 import json
 import os
@@ -17,15 +17,15 @@ def write(weights: Weights, out: str | os.PathLike, to: str) -> None:
   """Writes weights as 'bundle', 'hf', 'timm' (folders), 'npz' or 'stablehlo' (files).
 
   Raises:
-    UserError: something is there already, or the model cannot be told in that form.
+    UserError: `out` exists, or the format cannot represent the model.
   """
   if to not in _WRITERS:
-    raise UserError(f'to={to!r}: no such form{nearest(to, _WRITERS)}')
+    raise UserError(f'to={to!r}: unknown format{nearest(to, _WRITERS)}')
   out = pathlib.Path(out)
   if out.is_file() or out.is_dir() and any(out.iterdir()):
-    raise UserError(f'{out}: there is something already; give a place that is free')
-  if to == 'stablehlo' and not exported.is_of(out):
-    raise UserError(f'{out}: the name of an exported file ends in {exported.SUFFIX}, by which vit_jax.predict knows it')
+    raise UserError(f'{out}: already exists and is not empty; expected a new path')
+  if to == 'stablehlo' and not exported.is_exported(out):
+    raise UserError(f'{out}: expected a name that ends in {exported.SUFFIX}, by which vit_jax.predict recognizes it')
   out.parent.mkdir(parents=True, exist_ok=True)
   _WRITERS[to](weights, out)
 
@@ -42,7 +42,7 @@ def _timm(weights, folder):
 
 def _folder(folder, arrays, texts):
   folder.mkdir(exist_ok=True)
-  tensors.write(folder / _TENSORS, arrays, {'format': 'pt'})  # transformers wants to be told
+  tensors.write(folder / _TENSORS, arrays, {'format': 'pt'})  # transformers requires it
   for name, fields in texts.items():
     (folder / name).write_text(json.dumps(fields, indent=2) + '\n')
 

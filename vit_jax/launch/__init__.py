@@ -1,1 +1,1 @@
-"""What clusters need to carry out a sweep, rendered from plain data: no SDK, no network, and nothing is started."""
+"""Job descriptions for clusters, rendered from plain data without an SDK or a network; nothing is started."""

@@ -1,8 +1,8 @@
 """Kubernetes JobSets for TPU slices on GKE: https://jobset.sigs.k8s.io, API jobset.x-k8s.io/v1alpha2.
 
-A slice's hosts start and end together. A pod fails its Job at once (backoffLimit 0): where its exit code is final, the
-pod failure policy names itself as the reason and the JobSet ends; for any other reason all pods are started anew, and
-the runs go on from their newest checkpoints.
+The hosts of a slice start and end together. A failed pod fails its Job at once (backoffLimit 0). If its exit code is
+final, the reason is PodFailurePolicy, and the JobSet fails. For any other reason all pods are restarted, and the runs
+resume from their latest checkpoints.
 """
 
 import re
@@ -14,23 +14,24 @@ from vit_jax.errors import UserError
 from vit_jax.launch.task import ENVIRONMENT, Task, slug
 
 _SWEEP_LABEL = 'app.kubernetes.io/part-of'
-_MAX_RESTARTS = 1000  # pre-emptions by Kueue and reclaimed Spot machines count too
-_SPOT_GRACE_S = 15  # a Spot machine has no more, and pods that ask for more get none
+_MAX_RESTARTS = 1000  # including preemptions by Kueue and reclaimed Spot VMs
+_SPOT_GRACE_S = 15  # the maximum on a Spot VM; a pod that requests more gets none
 _GRACE_S = 300
 
 
 def check(target: Slice, image: str | None, queue: str | None) -> None:
-  """Raises UserError for what Kubernetes would refuse, or take for something else."""
+  """Raises UserError for values that Kubernetes would reject or misinterpret."""
   if not image:
-    raise UserError('--image is missing: the container image of this repository, such as '
-                    '--image=us-docker.pkg.dev/PROJECT/REPOSITORY/vit-jax:v1 (vit_jax/launch/Dockerfile builds it)')
+    raise UserError('--image: expected the container image of this repository, such as '
+                    'us-docker.pkg.dev/PROJECT/REPOSITORY/vit-jax:v1 (vit_jax/launch/Dockerfile builds it)')
   if not re.fullmatch(r'[a-z0-9][A-Za-z0-9._:/@-]*', image, re.ASCII):
-    raise UserError(f'--image={image}: not the name of an image, such as '
+    raise UserError(f'--image={image}: expected the name of an image, such as '
                     'us-docker.pkg.dev/PROJECT/REPOSITORY/vit-jax:v1')
   if queue is not None and not re.fullmatch(r'[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?', queue, re.ASCII):
-    raise UserError(f'--queue={queue}: the name of a Kueue LocalQueue is needed: lower-case letters, digits, hyphens')
+    raise UserError(f'--queue={queue}: expected the name of a Kueue LocalQueue: lower-case letters, digits, hyphens')
   if target.count > 1 and target.hosts == 1:
-    raise UserError(f'--num_slices={target.count}: GKE joins slices of several hosts only; {target.name} is one host')
+    raise UserError(f'--num_slices={target.count}: GKE combines only slices of several hosts, but {target.name} is one '
+                    'host; expected 1')
 
 
 def render(task: Task, target: Slice, image: str, *, spot: bool = False, queue: str | None = None,
@@ -38,17 +39,17 @@ def render(task: Task, target: Slice, image: str, *, spot: bool = False, queue: 
   """The JobSet of a task.
 
   Args:
-    task: what its pods do.
-    target: the slices that it gets.
-    image: of the container.
-    spot: on Spot machines.
-    queue: the Kueue LocalQueue in which it waits; None: it starts at once.
-    sweep: the value of the label by which all JobSets of a sweep are found.
+    task: the task of its pods.
+    target: the slices that it runs on.
+    image: the container image.
+    spot: whether to use Spot VMs.
+    queue: the Kueue LocalQueue in which it waits; None to start at once.
+    sweep: the name of the sweep, which becomes a label (see `selector`).
   """
   metadata = {'name': task.label, 'labels': {_SWEEP_LABEL: slug(sweep)}}
   if queue:
     metadata['labels']['kueue.x-k8s.io/queue-name'] = queue
-  if target.hosts > 1:  # each slice is a node pool of its own: its Job must not be spread over two
+  if target.hosts > 1:  # each slice is a node pool, and its Job must not be spread over two
     metadata['annotations'] = {'alpha.jobset.sigs.k8s.io/exclusive-topology': 'cloud.google.com/gke-nodepool'}
   return {
       'apiVersion': 'jobset.x-k8s.io/v1alpha2',
@@ -69,7 +70,7 @@ def render(task: Task, target: Slice, image: str, *, spot: bool = False, queue: 
 
 
 def selector(sweep: str) -> str:
-  """What selects all JobSets of a sweep, for kubectl's -l."""
+  """The label selector of all JobSets of a sweep, for kubectl -l."""
   return f'{_SWEEP_LABEL}={slug(sweep)}'
 
 
@@ -95,13 +96,13 @@ def _pod(task, target, image, spot):
       'containers': [{
           'name': 'run',
           'image': image,
-          'command': [_literally(word) for word in task.argv('python')],
+          'command': [_escaped(word) for word in task.argv('python')],
           'env': [{'name': name, 'value': value} for name, value in ENVIRONMENT.items()],
           'resources': {'limits': {'google.com/tpu': str(target.chips_per_host)}},
           'securityContext': {'allowPrivilegeEscalation': False},
           'volumeMounts': [{'name': 'shared-memory', 'mountPath': '/dev/shm'}],
       }],
-      # The readers of pictures pass batches on through shared memory, of which a container has only 64 MB by default.
+      # Data workers pass batches through shared memory, of which a container has only 64 MB by default.
       'volumes': [{'name': 'shared-memory', 'emptyDir': {'medium': 'Memory'}}],
   }
   if spot:
@@ -111,6 +112,6 @@ def _pod(task, target, image, spot):
   return pod
 
 
-def _literally(word):
-  """Kubernetes replaces $(NAME) in a command, and $$ by $."""
+def _escaped(word):
+  """Escapes a word of a command, in which Kubernetes expands $(NAME) and replaces $$ by $."""
   return word.replace('$', '$$')

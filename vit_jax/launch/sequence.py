@@ -1,8 +1,8 @@
-"""Several runs, one after the other: python -m vit_jax.launch.sequence ARGUMENTS... then ARGUMENTS... then ...
+"""Runs several runs in sequence: python -m vit_jax.launch.sequence ARGUMENTS... then ARGUMENTS... then ...
 
-Each run is a process of its own: python -m vit_jax.main ARGUMENTS... The first that fails ends the sequence with its
-exit code. In place of a shell's `&&`, which as the first process of a container would keep the cluster's SIGTERM for
-itself: here it reaches the run, which saves, and its exit code reaches the cluster.
+Each run is a separate process, python -m vit_jax.main ARGUMENTS... The first one that fails ends the sequence with its
+exit code. This replaces `&&` in a shell, which as the first process of a container would not forward the cluster's
+SIGTERM. Here the signal reaches the run, which saves, and the exit code of the run reaches the cluster.
 """
 
 import signal
@@ -13,16 +13,16 @@ from vit_jax.launch.task import SEPARATOR
 
 
 class _Sequence:
-  """Runs programs until one fails, or until it is told to stop."""
+  """Runs programs until one fails or SIGTERM arrives."""
 
   def __init__(self):
     self._process, self._stopped = None, False
     signal.signal(signal.SIGTERM, self._stop)
 
   def run(self, programs: list[list[str]]) -> int:
-    """The exit code of the last program that was started, 128 + signal where one killed it."""
+    """Runs the programs; returns the exit code of the last one started, or 128 + signal if a signal killed it."""
     for program in programs:
-      signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until there is a process to pass it on to
+      signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until there is a process to forward it to
       if self._stopped:
         return 128 + signal.SIGTERM
       self._process = subprocess.Popen([sys.executable, '-m', 'vit_jax.main', *program], preexec_fn=_unblock)

@@ -1,7 +1,7 @@
-"""SkyPilot managed jobs for Cloud TPU VMs: https://docs.skypilot.co, the way of the TPU Research Cloud's quota.
+"""SkyPilot managed jobs for Cloud TPU VMs, which the TPU Research Cloud offers: https://docs.skypilot.co.
 
-SkyPilot copies this repository to every host of the slice, runs `setup` once and `run` on each, and starts a new slice
-when one is taken away, or when a host exits with a code that says so.
+SkyPilot copies this repository to every host of the slice, runs `setup` once and then `run` on each host. It starts a
+new slice if the slice is preempted, or if a host exits with one of `exits.RETRIED`.
 """
 
 import shlex
@@ -12,7 +12,7 @@ from vit_jax.cost.slices import GENERATIONS, Slice
 from vit_jax.errors import UserError
 from vit_jax.launch.task import ENVIRONMENT, Task
 
-# uv brings the Python and the versions that pyproject.toml asks for, whatever the machine has.
+# uv installs the Python and the package versions that pyproject.toml requires, whatever the machine has.
 _SETUP = '''set -e
 python3 -m pip install --quiet uv
 python3 -m uv sync --quiet --python 3.11 --extra tpu
@@ -20,13 +20,13 @@ python3 -m uv sync --quiet --python 3.11 --extra tpu
 
 
 def check(target: Slice) -> None:
-  """Raises UserError for slices that Cloud TPU VMs, or SkyPilot, do not have."""
+  """Raises UserError for slices that Cloud TPU VMs or SkyPilot do not support."""
   with_vms = [name for name, generation in GENERATIONS.items() if generation.vm_type]
   if target.generation not in with_vms:
-    raise UserError(f'--tpu={target.name}: Cloud TPU VMs are {", ".join(with_vms)}; {target.generation} is for GKE: '
-                    '--launcher=jobset')
+    raise UserError(f'--tpu={target.name}: expected a Cloud TPU VM ({", ".join(with_vms)}); {target.generation} is '
+                    'available only on GKE: use --launcher=jobset')
   if target.count > 1:
-    raise UserError(f'--num_slices={target.count}: SkyPilot starts single slices; several are for --launcher=jobset')
+    raise UserError(f'--num_slices={target.count}: SkyPilot supports only 1; use --launcher=jobset for more')
 
 
 def render(task: Task, target: Slice, *, spot: bool = False) -> dict[str, Any]:

@@ -1,44 +1,40 @@
-"""What is to be done on one TPU slice, and the names that every system accepts."""
+"""The work of one TPU slice, with a name that every cluster accepts."""
 
 import dataclasses
 import re
 
-_LONGEST_LABEL = 40  # 63 is the limit of Kubernetes, of which JobSet's pods take up to '-slice-999-9999-abcde'
+_LONGEST_LABEL = 40  # Kubernetes allows 63, from which JobSet's pods need up to '-slice-999-9999-abcde'
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """Programs that run one after the other on one slice (or on several that work as one).
+  """Programs that run in sequence on one slice, or on several slices that work as one.
 
-  Each host of the slice runs the same programs. What is done already ends at once when it is run again, so a task that
-  was interrupted is simply started anew.
+  Every host runs the same programs. A finished program exits at once when it is run again, so an interrupted task can
+  simply be restarted.
   """
-  name: str  # for people: whatever they wrote
-  identity: str  # tells it from every other task: a hash
+  name: str  # any text, for display
+  identity: str  # a hash that distinguishes it from all other tasks
   programs: tuple[tuple[str, ...], ...]  # the arguments of vit_jax.main, in order
 
   @property
   def label(self) -> str:
-    """A DNS label (RFC 1035) of at most 40 characters, different for every identity; also a safe file name."""
+    """A DNS label (RFC 1035) of at most 40 characters, unique to the identity; also a safe file name."""
     return f'{slug(self.name, _LONGEST_LABEL - 1 - len(self.identity))}-{self.identity}'
 
   def argv(self, python: str) -> list[str]:
-    """The command of every host, as a list that no shell has to take apart.
-
-    Args:
-      python: the interpreter.
-    """
+    """The command of each host as a list of arguments, run by the interpreter `python`."""
     if len(self.programs) == 1:
       return [python, '-m', 'vit_jax.main', *self.programs[0]]
     joined = [word for program in self.programs for word in (*program, SEPARATOR)]
     return [python, '-m', 'vit_jax.launch.sequence', *joined[:-1]]
 
 
-ENVIRONMENT = {'JAX_PLATFORMS': 'tpu,cpu'}  # a host that cannot open its chips ends; it would go on on its CPU
-SEPARATOR = 'then'  # between the programs of a sequence: no argument of vit_jax.main, as all of those start with --
+ENVIRONMENT = {'JAX_PLATFORMS': 'tpu,cpu'}  # a host without access to its chips fails instead of using its CPU
+SEPARATOR = 'then'  # between programs; not an argument of vit_jax.main, all of which start with --
 
 
 def slug(text: str, length: int = 63) -> str:
-  """Lower-case letters, digits and single hyphens, a letter first: what is left of any text, or 'run'."""
+  """A text reduced to lower-case letters, digits and single hyphens, starting with a letter; 'run' if none is left."""
   words = re.sub(r'[^a-z0-9]+', '-', text.lower()).strip('-')
   return re.sub(r'^(?=[0-9])', 'run-', words)[:length].strip('-') or 'run'

@@ -51,7 +51,7 @@ class Valley:
 
 
 def budgets(flops: np.ndarray) -> np.ndarray:
-  """The index of each point's budget, int [n]; neighbours within SAME_BUDGET in FLOPs share a budget."""
+  """The index of each point's budget, int [n]; neighbors within SAME_BUDGET in FLOPs share a budget."""
   order = np.argsort(flops)
   steps = np.diff(np.log(flops[order])) > np.log(1 + SAME_BUDGET)
   out = np.empty(len(flops), int)

@@ -13,7 +13,7 @@ LINES = 8  # the maximum number of model sizes with a line; points are shown for
 PLACES = 80  # the number of vertices of a line
 BEYOND = 3.0  # the end of a line / the largest x
 CLOUD = 600  # the maximum number of refits in the bootstrap figure
-# Viridis without its light end, which is invisible on white. Its order survives color blindness and grey printing.
+# Viridis without its light end, which is invisible on white. Its order survives color blindness and gray printing.
 _PALETTE = ('#440154', '#482878', '#3e4a89', '#31688e', '#26828e', '#1f9e89', '#35b779', '#6cc24a')
 # Groups have no order, so their colors have none (Okabe & Ito 2008). They repeat after the eighth.
 _GROUP_COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#222222', '#8c6bb1')

@@ -59,7 +59,7 @@ def groups_figure(groups: list[dict[str, Any]]) -> Figure:
 def law_figure(data: dict[str, Any]) -> Figure:
   """The law with both bands and the persistence forecast; the extrapolated range is shaded.
 
-  Fitted points are filled, held-out points hollow, and points below the cut-off grey.
+  Fitted points are filled, held-out points hollow, and points below the cut-off gray.
   """
   figure = Figure(figsize=(7.2, 4.6), layout='constrained')
   axes, law = figure.add_subplot(), data['figure']
@@ -90,7 +90,7 @@ def law_figure(data: dict[str, Any]) -> Figure:
 
 
 def isoflop_figure(data: dict[str, Any]) -> Figure:
-  """Loss over N at each budget, with each optimum and its interval; a minimum outside its grid is labelled so."""
+  """Loss over N at each budget, with each optimum and its interval; a minimum outside its grid is labeled so."""
   figure = Figure(figsize=(6.4, 4.4), layout='constrained')
   axes = figure.add_subplot()
   axes.set(xscale='log', xlabel='params', title='IsoFLOP valleys')

@@ -58,7 +58,7 @@ def load(source: str | os.PathLike, step: int | None = None) -> Classifier:
   Raises:
     UserError: nothing there, no checkpoint, not that one, a damaged one, or a backbone without a head.
   """
-  if exported.is_of(source):
+  if exported.is_exported(source):
     return exported.read(source)
   weights = sources.read(source, step=step)
   config = run_config.cast(records.read_run(source)['config']) if sources.is_run(source) else None

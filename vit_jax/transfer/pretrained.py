@@ -12,7 +12,7 @@ from flax import traverse_util
 
 from vit_jax import interop
 from vit_jax.errors import UserError
-from vit_jax.interop import matching as fit_lib
+from vit_jax.interop import matching
 from vit_jax.interop.weights import Weights
 from vit_jax.models import PureModel
 
@@ -96,7 +96,7 @@ def find(config: PretrainedConfig, model: PureModel, class_names: tuple[str, ...
   if config.path is None:
     return None
   weights, _ = read(config)
-  arrays = fit_lib.fit(weights, model, class_names, config.ignore)
+  arrays = matching.matching_arrays(weights, model, class_names, config.ignore)
   taken = traverse_util.flatten_dict(arrays['params'])
   new = ['/'.join(map(str, path)) for path in traverse_util.flatten_dict(model.param_shapes()) if path not in taken]
   return Pretrained(weights.source, arrays, tuple(new))
@@ -122,8 +122,8 @@ def digest(weights: Weights) -> str:
   """16 hex digits of the names and bits of all arrays: the same in whatever file they lie."""
   told = hashlib.sha256()
   for path, array in sorted(traverse_util.flatten_dict({'params': weights.params, 'stats': weights.stats}).items(),
-                            key=lambda item: fit_lib.name(item[0])):
-    told.update(f'{fit_lib.name(path)} {array.shape}'.encode())
+                            key=lambda item: matching.name(item[0])):
+    told.update(f'{matching.name(path)} {array.shape}'.encode())
     told.update(np.ascontiguousarray(array, np.float32))
   return told.hexdigest()[:16]
 
