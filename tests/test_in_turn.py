@@ -82,7 +82,8 @@ def test_a_turn_is_a_part(monkeypatch):
     ('tests/models/test_vit.py', True),  # imports it
     ('tests/training/test_branch.py', True),  # through vit_jax.training
     ('tests/test_predict.py', True),
-    ('tests/sweeps/test_spec.py', False), ('tests/scaling/test_estimate.py', False), ('tests/data/test_order.py', False)])
+    ('tests/sweeps/test_spec.py', False), ('tests/scaling/test_estimate.py', False),
+    ('tests/data/test_order.py', False)])
 def test_what_touches_jax_is_found(file, touches):
   assert touches_jax.touches_jax(ROOT / file) == touches
 
