@@ -16,7 +16,8 @@ from vit_jax import cli
 from vit_jax.errors import UserError
 
 _TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'stablehlo'], 'The form of OUT.')
-_STEP = flags.DEFINE_integer('step', None, 'Of which checkpoint of a run; default: the one that its test score is of.')
+_STEP = flags.DEFINE_integer('step', None, 'Of which checkpoint of a run; default: the one that its test score is of.',
+                             lower_bound=0)
 _WITHOUT = flags.DEFINE_list('without', [], 'Patterns of names in SRC, such as head.*: tensors that may be unused, '
                              'missing or of another shape; all others must fit.')
 

@@ -19,9 +19,11 @@ _FORM = flags.DEFINE_string('form', 'auto', 'power, power_offset, shifted_power,
 _METRIC = flags.DEFINE_string('metric', 'loss', 'What is predicted: a column, or SPLIT/NAME; runs are read on val.')
 _X = flags.DEFINE_string('x', None, 'The input of forms of one input: examples, params, flops, or any column.')
 _OBJECTIVE = flags.DEFINE_string('objective', 'log_huber', 'log_huber, log_lsq or lsq.')
-_DELTA = flags.DEFINE_float('delta', 1e-3, 'Where the Huber loss turns linear, in units of log loss.')
-_BOOTSTRAP = flags.DEFINE_integer('bootstrap', 1000, 'Refits to resampled runs, for the intervals; 0 for none.', 0)
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the resampling.')
+_DELTA = flags.DEFINE_float('delta', 1e-3, 'Where the Huber loss turns linear, in units of log loss.', 1e-12,
+                            1e3)
+_BOOTSTRAP = flags.DEFINE_integer('bootstrap', 1000, 'Refits to resampled runs, for the intervals; 0 for none.', 0,
+                                  1_000_000)
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the resampling.', 0, 2**32 - 1)
 _HOLDOUT = flags.DEFINE_string('holdout', None, "largest:K, comparisons such as 'flops>=1e21 or params>=1e9', or "
                                'column:NAME (rows where it is 0 or "test").')
 _GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column apart, and say how much more one needs than '

@@ -24,7 +24,8 @@ _TOP = flags.DEFINE_integer('top', 5, 'How many classes are told of each picture
 _FORMAT = flags.DEFINE_enum('format', 'table', ['table', 'csv', 'json'], 'table: for people; csv: a line a picture and '
                             'class; json: a line a picture.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Pictures that are computed at a time.', lower_bound=1)
-_STEP = flags.DEFINE_integer('step', None, 'Of which checkpoint; default: the one that the test score is of.')
+_STEP = flags.DEFINE_integer('step', None, 'Of which checkpoint; default: the one that the test score is of.',
+                             lower_bound=0)
 _ATTENTION = cli.define_optional('attention', 'Write what the model attends to into this folder; default: attention.')
 
 

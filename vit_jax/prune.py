@@ -13,7 +13,8 @@ _HEADS = flags.DEFINE_float('heads', 0.5, 'The share of the heads of each layer 
 _MLP = flags.DEFINE_float('mlp', 0.5, 'The share of the MLP units of each layer that is taken out.')
 _EXAMPLES = flags.DEFINE_integer('examples', 2048, 'How many training pictures tell what matters.', lower_bound=1)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The folder that is written.')
-_STEP = flags.DEFINE_integer('step', None, 'Of which checkpoint; default: the one that the test score is of.')
+_STEP = flags.DEFINE_integer('step', None, 'Of which checkpoint; default: the one that the test score is of.',
+                             lower_bound=0)
 
 
 def main(arguments: list[str]) -> int:

@@ -178,7 +178,7 @@ def test_the_vote_and_the_head():
 
 @pytest.mark.parametrize('changes, message', [
     (dict(model__pool='gap'), r'1 arrays do not fit.*\n  cls \(16,\): no place'),
-    (dict(pretrained__path=None, pretrained__probe='always'), 'pretrained.probe=.always.: there is nothing to start from'),
+    (dict(pretrained__path=None, pretrained__probe='always'), 'pretrained.probe=.always.: there is nothing to start'),
     (dict(pretrained__path='nowhere'), 'nowhere.*\n.*pretrained.path=nowhere names'),
     (dict(optimizer__layer_decay=1.5), 'optimizer.layer_decay=1.5: must be positive and at most 1'),
 ])
