@@ -1,5 +1,6 @@
 """How every entry point starts and ends: flags parsed, errors put in words, exit codes."""
 
+import math
 import sys
 from collections.abc import Callable
 
@@ -84,6 +85,14 @@ class Progress:
       self._status.stop()
 
 
+def _check_finite():
+  """The bounds of absl's flags let NaN through."""
+  for name in flags.FLAGS:
+    value = flags.FLAGS[name].value
+    if isinstance(value, float) and not math.isfinite(value) and not name.startswith('config.'):  # checked by its room
+      raise UserError(f'--{name}={value}: must be a finite number')
+
+
 def _parse(argv):
   if {'--help', '-h'} & set(argv[1:]):  # absl would end with 1, as after an error
     app.usage(shorthelp=True, writeto_stdout=True)
@@ -98,6 +107,7 @@ def _parse(argv):
   try:
     given, switched_off = recipe_lib.without_nones(argv) if recipes else (argv, [])
     rest = flags.FLAGS(given)
+    _check_finite()
     if switched_off:
       recipe_lib.set_none(flags.FLAGS.config, switched_off)
     return rest
@@ -107,5 +117,5 @@ def _parse(argv):
     raise UserError(f'--{error.flagname}: no such flag{nearest(error.flagname, flags.FLAGS)}') from error
   except flags.IllegalFlagValueError as error:
     raise UserError(str(error).removeprefix('flag ')) from error
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+  except (flags.Error, AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
     raise UserError(str(error)) from error

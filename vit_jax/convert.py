@@ -16,7 +16,8 @@ from vit_jax import cli
 from vit_jax.errors import UserError
 
 _TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'stablehlo'], 'The format of OUT.')
-_STEP = flags.DEFINE_integer('step', None, "The step of a run's checkpoint; default: the one that was scored on test.")
+_STEP = flags.DEFINE_integer('step', None, "The step of a run's checkpoint; default: the one that was scored on test.",
+                             lower_bound=0)
 _WITHOUT = flags.DEFINE_list('without', [], 'Patterns of names in SRC, such as head.*: matching tensors may be unused, '
                              'missing or of another shape. All others must fit.')
 

@@ -21,9 +21,10 @@ _METRIC = flags.DEFINE_string('metric', 'loss', 'The metric to predict: a column
                               'are read on val.')
 _X = flags.DEFINE_string('x', None, 'The input of forms of one input: examples, params, flops, or any column.')
 _OBJECTIVE = flags.DEFINE_string('objective', 'log_huber', 'log_huber, log_lsq or lsq.')
-_DELTA = flags.DEFINE_float('delta', 1e-3, 'The log residual at which the Huber loss becomes linear.')
-_BOOTSTRAP = flags.DEFINE_integer('bootstrap', 1000, 'Refits to resampled runs, for the intervals; 0 for none.', 0)
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the resampling.')
+_DELTA = flags.DEFINE_float('delta', 1e-3, 'The log residual at which the Huber loss becomes linear.', 1e-12, 1e3)
+_BOOTSTRAP = flags.DEFINE_integer('bootstrap', 1000, 'Refits to resampled runs, for the intervals; 0 for none.', 0,
+                                  1_000_000)
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the resampling.', 0, 2**32 - 1)
 _HOLDOUT = flags.DEFINE_string('holdout', None, "largest:K, comparisons such as 'flops>=1e21 or params>=1e9', or "
                                'column:NAME (rows where it is 0, false or "test").')
 _GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column separately and compare what they need for '

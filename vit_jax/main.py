@@ -29,10 +29,12 @@ _BRANCH_STEPS = flags.DEFINE_list('branch_steps', [], 'Train the trunk of wsd or
                                   'cooldown, and keep the checkpoints of these steps: where branches begin.')
 _DISTRIBUTED = flags.DEFINE_string('distributed', 'none', 'The processes of this run: none but this one; auto (Cloud '
                                    'TPU, GKE, Slurm, Open MPI as JAX finds them); or HOST:PORT of process 0.')
-_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes, with --distributed=HOST:PORT.')
-_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0, with --distributed=HOST:PORT.')
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes, with --distributed=HOST:PORT.',
+                                      lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0, with --distributed=HOST:PORT.',
+                                   lower_bound=0)
 _HEARTBEAT = flags.DEFINE_integer('heartbeat_s', 40, 'Seconds of silence after which a process is taken for dead, and '
-                                  'the others end (exit code 134).', lower_bound=5)
+                                  'the others end (exit code 134).', lower_bound=5, upper_bound=86_400)
 _EVALUATE = cli.define_optional('evaluate', 'Score instead of training: --evaluate, what --config trained; '
                                 '--evaluate=RUN, the model in that folder, on the data of --config or else its own.')
 _REPORT = cli.define_optional('report', 'Write WORKDIR/report.html after training; --report=RUN: of that finished run, '

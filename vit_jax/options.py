@@ -10,6 +10,7 @@ Fields without `option` have the usual range: numbers that are finite and not ne
 import dataclasses
 import math
 import numbers
+import os
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,8 @@ def check(config: Any, path: str = '') -> None:
     if len(items) > rule.longest:
       raise UserError(f'{name}={_shown(value)}: must have at most {rule.longest} items')
     for item in items:
-      if isinstance(item, str) and '\0' in item:
-        raise UserError(f'{name}={value!r}: must not have a NUL character')
+      if isinstance(item, str) and ('\0' in item or any(len(os.fsencode(part)) > 255 for part in item.split('/'))):
+        raise UserError(f'{name}={_shown(value)}: must have no NUL character, and at most 255 bytes between slashes')
       if isinstance(item, numbers.Real) and not isinstance(item, bool) and not rule.allows(item):
         hint = f'; {rule.hint}' if rule.hint else ''
         raise UserError(f'{name}={_shown(value)}: must be {rule.words()}{_unstated(item, rule)}{hint}')
@@ -92,9 +93,9 @@ def check(config: Any, path: str = '') -> None:
 
 def _unstated(value, rule):
   """The limit that was met, where the range does not state it."""
-  if not math.isfinite(value):
-    return ', and finite'
   if isinstance(value, float):
+    if not math.isfinite(value):
+      return ', and finite'
     return ', in float32: 1.2e-38 to 3.4e38 in size' if abs(value) > _FLOAT or 0 < abs(value) < _TINY else ''
   return f', at most {_INT:,}' if value > _INT and rule.most is None else ''
 

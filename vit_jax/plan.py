@@ -17,7 +17,7 @@ from vit_jax.errors import UserError
 _CONFIG = cli.define_config()
 _SWEEP = flags.DEFINE_string('sweep', None, 'Plan a whole sweep: FILE.py, or FILE.py:ARG.')
 _TPU = flags.DEFINE_string('tpu', None, 'The slice: v5e-16, v4-32, v5p-512, v6e-8, tpu7x-8, ...')
-_NUM_SLICES = flags.DEFINE_integer('num_slices', 1, 'Number of slices, connected by the data-center network.')
+_NUM_SLICES = flags.DEFINE_integer('num_slices', 1, 'Number of slices, connected by the data-center network.', 1)
 _MAX_HBM_GB = flags.DEFINE_float('max_hbm_gb', None, 'HBM per chip that may be used (GB, 1e9 bytes); default: all.')
 _SEARCH = flags.DEFINE_bool('search', False, 'Find the fastest mesh, rematerialisation and micro-batches.')
 _SECONDS = flags.DEFINE_float('search_seconds', 240, 'Time limit of a search, in seconds.', 1)

@@ -24,7 +24,8 @@ _TOP = flags.DEFINE_integer('top', 5, 'Number of classes to print for each pictu
 _FORMAT = flags.DEFINE_enum('format', 'table', ['table', 'csv', 'json'], 'table: for reading; csv: a line per picture '
                             'and class; json: a line per picture.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Number of pictures to compute at a time.', lower_bound=1)
-_STEP = flags.DEFINE_integer('step', None, 'The step of the checkpoint; default: the one that was scored on test.')
+_STEP = flags.DEFINE_integer('step', None, 'The step of the checkpoint; default: the one that was scored on test.',
+                             lower_bound=0)
 _ATTENTION = cli.define_optional('attention', 'Folder for attention maps; default: attention.')
 
 

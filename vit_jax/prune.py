@@ -14,7 +14,8 @@ _MLP = flags.DEFINE_float('mlp', 0.5, 'Fraction of the MLP units of each layer t
 _EXAMPLES = flags.DEFINE_integer('examples', 2048, 'Number of training pictures to rank heads and units on.',
                                  lower_bound=1)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run folder to write.')
-_STEP = flags.DEFINE_integer('step', None, 'The step of the checkpoint; default: the one that was scored on test.')
+_STEP = flags.DEFINE_integer('step', None, 'The step of the checkpoint; default: the one that was scored on test.',
+                             lower_bound=0)
 
 
 def main(arguments: list[str]) -> int:

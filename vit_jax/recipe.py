@@ -83,8 +83,10 @@ def _in_file(path: pathlib.Path, run: Callable[[], Any]) -> Any:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if os.path.realpath(frame.filename) == os.path.realpath(path)]
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else lines and lines[-1]
-    words = str(error.args[0]) if error.args and not isinstance(error, (OSError, SyntaxError)) else str(error)
-    words = words.splitlines()[-1] if 'Did you mean' in words else words  # ConfigDict lists all of its fields first
+    cause = error
+    while cause.args and isinstance(cause.args[0], Exception):  # as ConfigDict wraps them
+      cause = cause.args[0]
+    words = cause.args[0] if len(cause.args) == 1 else cause
     raise UserError(f'{path}{f", line {line}" if line else ""}: {type(error).__name__}: {words}') from error
 
 

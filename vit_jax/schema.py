@@ -42,10 +42,16 @@ class _Config(ml_collections.ConfigDict):
     return super().__getitem__(self._now(key))
 
   def __setitem__(self, key, value):
-    super().__setitem__(self._now(key), value)
+    key = self._now(key)
+    if self.is_locked and key not in self:  # ConfigDict's own words list all fields and their values
+      raise KeyError(f'no such key {key!r}{nearest(key, self.keys())}')
+    super().__setitem__(key, value)
 
   def __contains__(self, key):
     return super().__contains__(self._now(key))
+
+  def get_type(self, key):
+    return super().get_type(self._now(key))
 
 
 def _renamed(cls):
@@ -83,6 +89,8 @@ def cast(cls: type[T], config: Any, path: str = 'config') -> T:
   Raises:
     UserError: an unknown key (with the nearest valid one) or a value of the wrong type.
   """
+  if not hasattr(config, 'keys'):
+    raise UserError(f'{path}: expected the options of {cls.__name__}, got {config!r}')
   hints, renamed, values = typing.get_type_hints(cls), _renamed(cls), {}
   for key in config:
     if (name := renamed.get(key, key)) not in hints:
@@ -115,7 +123,9 @@ def _cast_value(kind, value, path):
     if len(values) == len(args):
       return tuple(_cast_value(a, v, path) for a, v in zip(args, values))
   if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-    return float(value) if abs(value) <= sys.float_info.max else math.inf  # of an int of hundreds of digits
+    if isinstance(value, int) and abs(value) > sys.float_info.max:  # of hundreds of digits
+      return math.inf if value > 0 else -math.inf
+    return float(value)
   if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
     return value
   raise UserError(f'{path}: expected {_describe(kind)}, got {value!r}')

@@ -28,7 +28,8 @@ _STATUS = flags.DEFINE_bool('status', False, 'Show where the runs of --workdir s
 _LAUNCHER = flags.DEFINE_enum('launcher', None, ['jobset', 'skypilot'], 'Write files that start the runs on TPUs: on '
                               'Kubernetes (GKE), or on Cloud TPU VMs.')
 _TPU = flags.DEFINE_string('tpu', None, 'With --launcher: the slice that each run gets, such as v5e-16.')
-_NUM_SLICES = flags.DEFINE_integer('num_slices', None, 'With --launcher=jobset: slices that each run gets; default 1.')
+_NUM_SLICES = flags.DEFINE_integer('num_slices', None, 'With --launcher=jobset: slices that each run gets; default 1.',
+                                   1)
 _SPOT = flags.DEFINE_bool('spot', None, 'With --launcher: machines that are cheap and may be taken away.')
 _IMAGE = flags.DEFINE_string('image', None, 'With --launcher=jobset: the container image.')
 _QUEUE = flags.DEFINE_string('queue', None, 'With --launcher=jobset: the Kueue queue in which the runs wait.')

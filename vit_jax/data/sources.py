@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import os
 import pathlib
+import re
 from typing import Protocol
 
 import numpy as np
@@ -92,8 +93,8 @@ def _digits():
 
 
 def _random(config, size):
-  digits = size.replace('_', '')
-  if size and not (digits.isascii() and digits.isdigit() and 0 < int(digits[:20]) <= _MOST_RANDOM):
+  digits = size.replace('_', '') if re.fullmatch('[0-9]+(_[0-9]+)*', size) else ''
+  if size and not 0 < int(digits[:20] or 0) <= _MOST_RANDOM:
     raise UserError(f'data.source={config.source!r}: must be random, or random:N for N training pictures, 1 to '
                     f'{_MOST_RANDOM:,}')
   train = int(digits) if size else 1_281_167  # as ImageNet

@@ -210,7 +210,7 @@ def parse(arguments: Sequence[str]) -> Any:
     values(given)
     recipe_lib.set_none(values.config, switched_off)
     return run_config.cast(values.config)
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, UserError) as error:
+  except (flags.Error, AttributeError, KeyError, OverflowError, TypeError, ValueError, UserError) as error:
     raise UserError(f'{str(error).removeprefix("flag ")}, in the run\n  {command(arguments)}') from error
 
 

@@ -9,6 +9,7 @@ import ml_collections
 from vit_jax import models, options, schema
 from vit_jax.data import config as data_config
 from vit_jax.data.config import DataConfig
+from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.optimisation import optimizer, schedule
 from vit_jax.optimisation.losses import LossConfig
@@ -41,7 +42,7 @@ class SystemConfig:
   # Gradients are accumulated over this many slices of the batch; 0: 1, or on CPUs as many as suit the caches.
   microbatches: int = 0
   # At most so many steps in one call, over pictures that lie on the devices (`training.dispatch`); 0: chosen.
-  steps_per_call: int = option(0, was='steps_a_call')
+  steps_per_call: int = option(0, most=1_024, was='steps_a_call')
   workers: int = option(0, most=1_024)  # processes that decode pictures; 0: threads only
   # Steps between training rows in metrics.jsonl; None: 50 rows a run.
   log_every: int | None = option(None, hint='None or 0: 50 rows a run; as many as the run has steps: one, at its end')
@@ -127,4 +128,7 @@ def check(config: RunConfig) -> None:
 
 def cast(config) -> RunConfig:
   """A recipe's ConfigDict as a RunConfig; UserError for what does not fit."""
-  return schema.cast(run_config_class(config.get('family', 'vit')), config)
+  family = config.get('family', 'vit')
+  if not isinstance(family, str):
+    raise UserError(f'config.family: expected str, got {family!r}')
+  return schema.cast(run_config_class(family), config)

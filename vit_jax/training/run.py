@@ -223,8 +223,9 @@ def check_batches(config: RunConfig, mesh: LogicalMesh) -> None:
     if size % parts:
       below, above = size // parts * parts, (size // parts + 1) * parts
       near = f'{below} or {above}' if below > 0 else f'{above}'
-      raise UserError(f'{name}={size}: must be a multiple of {parts} ({shards} batch shards of the mesh'
-                      f'{f" x {micro} micro-batches" if parts != shards else ""}), such as {near}')
+      slices, other = (f' x {micro} micro-batches', ', or another system.microbatches') if parts != shards else ('', '')
+      raise UserError(f'{name}={size}: must be a multiple of {parts} ({shards} batch shards of the mesh{slices}), such '
+                      f'as {near}{other}')
 
 
 def _versions():
