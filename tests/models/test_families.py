@@ -1,6 +1,4 @@
-"""What holds for every family: published sizes, gradients everywhere, and that how it is run changes nothing."""
-
-import functools
+"""Published sizes of the families, bfloat16, and what is special about each; what all share is in test_conformance."""
 
 import jax
 import jax.numpy as jnp
@@ -78,54 +76,6 @@ def _random(shapes, seed=1):
   value = lambda path, leaf: (rng.uniform(0.5, 2, leaf.shape) if path[-1].key == 'var'
                               else 0.3 * rng.standard_normal(leaf.shape)).astype(np.float32)
   return jax.tree_util.tree_map_with_path(value, shapes)
-
-
-@functools.cache
-def _step(name, execution=Execution()):
-  """(loss, statistics, gradients) in training, from random parameters."""
-  model = _model(name, execution)
-  images, keys = jax.random.normal(jax.random.key(9), (4, *SHAPE)), jax.random.split(jax.random.key(3), 4)
-  weights = jax.random.normal(jax.random.key(2), (4, 5))
-
-  def loss(params, stats):
-    logits, _, stats = model.apply(params, stats, images, keys)
-    return jnp.sum(logits * weights), stats
-
-  inputs = _random(model.param_shapes()), _random(model.stats_shapes())
-  step = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*inputs).compile(
-      compiler_options={'xla_backend_optimization_level': 0})
-  (value, stats), grads = jax.device_get(step(*inputs))
-  return value, stats, grads
-
-
-@pytest.mark.parametrize('name', TINY)
-def test_every_gradient_leaf_is_finite_and_non_zero(name):
-  _, _, grads = _step(name)
-  for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
-    assert np.isfinite(leaf).all() and np.abs(leaf).max() > 1e-6, jax.tree_util.keystr(path)
-    if path[0].key in ('stages', 'encoder'):  # of each layer of a stack
-      assert (np.abs(leaf.reshape(len(leaf), -1)).max(1) > 1e-6).all(), jax.tree_util.keystr(path)
-
-
-@pytest.mark.parametrize('name', TINY)
-def test_execution_changes_nothing(name):
-  a, b = _step(name), _step(name, Execution(scan=False, remat='full'))
-  scale = lambda x: 1e-4 * max(np.abs(x).max(), 1)
-  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=scale(x)), a, b)
-
-
-@pytest.mark.parametrize('name', TINY)
-def test_evaluation_sees_each_example_alone_and_keeps_the_statistics(name):
-  model = _model(name)
-  params, stats = _random(model.param_shapes()), _random(model.stats_shapes())
-  images = jax.random.normal(jax.random.key(9), (3, *SHAPE))
-  run = jax.jit(lambda images: model.apply(params, stats, images, capture=('features',)))
-  logits, intermediates, after = run(images)
-  np.testing.assert_allclose(logits[1:2], run(images[1:2])[0], rtol=1e-4, atol=1e-4)
-  jax.tree.map(np.testing.assert_array_equal, stats, after)
-  assert logits.dtype == jnp.float32 and intermediates['pre_logits'].shape[0] == 3
-  features = intermediates['features']
-  assert (len(features) == 2 and all(stage.shape[0] == 3 for stage in features)), [f.shape for f in features]
 
 
 @pytest.mark.parametrize('name', TINY)

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from vit_jax.errors import UserError
@@ -125,9 +124,6 @@ class Encoder(Stack):
       x_BTD, out = block(x_BTD, keys, layer.get('drop_path'), attend, stream)
       return x_BTD, {name: out[name] if name == 'attention' else out[name][:, :tokens] for name in capture}
 
-    layers = {'index': np.arange(c.depth)}
-    if c.drop_path:
-      layers['drop_path'] = np.linspace(0, c.drop_path, c.depth, dtype=np.float32)
-    x_BTD, captured = self.run(blocks.split_tokens(x_BTD), layers, call, self.execution,
+    x_BTD, captured = self.run(blocks.split_tokens(x_BTD), noise.layers(c.depth, c.drop_path), call, self.execution,
                                call_last=functools.partial(call, read=read))
     return blocks.whole_tokens(x_BTD, tokens), captured

@@ -69,7 +69,7 @@ def check(name: str, request: Request) -> None:
   """Raises UserError for a kernel that does not exist, or that cannot do what the model needs."""
   asked = f'system.execution.attention_kernel={name}'
   if name not in KERNELS:
-    raise UserError(f'{asked}: no such kernel{nearest(name, KERNELS)}; there are {", ".join(KERNELS)}')
+    raise UserError(f'{asked}: no such kernel{nearest(name, KERNELS)}')
   if why := KERNELS[name].refuses(request, None):
     raise UserError(f'{asked} {why}')
 

@@ -1,4 +1,4 @@
-"""The encoder's two-layer GELU MLP."""
+"""The two-layer GELU MLP of blocks."""
 
 import math
 from collections.abc import Callable
@@ -38,13 +38,17 @@ def _normal_cdf(x):
 
 
 class Mlp(nnx.Module):
-  """D -> F -> D with GELU (Hendrycks & Gimpel 2016) between; `gelu` is 'exact' (erf) or 'tanh' (approximation)."""
+  """D -> F -> D with GELU (Hendrycks & Gimpel 2016) between; `gelu` is 'exact' (erf) or 'tanh' (approximation).
 
-  def __init__(self, width: int, mlp_dim: int, *, rngs: nnx.Rngs, dropout: float = 0.0, gelu: str = 'exact',
-               kernel_init: Initializer = xavier_uniform, bias_init: Callable | None = tiny_normal, dtype=jnp.float32):
+  `axis` is the logical axis of the D inputs and outputs.
+  """
+
+  def __init__(self, width: int, mlp_dim: int, *, rngs: nnx.Rngs, axis: str | None = 'embed', dropout: float = 0.0,
+               gelu: str = 'exact', kernel_init: Initializer = xavier_uniform,
+               bias_init: Callable | None = tiny_normal, dtype=jnp.float32):
     init = dict(kernel_init=kernel_init, bias_init=bias_init)
-    self.up = Dense((width,), (mlp_dim,), ('embed', 'mlp'), rngs=rngs, dtype=dtype, **init)
-    self.down = Dense((mlp_dim,), (width,), ('mlp', 'embed'), rngs=rngs, ends_branch=True, dtype=dtype, **init)
+    self.up = Dense((width,), (mlp_dim,), (axis, 'mlp'), rngs=rngs, dtype=dtype, **init)
+    self.down = Dense((mlp_dim,), (width,), ('mlp', axis), rngs=rngs, ends_branch=True, dtype=dtype, **init)
     self.dropout, self.approximate = dropout, gelu == 'tanh'
 
   def __call__(self, x_BTD: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:

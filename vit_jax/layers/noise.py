@@ -1,11 +1,12 @@
 """Dropout and stochastic depth, keyed by example.
 
-Keys come one an example, made from (seed, step, global row): the noise of an example does not depend on how the batch
-is split over devices, processes or micro-batches.
+There is one key an example, made from (seed, step, global row): the noise of an example does not depend on how the
+batch is split over devices, processes or micro-batches.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vit_jax.parallel import blocks
 
@@ -15,10 +16,19 @@ def fold(keys_B: jax.Array | None, data) -> jax.Array | None:
   return None if keys_B is None else jax.vmap(lambda key: jax.random.fold_in(key, data))(keys_B)
 
 
+def layers(depth: int, drop_path: float) -> dict[str, np.ndarray]:
+  """What the noise of each layer of a stack needs: its 'index', to be folded into keys, and its rate of 'drop_path'.
+
+  Rates rise linearly from 0 at the first layer (Huang et al. 2016, sec. 3). Without any, 'drop_path' is left out.
+  """
+  rates = {'drop_path': np.linspace(0, drop_path, depth, dtype=np.float32)} if drop_path else {}
+  return {'index': np.arange(depth), **rates}
+
+
 def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None, last: str | None = None) -> jax.Array:
   """Zeroes elements of x [B, ...] with probability `rate`, scaling the rest (Srivastava et al. 2014).
 
-  `last` is the logical name of the last axis: where a device has only a part of it, it takes its part of the noise.
+  `last` is the logical name of the last axis: a device that has only a part of it takes its part of the noise.
   """
   if keys_B is None or rate == 0:
     return x

@@ -11,7 +11,7 @@ from flax import nnx, traverse_util
 
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers.stack import Execution
-from vit_jax.models import convnext, deit, resnet, swin, vit
+from vit_jax.models import convnext, deit, mixer, resnet, swin, vit
 from vit_jax.models.family import Family
 
 FAMILIES = {
@@ -20,6 +20,7 @@ FAMILIES = {
     'swin': swin.FAMILY,
     'resnet': resnet.FAMILY,
     'convnext': convnext.FAMILY,
+    'mixer': mixer.FAMILY,
 }
 
 
@@ -68,7 +69,7 @@ class PureModel:
     for wanted in capture:
       if wanted not in self.family.captures:
         raise UserError(f'capture={wanted!r}: {self.name} has no such intermediate'
-                        f'{nearest(wanted, self.family.captures)}; it has {", ".join(self.family.captures)}')
+                        f'{nearest(wanted, self.family.captures)}')
     module = self.module(params, stats)
     logits_BC, intermediates = module(images_BHWC, keys_B, capture)
     return logits_BC, intermediates, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))

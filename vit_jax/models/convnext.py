@@ -5,7 +5,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from vit_jax import options
@@ -125,9 +124,7 @@ class ConvNeXt(nnx.Module):
     def call(block, x_BHWD, layer):
       return block(x_BHWD, layer.get('drop_path'), noise.fold(keys_B, layer['index'])), None
 
-    layers = {'index': np.arange(sum(c.depths))}
-    if c.drop_path:
-      layers['drop_path'] = np.linspace(0, c.drop_path, sum(c.depths), dtype=np.float32)
+    layers = noise.layers(sum(c.depths), c.drop_path)
     x_BHWD, features, first = images_BHWC, [], 0
     for patches, stage in zip(self.patches, self.stages, strict=True):
       own = {name: values[first:first + stage.depth] for name, values in layers.items()}

@@ -72,7 +72,8 @@ class Family:
     config: the class of its config.
     model: the class of its model (`Model`).
     sizes: the published shapes by name: the fields of the config, as a recipe updates `config.model` with them.
-    resized: (params, config, image_shape, new_shape) -> params for pictures of another size, numpy arrays both.
+    resized: (params, config, image_shape, new_shape) -> params for pictures of another size, numpy arrays both. Raises
+      UserError where they belong to one size. By default they are the same for all.
     batch_norm: an example's training depends on the others of its batch, or micro-batch.
     captures: what `capture` can name. 'features' is there for every family: the residual stream after each block
       [L, B, ...], or after each stage, a list of [B, H, W, D].

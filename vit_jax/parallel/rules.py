@@ -58,7 +58,7 @@ def check_axes(rules: Rules) -> None:
   for name, axis in rules:
     if axis not in AXES:
       raise UserError(f'system.mesh.rules: {name!r} is split over {axis!r}, and the mesh has no such axis'
-                      f'{nearest(axis, AXES)}; its axes are {", ".join(AXES)}')
+                      f'{nearest(axis, AXES)}')
 
 
 def check_names(rules: Rules, declared: Iterable[str | None]) -> None:
@@ -66,8 +66,7 @@ def check_names(rules: Rules, declared: Iterable[str | None]) -> None:
   known = {name for name, _ in DEFAULT} | {name for name in declared if name}
   for name, _ in rules:
     if name not in known:
-      raise UserError(f'system.mesh.rules: {name!r}: no such logical axis{nearest(name, known)}; this model has '
-                      f'{", ".join(sorted(known))}')
+      raise UserError(f'system.mesh.rules: {name!r}: no such logical axis{nearest(name, known)}')
 
 
 def collisions(path: str, logical: tuple[str | None, ...], rules: Rules) -> list[str]:
