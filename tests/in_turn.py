@@ -2,7 +2,8 @@
 
     pytest                  all that are quick
     pytest --slow=turn      and the slow ones of the rooms that changed, and a fifth of the others
-    pytest --slow=all       everything; so does naming them with -m slow
+    pytest --slow=all       everything
+    pytest -m slow          the slow ones alone; one that is named as FILE::TEST runs too
 
 Of five commits in a row each slow test has its turn at one: where the number of the commit and the hash of the test's
 name are equal modulo 5. What changed is what `git diff` names between HEAD's first parent, or --since=COMMIT, and the
@@ -37,10 +38,10 @@ def addoption(parser) -> None:
 
 
 def deselect(config, items: list[pytest.Item]) -> None:
-  """Takes the slow tests that are not to run out of `items`; those that -m asks for stay."""
+  """Takes the slow tests that are not to run out of `items`; those asked for by name or by -m stay."""
   which = config.getoption('slow')
   named = re.search(r'(?<!not )\bslow\b', config.option.markexpr or '')
-  if which == 'all' or named:
+  if which == 'all' or named or any('::' in argument for argument in config.args):
     return
   chosen = choose_now(config.getoption('since')) if which == 'turn' else lambda nodeid: False
   runs = lambda item: not item.get_closest_marker('slow') or chosen(item.nodeid)

@@ -50,14 +50,14 @@ def test_the_rooms_that_are_named_exist():
     assert (ROOT / 'tests' / file).exists(), file
 
 
-def _left(slow, expression=''):
+def _left(slow, expression='', args=('tests',)):
   """The tests that deselect leaves, of one that is quick and fifty that are slow."""
   item = lambda name, marks: types.SimpleNamespace(
       nodeid=f'tests/nowhere/test_a.py::{name}', get_closest_marker=marks.get)
   items = [item('quick', {}), *(item(f'slow{i}', {'slow': True}) for i in range(50))]
   gone = []
   config = types.SimpleNamespace(
-      getoption={'slow': slow, 'since': 'HEAD'}.get, option=types.SimpleNamespace(markexpr=expression),
+      getoption={'slow': slow, 'since': 'HEAD'}.get, args=args, option=types.SimpleNamespace(markexpr=expression),
       hook=types.SimpleNamespace(pytest_deselected=lambda items: gone.extend(items)))
   in_turn.deselect(config, items)
   assert len(items) + len(gone) == 51
@@ -65,9 +65,10 @@ def _left(slow, expression=''):
 
 
 def test_the_options():
-  """-m chooses afterwards, so that one that names the slow must leave them all."""
+  """-m chooses afterwards, so that one that names the slow must leave them all; so does a test that is named."""
   assert _left('none') == _left('none', 'not slow') == _left('none', 'jax') == ['quick']
   assert len(_left('all')) == len(_left('none', 'slow')) == len(_left('turn', 'slow and jax')) == 51
+  assert len(_left('none', args=['tests/nowhere/test_a.py::slow1'])) == 51
 
 
 def test_a_turn_is_a_part(monkeypatch):
@@ -81,9 +82,8 @@ def test_a_turn_is_a_part(monkeypatch):
 @pytest.mark.parametrize('file, touches', [
     ('tests/models/test_vit.py', True),  # imports it
     ('tests/training/test_branch.py', True),  # through vit_jax.training
-    ('tests/test_predict.py', True),
-    ('tests/sweeps/test_spec.py', False), ('tests/scaling/test_estimate.py', False),
-    ('tests/data/test_order.py', False)])
+    ('tests/test_predict.py', True), ('tests/sweeps/test_spec.py', False),
+    ('tests/scaling/test_estimate.py', False), ('tests/data/test_order.py', False)])
 def test_what_touches_jax_is_found(file, touches):
   assert touches_jax.touches_jax(ROOT / file) == touches
 
