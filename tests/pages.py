@@ -107,9 +107,9 @@ def declared_flags(path: pathlib.Path) -> set[str]:
   out = set()
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-      first = node.args[0]
-      if node.func.attr.startswith('DEFINE_') or node.func.attr == 'add_argument':
-        out.add(first.value.lstrip('-'))
+      declares = node.func.attr.startswith('DEFINE_') or node.func.attr in ('add_argument', 'define_optional')
+      if declares and isinstance(node.args[0], ast.Constant):
+        out.add(node.args[0].value.lstrip('-'))
   return out
 
 
@@ -127,6 +127,11 @@ def anchors(path: pathlib.Path) -> set[str]:
 def mentioned_files(path: pathlib.Path) -> list[str]:
   """Paths of the repository in a page's prose, such as `tests/test_main.py`."""
   return re.findall(r'`((?:configs|docs|experiments|tests|vit_jax|\.ci)/[\w/.\-]+)', _prose(path))
+
+
+def mentioned_flags(path: pathlib.Path) -> set[str]:
+  """Flags in a page's prose, such as `--status`; of `--config.KEY=VALUE` the whole key."""
+  return set(re.findall(r'`(?!uvx)[^`\n]*?--([a-z_][\w.]*)', _prose(path)))
 
 
 def _prose(path):

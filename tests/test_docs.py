@@ -17,6 +17,7 @@ import pytest
 from command_line import ROOT
 
 from vit_jax import config, models
+from vit_jax import recipe as recipe_lib
 from vit_jax.cost import flops
 from vit_jax.rehearsal import compiler
 from vit_jax.training import config as run_config
@@ -29,7 +30,7 @@ TO_COME = {'vit_jax/models/mixer.py', 'configs/mixer_digits.py'}  # docs/new_fam
 # What `run` blocks are shortened by.
 TINY = ('--config.train.epochs=0', '--config.train.steps=20', '--config.schedule.warmup_steps=2')
 SHORTER = {'vit_jax.law': ('--bootstrap=20',), 'vit_jax.sweep': ('--dry_run',),
-           'experiments/finetuning/shoes.py': ('--pretrain_steps=40',)}
+           'experiments/finetuning/shoes.py': ('--pretrain_steps=220',)}
 FASHION_MNIST = pathlib.Path('/usr/share/datasets/fashion-mnist')
 ENVIRONMENT = command_line.ON_CPU | {'PYTHONPATH': str(ROOT)}
 
@@ -157,6 +158,18 @@ def test_flags_of_scripts_are_declared():
         known |= pages.declared_flags(path.with_name('transfer.py'))
       given = {word[2:].partition('=')[0] for word in command.arguments if word.startswith('--')}
       assert given <= known, f'{command.where}: {command.words}'
+
+
+@pytest.mark.parametrize('page', pages.PAGES, ids=pages.name)
+def test_flags_in_prose_exist(page):
+  """Of config keys, those of a ViT."""
+  files = [*(ROOT / 'vit_jax').glob('*.py'), ROOT / 'vit_jax/data/prepare.py', *(page.parent.glob('*.py'))]
+  known = set().union(*map(pages.declared_flags, files)) | {'config', 'extra', 'help'}
+  for flag in pages.mentioned_flags(page):
+    if flag.startswith('config.'):
+      recipe_lib.check_key(config.defaults('vit'), flag.removeprefix('config.'))
+    else:
+      assert flag in known, f'--{flag}'
 
 
 def test_no_command_writes_over_committed_results():
