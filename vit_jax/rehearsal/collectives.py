@@ -138,7 +138,8 @@ def _iota(shape, order):
 def _mesh_group(axes, chosen):
   """The first group along the axes `chosen` of a mesh, in HLO's notation mesh[axes] {chosen}.
 
-  `axes` lists sizes, as in 'a'=4,'b'=2. `chosen` lists axes, as in 'b','a':(2)2, where (before)size is a part of an axis.
+  `axes` are names and sizes, as in 'a'=4,'b'=2. `chosen` are names, as in 'b','a':(2)2, where (before)size is a part of
+  an axis.
   """
   sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
   strides, stride = {}, 1
