@@ -60,7 +60,7 @@ def test_a_second_interrupt_stops_at_once_without_harm(faults, assert_same_end, 
   process = faults.start(tmp_path / 'run', cached=False)
   assert faults.until(process, lambda: (tmp_path / 'run').exists() and events(tmp_path / 'run', 'start'))
   process.send_signal(signal.SIGINT)
-  assert 'once more to stop at once' in process.stderr.readline()
+  assert 'again to stop at once' in process.stderr.readline()
   process.send_signal(signal.SIGINT)
   assert process.wait(5) == 130
   process.communicate()

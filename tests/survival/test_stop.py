@@ -45,7 +45,7 @@ def test_a_second_interrupt_ends_a_process_that_is_busy_outside_of_python():
   try:
     assert process.stdout.readline() == 'busy\n'
     process.send_signal(signal.SIGINT)
-    assert any('once more to stop at once' in line for line in process.stderr)
+    assert any('again to stop at once' in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == exits.INTERRUPTED
   finally:

@@ -1,4 +1,4 @@
-"""The options of a run's data. Fields and their defaults live here alone."""
+"""The data options of a run. Fields and their defaults are defined only here."""
 
 import dataclasses
 from typing import Literal
@@ -8,44 +8,45 @@ from vit_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-  """What is done to training pictures at random, and how pictures are framed for evaluation."""
+  """Random augmentation of training pictures, and the crop of pictures in evaluation."""
 
-  # none: whole picture, centred; simple: as large as fits, then as pad, but mirrored (Touvron et al. 2022, sec. 3.2)
+  # none: largest centred box; pad: random crop after padding; inception: random box (Szegedy et al. 2015, sec. 6);
+  # simple: like pad, but with mirrored padding (Touvron et al. 2022, sec. 3.2)
   crop: Literal['none', 'pad', 'inception', 'simple'] = 'none'
   crop_padding: int = 4  # pixels on each side before a random crop, black (crop='pad') or mirrored (crop='simple')
-  crop_min_area: float = 0.08  # smallest part of the picture's area that is kept (crop='inception')
+  crop_min_area: float = 0.08  # smallest fraction of the picture's area that is kept (crop='inception')
   flip: bool = False  # left-right, with probability 1/2
   randaugment_layers: int = 0  # operations per picture; 0 = off
   randaugment_magnitude: float = 10.0  # 0 (nothing) to 10 (strongest)
-  three_augment: bool = False  # grey, solarised or blurred, one of the three (DeiT III; with color_jitter=0.3)
-  color_jitter: float = 0.0  # brightness, contrast and saturation each times U(1 - x, 1 + x)
+  three_augment: bool = False  # one of greyscale, solarisation, blur (DeiT III; use with color_jitter=0.3)
+  color_jitter: float = 0.0  # factors U(1 - x, 1 + x) on brightness, contrast and saturation
   random_erasing: float = 0.0  # probability
-  mixup: float = 0.0  # alpha of Beta(alpha, alpha); 0 = off; with cutmix on too, each gets half of the pictures
+  mixup: float = 0.0  # alpha of Beta(alpha, alpha); 0 = off; if cutmix is also on, each gets half of the pictures
   cutmix: float = 0.0  # alpha
-  repeats: int = 1  # times that a picture stands in a batch, each time augmented anew (Hoffer et al. 2020)
+  repeats: int = 1  # times that each picture occurs in a batch, augmented independently (Hoffer et al. 2020)
   eval_crop: float | None = None  # centre crop / resized short side; None = 0.875 with crop='inception', else 1
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Where the pictures come from, how many are used, and how they are batched.
+  """The source of the pictures, how many are used, and how they are batched.
 
-  What is cut for val, test and subsets depends on the data alone, never on a run's seed: every model of a sweep sees
-  the same ones.
+  The splits for val, test and subsets depend only on the data, never on a run's seed: they are the same for every model
+  of a sweep.
   """
 
   source: str = 'digits'  # digits, fashion_mnist, idx:DIR, folder:DIR, tfds:NAME[:CONFIG], random[:N]
   data_dir: str | None = None  # where TFDS keeps its data; folder:DIR and idx:DIR are looked up under it
   image_size: tuple[int, int] | None = None  # (height, width); None = the source's own
   channels: int | None = None  # 1 (luma) or 3 (grey is repeated); None = the source's own
-  mean: tuple[float, ...] | None = None  # of pixels from 0 to 1, one a channel or one for all; None = 0.5
-  std: tuple[float, ...] | None = None  # pixels less the mean are divided by it; None = 0.5
+  mean: tuple[float, ...] | None = None  # of pixels from 0 to 1, one per channel or one for all; None = 0.5
+  std: tuple[float, ...] | None = None  # divisor of pixels after subtracting the mean; None = 0.5
   interpolation: Literal['nearest', 'bilinear', 'bicubic', 'lanczos'] | None = None  # None = bilinear
   num_classes: int | None = None  # for source='random' and for planning without the data; else checked against it
   batch_size: int = 128
   unique_examples: int | None = None  # size of a class-balanced, nested training subset; None or 0 = all
   val_examples: int | None = None  # None = the source's own val, else 10% of train, at most 10,000; 0 = none
-  on_error: Literal['stop', 'skip'] = 'stop'  # a picture that cannot be read: end the run, or weight 0
+  on_error: Literal['stop', 'skip'] = 'stop'  # if a picture cannot be read: end the run, or give it weight 0
   augment: Augment = dataclasses.field(default_factory=Augment)
 
 
@@ -82,7 +83,7 @@ def check(config: DataConfig) -> None:
 
 
 def eval_crop(augment: Augment) -> float:
-  """The part of the resized short side that evaluation keeps, with the default filled in."""
+  """The fraction of the resized short side that evaluation keeps, with the default filled in."""
   if augment.eval_crop is not None:
     return augment.eval_crop
   return 0.875 if augment.crop == 'inception' else 1.0
