@@ -104,5 +104,5 @@ def test_one_step_per_call_if_pictures_are_not_on_the_devices(tiny_config, monke
   assert dispatch.steps_per_call(_run(tiny_config, **{'model.depth': 30, 'model.width': 1024})) == 1  # long steps
   monkeypatch.setattr(dispatch, '_MOST_BYTES', 1000)
   assert dispatch.steps_per_call(_run(tiny_config)) == 1
-  with pytest.raises(UserError, match='system.steps_per_call=-1: must be at least 0'):
+  with pytest.raises(UserError, match='system.steps_per_call=-1: must be from 0 to 1,024'):
     _run(tiny_config, -1)

@@ -95,6 +95,10 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
   height, width, _ = image_shape
   patch = config.patch_size
   options.check(config, 'model')
+  most = max(*grid(config, image_shape), Config.attention_radius)
+  if config.attention == 'local' and config.attention_radius > most:
+    raise UserError(f'model.attention_radius={config.attention_radius}: must be at most {most}, which reaches every '
+                    'patch of these pictures, as attention=full does')
   if config.attention != 'full' and config.pos_embed == 'relative':
     raise UserError(f'model.pos_embed=relative: biases logits of attention=full only, not of {config.attention}; '
                     'rope2d goes with all')
