@@ -247,5 +247,5 @@ def test_shapes_that_cannot_be_built(changes, message):
 
 @pytest.mark.parametrize('name', ['B/x', 'B16', 'Q/16', 'R50+B/32'])
 def test_unknown_sizes(name):
-  with pytest.raises(UserError, match='want SIZE/PATCH|no such published hybrid'):
+  with pytest.raises(UserError, match='expected SIZE/PATCH|no such published hybrid'):
     vit.size(name)

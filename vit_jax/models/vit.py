@@ -86,7 +86,7 @@ def size(name: str) -> dict:
     return size(name.partition('+')[2]) | HYBRIDS[name]
   variant, slash, patch = name.partition('/')
   if variant not in SIZES or not patch.isdigit():
-    raise UserError(f'ViT size {name!r}: want SIZE/PATCH, such as B/16{nearest(variant, SIZES)}')
+    raise UserError(f'ViT size {name!r}: expected SIZE/PATCH, such as B/16{nearest(variant, SIZES)}')
   return dict(SIZES[variant], patch_size=int(patch))
 
 
