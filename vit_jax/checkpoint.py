@@ -14,13 +14,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vit_jax import digest, records
 from vit_jax.errors import UserError
-from vit_jax.parallel import processes
+from vit_jax.parallel import parts, processes
 
 _LATE = ('Event loop is closed', 'Encountered error while reading array index')
 
@@ -34,7 +35,7 @@ class Checkpoints:
 
   def __init__(self, workdir: os.PathLike, keep_last: int = 2, pinned: Sequence[int] = (),
                keep_every: int | None = None, penalty: Callable[[int], float | None] = lambda step: None,
-               read_only: bool = False):
+               read_only: bool = False, alone: bool = False):
     """Opens the folder and creates it if it does not exist.
 
     Args:
@@ -44,6 +45,7 @@ class Checkpoints:
       keep_every: checkpoints at multiples of this step are never deleted; None for no such multiples.
       penalty: maps a step to its metric, where lower is better, or to None. The checkpoint with the lowest is kept.
       read_only: whether to leave the folder untouched, because another process may be writing to it.
+      alone: whether the folder belongs to this process, which saves the parts of the arrays that its devices hold.
     """
     keep = [preservation_policy.LatestN(keep_last), preservation_policy.CustomSteps(pinned), _Best(penalty)]
     if keep_every:
@@ -51,10 +53,15 @@ class Checkpoints:
     self._folder = epath.Path(workdir) / records.CHECKPOINTS
     if '://' not in os.fspath(self._folder):
       self._folder = self._folder.absolute()
+    self._alone = alone
+    if alone:  # with `active_processes` Orbax creates no folder
+      self._folder.mkdir(parents=True, exist_ok=True)
+    together = _only_this_process('saver') if alone else ocp.options.MultiprocessingOptions()
     self._manager = ocp.CheckpointManager(
         self._folder, options=ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(keep), read_only=read_only,
-            create=not read_only, cleanup_tmp_directories=not read_only, enable_async_checkpointing=True))
+            create=not (read_only or alone), cleanup_tmp_directories=not read_only, enable_async_checkpointing=True,
+            multiprocessing_options=together))
 
   def save(self, step: int, tree: dict[str, Any], record: dict[str, Any]) -> None:
     """Starts a save; returns when the arrays are copied from the devices.
@@ -64,7 +71,11 @@ class Checkpoints:
       tree: nested dicts of arrays.
       record: a JSON object.
     """
+    if self._alone:
+      tree = jax.tree.map(parts.split, tree)
     record = _sealed(record | {'arrays': digest.digests(tree)})
+    if self._alone:  # Orbax refuses arrays of one of several processes, unless they are NumPy's
+      tree = jax.tree.map(np.array, tree)
     self._manager.save(
         step, args=ocp.args.Composite(state=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(record)), force=True)
 
@@ -96,7 +107,9 @@ class Checkpoints:
     Raises:
       Damaged: on all processes, if one of them cannot read its part or if digests differ.
     """
-    return self._verified(step, like, ocp.StandardCheckpointHandler, ocp.args.StandardRestore(like))
+    local = jax.tree.map(parts.empty, like) if self._alone else like
+    tree = self._verified(step, local, ocp.StandardCheckpointHandler, ocp.args.StandardRestore(local))
+    return jax.tree.map(parts.join, like, tree) if self._alone else tree
 
   def restore_some(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
     """Like `restore`, but reads only the top-level entries (params, stats, ...) in `like`."""
@@ -111,8 +124,7 @@ class Checkpoints:
     path = self._folder / str(step) / 'state'
     tree = _together(lambda: _alone(handler, path, what))
     found = digest.digests(tree) if every else {}
-    if wrong := sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path)):
-      raise Damaged(f'{len(wrong)} of {len(expected)} arrays differ from what was saved ({", ".join(wrong[:3])})')
+    _together(lambda: _compare(found, expected))
     return tree
 
   def set_aside(self, step: int) -> epath.Path:
@@ -167,11 +179,20 @@ def hush_late_callbacks() -> None:
   sys.unraisablehook = hook
 
 
+def _compare(found, expected):
+  if wrong := sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path)):
+    raise Damaged(f'{len(wrong)} of {len(expected)} arrays differ from what was saved ({", ".join(wrong[:3])})')
+
+
+def _only_this_process(name):
+  me = jax.process_index()
+  return ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me},
+                                            barrier_sync_key_prefix=f'{name}{me}')
+
+
 def _alone(handler, path, what):
   """Reads in this process alone. The manager would wait for the other processes, which may have failed."""
-  me = jax.process_index()
-  options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me},
-                                               barrier_sync_key_prefix=f'reader{me}')
+  options = _only_this_process('reader')
   reader = ocp.Checkpointer(handler(multiprocessing_options=options), multiprocessing_options=options)
   with contextlib.closing(reader):
     return reader.restore(path, what)

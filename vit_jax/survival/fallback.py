@@ -6,34 +6,42 @@ from typing import Any
 from vit_jax.checkpoint import Checkpoints, Damaged
 from vit_jax.errors import UserError
 from vit_jax.parallel import processes
+from vit_jax.survival.local_tier import LocalTier
 
 
 def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Callable[[dict], str | None],
-                note: Callable[[int, str, str], None]) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
+                note: Callable[[int, str, str], None], tier: LocalTier | None = None,
+                ) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
   """(step, arrays, record) of the newest good checkpoint; None if there is none, or a single one that is damaged.
 
-  Damaged checkpoints are renamed, never deleted. Several processes agree: a checkpoint that one of them cannot read is
-  damaged for all.
+  Damaged checkpoints of the run folder are renamed, never deleted; those of the local tier are deleted, as is all that
+  it has of later steps. Several processes agree: a checkpoint that one of them cannot read is damaged for all.
 
   Args:
     checkpoints: the checkpoints of a run.
     like: shapes, dtypes and shardings of the arrays.
     log_fault: (record) -> what is wrong with the log that belongs to a checkpoint, or None.
-    note: called for each damaged checkpoint with its step, what is wrong, and where it was moved to.
+    note: called for each damaged checkpoint with its step, what is wrong, and where it was moved to; '' if deleted.
+    tier: the local tier of the run. Of the same step, the run folder's checkpoint is preferred.
 
   Raises:
     UserError: there are several checkpoints and none is good. A damaged disk is then unlikely, and nothing is changed.
   """
   steps, faults, found = processes.from_writer(checkpoints.steps), {}, None
-  for step in reversed(steps):
+  places = [(step, True) for step in steps] + [(step, False) for step in (tier.steps if tier else ())]
+  for step, in_folder in sorted(places, reverse=True):
+    place = checkpoints if in_folder else tier.checkpoints
     try:
-      record = checkpoints.record(step)
+      record = place.record(step)
       if fault := processes.from_writer(lambda record=record: log_fault(record)):
         raise Damaged(fault)
-      found = step, checkpoints.restore(step, like), record
+      found = step, place.restore(step, like), record
       break
     except Damaged as damage:
-      faults[step] = str(damage)
+      if in_folder:
+        faults[step] = str(damage)
+      else:
+        note(step, str(damage), '')
   if found is None and len(steps) > 1:
     said = '; '.join(f'step {step}: {fault}' for step, fault in faults.items())
     raise UserError(f'none of the {len(steps)} checkpoints can be used. {said}. Nothing was changed; to start again, '
@@ -42,4 +50,6 @@ def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Calla
     note(step, fault, processes.from_writer(lambda step=step: str(checkpoints.set_aside(step))))
   if faults:
     checkpoints.reload()
+  if tier:
+    tier.forget_after(found[0] if found else 0)
   return found

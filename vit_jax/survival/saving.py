@@ -29,6 +29,11 @@ class Due:
   log_every: int
   evaluations: bool
 
+  def needed(self, step: int, evaluated: bool) -> bool:
+    """Whether the checkpoint of exactly this step is needed later: a branch begins there, or it may be the best."""
+    return (step in self.at or bool(self.keep_every and step % self.keep_every == 0)
+            or (evaluated and self.evaluations))
+
 
 class Saving:
   """Decides after each step whether to save it."""
@@ -54,9 +59,7 @@ class Saving:
     """
     when, alone = self._when, jax.process_count() == 1
     self._on_its_way = alone and self._on_its_way and self._checkpoints.saving()
-    if step in when.at or (when.keep_every and step % when.keep_every == 0):
-      return True
-    if evaluated and (when.evaluations or when.save_every is None):
+    if when.needed(step, evaluated) or (evaluated and when.save_every is None):
       return True
     self._wanted |= bool(when.save_every) and step % when.save_every == 0
     if when.save_minutes and (alone or step % when.log_every == 0):

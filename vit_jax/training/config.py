@@ -18,7 +18,9 @@ from vit_jax.optimisation.parametrisation import ParametrisationConfig
 from vit_jax.optimisation.schedule import LengthConfig, ScheduleConfig
 from vit_jax.options import option
 from vit_jax.parallel.mesh import MeshConfig
+from vit_jax.survival import local_tier
 from vit_jax.survival.health import HealthConfig
+from vit_jax.survival.local_tier import LocalConfig
 from vit_jax.training import evaluate
 from vit_jax.training.evaluate import EvaluateConfig
 from vit_jax.transfer import distillation, pretrained
@@ -32,7 +34,7 @@ class TrainConfig(LengthConfig, HealthConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class SystemConfig:
+class SystemConfig(LocalConfig):
   """How a run is carried out: nothing here changes what it computes, and none of it is part of its identity.
 
   But for `microbatches` with batch norm, which takes the statistics of a micro-batch (see `run_hash`).
@@ -122,6 +124,7 @@ def check(config: RunConfig) -> None:
   schedule.check_length(config.train)
   pretrained.check(config.pretrained)
   distillation.check(config.distill)
+  local_tier.check(config.system)
   if config.data.val_examples == 0:
     evaluate.check_patience(config.evaluate, 0)
 

@@ -157,14 +157,15 @@ class Loop:
   def next_due(self, step: int, *others: int) -> int:
     """The next step at which something is due, or the next of `others`; a call of several steps ends there."""
     run, system = self.run, self.run.config.system
-    every = filter(None, (run.log_every, run.eval_every, system.save_every, system.keep_every))
+    local_every = system.local_every if system.local_dir else None
+    every = filter(None, (run.log_every, run.eval_every, system.save_every, system.keep_every, local_every))
     return min([(step // n + 1) * n for n in every] + [s for s in (*others, *run.branch_steps) if s > step]
                + [run.steps])
 
   def is_due(self, step: int) -> bool:
     """Whether `after` has something to do after this step."""
     return (self._due(step, self.run.log_every) or self._due(step, self.run.eval_every) or self.stop.stop_requested()
-            or self._saving.due(step, False))
+            or self._saving.due(step, False) or self.folder.tier.due(step))
 
   def after(self, train_state: TrainState, step: int) -> TrainState:
     """Does what is due after a step, and returns the state.
@@ -186,6 +187,8 @@ class Loop:
       raise
     if self._saving.due(step, evaluates):
       self._save(train_state, step)
+    if step < self.run.steps and self.folder.tier.due(step):  # the last step is saved in the run folder alone
+      self._save(train_state, step, local=True)
     return train_state
 
   def save_last(self, train_state: TrainState, step: int) -> None:
@@ -199,6 +202,7 @@ class Loop:
     self.folder.append_event('finished', results['steps'], self.clock)
     self.folder.checkpoints.wait()
     self.folder.write(self.record | {'status': 'trunk' if self.run.branch_steps else 'finished', 'results': results})
+    self.folder.tier.remove()
     return results
 
   def _results(self, train_state: TrainState) -> dict[str, Any]:
@@ -342,10 +346,11 @@ class Loop:
       self._stop_if_requested()
       yield batch
 
-  def _save(self, train_state: TrainState, step: int) -> None:
+  def _save(self, train_state: TrainState, step: int, local: bool = False) -> None:
     self._wait(0)  # a state whose metrics are not finite is never saved
     with self.clock.measure('save'):
-      stalled = self.folder.save(train_state, step)
-    self._saving.done()
-    self.folder.append_event('save', step, self.clock, stalled_s=round(stalled, 4))
+      stalled = self.folder.save(train_state, step, local)
+    if not local:
+      self._saving.done()
+    self.folder.append_event('local_save' if local else 'save', step, self.clock, stalled_s=round(stalled, 4))
     self.display.pause(stalled)

@@ -13,7 +13,7 @@ from etils import epath
 from vit_jax import checkpoint, goodput, records, schema
 from vit_jax.errors import UserError
 from vit_jax.parallel import processes
-from vit_jax.survival import fallback, restarts
+from vit_jax.survival import fallback, local_tier, restarts
 from vit_jax.survival import workdir as workdir_lib
 from vit_jax.training import branch, evaluate, state
 from vit_jax.training import config as run_config
@@ -97,10 +97,13 @@ class RunFolder:
     system = run.config.system
     self.checkpoints = checkpoint.Checkpoints(workdir, system.keep_last, run.branch_steps, system.keep_every,
                                               self._penalty)
-    resumed = self.checkpoints.latest() is not None
+    begins = processes.from_writer(lambda: not there)
+    self.tier = local_tier.LocalTier(system, run.config_hash, workdir, run.mesh, run.log_every, begins, note)
+    resumed = self.checkpoints.latest() is not None or self.tier.steps
     self.lineage = there.get('lineage') if resumed else _lineage(run, trunk) if trunk else None
     self.val_rows: list[dict] = []
-    self.saved_step: int | None = None
+    self.saved_step: int | None = None  # of the last checkpoint in the run folder; 0: none, but it is resumed locally
+    self._needed: int | None = None  # the step of the last checkpoint, if it must not be missing later
     self._tensorboard = None
 
   def restore_or_create(self, clock: goodput.Clock) -> TrainState:
@@ -109,14 +112,17 @@ class RunFolder:
     Raises:
       UserError: three restarts made no newer checkpoint, or none of several checkpoints can be used.
     """
-    newest = self.checkpoints.latest() or 0
+    newest = max(self.checkpoints.latest() or 0, *self.tier.steps, 0)
     processes.from_writer(lambda: restarts.check(records.read_rows(self.path / records.EVENTS), newest))
     self.events.append({'event': restarts.BEGUN, 'step': newest})
     train_state = state.create(self.run.model, self.run.config, self.run.mesh)
-    log_fault = lambda record: self.metrics.changed(record['metrics_bytes'], record.get('metrics_crc32'))
-    found = fallback.newest_good(self.checkpoints, _abstract(train_state), log_fault, self._note_damage)
+    found = fallback.newest_good(self.checkpoints, _abstract(train_state), self._fault, self._note_damage, self.tier)
     if found:
-      event, (self.saved_step, tree, record) = 'resume', found
+      event, (step, tree, record) = 'resume', found
+      self.saved_step = self.checkpoints.latest() or 0
+      if step != self.saved_step:
+        self._note(f'step {step} is that of a local checkpoint (system.local_dir); the last in {self.path} is of step '
+                   f'{self.saved_step}')
       train_state = state.from_plain(train_state, tree)
       self.metrics.rewind(record['metrics_bytes'])
     else:
@@ -145,9 +151,17 @@ class RunFolder:
         raise UserError(f'--trunk={self._trunk}: its checkpoint of step {step}, from which this run starts, cannot be '
                         f'used: {damage}. Without --trunk the run trains this part itself') from damage
 
+  def _fault(self, record):
+    """What a checkpoint needs and the folder lacks: lines of the log, or a checkpoint that a branch starts from."""
+    needs = record.get('needs')
+    if needs is not None and needs not in self.checkpoints.steps():
+      return f'the checkpoint of step {needs} in {self.path} is needed and was not finished'
+    return self.metrics.changed(record['metrics_bytes'], record.get('metrics_crc32'))
+
   def _note_damage(self, step, fault, moved_to):
     self.events.append({'event': 'damaged', 'step': step, 'why': fault, 'moved_to': moved_to})
-    self._note(f'the checkpoint of step {step} cannot be used: {fault}. It was moved to {moved_to}')
+    self._note(f'the checkpoint of step {step} cannot be used: {fault}. It was moved to {moved_to}' if moved_to else
+               f'the local checkpoint of step {step} cannot be used: {fault}. It was deleted')
 
   def write(self, record: dict[str, Any]) -> None:
     """Writes run.json. Raises UserError if this process does not see what the writer wrote."""
@@ -174,16 +188,20 @@ class RunFolder:
     """Whether the log has a validation row of this step."""
     return bool(self.val_rows) and self.val_rows[-1]['step'] == step
 
-  def save(self, train_state: TrainState, step: int) -> float:
-    """Starts to save a checkpoint, and returns how many seconds that blocked.
+  def save(self, train_state: TrainState, step: int, local: bool = False) -> float:
+    """Starts to save a checkpoint here or in the local tier, and returns how many seconds that blocked.
 
     The log up to here is made durable first. Its length and checksum are stored in the checkpoint.
     """
     start = time.perf_counter()
     self.metrics.upload()
     record = {'metrics_bytes': self.metrics.size, 'metrics_crc32': self.metrics.crc32}
-    self.checkpoints.save(step, state.to_plain(train_state), record)
-    self.saved_step = step
+    if local:
+      self.tier.save(step, state.to_plain(train_state), record | {'needs': self._needed})
+    else:
+      self.checkpoints.save(step, state.to_plain(train_state), record)
+      self.saved_step = step
+      self._needed = step if self.run.saved_when.needed(step, self.evaluated(step)) else None
     return time.perf_counter() - start
 
   def append_event(self, event: str, step: int, clock: goodput.Clock, **fields: Any) -> None:
@@ -196,6 +214,7 @@ class RunFolder:
     return evaluate.penalty(rows[-1], self.run.config.evaluate.metric) if rows else None
 
   def close(self) -> None:
+    self.tier.close()
     self.checkpoints.close()
     self.metrics.close()
     self.events.close()
