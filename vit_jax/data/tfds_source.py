@@ -75,6 +75,8 @@ class TfdsSource:
   def where(self, i):
     return f'{self.name}, {self.split} record {i}'
 
+  key = where
+
   def has_labels(self) -> bool:
     """Whether they are public: where they are held back, as in imagenet2012's test, all are -1."""
     try:
