@@ -15,7 +15,8 @@ import tempfile
 
 from absl import flags
 
-from vit_jax import cli, config, recipe
+from vit_jax import cli, config
+from vit_jax.sweeps import spec
 from vit_jax.training import config as run_config
 
 
@@ -25,8 +26,7 @@ def look(*_):
   if given.get('config') is not None:
     run_config.cast(given['config'])
   if given.get('sweep') is not None:
-    module, argument = recipe.load_module(given['sweep'], 'sweep')
-    config.load_recipe((module.get_sweep(argument) if argument else module.get_sweep()).recipe)
+    config.load_recipe(spec.load(given['sweep']).recipe)
 
 
 def complaint(module: str, arguments: list[str]) -> str:

@@ -24,8 +24,8 @@ HASHES = {
     'swin_t.py': '498314ee98',
     'convnext_t.py': '118d0c446e',
     'resnet50.py': '8f1bc73ad4',
-    'mixer_s16.py': 'f3e471990d',
-    'mixer_s16.py:b16': '761f215dcc',
+    'mixer_s16.py': '2f475b9948',
+    'mixer_s16.py:b16': 'cd270ba054',
 }
 
 

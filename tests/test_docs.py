@@ -9,24 +9,25 @@ import sys
 import types
 
 import command_line
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pages
 import pytest
 from command_line import ROOT
+from models import conformance
+from rich.console import Console
 
 from vit_jax import config, models
 from vit_jax import recipe as recipe_lib
-from vit_jax.cost import flops
 from vit_jax.rehearsal import compiler
 from vit_jax.training import config as run_config
+from vit_jax.training import loop
+from vit_jax.training import run as run_lib
+from vit_jax.training.display import Display
 
 COMMANDS = [command for page in pages.PAGES for command in pages.page_commands(page)]
 DOCSTRINGS = [command for source in pages.SOURCES for command in pages.docstring_commands(source)]
 OTHERS = {'pip', 'uv', 'pytest', 'kubectl', 'sky'}  # programs that are not ours, and must be known to be such
 GENERATED = ('experiments/fashion_mnist_law/next.py',)  # its docstring is the command that wrote it
-TO_COME = {'vit_jax/models/mixer.py', 'configs/mixer_digits.py'}  # docs/new_family.md has the reader write them
+TO_COME = {'vit_jax/models/patch_mlp.py', 'configs/patch_mlp_digits.py'}  # docs/new_family.md has the reader write them
 # What `run` blocks are shortened by.
 TINY = ('--config.train.epochs=0', '--config.train.steps=20', '--config.schedule.warmup_steps=2')
 SHORTER = {'vit_jax.law': ('--bootstrap=20',), 'vit_jax.sweep': ('--dry_run',),
@@ -163,7 +164,8 @@ def test_flags_of_scripts_are_declared():
 @pytest.mark.parametrize('page', pages.PAGES, ids=pages.name)
 def test_flags_in_prose_exist(page):
   """Of config keys, those of a ViT."""
-  files = [*(ROOT / 'vit_jax').glob('*.py'), ROOT / 'vit_jax/data/prepare.py', *(page.parent.glob('*.py'))]
+  files = [*(ROOT / 'vit_jax').glob('*.py'), ROOT / 'vit_jax/data/prepare.py', *page.parent.glob('*.py'),
+           *(ROOT / 'tests').glob('*.py')]
   known = set().union(*map(pages.declared_flags, files)) | {'config', 'extra', 'help'}
   for flag in pages.mentioned_flags(page):
     if flag.startswith('config.'):
@@ -276,29 +278,33 @@ def test_mistakes_are_answered_as_shown():
   assert ''.join(said) == shown
 
 
-def test_a_family_written_as_the_page_says(monkeypatch):
-  """The file and the recipe of docs/new_family.md: it is built, evaluated and differentiated like any other family."""
+@pytest.fixture
+def patch_mlp(monkeypatch):
+  """{mark: text} of docs/new_family.md, whose family is there as if a reader had written it."""
   texts = {block.mark: block.text for block in pages.blocks(ROOT / 'docs/new_family.md')}
-  mixer, recipe = types.ModuleType('vit_jax.models.mixer'), types.ModuleType('recipe')
-  monkeypatch.setitem(sys.modules, mixer.__name__, mixer)
-  exec(texts['mixer'], mixer.__dict__)
-  monkeypatch.setitem(models.FAMILIES, 'mixer', models.Family(mixer.Config, mixer.Mixer))
-  exec(texts['recipe'], recipe.__dict__)
-  model = models.PureModel('mixer', run_config.cast(recipe.get_config()).model, (8, 8, 1), 10)
-  params, stats = model.init(jax.random.key(0))
-  images = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
-  params['head']['kernel'] = jax.random.normal(jax.random.key(2), (64, 10))
+  module = types.ModuleType('vit_jax.models.patch_mlp')
+  monkeypatch.setitem(sys.modules, module.__name__, module)
+  exec(texts['family'], module.__dict__)
+  table = eval('{' + texts['line'] + '}', {'patch_mlp': module})
+  monkeypatch.setitem(models.FAMILIES, 'patch_mlp', table['patch_mlp'])
+  return texts
 
-  def loss(params):
-    logits, intermediates, _ = model.apply(params, stats, images, capture=('features',))
-    return jnp.sum(logits ** 2), intermediates
-  (_, intermediates), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-  assert intermediates['pre_logits'].shape == (2, 64) and intermediates['features'].shape == (3, 2, 16, 64)
-  assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
-  assert flops.per_example(model)[1] > 2 * flops.per_example(model)[0] > 0
-  for mark, fields in (('tiny', 2), ('mesh', 4)):  # entries of the tests' tables
-    entry = eval('{' + texts[mark] + '}')['mixer']
-    assert entry[0] == 'mixer' and len(entry) == fields and mixer.Config(**entry[1])
+
+def test_a_family_written_as_the_page_says_keeps_the_contract(patch_mlp):
+  case = eval('{' + patch_mlp['case'] + '}', {'_case': lambda family, shape, **fields: conformance.Case(
+      family, models.FAMILIES[family].config(**fields), shape)})['patch_mlp']
+  for check in conformance.CHECKS:
+    check(case)
+
+
+def test_the_recipe_of_a_new_family_trains(patch_mlp, tmp_path):
+  recipe = {}
+  exec(patch_mlp['recipe'], recipe)
+  c = recipe['get_config']()
+  c.train.epochs, c.train.steps = 0, 60
+  run = run_lib.prepare(run_config.cast(c))
+  results = loop.train(run, tmp_path, Display(Console(quiet=True)))
+  assert results['test']['accuracy'] > 0.3  # chance is 0.1
 
 
 def test_shell_is_read_as_a_shell_does():

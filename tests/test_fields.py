@@ -95,7 +95,7 @@ def test_whatever_a_field_is_given_is_refused_in_words_or_prepared(family, name)
     ('train.epochs', math.nan, 'train.epochs=nan: must be at least 0, and finite'),
     ('train.steps', 2**31, 'train.steps=2147483648: must be at least 0, at most 2,147,483,647'),
     ('system.keep_last', -1, 'system.keep_last=-1: must be at least 1'),
-    ('data.source', 'random:100_', "data.source='random:100_': must be random, or random:N"),
+    ('data.source', 'random:100_', "data.source='random:100_': expected random, or random:N"),
     ('data.mean', (0.5, 0.5, 0.5), 'data.mean=(0.5, 0.5, 0.5): 3 numbers for pictures of 1 channel'),
     ('system.mesh.data', 0, 'sizes are at least 1'),
     ('schedule.cooldown_fraction', 2.0, 'schedule.cooldown_fraction=2.0: must be from 0 to 1'),

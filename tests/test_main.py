@@ -51,7 +51,7 @@ def _undisturbed(recipe, tmp_path_factory):
 def test_what_a_run_prints_and_leaves(undisturbed):
   workdir, done = undisturbed
   assert done.returncode == 0, done.stderr
-  for said in ('parameters', 'GFLOPs an image', 'digits, 1,293 training images (144 val, 360 test)', 'step 60/60',
+  for said in ('parameters', 'GFLOPs per image', 'digits, 1,293 training images (144 val, 360 test)', 'step 60/60',
                'images/s', 'test accuracy', 'run folder', 'tensorboard'):
     assert said in done.stdout, said
   rows, record = records.read_rows(workdir / 'metrics.jsonl'), records.read_run(workdir)
@@ -116,13 +116,13 @@ def test_early_stopping_tests_the_best_and_says_so(recipe, tmp_path):
   val = [(row['loss'], row['step']) for row in rows if row['split'] == 'val']
   assert val[-1][1] < 400 and min(val)[1] == val[-3][1]
   assert rows[-1]['split'] == 'test' and rows[-1]['step'] == min(val)[1]
-  assert f'{min(val)[1]} steps (the best of {val[-1][1]} steps by validation)' in done.stdout
+  assert f'{min(val)[1]} steps (the best on validation, of {val[-1][1]})' in done.stdout
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run(recipe, tmp_path):
   done = _run(recipe, tmp_path / 'run', '--config.optimizer.learning_rate=1e19', '--config.schedule.name=constant')
   assert done.returncode == 1 and 'Traceback' not in done.stderr
-  assert 'the loss is nan at step' in done.stderr and 'learning_rate' in done.stderr
+  assert 'the gradient norm is inf at step' in done.stderr and 'learning_rate' in done.stderr
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Sweeps rendered for clusters, as a person does it."""
+"""The command python -m vit_jax.sweep --launcher, which renders sweeps for clusters."""
 
 import command_line
 import pytest
@@ -30,7 +30,7 @@ def test_twelve_runs_as_jobsets(tmp_path):
   done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/manifests')
   assert done.returncode == 0, done.stderr
   for said in ('12 runs in 8 files', 'v5e-16 (16 chips, 4x4), 4 hosts', f'kubectl apply -f {tmp_path}/manifests',
-               'app.kubernetes.io/part-of=my-law', 'runs of one file share a trunk'):
+               'app.kubernetes.io/part-of=my-law', 'runs in the same file share a trunk'):
     assert said in done.stdout, done.stdout
   paths = sorted((tmp_path / 'manifests').iterdir())
   commands = []
@@ -64,12 +64,12 @@ def get_sweep():
 '''
 
 
-def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
-  """Neither the data nor the devices are here. ViT-B/16 fits; 12,288 wide, its state alone does not."""
+def test_a_sweep_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
+  """Neither data nor devices are present. ViT-B/16 fits; with width 12,288, its state alone does not."""
   done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/out', sweep=ABSENT)
   assert done.returncode == 1 and not (tmp_path / 'out').exists()
   for said in ('width12288: does not fit: needs about ', ', available ', ' GB over the limit', '--tpu=v5e-16',
-               'python -m vit_jax.plan --config=configs/vit_b16.py', '--plan=none writes the files all the same'):
+               'python -m vit_jax.plan --config=configs/vit_b16.py', '--plan=none writes the files without this check'):
     assert said in done.stderr, done.stderr
   assert 'chip-hours at 40% MFU' in done.stdout and '17.18 GB per chip, in width12288 (estimated' in done.stdout
   done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/out', '--plan=none', sweep=ABSENT)

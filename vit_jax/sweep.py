@@ -1,10 +1,10 @@
-"""Runs many configs: python -m vit_jax.sweep --sweep=FILE.py[:ARG] [--workdir=DIR] [--jobs=N] [--dry_run | --status]
+"""Runs a sweep: python -m vit_jax.sweep --sweep=FILE.py[:ARG] [--workdir=DIR] [--jobs=N] [--dry_run | --status]
 
-or writes what a cluster needs to run them: --launcher=jobset|skypilot --tpu=v5e-16 --workdir=gs://BUCKET/DIR --out=DIR
+or writes files that run it on a cluster: --launcher=jobset|skypilot --tpu=v5e-16 --workdir=gs://BUCKET/DIR --out=DIR
 
-FILE has a get_sweep() that gives a vit_jax.sweeps.Sweep. The plan is shown before anything starts; the same command
-goes on where it was stopped, and runs that another sweep has finished in the same folder are not run again. Exit codes:
-0 done, 1 an error, or a run that failed; 130 after Ctrl-C and 42 after SIGTERM, with everything resumable.
+FILE.py defines get_sweep(), which returns a vit_jax.sweeps.Sweep. The plan is printed before anything starts. The same
+command resumes a sweep that was stopped; runs that another sweep has finished in the same folder are not repeated.
+Exit codes: 0: done; 1: an error or a failed run; 130 after Ctrl-C and 42 after SIGTERM: everything can be resumed.
 """
 
 import concurrent.futures
@@ -20,23 +20,23 @@ from vit_jax import cli
 from vit_jax.errors import UserError
 
 _SWEEP = flags.DEFINE_string('sweep', None, 'A file with get_sweep(): FILE.py, or FILE.py:ARG.')
-_WORKDIR = flags.DEFINE_string('workdir', None, 'The folder of the runs\' folders; default runs/NAME.')
-_JOBS = flags.DEFINE_integer('jobs', None, 'Processes at a time; default: one a core for small models on a CPU, else '
-                             'one.', 1)
-_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Show the plan, start nothing.')
-_STATUS = flags.DEFINE_bool('status', False, 'Show where the runs of --workdir stand, start nothing.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'The folder that holds the run folders; default: runs/NAME.')
+_JOBS = flags.DEFINE_integer('jobs', None, 'Processes at a time; default: one per core for small models on a CPU, '
+                             'else one.', 1)
+_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Show the plan and start nothing.')
+_STATUS = flags.DEFINE_bool('status', False, 'Show the status of the runs in --workdir and start nothing.')
 _LAUNCHER = flags.DEFINE_enum('launcher', None, ['jobset', 'skypilot'], 'Write files that start the runs on TPUs: on '
                               'Kubernetes (GKE), or on Cloud TPU VMs.')
-_TPU = flags.DEFINE_string('tpu', None, 'With --launcher: the slice that each run gets, such as v5e-16.')
-_NUM_SLICES = flags.DEFINE_integer('num_slices', None, 'With --launcher=jobset: slices that each run gets; default 1.',
-                                   1)
-_SPOT = flags.DEFINE_bool('spot', None, 'With --launcher: machines that are cheap and may be taken away.')
+_TPU = flags.DEFINE_string('tpu', None, 'With --launcher: the slice for each run, such as v5e-16.')
+_NUM_SLICES = flags.DEFINE_integer('num_slices', None, 'With --launcher=jobset: slices per run; default: 1.', 1)
+_SPOT = flags.DEFINE_bool('spot', None, 'With --launcher: use spot machines, which are cheap and may be '
+                         'pre-empted.')
 _IMAGE = flags.DEFINE_string('image', None, 'With --launcher=jobset: the container image.')
 _QUEUE = flags.DEFINE_string('queue', None, 'With --launcher=jobset: the Kueue queue in which the runs wait.')
-_OUT = flags.DEFINE_string('out', None, 'With --launcher: the folder of the files.')
-_PLAN = flags.DEFINE_enum('plan', 'estimate', ['none', 'estimate', 'compile'], 'With --launcher: how to find out '
-                          'whether the runs fit the slice, before files are written: not at all, from shapes '
-                          '(seconds), or by the TPU compiler (a minute for each model size).')
+_OUT = flags.DEFINE_string('out', None, 'With --launcher: the folder to write the files to.')
+_PLAN = flags.DEFINE_enum('plan', 'estimate', ['none', 'estimate', 'compile'], 'With --launcher: how to check, '
+                          'before files are written, that the runs fit the slice: not at all, by an estimate from '
+                          'shapes (seconds), or by the TPU compiler (a minute per model size).')
 
 
 def main() -> int:
@@ -65,8 +65,7 @@ def main() -> int:
   if _DRY_RUN.value:
     return 0
   if '://' in workdir:
-    raise UserError(f'--workdir={workdir}: runs that are started on this machine keep their logs and locks in a local '
-                    'folder')
+    raise UserError(f'--workdir={workdir}: runs on this machine need a local folder for their logs and locks')
   folders.write_plan(workdir, _name(), plan)
   _share_programs(workdir)
   code = _run(together, processes, display) if left else 0
@@ -75,7 +74,7 @@ def main() -> int:
 
 
 def _launch():
-  """Writes what a cluster needs to carry out the sweep, and says what starts it."""
+  """Writes the files that run the sweep on a cluster, and prints the commands that start it."""
   from vit_jax.cost import slices
   from vit_jax.launch import files, jobset, skypilot
   from vit_jax.sweeps import tasks
@@ -107,9 +106,9 @@ def _launch():
 
 
 def _rehearse(target):
-  """The plan of the sweep on slices that are not here, and what each run needs there; data need not be here either."""
+  """The plan of the sweep on absent slices, and what each run needs there. The data need not be present either."""
   import jax
-  jax.config.update('jax_platforms', 'cpu')  # this machine's devices are not what is asked about
+  jax.config.update('jax_platforms', 'cpu')  # this machine's accelerators are not used
   from vit_jax.rehearsal import compiler, total
   from vit_jax.rehearsal import job as job_lib
   from vit_jax.rehearsal import run_plan as plan_lib
@@ -124,23 +123,24 @@ def _rehearse(target):
       choice, limit = job_lib.choice_on(job, target), target.chip.hbm_bytes
       if _PLAN.value != 'compile':
         return plan_lib.estimated(job, target, choice, limit)
-      said = f'compiling {names[jobs.index(job)]} for {target}'
-      return plan_lib.compiled(job, target, choice, limit, waiting=lambda seconds: progress(f'{said}, {seconds:.0f} s'))
+      label = f'compiling {names[jobs.index(job)]} for {target}'
+      waiting = lambda seconds: progress(f'{label}, {seconds:.0f} s')
+      return plan_lib.compiled(job, target, choice, limit, waiting=waiting)
     plans = zip(names, total.plan_each(jobs, make), strict=True)
     return whole, total.Total(tuple(plans), whole.flops_alone, whole.flops, target)
 
 
 def _show_needs(summary, display):
-  """The largest run's memory, and the sweep's chip-hours."""
+  """Prints the chip-hours of the sweep and the memory of its largest run."""
   display.note(f'about {summary.hours(summary.flops):,.1f} chip-hours at {summary.mfu:.0%} MFU')
   if _PLAN.value != 'none':
     name, largest = max(summary.plans, key=lambda item: item[1].needs)
-    how = 'compiled' if _PLAN.value == 'compile' else 'estimated; --plan=compile asks the TPU compiler'
+    how = 'compiled' if _PLAN.value == 'compile' else 'estimated; --plan=compile uses the TPU compiler'
     display.note(f'at most {largest.needs / 1e9:.2f} of {largest.limit_bytes / 1e9:.2f} GB per chip, in {name} ({how})')
 
 
 def _refuse_what_does_not_fit(plan, summary, target):
-  """Raises UserError where a run needs more than a chip has; the message says by how much, and what would fit."""
+  """Raises UserError if a run needs more memory than a chip has; the message says by how much, and what would fit."""
   from vit_jax.rehearsal import plan_text
   if _PLAN.value == 'none' or not (too_large := summary.too_large):
     return
@@ -149,12 +149,12 @@ def _refuse_what_does_not_fit(plan, summary, target):
   slices = [f'--num_slices={target.count}'] if target.count > 1 else []
   command = shlex.join(['python', '-m', 'vit_jax.plan', *arguments, f'--tpu={target.name}', *slices])
   others = f', and {len(too_large) - 1} more' if len(too_large) > 1 else ''
-  raise UserError(f'{name}{others}: {plan_text.shortfall(worst)}. The nearest that fits tells\n  {command}\n'
-                  'and --plan=none writes the files all the same')
+  raise UserError(f'{name}{others}: {plan_text.shortfall(worst)}. To find the nearest choice that fits, run\n'
+                  f'  {command}\n--plan=none writes the files without this check')
 
 
 def _next_steps(plan, display):
-  """The commands from the written files to a law."""
+  """Prints the commands that lead from the written files to a law."""
   out = shlex.quote(_OUT.value.rstrip('/') or '/')
   if _LAUNCHER.value == 'jobset':
     from vit_jax.launch.jobset import selector
@@ -169,14 +169,14 @@ def _next_steps(plan, display):
 
 
 def _refuse(given, why):
-  """Raises UserError where one of these flags has a value."""
+  """Raises UserError if one of these flags is given."""
   for flag in given:
     if flags.FLAGS[flag.name].present:
       raise UserError(f'--{flag.name}: {why}')
 
 
 def _plan(sweep):
-  """The plan, made in a process of its own: it opens the devices, which the runs must find free."""
+  """The plan, made in a separate process: it opens the devices, which must be free for the runs."""
   from vit_jax.sweeps import sweep_plan as plan_lib
   context = multiprocessing.get_context('spawn')
   with concurrent.futures.ProcessPoolExecutor(1, context, _start_planning) as pool:
@@ -184,14 +184,14 @@ def _plan(sweep):
 
 
 def _start_planning():
-  """First thing in the planning process: Ctrl-C is for its parent, and JAX is not to look for an absent TPU."""
+  """Initialises the planning process: Ctrl-C is left to its parent, and JAX does not look for an absent TPU."""
   from vit_jax import host
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   host.hush_absent_tpu()
 
 
 def _share_programs(workdir):
-  """Runs that differ in seed, learning rate or weight decay alone are one program: the first compiles it for all."""
+  """Shares a compilation cache: runs that differ only in seed, learning rate or weight decay use one program."""
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(workdir, 'compiled').absolute()))
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 
@@ -207,19 +207,19 @@ def _run(left, processes, display):
 
 
 def _summary(plan, everything, workdir, display):
-  """What is finished, what it saved, and the next command."""
+  """Prints what is finished, what sharing saved, and the next command."""
   from vit_jax.sweeps.display import saving
   runs = [job for job in everything if not job.saves]
   done = sum(job.finished() for job in runs)
   display.note(f'\n{done} of {len(runs)} runs finished{saving(plan) if done == len(runs) else ""}')
   if done < len(runs):
-    display.note('go on       the same command; --status shows where each run stands')
+    display.note('resume      the same command; --status shows the status of each run')
   if done:
     display.note(f'fit a law   {_law(plan, workdir)}')
 
 
 def _law(plan, workdir):
-  """The command that fits a law to a sweep's runs."""
+  """The command that fits a law to the runs of a sweep."""
   sizes, lengths = ({getattr(run, name) for run in plan.runs} for name in ('params', 'examples'))
   form = '--form=chinchilla' if len(sizes) > 1 and len(lengths) > 1 else f'--x={_x(sizes)}'
   return shlex.join(['python', '-m', 'vit_jax.law', workdir, form, f'--out={workdir}/law'])
@@ -230,7 +230,7 @@ def _x(sizes):
 
 
 def _name():
-  """experiments/fashion_mnist_law/sweep.py -> fashion_mnist_law; other files by their own name."""
+  """The name of the sweep: experiments/fashion_mnist_law/sweep.py -> fashion_mnist_law; other files: their own name."""
   path = pathlib.Path(_SWEEP.value.partition(':')[0])
   return path.absolute().parent.name if path.stem == 'sweep' else path.stem
 

@@ -1,4 +1,4 @@
-"""Makes tiny_tfds.tar.gz, a data set written by TFDS itself, which the tests read without TensorFlow.
+"""Makes tiny_tfds.tar.gz, a data set that TFDS itself has written, which the tests read without TensorFlow.
 
   uv run --extra prepare python tests/data/make_tiny_tfds.py
 """
@@ -14,8 +14,8 @@ CLASS_NAMES = ['cat', 'dog', 'owl']
 
 
 def images(split: str, n: int) -> np.ndarray:
-  """uint8 [n,8,6,3]: what the data set holds, made again by the tests to compare with."""
-  raw = np.random.Philox(n + len(split)).random_raw(n * 8 * 6 * 3 // 8)  # the raw stream: stable over NumPy's versions
+  """The pictures of the data set, uint8 [n,8,6,3], which the tests make again for comparison."""
+  raw = np.random.Philox(n + len(split)).random_raw(n * 8 * 6 * 3 // 8)  # the raw stream is stable over NumPy versions
   return raw.astype('<u8').view(np.uint8).reshape(n, 8, 6, 3)
 
 
@@ -24,12 +24,12 @@ def main():
   features = tfds.features.FeaturesDict({
     'image': tfds.features.Image(shape=(8, 6, 3), encoding_format='png'),
     'label': tfds.features.ClassLabel(names=CLASS_NAMES),
-    'boxes': tfds.features.Sequence(tfds.features.BBoxFeature()),  # something that is not wanted
+    'boxes': tfds.features.Sequence(tfds.features.BBoxFeature()),  # a feature that is not used
   })
   sizes = {'train': 30, 'validation': 9, 'test': 6}
   splits = {}
   for split, n in sizes.items():
-    labels = [-1] * n if split == 'test' else np.arange(n) % 3  # held back, as in imagenet2012
+    labels = [-1] * n if split == 'test' else np.arange(n) % 3  # labels held back, as in imagenet2012
     splits[split] = [(i, {'image': image, 'label': int(label), 'boxes': [tfds.features.BBox(0., 0., .5, 1.)]})
                      for i, (image, label) in enumerate(zip(images(split, n), labels))]
   with tempfile.TemporaryDirectory() as folder:

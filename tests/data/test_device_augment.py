@@ -119,7 +119,7 @@ def test_mixup_and_cutmix_share_the_batch():
 
 
 @pytest.mark.parametrize('mix', [da.Mix(mixup=1.0), da.Mix(cutmix=1.0), da.Mix(mixup=1.0, cutmix=1.0)])
-def test_rows_of_weight_0_reach_no_other(mix):
+def test_rows_of_weight_0_are_not_mixed_into_others(mix):
   weights = np.ones(64, np.float32)
   weights[[5, 6, 63]] = 0
   images = np.random.default_rng(1).normal(size=(64, 12, 16, 3)).astype(np.float32)
@@ -147,8 +147,8 @@ def test_a_row_does_not_depend_on_the_sharding():
   assert spread[0].dtype == jnp.float32 and np.abs(np.asarray(alone[0])).max() <= 1.001
 
 
-def test_options_do_not_interact():
+def test_options_are_independent():
   images, targets = batch(64), one_hot(64)
   with_mix = jax.jit(da.augment(Augment(flip=True, mixup=1.0)))(KEY, images, targets, np.zeros(64, np.float32))[0]
   without = jax.jit(da.augment(Augment(flip=True)))(KEY, images, targets)[0]
-  np.testing.assert_array_equal(with_mix, without)  # weight 0 everywhere: nothing is mixed, and flips are the same
+  np.testing.assert_array_equal(with_mix, without)  # with weight 0 everywhere, nothing is mixed and flips are the same

@@ -10,7 +10,7 @@ from vit_jax.data.randaugment import NAMES, OPERATIONS, RandAugment
 
 
 def ramp(height=48, width=64):
-  """A smooth colour picture: what a JPEG keeps, and what shows where a box came from."""
+  """A smooth colour picture, which a JPEG preserves and which shows where a box was taken from."""
   y, x = np.mgrid[:height, :width]
   return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), (x + y) % 256], -1).astype(np.uint8)
 
@@ -51,7 +51,7 @@ def test_inception_crop_of_a_very_long_picture_is_centred_with_an_allowed_aspect
 
 @pytest.mark.parametrize('make', [
   lambda: host_augment.InceptionCrop((24, 24), 3), lambda: host_augment.ResizeCenterCrop((24, 24), 3, 0.875)])
-def test_the_same_from_jpeg_bytes_as_from_pixels(make):
+def test_jpeg_bytes_give_the_same_as_pixels(make):
   pixels, crop = ramp(480, 640), make()
   for row in range(5):
     from_bytes = crop(jpeg(pixels), host_augment.generator(0, 0, row))
@@ -74,8 +74,8 @@ def test_an_interpolation_is_pillows_of_that_name_and_quick_decoding_is_close_to
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('size, box', [((375, 500), (100, 20, 420, 330)), ((1500, 2000), (100, 90, 1700, 1400)),
                                        ((64, 64), (10, 10, 40, 40)), ((375, 500), (0, 0, 500, 374.6))])
-def test_quick_decoding_shows_the_same(size, box, channels):
-  """Shrunk, shrunk while decoding, enlarged, and with a box that is rounded; of a grey picture too."""
+def test_quick_decoding_is_close_to_exact_decoding(size, box, channels):
+  """When shrinking, shrinking while decoding, enlarging, and rounding the box; also for grey pictures."""
   for record in (jpeg(ramp(*size)), jpeg(ramp(*size)[..., 0])):
     quick, exact = (decode(record, channels, box, (224, 200), 'bilinear').astype(int)
                     for decode in (pictures.decode_quickly, pictures.decode))
@@ -84,7 +84,7 @@ def test_quick_decoding_shows_the_same(size, box, channels):
     assert np.median(smooth) <= 2 and smooth.mean() < 8
 
 
-def test_quick_decoding_leaves_what_it_cannot_do_to_exact_decoding():
+def test_quick_decoding_falls_back_to_exact_decoding():
   pixels, box = ramp(60, 80), (4, 6, 54, 50)
   odd = {'png': dict(format='png'), 'turned': dict(format='jpeg', exif=b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0'
                                                    b'\x03\0\0\0\x01\0\x06\0\0\0\0\0\0')}
@@ -103,7 +103,7 @@ def test_quick_decoding_leaves_what_it_cannot_do_to_exact_decoding():
       pictures.decode_quickly(damaged, 3, box, (24, 24))
 
 
-def test_jpegs_are_decoded_small_where_that_is_enough(monkeypatch):
+def test_jpegs_are_decoded_at_reduced_size_where_that_is_enough(monkeypatch):
   sizes = []
   real = pictures._in_mode
   monkeypatch.setattr(pictures, '_in_mode', lambda image, mode: sizes.append(image.size) or real(image, mode))
@@ -135,7 +135,7 @@ def test_luma_and_repeated_grey():
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('name', NAMES)
 def test_randaugment_operations_grow_with_the_magnitude(name, channels):
-  checks = (np.indices((48, 64)).sum(0) % 2 * 30).astype(np.uint8)  # something to sharpen
+  checks = (np.indices((48, 64)).sum(0) % 2 * 30).astype(np.uint8)  # a texture to sharpen
   pixels = pictures.decode(ramp() // 2 + 40 + checks[..., None], channels)
   picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
   for sign in (-1, 1):
@@ -179,7 +179,7 @@ def test_color_jitter(channels):
   np.testing.assert_array_equal(host_augment.ColorJitter(0.0)(ramp(), host_augment.generator(0, 0, 0)), ramp())
 
 
-def test_simple_crop_moves_the_whole_picture_by_a_few_pixels_and_mirrors_the_edge():
+def test_simple_crop_shifts_the_picture_by_a_few_pixels_and_mirrors_the_edge():
   image = ramp(16, 16)
   padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode='reflect')
   seen = set()
@@ -206,7 +206,7 @@ def test_three_augment_is_grey_solarised_or_blurred(channels):
     else:
       kinds['blurred'] += 1
       assert np.abs(np.diff(out.astype(int), axis=1)).mean() <= np.abs(np.diff(image.astype(int), axis=1)).mean()
-  assert min(kinds.values()) > 50  # blurred a little is as it was
+  assert min(kinds.values()) > 50  # a small blur leaves it unchanged
 
 
 def test_generators_are_separate_for_every_row_step_and_seed():
@@ -216,7 +216,7 @@ def test_generators_are_separate_for_every_row_step_and_seed():
   assert len(draws) == len(keys)
 
 
-def test_train_and_eval_framing():
+def test_train_and_eval_crops():
   augment = Augment(crop='inception', randaugment_layers=2, color_jitter=0.1)
   kinds = [type(step).__name__ for step in host_augment.train_transforms(augment, (8, 8), 3)]
   assert kinds == ['InceptionCrop', 'RandAugment', 'ColorJitter']

@@ -36,7 +36,7 @@ def encoded(image, kind, **options):
   return file.getvalue()
 
 
-def test_classes_are_folders_and_hidden_things_are_left_out(pets):
+def test_classes_are_folders_and_hidden_files_are_ignored(pets):
   save(pets / '.cache' / 'x.png', colours())
   save(pets / 'cats' / '._0.png', colours())
   save(pets / 'cats' / '.thumbs' / 'x.png', colours())
@@ -48,7 +48,7 @@ def test_classes_are_folders_and_hidden_things_are_left_out(pets):
   np.testing.assert_array_equal(pictures.decode(source.read(3), 3), colours(3))
 
 
-def test_pictures_without_splits_are_cut(pets):
+def test_a_folder_without_splits_is_split(pets):
   data = open_data(DataConfig(source=f'folder:{pets}'))
   assert [data.size(s) for s in ('train', 'val', 'test')] == [14, 2, 4]
   assert np.bincount(data.labels('test')).tolist() == [2, 2] and data.image_shape == (6, 8, 3)
@@ -99,7 +99,7 @@ def test_modes_become_rgb_or_grey():
     assert (pictures.decode(encoded(Image.fromarray(rgb), kind, **options), 3) == rgb).all(), kind
 
 
-def test_transparency_is_laid_on_white():
+def test_transparency_is_blended_with_white():
   rgba = np.zeros((4, 4, 4), np.uint8)
   rgba[:, :2] = (255, 0, 0, 255)
   rgba[:, 2:] = (0, 0, 0, 128)
@@ -112,7 +112,7 @@ def test_transparency_is_laid_on_white():
   assert decoded.tolist() == [[[255, 255, 255], [50, 60, 70]]]
 
 
-def test_a_damaged_picture_is_named_and_skipped_on_demand(pets):
+def test_a_damaged_picture_is_named_or_skipped(pets):
   whole = (pets / 'dogs' / '4.png').read_bytes()
   (pets / 'dogs' / '4.png').write_bytes(whole[:60])
   config = dict(source=f'folder:{pets}', batch_size=7, val_examples=0, image_size=(6, 8))
@@ -133,8 +133,8 @@ def test_a_damaged_picture_is_named_and_skipped_on_demand(pets):
   assert total == 20 and weights == 19 and len(errors) == 1 and 'dogs/4.png' in errors[0]
 
 
-def test_a_file_that_went_away_is_a_bad_record(pets, monkeypatch):
-  monkeypatch.setattr(batches_lib, '_PAUSES', (0.0, 0.01))  # it is looked for again before it is given up
+def test_a_deleted_file_is_a_bad_record(pets, monkeypatch):
+  monkeypatch.setattr(batches_lib, '_PAUSES', (0.0, 0.01))  # reading is retried
   data = open_data(DataConfig(source=f'folder:{pets}', on_error='skip', val_examples=0))
   for path in (pets / 'cats').glob('*.png'):
     path.unlink()
@@ -169,6 +169,6 @@ def test_folders_that_are_not_a_data_set(tmp_path):
   save(tmp_path / 'lonely' / 'cats' / 'a.png', colours())
   save(tmp_path / 'untrained' / 'val' / 'cats' / 'a.png', colours())
   for name, message in (('nothing', 'nothing: empty'), ('loose', '1 pictures but no class folders'),
-                        ('lonely', "one class, 'cats'"), ('untrained', 'has val but no train')):
+                        ('lonely', "one class, 'cats'"), ('untrained', 'has val, but no train')):
     with pytest.raises(UserError, match=message):
       open_data(DataConfig(source=f'folder:{tmp_path / name}'))

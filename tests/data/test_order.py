@@ -26,16 +26,16 @@ def test_large_and_negative_seeds_keep_all_their_bits():
   assert len({raw_permutation(64, seed, 1).tobytes() for seed in seeds}) == len(seeds)
 
 
-def test_a_batch_depends_on_seed_and_step_alone():
+def test_a_batch_depends_only_on_seed_and_step():
   fresh = [TrainOrder(50, 16, 3)(step) for step in range(12)]
   used = TrainOrder(50, 16, 3)
-  for step in (11, 0, 5, 5, 2, 9):  # any way there, and through a worker's pickle
+  for step in (11, 0, 5, 5, 2, 9):  # in any order, and through a worker's pickle
     np.testing.assert_array_equal(used(step), fresh[step])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(used))(step), fresh[step])
 
 
 def test_golden_order():
-  """A change here sends every resumed run elsewhere."""
+  """If this changes, every resumed run sees other data."""
   assert raw_permutation(8, 0, 1).tolist() == [5, 3, 7, 2, 4, 1, 0, 6]
   assert TrainOrder(10, 6, 7)(10_000_000).tolist() == [2, 9, 8, 0, 5, 1]
 
@@ -47,7 +47,7 @@ def test_batch_size_and_number_of_examples_may_be_large():
 
 
 @pytest.mark.parametrize('n, batch_size, repeats', [(10, 6, 3), (9, 8, 3), (50, 4, 4), (5, 7, 2)])
-def test_repeats_stand_apart_in_a_batch_and_epochs_go_on(n, batch_size, repeats):
+def test_repeats_are_far_apart_in_a_batch_and_epochs_continue(n, batch_size, repeats):
   order, pictures = TrainOrder(n, batch_size, 1, repeats), -(-batch_size // repeats)
   plain = TrainOrder(n, pictures, 1)
   for step in range(5):

@@ -52,14 +52,14 @@ def test_batches(config):
 
 
 @BOTH
-def test_resumed_equals_uninterrupted(config):
+def test_resumed_batches_equal_uninterrupted_ones(config):
   data = open_data(config)
   whole = read(data.train_batches(0, 0, 6))
   assert_equal(read(open_data(config).train_batches(0, 4, 2)), whole[4:])
 
 
 @BOTH
-def test_rows_of_many_processes_make_up_one_batch(config):
+def test_rows_of_several_processes_form_one_batch(config):
   data = open_data(config)
   whole = read(data.train_batches(3, 5, 2))
   parts = [read(data.train_batches(3, 5, 2, rows=rows)) for rows in (slice(0, 10), slice(10, 37), slice(37, 40))]
@@ -67,7 +67,7 @@ def test_rows_of_many_processes_make_up_one_batch(config):
   assert_equal(joined, whole)
 
 
-def test_any_number_of_workers_gives_the_same():
+def test_any_number_of_workers_gives_the_same_batches():
   data = open_data(RECORDS)
   alone, helped = read(data.train_batches(0, 2, 3)), read(data.train_batches(0, 2, 3, workers=2))
   assert_equal(alone, helped)
@@ -75,7 +75,7 @@ def test_any_number_of_workers_gives_the_same():
   assert_equal(read(data.eval_batches('val')), read(data.eval_batches('val', workers=1)))
 
 
-def test_by_record_equals_in_memory(monkeypatch):
+def test_record_batches_equal_memory_batches(monkeypatch):
   config = DataConfig(batch_size=50, image_size=(10, 9), channels=3)
   in_memory = open_data(config)
   assert in_memory.arrays('train') is not None
@@ -100,16 +100,16 @@ def test_evaluation_counts_every_example_once(batch_size):
 
 
 @BOTH
-def test_every_process_gets_as_many_evaluation_batches(config):
+def test_every_process_gets_the_same_number_of_evaluation_batches(config):
   data = open_data(config)
   whole = read(data.eval_batches('val', 100))
   halves = [read(data.eval_batches('val', 100, rows=rows)) for rows in (slice(0, 50), slice(50, 100))]
   joined = [{key: np.concatenate([half[i][key] for half in halves]) for key in whole[0]} for i in range(len(whole))]
   assert_equal(joined, whole)
-  assert halves[1][-1]['weight'].sum() == 0  # 144 examples: the last batch's second half is padding
+  assert halves[1][-1]['weight'].sum() == 0  # 144 examples: the second half of the last batch is padding
 
 
-def test_train_as_evaluation_sees_it():
+def test_evaluation_batches_of_train():
   data = open_data(RECORDS)
   batches = read(data.eval_batches('train', 500))
   assert sum(batch['weight'].sum() for batch in batches) == data.unique_examples
@@ -134,7 +134,7 @@ def test_random_source():
 
 
 def jpeg_folder(folder, n=12):
-  """Training pictures of two classes, of which b/5.jpg is cut short, and whole ones to test on."""
+  """Training pictures of two classes, of which b/5.jpg is truncated, and intact test pictures."""
   rng = np.random.default_rng(0)
   for split in ('train', 'test'):
     for i in range(n):
@@ -167,7 +167,7 @@ def test_bad_records_keep_their_place(tmp_path, workers):
     next(stopping)
 
 
-def test_a_disk_that_fails_for_a_moment_loses_no_picture(tmp_path, monkeypatch):
+def test_a_brief_failure_of_the_disk_loses_no_picture(tmp_path, monkeypatch):
   config = DataConfig(source=f'folder:{jpeg_folder(tmp_path)}', image_size=(8, 8), batch_size=4, val_examples=0,
                       on_error='skip')
   data = open_data(config)
@@ -186,7 +186,7 @@ def test_a_disk_that_fails_for_a_moment_loses_no_picture(tmp_path, monkeypatch):
   assert min(tries.values()) >= 3
 
 
-def test_closing_leaves_no_thread_behind():
+def test_closing_ends_all_threads():
   before = set(threading.enumerate())
   batches = open_data(RECORDS).train_batches(0, 0, 100)
   next(batches)
@@ -200,7 +200,7 @@ def test_closing_leaves_no_thread_behind():
   assert not set(threading.enumerate()) - before
 
 
-def test_a_program_ends_though_it_did_not_close(tmp_path):
+def test_a_program_that_does_not_close_its_batches_ends(tmp_path):
   script = tmp_path / 'main.py'
   script.write_text('from vit_jax.data.config import *\nfrom vit_jax.data.pipeline import open_data\n'
                     'if __name__ == "__main__":\n'
@@ -255,9 +255,9 @@ def test_errors(options, message):
 
 def test_rows_outside_the_batch_and_unknown_splits():
   data = open_data(MEMORY)
-  with pytest.raises(UserError, match='none of the 40 rows of a batch'):
+  with pytest.raises(UserError, match='none of the 40 rows of a batch: expected at least one'):
     data.train_batches(0, 0, 1, rows=slice(50, 60))
-  with pytest.raises(UserError, match="split 'valid'; one of train, val, test"):
+  with pytest.raises(UserError, match="split 'valid': expected one of train, val, test"):
     data.size('valid')
 
 

@@ -28,7 +28,7 @@ def idx_folder(tmp_path):
   return tmp_path
 
 
-def test_digits_are_scikit_learns():
+def test_digits_equal_those_of_scikit_learn():
   from sklearn.datasets import load_digits
   digits, theirs = open_sources(DataConfig())['train'], load_digits()
   np.testing.assert_array_equal(digits.labels, theirs.target)
@@ -36,7 +36,7 @@ def test_digits_are_scikit_learns():
   assert digits.images.shape == (1797, 8, 8, 1) and digits.images.max() == 255
 
 
-def test_random_needs_no_memory_and_is_fixed_by_the_index():
+def test_random_needs_no_memory_and_is_determined_by_the_index():
   config = DataConfig(source='random', image_size=(5, 7), channels=3, num_classes=11)
   train = open_sources(config)['train']
   assert len(train) == 1_281_167 and train.images is None and len(train.class_names) == 11
@@ -58,9 +58,9 @@ def test_idx_plain_and_gz(idx_folder):
 
 
 @pytest.mark.parametrize('name, damage, message', [
-  ('t10k-images-idx3-ubyte', lambda raw: raw[:-1], 'bytes, where its header promises 136 for 6 x 5 x 4.*truncated'),
+  ('t10k-images-idx3-ubyte', lambda raw: raw[:-1], 'expected 136 bytes for 6 x 5 x 4, got 135; .*truncated'),
   ('t10k-images-idx3-ubyte', lambda raw: raw[:9], 'truncated'),
-  ('t10k-images-idx3-ubyte', lambda raw: raw + b'x', 'header promises'),
+  ('t10k-images-idx3-ubyte', lambda raw: raw + b'x', 'expected 136 bytes'),
   ('t10k-labels-idx1-ubyte', lambda raw: b'\0\0\x0d\1' + raw[4:], 'not an IDX file.*00 00 0d 01.*00 00 08 01'),
   ('train-images-idx3-ubyte.gz', lambda raw: raw[:-20], 'truncated or damaged gzip'),
   ('train-labels-idx1-ubyte.gz', lambda raw: b'hello', 'truncated or damaged gzip'),
@@ -72,7 +72,7 @@ def test_damaged_idx_is_named(idx_folder, name, damage, message):
     open_sources(DataConfig(source=f'idx:{idx_folder}'))
 
 
-def test_idx_files_that_do_not_fit(idx_folder):
+def test_idx_files_that_do_not_match(idx_folder):
   write_idx(idx_folder / 't10k-labels-idx1-ubyte', np.zeros(5))
   with pytest.raises(UserError, match='6 pictures but 5 labels'):
     open_sources(DataConfig(source=f'idx:{idx_folder}'))
@@ -104,7 +104,7 @@ def test_fashion_mnist_with_a_truncated_file(tmp_path):
     open_sources(DataConfig(source='fashion_mnist', data_dir=str(tmp_path)))
 
 
-def test_fashion_mnist_nowhere(tmp_path, monkeypatch):
+def test_without_fashion_mnist_the_error_says_how_to_get_it(tmp_path, monkeypatch):
   monkeypatch.setattr(sources, 'DEBIAN_FASHION_MNIST', str(tmp_path / 'none'))
   with pytest.raises(UserError, match='apt install dataset-fashion-mnist.*prepare --name=fashion_mnist --data_dir='):
     open_sources(DataConfig(source='fashion_mnist', data_dir=str(tmp_path)))
@@ -113,7 +113,7 @@ def test_fashion_mnist_nowhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize('source, message', [
   ('digit', "no source 'digit'; did you mean 'digits'.*tfds:digit"),
   ('cifar10', r"no source 'cifar10'.*tfds:cifar10"),
-  ('idx', 'names no folder; write idx:DIR'),
+  ('idx', 'expected idx:DIR'),
   ('idx:/nowhere', 'idx:/nowhere: no such folder'),
   ('random:many', 'random:N'),
   ('random:0', 'random:N'),

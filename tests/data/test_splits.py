@@ -46,7 +46,7 @@ def test_equal_classes_get_equal_shares():
   assert np.bincount(parts['train'].labels).tolist() == [40] * 10
 
 
-def test_odd_places_do_not_go_to_the_first_classes():
+def test_ties_are_not_broken_in_favour_of_the_first_classes():
   order = splits.balanced_order(np.arange(1000) % 10, 1)
   assert sorted(order[:10] % 10) == list(range(10))
   assert (order[:10] % 10).tolist() != list(range(10))
@@ -61,7 +61,7 @@ def test_parts_are_disjoint_and_val_does_not_depend_on_the_subset():
   np.testing.assert_array_equal(all_of_it['test'].examples, some['test'].examples)
 
 
-def test_sizes_without_options():
+def test_default_sizes():
   parts = splits.assign({'train': source(np.arange(200_000) % 5), 'test': source([0] * 7)}, None, 0)
   assert [len(part.examples) for part in parts.values()] == [190_000, 10_000, 7]
   parts = splits.assign({'train': source(np.arange(100) % 5)}, None, None)
@@ -87,6 +87,6 @@ def test_no_val():
   (100, None, r'val_examples: 100, but there are 99'),
   (10, 91, r'unique_examples: 91, but there are 90 \(train after 10 for val\)'),
 ])
-def test_more_than_there_is(val, subset, message):
+def test_more_examples_than_there_are(val, subset, message):
   with pytest.raises(UserError, match=message):
     splits.assign({'train': source(np.arange(100) % 2), 'test': source([0])}, val, subset)

@@ -1,4 +1,4 @@
-"""Reading what TFDS wrote, without TensorFlow. tiny_tfds.tar.gz: see make_tiny_tfds.py."""
+"""Data sets that TFDS has written, read without TensorFlow. For tiny_tfds.tar.gz see make_tiny_tfds.py."""
 
 import importlib.util
 import os
@@ -49,7 +49,7 @@ def test_labels_are_read_once(data_dir, monkeypatch):
   np.testing.assert_array_equal(again.labels, labels)
 
 
-def test_labels_are_kept_in_the_users_cache_where_the_data_is_read_only(data_dir, monkeypatch):
+def test_labels_are_cached_in_the_users_cache_if_the_data_is_read_only(data_dir, monkeypatch):
   real_open = open
 
   def read_only(path, mode='r', *args, **kwargs):
@@ -62,7 +62,7 @@ def test_labels_are_kept_in_the_users_cache_where_the_data_is_read_only(data_dir
   assert len(labels) == 30 and len(list((data_dir / 'cache' / 'vit_jax').glob('*labels*.npy'))) == 1
 
 
-def test_as_a_runs_data(data_dir):
+def test_a_tfds_source_as_the_data_of_a_run(data_dir):
   config = dict(source='tfds:tiny', data_dir=str(data_dir), batch_size=8)
   data = pipeline.open_data(DataConfig(**config))
   assert data.image_shape == (8, 6, 3) and [data.size(s) for s in pipeline.SPLITS] == [27, 3, 9]
@@ -70,7 +70,7 @@ def test_as_a_runs_data(data_dir):
   inception = pipeline.open_data(DataConfig(**config, channels=3, image_size=(4, 4)))
   assert next(inception.eval_batches('test'))['image'].shape == (8, 4, 4, 3)
   source = data._parts['train'].source
-  source.__dict__['images'] = None  # as a set that is too big
+  source.__dict__['images'] = None  # like a data set that is too large
   by_record = list(pipeline.Data(data.config, data._parts, data.image_shape).train_batches(0, 0, 4))
   for a, b in zip(from_memory, by_record, strict=True):
     for key in a:
@@ -80,10 +80,10 @@ def test_as_a_runs_data(data_dir):
 
 def test_a_damaged_record_is_named(data_dir):
   path = next((data_dir / 'tiny' / '1.0.0').glob('tiny-train*'))
-  assert len(tfds_source.open_tfds('tiny', str(data_dir))['train'].labels) == 30  # read while all was well
+  assert len(tfds_source.open_tfds('tiny', str(data_dir))['train'].labels) == 30  # read before the damage
   raw = bytearray(path.read_bytes())
   start = -1
-  for _ in range(8):  # the eighth record's pixels
+  for _ in range(8):  # the pixels of the eighth record
     start = raw.index(b'IDAT', start + 1)
   raw[start:start + 8] = bytes(8)
   path.write_bytes(raw)
@@ -94,7 +94,7 @@ def test_a_damaged_record_is_named(data_dir):
   assert sum(batch['weight'].sum() for batch in data.eval_batches('train')) == 29
 
 
-def test_damaged_before_the_labels_were_read(data_dir):
+def test_damage_before_the_labels_were_read(data_dir):
   path = next((data_dir / 'tiny' / '1.0.0').glob('tiny-train*'))
   raw = bytearray(path.read_bytes())
   start = raw.index(b'IDAT')
@@ -106,12 +106,12 @@ def test_damaged_before_the_labels_were_read(data_dir):
 
 @pytest.mark.parametrize('labels_are_known', [False, True])
 @pytest.mark.parametrize('left', [None, 0, 65536, 100_000])
-def test_a_shard_that_is_cut_off_or_gone(data_dir, left, labels_are_known):
+def test_a_shard_that_is_truncated_or_missing(data_dir, left, labels_are_known):
   if labels_are_known:
     assert len(tfds_source.open_tfds('tiny', str(data_dir))['train'].labels) == 30
   path = next((data_dir / 'tiny' / '1.0.0').glob('tiny-train*'))
   path.unlink() if left is None else os.truncate(path, left)
-  with pytest.raises(UserError, match=rf'tfds:tiny: the file .*{path.name} is damaged or cut off \(.+\). Fetch it'):
+  with pytest.raises(UserError, match=rf'tfds:tiny: the file .*{path.name} is damaged or truncated \(.+\). Fetch it'):
     pipeline.open_data(DataConfig(source='tfds:tiny', data_dir=str(data_dir)))
 
 
@@ -130,7 +130,7 @@ def test_without_tensorflow(data_dir):
   ('cifar10_corrupted:brightness_11', "tfds:cifar10_corrupted: no config 'brightness_11'; did you mean 'brightness_1'"),
   ('imagenet2012', r'(?s)downloads/manual.*ILSVRC2012_img_train.tar.*Then run `python -m vit_jax.data.prepare'),
 ])
-def test_not_there(tmp_path, name, message):
+def test_missing_data(tmp_path, name, message):
   with pytest.raises(UserError, match=message):
     pipeline.open_data(DataConfig(source=f'tfds:{name}', data_dir=str(tmp_path)))
 
@@ -149,8 +149,8 @@ def test_prepare_without_tensorflow():
 
 
 @pytest.mark.parametrize('arguments, message', [
-  (['--name=nothing'], 'error: '), ([], 'error: --name: missing'), (['--nam=x'], "did you mean 'name'")])
-def test_the_command_ends_with_an_error_in_words(arguments, message, tmp_path):
+  (['--name=nothing'], 'error: '), ([], 'error: --name is missing'), (['--nam=x'], "did you mean 'name'")])
+def test_the_command_prints_an_error_without_a_traceback(arguments, message, tmp_path):
   done = command_line.run('data.prepare', f'--data_dir={tmp_path}', *arguments)
   assert done.returncode == 1 and message in done.stderr and 'Traceback' not in done.stderr
 
@@ -161,7 +161,7 @@ def test_prepare(tmp_path):
 
   class DummyPictures(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version('1.0.0')
-    pkg_dir_path = pathlib.Path(__file__).parent  # TFDS looks for a builder's notes beside it
+    pkg_dir_path = pathlib.Path(__file__).parent  # TFDS looks for a builder's metadata beside it
 
     def _info(self):
       return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({

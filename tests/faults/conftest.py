@@ -1,4 +1,4 @@
-"""Runs that faults happen to, and an undisturbed one to compare them with."""
+"""Fixtures for runs with faults, and an undisturbed run to compare them with."""
 
 import pytest
 from fault_runs import Faults, end
@@ -11,7 +11,7 @@ def faults(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def undisturbed(faults, tmp_path_factory):
-  """The folder of a run that nothing happened to."""
+  """The folder of an undisturbed run."""
   workdir = tmp_path_factory.mktemp('undisturbed') / 'run'
   code, _, err = faults.run(workdir)
   assert code == 0, err
@@ -20,7 +20,7 @@ def undisturbed(faults, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def assert_same_end(undisturbed):
-  """assert_same_end(workdir): log and arrays are those of the undisturbed run, byte for byte."""
+  """assert_same_end(workdir) asserts that log and arrays equal those of the undisturbed run, byte for byte."""
   metrics, arrays = end(undisturbed)
   assert len(arrays) > 40
 

@@ -1,4 +1,4 @@
-"""Runs of the command line to be stopped, killed and damaged, and what they leave."""
+"""Runs of the command line that are stopped, killed or damaged, and the files that they leave."""
 
 import pathlib
 import subprocess
@@ -17,7 +17,7 @@ RECIPE = command_line.recipe(
 
 
 class Faults:
-  """Starts runs of one small recipe on the digits. They share compiled programs, as the runs of a sweep do."""
+  """Starts runs of a small recipe on the digits, which share compiled programs like the runs of a sweep."""
 
   def __init__(self, folder: pathlib.Path):
     self.recipe = folder / 'recipe.py'
@@ -27,20 +27,20 @@ class Faults:
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0', 'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0'}
 
   def start(self, workdir, *flags, cached=True, **popen):
-    """A run in the background; its output is a pipe of lines."""
+    """Starts a run in the background, with its output as a pipe of lines."""
     command = command_line.command('main', f'--config={self.recipe}', f'--workdir={workdir}', *flags)
     environment = self._environment if cached else self._environment | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
     return subprocess.Popen(command, cwd=command_line.ROOT, env=environment, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, **popen)
 
   def run(self, workdir, *flags):
-    """(exit code, stdout, stderr) of a run to its end."""
+    """Runs to the end; returns (exit code, stdout, stderr)."""
     process = self.start(workdir, *flags)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
   def until(self, process, condition, seconds=120):
-    """Waits for a condition while the process lives; whether it came true."""
+    """Waits for a condition while the process is alive; returns whether it became true."""
     deadline = time.monotonic() + seconds
     while not condition() and process.poll() is None and time.monotonic() < deadline:
       time.sleep(0.002)

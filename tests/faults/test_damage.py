@@ -1,4 +1,4 @@
-"""Damaged checkpoints, a full disk, a second process: said in words, and nothing is lost."""
+"""Damaged checkpoints, a full disk, a second process: each is reported, and nothing is lost."""
 
 import contextlib
 import os
@@ -12,11 +12,11 @@ from fault_runs import STEPS, events
 
 from vit_jax import records
 
-pytestmark = pytest.mark.slow  # seconds each, a process or three a test
+pytestmark = pytest.mark.slow  # seconds each, with one to three processes per test
 
 
 def _interrupted(undisturbed, workdir):
-  """The finished run's folder as it was before its last words: two good checkpoints, and something left to do."""
+  """A copy of the finished run's folder as it was before its end: two good checkpoints, and steps left to do."""
   shutil.copytree(undisturbed, workdir)
   run = records.read_run(workdir)
   run.pop('results')
@@ -25,7 +25,7 @@ def _interrupted(undisturbed, workdir):
 
 
 def _flip(workdir, newest):
-  """One bit, and one that counts: most of these files are older states of their index, or room between values."""
+  """Flips one bit that matters: most bytes of these files are old versions of their index, or padding."""
   rng, arrays = random.Random(0), command_line.final_arrays(workdir)
   files = sorted((newest / 'state').rglob('d/*'))
   for _ in range(300):
@@ -51,7 +51,7 @@ def _damage(workdir, newest, kind):
 
 
 @pytest.mark.parametrize('kind', ['flipped bit', 'truncated', 'missing'])
-def test_it_falls_back_says_so_and_ends_the_same(faults, undisturbed, assert_same_end, tmp_path, kind):
+def test_a_damaged_checkpoint_is_reported_and_the_end_is_the_same(faults, undisturbed, assert_same_end, tmp_path, kind):
   workdir = tmp_path / 'run'
   *_, before, newest = _interrupted(undisturbed, workdir)
   _damage(workdir, workdir / 'checkpoints' / str(newest), kind)
@@ -64,7 +64,7 @@ def test_it_falls_back_says_so_and_ends_the_same(faults, undisturbed, assert_sam
   assert_same_end(workdir)
 
 
-def test_a_log_that_was_changed_falls_back_to_before_that(faults, undisturbed, assert_same_end, tmp_path):
+def test_after_a_change_of_the_log_the_run_resumes_before_it(faults, undisturbed, assert_same_end, tmp_path):
   workdir = tmp_path / 'run'
   *_, before, newest = _interrupted(undisturbed, workdir)
   lines = (workdir / 'metrics.jsonl').read_bytes().splitlines(keepends=True)
@@ -76,7 +76,7 @@ def test_a_log_that_was_changed_falls_back_to_before_that(faults, undisturbed, a
   assert_same_end(workdir)
 
 
-def test_a_full_disk_ends_the_run_in_words_and_the_same_command_goes_on(faults, assert_same_end, tmp_path):
+def test_a_full_disk_is_reported_and_the_same_command_resumes(faults, assert_same_end, tmp_path):
   disk = tmp_path / 'disk'
   disk.mkdir()
   mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', disk], capture_output=True, check=False)
@@ -91,11 +91,11 @@ def test_a_full_disk_ends_the_run_in_words_and_the_same_command_goes_on(faults, 
       while process.poll() is None:
         try:
           file.write(bytes(4096))
-        except OSError:  # full, until a checkpoint is cleared away
+        except OSError:  # full, until a checkpoint is deleted
           pass
     out, err = process.communicate()
     assert process.returncode == 1 and 'Traceback' not in err, err
-    assert 'is full: ' in err and 'a checkpoint takes' in err and 'goes on at step' in err
+    assert 'is full: ' in err and 'a checkpoint takes' in err and 'resumes at step' in err
     step = records.saved_steps(disk / 'run')[-1]
     rows = records.read_rows(disk / 'run' / 'metrics.jsonl')
     assert rows and (disk / 'run' / 'metrics.jsonl').read_bytes().endswith(b'\n')
@@ -107,16 +107,16 @@ def test_a_full_disk_ends_the_run_in_words_and_the_same_command_goes_on(faults, 
     subprocess.run(['umount', '-l', disk], check=True)
 
 
-def test_a_second_process_is_refused_while_the_first_lives(faults, tmp_path):
+def test_a_second_process_is_refused_while_the_first_runs(faults, tmp_path):
   first = faults.start(tmp_path / 'run', '--config.train.steps=1000000', '--config.system.log_every=100')
   assert faults.until(first, lambda: (tmp_path / 'run').exists() and events(tmp_path / 'run', 'start'))
   code, _, err = faults.run(tmp_path / 'run', '--config.train.steps=1000000', '--config.system.log_every=100')
-  assert code == 1 and f'another process trains there (process {first.pid} on ' in err
+  assert code == 1 and f'another process is training there (process {first.pid} on ' in err
   first.kill()
   first.communicate()
 
 
-def test_restarts_that_bring_nothing_end_the_run(faults, tmp_path):
+def test_restarts_without_progress_end_the_run(faults, tmp_path):
   never = ('--config.system.save_every=1000000', '--config.evaluate.every=1000000')
   begun = lambda: events(tmp_path / 'run', 'begun') if (tmp_path / 'run').exists() else []
   for tries in range(4):
@@ -125,4 +125,4 @@ def test_restarts_that_bring_nothing_end_the_run(faults, tmp_path):
     process.kill()
     process.communicate()
   code, _, err = faults.run(tmp_path / 'run', *never)
-  assert code == 1 and '3 restarts brought no checkpoint after step 0' in err and 'Traceback' not in err, err
+  assert code == 1 and '3 restarts made no checkpoint after step 0' in err and 'Traceback' not in err, err

@@ -1,4 +1,4 @@
-"""Signals: what was done is saved, and the end is that of an undisturbed run."""
+"""Signals: the work done is saved, and the run ends as an undisturbed one."""
 
 import signal
 import time
@@ -8,7 +8,7 @@ from fault_runs import STEPS, events
 
 from vit_jax import records
 
-pytestmark = pytest.mark.slow  # seconds each, a process or three a test
+pytestmark = pytest.mark.slow  # seconds each, with one to three processes per test
 
 
 def _rows(workdir):
@@ -16,23 +16,23 @@ def _rows(workdir):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_saves_at_that_step_and_goes_on_from_there(faults, assert_same_end, tmp_path, number):
+def test_a_stopped_run_saves_its_step_and_resumes_there(faults, assert_same_end, tmp_path, number):
   process = faults.start(tmp_path / 'run')
   assert faults.until(process, lambda: len(_rows(tmp_path / 'run')) > 3)
   process.send_signal(number)
   out, err = process.communicate(timeout=120)
-  assert process.returncode == 42 and 'the same command goes on' in out and 'Traceback' not in err, err
+  assert process.returncode == 42 and 'the same command resumes the run' in out and 'Traceback' not in err, err
   step = records.saved_steps(tmp_path / 'run')[-1]
   stopped, = events(tmp_path / 'run', 'stopped')
   assert stopped['step'] == step and stopped['by_hand'] == (number == signal.SIGINT)
   assert f'saved at step {step}' in out and _rows(tmp_path / 'run')[-1]['step'] <= step
   code, out, _ = faults.run(tmp_path / 'run')
   assert code == 0 and f'resumed at step {step} of {STEPS}' in out
-  assert not (tmp_path / 'run' / 'metrics.discarded.jsonl').exists()  # nothing was done twice
+  assert not (tmp_path / 'run' / 'metrics.discarded.jsonl').exists()  # no step was repeated
   assert_same_end(tmp_path / 'run')
 
 
-def test_an_evaluation_is_left_and_done_again(faults, assert_same_end, tmp_path):
+def test_an_interrupted_evaluation_is_repeated(faults, assert_same_end, tmp_path):
   process = faults.start(tmp_path / 'run', cached=False)
   assert faults.until(process, lambda: [row for row in _rows(tmp_path / 'run') if row['step'] == 49])
   time.sleep(0.05)  # the evaluation after step 50 compiles its step, for a second or more
@@ -45,7 +45,7 @@ def test_an_evaluation_is_left_and_done_again(faults, assert_same_end, tmp_path)
   assert_same_end(tmp_path / 'run')
 
 
-def test_during_compilation_it_stops_soon_and_starts_again(faults, assert_same_end, tmp_path):
+def test_a_run_stopped_during_compilation_ends_soon_and_starts_again(faults, assert_same_end, tmp_path):
   process = faults.start(tmp_path / 'run', cached=False)
   assert faults.until(process, lambda: (tmp_path / 'run').exists() and events(tmp_path / 'run', 'start'))
   process.send_signal(signal.SIGTERM)
@@ -60,7 +60,7 @@ def test_a_second_interrupt_stops_at_once_without_harm(faults, assert_same_end, 
   process = faults.start(tmp_path / 'run', cached=False)
   assert faults.until(process, lambda: (tmp_path / 'run').exists() and events(tmp_path / 'run', 'start'))
   process.send_signal(signal.SIGINT)
-  assert 'once more to stop at once' in process.stderr.readline()
+  assert 'again to stop at once' in process.stderr.readline()
   process.send_signal(signal.SIGINT)
   assert process.wait(5) == 130
   process.communicate()
@@ -68,7 +68,7 @@ def test_a_second_interrupt_stops_at_once_without_harm(faults, assert_same_end, 
   assert_same_end(tmp_path / 'run')
 
 
-def test_killed_it_goes_on_from_its_last_checkpoint(faults, assert_same_end, tmp_path):
+def test_a_killed_run_resumes_from_its_last_checkpoint(faults, assert_same_end, tmp_path):
   for rows in (5, 10, 15):
     process = faults.start(tmp_path / 'run')
     faults.until(process, lambda rows=rows: len(_rows(tmp_path / 'run')) >= rows)

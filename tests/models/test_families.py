@@ -61,7 +61,7 @@ def test_published_sizes(family, name):
 def test_every_published_size_is_tested_and_others_are_refused(family):
   sizes = vit.HYBRIDS if family == 'vit' else MODULES[family].SIZES  # plain ViTs: tests/cost/test_flops.py
   assert set(PUBLISHED[family]) == set(sizes)
-  with pytest.raises(UserError, match='no such published|want SIZE/PATCH'):
+  with pytest.raises(UserError, match='no such published|expected SIZE/PATCH'):
     MODULES[family].size('T/1')
 
 

@@ -232,6 +232,7 @@ def test_stochastic_depth_drops_whole_branches_and_keeps_the_mean():
     (dict(depth=0), r'model\.depth=0'),
     (dict(head_dim=0), r'model\.head_dim=0: must be from 1 to'),
     (dict(attention_radius=0), r'model\.attention_radius=0'),
+    (dict(attention='local', attention_radius=7), r'model\.attention_radius=7: must be at most 6'),
     (dict(attention='linear', pos_embed='relative'), 'attention=full only, not of linear'),
     (dict(attention='linear', base_head_dim=8), r'model\.base_head_dim=8: attention=linear has no logits'),
     (dict(stem='resnet'), r'model\.patch_size=4: 4 stages .* 32 x 32 pixels: set 32'),
@@ -246,5 +247,5 @@ def test_shapes_that_cannot_be_built(changes, message):
 
 @pytest.mark.parametrize('name', ['B/x', 'B16', 'Q/16', 'R50+B/32'])
 def test_unknown_sizes(name):
-  with pytest.raises(UserError, match='want SIZE/PATCH|no such published hybrid'):
+  with pytest.raises(UserError, match='expected SIZE/PATCH|no such published hybrid'):
     vit.size(name)

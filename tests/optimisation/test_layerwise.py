@@ -1,4 +1,4 @@
-"""Learning rates by layer: MAE's and BEiT's numbers, on every family."""
+"""Layer-wise learning rates: the values of MAE and BEiT, on every family."""
 
 import numpy as np
 import pytest
@@ -27,8 +27,8 @@ def _rates(family):
 
 
 @pytest.mark.parametrize('family', MODELS)
-def test_from_the_pictures_to_the_head(family):
-  """Each block learns half as fast as the next; nothing learns faster than what follows it."""
+def test_rates_increase_from_the_pictures_to_the_head(family):
+  """Each block learns half as fast as the next, and no layer learns faster than the one that follows it."""
   rates, layers, model = _rates(family)
   shapes = traverse_util.flatten_dict(model.param_shapes())
   for (path, shape), rate in zip(shapes.items(), rates.values(), strict=True):
@@ -41,7 +41,7 @@ def test_from_the_pictures_to_the_head(family):
   assert rates[first].item() == every[0]
 
 
-def test_blocks_of_a_stack_and_what_lies_between_stages():
+def test_blocks_of_a_stack_and_modules_between_stages():
   rates, _, _ = _rates('vit')
   np.testing.assert_array_equal(rates['encoder/blocks/mlp/up/kernel'].ravel(), [1 / 8, 1 / 4, 1 / 2])
   assert rates['norm/scale'].item() == rates['attention_pool/probe'].item() == 1 and rates['pos_embed'].item() == 1 / 16
@@ -49,7 +49,7 @@ def test_blocks_of_a_stack_and_what_lies_between_stages():
   table = 'blocks/blocks/1/bias_table'
   assert rates[f'stages/0/{table}'].ravel() == [1 / 8]
   np.testing.assert_array_equal(rates[f'stages/1/{table}'].ravel(), [1 / 4, 1 / 2])
-  assert rates['merges/0/proj/kernel'].item() == 1 / 4  # with the stage that it prepares
+  assert rates['merges/0/proj/kernel'].item() == 1 / 4  # like the stage that it precedes
   rates, _, _ = _rates('convnext')
   assert rates['patches/0/norm/scale'].item() == 1 / 16 and rates['patches/1/norm/scale'].item() == 1 / 4
   rates, _, _ = _rates('resnet')

@@ -71,18 +71,18 @@ def _random(model, seed):
   return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape), jnp.float32), model.param_shapes())
 
 
-def test_muon_is_optaxs_on_queries_keys_values_and_all_maps_apart():
-  """Against optax.contrib.muon on the same matrices, each a parameter of its own; Adam on what is none."""
+def test_muon_equals_optax_on_each_matrix():
+  """Compared with optax.contrib.muon on the same matrices as separate parameters, and Adam on other parameters."""
   model = _vit(stem='conv', pool='map')
   params, grads = _random(model, 0), _random(model, 1)
   matrices = {}
 
   def apart(tree):
-    """{name: matrix or the whole array}."""
+    """{name: a matrix, or the whole array}."""
     out = {}
     for keys, value in jax.tree_util.tree_leaves_with_path(tree):
       path = [key.key for key in keys]
-      inside = path[-1] == 'kernel' and path[0] != 'head' and path[:3] != ['patch_embed', 'convs', 0]  # reads pixels
+      inside = path[-1] == 'kernel' and path[0] != 'head' and path[:3] != ['patch_embed', 'convs', 0]  # the input layer
       lists = {'qkv': 3, 'key_value': 2}.get(path[-2], 1) if inside else 1
       rows = 2 if path[-2:] == ['out', 'kernel'] else 3 if 'convs' in path else 1
       for i, layer in enumerate(value if 'encoder' in path else [value]):
@@ -100,8 +100,8 @@ def test_muon_is_optaxs_on_queries_keys_values_and_all_maps_apart():
     _assert_close(those(ours), _theirs(tx, those(apart(grads)), those(apart(params)), 2))
 
 
-def test_adafactor_is_the_papers():
-  """Zhai et al. 2022, sec. 3.4, spelt out for the queries' map [D, H K] of one layer and for a bias."""
+def test_adafactor_equals_the_formulas_of_the_paper():
+  """Zhai et al. 2022, sec. 3.4, written out for the queries' map [D, H K] of one layer and for a bias."""
   model = _vit(width=128, num_heads=2)
   params = _random(model, 0)
   every = [_random(model, seed) for seed in range(1, 4)]
@@ -128,12 +128,12 @@ def test_adafactor_is_the_papers():
       momentum = 0.9 * momentum + 0.1 * g / np.sqrt(moment)
       p = p - 0.1 * momentum
       momentum = np.asarray(jnp.asarray(momentum, jnp.bfloat16), np.float32)
-    np.testing.assert_allclose(value(ours), p, rtol=1e-4, atol=5e-4)  # the momentum's bfloat16
+    np.testing.assert_allclose(value(ours), p, rtol=1e-4, atol=5e-4)  # momentum in bfloat16
 
 
 @pytest.mark.parametrize('name, copies', [('adamw', 2.0), ('lion', 1.0), ('adafactor', 0.5), ('muon', 1.0)])
-def test_how_much_an_optimizer_keeps(name, copies):
-  """In float32 copies of the parameters of a large model; Muon keeps Adam's second moment of the rest."""
+def test_the_size_of_the_optimizer_state(name, copies):
+  """In float32 copies of a large model's parameters; Muon keeps Adam's second moment of the other parameters."""
   model = PureModel('vit', vit.Config(**vit.size('L/16')), (224, 224, 3), 10)
   kept = jax.eval_shape(optimizer.transformation(OptimizerConfig(name), model=model).init, model.param_shapes())
   size = lambda tree: sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(tree))
@@ -141,7 +141,7 @@ def test_how_much_an_optimizer_keeps(name, copies):
 
 
 @pytest.mark.parametrize('name', ['adafactor', 'lion', 'muon'])
-def test_what_is_kept_lies_with_its_parameters_and_goes_to_disk_and_back(name, tiny_config, tmp_path):
+def test_optimizer_state_is_sharded_like_its_parameters_and_can_be_restored(name, tiny_config, tmp_path):
   tiny_config.optimizer.name = name
   config, model = run_config.cast(tiny_config), _vit()
   mesh = make_mesh(MeshConfig(2, 2, 2))
@@ -161,7 +161,7 @@ def test_what_is_kept_lies_with_its_parameters_and_goes_to_disk_and_back(name, t
   jax.tree.map(np.testing.assert_array_equal, full, back)
 
 
-def test_only_kernels_decay_though_norms_are_stacked_over_layers():
+def test_only_kernels_decay_although_norms_are_stacked_over_layers():
   model = PureModel('vit', vit.Config(patch_size=4, width=16, depth=2, mlp_dim=32, num_heads=2, layer_scale=0.1,
                                       pool='map'), (8, 8, 3), 5)
   decays = {jax.tree_util.keystr(path): flag

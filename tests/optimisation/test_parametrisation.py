@@ -1,4 +1,4 @@
-"""muP: what does not depend on width and depth, where it is the standard parametrisation, and the papers' table."""
+"""muP: independence of width and depth, equality with the standard parametrisation, and the papers' table."""
 
 import dataclasses
 import functools
@@ -35,12 +35,12 @@ def _model(width=32, depth=4, execution=Execution()):
 
 
 def _key():
-  """Of a generator that compiles much faster than the usual one."""
+  """A key of a generator that compiles much faster than the default one."""
   return jax.random.key(0, impl='rbg')
 
 
 def _batch():
-  """Each class is a picture under noise, so that the first steps all learn the same."""
+  """Batches in which each class is one picture plus noise, so that all first steps learn the same."""
   rng = np.random.default_rng(0)
   label = np.arange(64, dtype=np.int32) % CLASSES
   image = rng.normal(size=(CLASSES, *SHAPE))[label] + rng.normal(size=(64, *SHAPE))
@@ -49,7 +49,7 @@ def _batch():
 
 @functools.cache
 def _sized(width=32, depth=4):
-  """(model, initial parameters of the standard parametrisation, params -> (gradients, outputs)); once a size."""
+  """(model, standard initial parameters, params -> (gradients, outputs)), made once per size."""
   model, batch = _model(width, depth), _batch()
 
   def loss(params):
@@ -62,7 +62,7 @@ def _sized(width=32, depth=4):
 
 @functools.cache
 def _coordinates(config, parametrisation=STANDARD, **size):
-  """Root mean squares: what training has changed in the residual stream after the last block, and in the logits."""
+  """Root mean squares of the change by training, of the residual stream after the last block and of the logits."""
   model, params, gradients = _sized(**size)
   factors = parametrisation_lib.factors(parametrisation, config.name, model)
   step = jax.jit(lambda *state: optimizer.step(config, *state, jnp.float32(config.learning_rate), jnp.float32(0),
@@ -75,7 +75,7 @@ def _coordinates(config, parametrisation=STANDARD, **size):
   return {name: float(jnp.sqrt(jnp.mean(x * x))) for name, x in change.items()}
 
 
-# What training moves more in a standard model of eight times the size, and by how much at least.
+# By which factor, at least, training changes more in a standard model of eight times the size.
 DRIFTS = {
     ('adamw', 'width'): {'features': 4, 'logits': 4},  # each entry of a kernel moves by the learning rate
     ('sgd', 'width'): {'logits': 3},
@@ -87,7 +87,7 @@ DRIFTS = {
 @pytest.mark.parametrize('config', [ADAMW, SGD, SGD_CLIPPED], ids=['adamw', 'sgd', 'sgd clipped'])
 @pytest.mark.parametrize('larger', [dict(width=256), dict(depth=32)], ids=['width', 'depth'])
 def test_coordinate_check(config, larger):
-  """Eight times the width or depth: training moves features and logits as much (Yang et al. 2022, app. D.1)."""
+  """Training changes features and logits as much at eight times the width or depth (Yang et al. 2022, app. D.1)."""
   base, mup = _coordinates(config), _coordinates(config, MUP, **larger)
   for name in base:
     assert 0.5 < mup[name] / base[name] < 2, (name, base, mup)
@@ -118,13 +118,13 @@ def _table(name, m, l, sgd):
 
 
 @pytest.mark.parametrize('name', ['adamw', 'sgd'])
-def test_equals_the_papers_form(name):
-  """Multipliers in the forward pass, and optax's own optimisers with the table's settings for each parameter."""
+def test_equals_the_form_in_the_papers(name):
+  """Compared with multipliers in the forward pass and optax's optimizers with the table's settings per parameter."""
   config = OptimizerConfig(name, learning_rate=0.02, weight_decay=0.1, clip_norm=None, epsilon=1e-3)
   model, params, gradients = _sized(width=128, depth=8)
   params = dict(params, head=dict(params['head']))
   factors = parametrisation_lib.factors(MUP, name, model)
-  # A head that is not zero, as a table of initial deviations wants.
+  # A head that is not zero, so that initial deviations can be compared.
   params['head']['kernel'] = 0.1 * jax.random.normal(_key(), params['head']['kernel'].shape)
   ours = parametrisation_lib.initial(params, factors)
   state_of = optimizer.transformation(config).init(ours)
@@ -163,12 +163,12 @@ def test_equals_the_papers_form(name):
 
 
 def _train(parametrisation, optimizer, mesh=(1, 1, 1)):
-  """The state after three steps of the step that runs take, from a head that is not zero, on the host."""
+  """The state, on the host, after three training steps from a head that is not zero."""
   model = _model(16, 2)
   config = RunConfig(parametrisation=parametrisation, optimizer=optimizer, schedule=ScheduleConfig('constant'))
   mesh = make_mesh(MeshConfig(*mesh), jax.devices()[:int(np.prod(mesh))])
   step = jax.jit(make_train_step(model, config, 100, lambda key, images, targets_BC, weight_B: (images, targets_BC)))
-  with jax.default_prng_impl('rbg'):  # compiles faster; its values depend on the mesh, so drawn on one
+  with jax.default_prng_impl('rbg'):  # compiles faster; its values depend on the mesh, so they are drawn on one
     train_state = jax.jit(lambda: state.init(model, config, state.hparams(optimizer, 0)))()
     head = train_state.params['head']
     head['kernel'] = 0.1 * jax.random.normal(_key(), head['kernel'].shape)
@@ -181,7 +181,7 @@ def _train(parametrisation, optimizer, mesh=(1, 1, 1)):
 
 @pytest.mark.parametrize('name', ['adamw', 'sgd'])
 def test_at_the_base_it_is_the_standard_parametrisation_bit_for_bit(name):
-  """And what a checkpoint holds has the same names and shapes."""
+  """Checkpoints also have the same names and shapes."""
   config = OptimizerConfig(name, learning_rate=0.02, weight_decay=0.1, clip_norm=0.5)
   standard, mup = (_train(p, config) for p in (STANDARD, ParametrisationConfig('mup', base_width=16, base_depth=2)))
   assert jax.tree.structure(state.to_plain(standard)) == jax.tree.structure(state.to_plain(mup))
@@ -190,13 +190,13 @@ def test_at_the_base_it_is_the_standard_parametrisation_bit_for_bit(name):
 
 def test_it_does_not_depend_on_the_mesh():
   base = ParametrisationConfig('mup', base_width=4, base_depth=1)
-  # Adam makes steps of rounding errors where a gradient is zero (the keys' bias), were it not for a larger epsilon.
+  # The larger epsilon keeps Adam from amplifying rounding errors where a gradient is zero (the bias of the keys).
   config = OptimizerConfig(learning_rate=0.02, weight_decay=0.1, epsilon=1e-3)
   alone, together = (_train(base, config, mesh).params for mesh in ((1, 1, 1), (2, 2, 2)))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), alone, together)
 
 
-def test_it_does_not_depend_on_how_the_stack_is_run():
+def test_it_does_not_depend_on_how_the_stack_is_executed():
   scanned, unrolled = (parametrisation_lib.factors(MUP, 'adamw', _model(128, 8, Execution(scan=scan)))
                        for scan in (True, False))
   assert scanned == unrolled
@@ -207,7 +207,7 @@ def test_it_does_not_depend_on_how_the_stack_is_run():
     (ParametrisationConfig('mup', base_depth=2), 'lion', r"optimizer\.name='lion'.*adamw and sgd only"),
     (ParametrisationConfig(base_depth=2), 'adamw', r'parametrisation\.base_depth=2: only .*mup reads it'),
 ])
-def test_what_has_no_rule_is_refused(config, optimizer, message):
+def test_configs_without_a_rule_are_refused(config, optimizer, message):
   with pytest.raises(UserError, match=message):
     parametrisation_lib.factors(config, optimizer, _model())
 

@@ -21,7 +21,7 @@ def test_warms_up_to_the_peak_and_never_exceeds_it(name):
 
 
 def test_the_stable_part_does_not_depend_on_the_length():
-  """Bit for bit: a branch of a trunk must be the run of its length."""
+  """Bit for bit, as a branch of a trunk must equal the run of its length."""
   config = ScheduleConfig('wsd', warmup_steps=10, cooldown_fraction=0.3)
   short, long = _course(config, 100), _course(config, 400)
   np.testing.assert_array_equal(short[:70], long[:70])
@@ -61,7 +61,7 @@ def test_warmup_must_end_before_the_run():
 
 
 @pytest.mark.parametrize('name', ['cosine', 'linear', 'rsqrt', 'wsd', 'constant'])
-def test_the_host_computes_the_same(name):
+def test_numpy_gives_the_same_as_jax(name):
   config = ScheduleConfig(name, warmup_steps=5)
   host = [multiplier(config, 40, t, np) for t in range(40)]
   assert all(value.dtype == np.float32 for value in host)

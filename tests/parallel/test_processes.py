@@ -204,10 +204,10 @@ def test_one_is_told_to_stop_and_all_do(recipe, tmp_path):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (('10.0.0.2',), r'--distributed=10\.0\.0\.2: want none, auto, or HOST:PORT'),
+    (('10.0.0.2',), r'--distributed=10\.0\.0\.2: expected none, auto, or HOST:PORT'),
     (('10.0.0.2:80',), '--num_processes is missing'),
     (('10.0.0.2:80', 2), '--process_id is missing'),
-    (('10.0.0.2:80', 2, 2), r'--process_id=2: want 0 to 1'),
+    (('10.0.0.2:80', 2, 2), r'--process_id=2: expected 0 to 1'),
     (('none', 2), r'--num_processes=2: only with --distributed=HOST:PORT'),
     (('auto',), r'--distributed=auto: the processes did not come together'),
 ])

@@ -24,7 +24,7 @@ def test_stop_is_the_default(values, said):
     health.Watch(health.HealthConfig()).observe(3, *values)
 
 
-def test_skipped_steps_are_told_and_too_many_in_a_row_end_the_run():
+def test_skipped_steps_are_reported_and_too_many_in_a_row_end_the_run():
   watch = health.Watch(health.HealthConfig(on_nonfinite='skip', most_skipped=2))
   for step, in_a_row in ((1, 1), (2, 2)):
     event, = watch.observe(step, NAN, 1.0)
@@ -36,7 +36,7 @@ def test_skipped_steps_are_told_and_too_many_in_a_row_end_the_run():
     watch.observe(6, 1.0, NAN)
 
 
-def test_jumps_are_told_once_and_a_usual_course_is_not():
+def test_jumps_are_reported_once_and_ordinary_values_are_not():
   watch, rng = health.Watch(health.HealthConfig()), np.random.default_rng(0)
   course = 2.3 * np.exp(-np.arange(400) / 150) * np.exp(rng.normal(0, 0.1, 400)) + 0.1
   assert not any(watch.observe(i, float(loss), 1.0) for i, loss in enumerate(course))
@@ -47,10 +47,10 @@ def test_jumps_are_told_once_and_a_usual_course_is_not():
   assert event['what'] == 'grad_norm' and 'gradient norm jumps to 40, usually 1' in health.words(event)
 
 
-def test_a_new_level_is_not_told_for_ever():
+def test_a_new_level_is_reported_only_at_first():
   watch = health.Watch(health.HealthConfig())
-  told = [bool(watch.observe(i, 1.0 if i < 200 else 10.0, 1.0)) for i in range(600)]
-  assert told[200] and sum(told) < 100 and not any(told[400:])
+  reported = [bool(watch.observe(i, 1.0 if i < 200 else 10.0, 1.0)) for i in range(600)]
+  assert reported[200] and sum(reported) < 100 and not any(reported[400:])
 
 
 def test_most_skipped_must_be_positive(tiny_config):
@@ -59,7 +59,7 @@ def test_most_skipped_must_be_positive(tiny_config):
     run_lib.prepare(run_config.cast(tiny_config))
 
 
-def test_what_is_done_at_such_numbers_is_part_of_a_trunks_identity(tiny_config):
+def test_on_nonfinite_is_part_of_the_identity_of_a_trunk(tiny_config):
   tiny_config.schedule.name = 'wsd'
   hashes = []
   for change in ({}, {'steps': 99}, {'on_nonfinite': 'skip'}):
@@ -77,9 +77,9 @@ def test_a_skipped_step_changes_nothing_but_the_step_count(tiny_config):
                                                         device_augment.augment(run.config.data.augment))))
   good = next(iter(run.train_batches(0, lambda errors: None)))
   bad = good | {'weight': good['weight'].at[3].set(jnp.nan)}
-  before, told = step(state.create(run.model, run.config, run.mesh), good)
-  after, told_bad = step(before, bad)
-  assert math.isfinite(told['loss']) and not math.isfinite(told_bad['loss'])
+  before, metrics = step(state.create(run.model, run.config, run.mesh), good)
+  after, bad_metrics = step(before, bad)
+  assert math.isfinite(metrics['loss']) and not math.isfinite(bad_metrics['loss'])
   assert int(after.step) == int(before.step) + 1
   jax.tree.map(np.testing.assert_array_equal, after._replace(step=before.step), before)
   moved, _ = step(before, good)

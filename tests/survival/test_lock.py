@@ -22,14 +22,14 @@ def _other(tmp_path):
   process.communicate()
 
 
-def test_while_another_process_lives_it_is_refused_and_named(other, tmp_path):
-  with pytest.raises(UserError, match=f'another process trains there .process {other.pid} on '):
+def test_a_lock_that_another_process_holds_is_refused_and_its_holder_named(other, tmp_path):
+  with pytest.raises(UserError, match=f'another process is training there .process {other.pid} on '):
     with lock.hold(tmp_path / 'run'):
       pass
   assert lock.is_held(tmp_path / 'run')
 
 
-def test_a_killed_process_holds_nothing(other, tmp_path):
+def test_a_killed_process_holds_no_lock(other, tmp_path):
   other.kill()
   other.wait()
   assert not lock.is_held(tmp_path / 'run')
@@ -38,17 +38,17 @@ def test_a_killed_process_holds_nothing(other, tmp_path):
   assert not lock.is_held(tmp_path / 'run')
 
 
-def test_the_process_that_has_it_may_ask_again(tmp_path):
+def test_the_process_that_holds_a_lock_may_hold_it_again(tmp_path):
   with lock.take(tmp_path):
     assert lock.take(tmp_path) is None
     with lock.hold(tmp_path):
       pass
-    assert lock.is_held(tmp_path)  # still that of the outer one
+    assert lock.is_held(tmp_path)  # still held by the outer block
   with lock.hold(tmp_path):
     pass
 
 
-def test_a_bucket_is_locked_for_this_machine(tmp_path, monkeypatch):
+def test_a_bucket_is_locked_on_this_machine(tmp_path, monkeypatch):
   monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
   with lock.hold('gs://bucket/run'):
     assert lock.is_held('gs://bucket/run/') and not lock.is_held('gs://bucket/other')

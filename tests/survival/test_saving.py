@@ -5,7 +5,7 @@ from vit_jax.training.config import SystemConfig
 
 
 class Disk:
-  """Checkpoints whose saves take as long as they are told to."""
+  """Fake checkpoints whose saves take as long as the test says."""
   busy = False
 
   def saving(self):
@@ -32,20 +32,20 @@ def test_by_steps():
   assert _saved(_saving(Disk(), save_every=4), range(1, 13)) == [4, 8, 12]
 
 
-def test_by_evaluations_where_no_interval_is_given():
+def test_by_evaluations_without_an_interval():
   assert _saved(_saving(Disk()), range(1, 13), evaluated=(5, 10)) == [5, 10]
   assert _saved(_saving(Disk(), save_every=4), range(1, 13), evaluated=(5, 10)) == [4, 8, 12]
   assert _saved(_saving(Disk(), patience=1, save_every=4), range(1, 13), evaluated=(5, 10)) == [4, 5, 8, 10, 12]
 
 
-def test_what_must_be_saved_is_saved_at_its_step_however_busy_the_disk():
+def test_required_steps_are_saved_even_if_the_disk_is_busy():
   disk = Disk()
   made = _saving(disk, branch_steps=(3,), keep_every=5, save_every=1000)
   disk.busy = True
   assert _saved(made, range(1, 12)) == [3, 5, 10]
 
 
-def test_an_interval_waits_for_the_save_before_it():
+def test_a_save_by_interval_waits_for_the_previous_save():
   disk = Disk()
   made = _saving(disk, save_every=2)
   assert _saved(made, [1, 2]) == [2]
@@ -66,7 +66,7 @@ def test_by_the_clock(monkeypatch):
   assert _saved(_saving(Disk(), save_every=100, save_minutes=0), [99]) == []
 
 
-def test_a_failed_save_is_heard_of_at_the_next_step():
+def test_a_failed_save_raises_at_the_next_step():
   disk = Disk()
   made = _saving(disk, save_every=2)
   assert _saved(made, [1, 2]) == [2]

@@ -8,7 +8,7 @@ RECIPE = command_line.recipe('c.model.depth, c.model.num_heads = 1, 8', 'c.train
 
 @pytest.fixture
 def write_sweep(tmp_path):
-  """write_sweep('seeds(2)') -> the path of a sweep file with these runs of a tiny recipe."""
+  """A function such that write_sweep('seeds(2)') is the path of a sweep file with these runs of a tiny recipe."""
   (tmp_path / 'tiny.py').write_text(RECIPE)
 
   def write(runs, name='mine'):

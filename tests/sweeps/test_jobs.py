@@ -20,13 +20,13 @@ def _finish(folder):
   records.write_run(folder, {'status': 'finished', 'config_hash': 'x', 'results': {'steps': 1}})
 
 
-def test_the_flops_of_the_jobs_are_those_of_the_plan(tmp_path):
+def test_the_flops_of_the_jobs_add_up_to_those_of_the_plan(tmp_path):
   made = jobs.make(PLAN, tmp_path)
   assert [job.flops for job in made] == [1.4e6, 0.3e6, 0.6e6, 3e6]
   assert sum(job.flops for job in made) == PLAN.flops and PLAN.flops_alone == 6e6
 
 
-def test_branches_wait_for_their_step_alone(tmp_path):
+def test_branches_wait_only_for_their_own_step(tmp_path):
   trunk, first, second, alone = jobs.make(PLAN, tmp_path)
   assert trunk.arguments[-1] == '--branch_steps=70,140' and first.arguments[-1] == f'--trunk={trunk.folder}'
   assert [job.ready() for job in (trunk, first, second, alone)] == [True, False, False, True]
@@ -43,10 +43,10 @@ def test_a_run_is_found_by_its_hash_and_only_what_is_left_is_done(tmp_path):
   assert made[2].folder.endswith('named-by-another-sweep-a2')
   assert [job.name for job in jobs.to_do(made)] == ['trunk f00', 'steps100-a1', 'cosine-a3']
   _finish(tmp_path / 'steps100-a1')
-  assert [job.name for job in jobs.to_do(jobs.make(PLAN, tmp_path))] == ['cosine-a3']  # nobody needs the trunk
+  assert [job.name for job in jobs.to_do(jobs.make(PLAN, tmp_path))] == ['cosine-a3']  # no run needs the trunk
 
 
-def test_a_longer_run_continues_the_trunk_that_an_earlier_sweep_left(tmp_path):
+def test_a_longer_run_continues_the_trunk_of_an_earlier_sweep(tmp_path):
   longer = PlannedTrunk('f00', ('--config=a.py',), (280,), batch_size=10, flops_per_example=1000)
   run = PlannedRun('steps400', 'a4', ('--config=a.py',), 5, 400, 4000, 1000, 'f00', 280)
   plan = Plan((run,), (longer,), (), 'cpu', 1e9)
@@ -59,7 +59,7 @@ def test_a_longer_run_continues_the_trunk_that_an_earlier_sweep_left(tmp_path):
 
 
 @pytest.mark.parametrize('processes', [1, 2, 3])
-def test_the_estimate_lies_between_its_bounds(tmp_path, processes):
+def test_the_estimate_is_between_its_bounds(tmp_path, processes):
   made = jobs.make(PLAN, tmp_path)
   seconds = dict(zip((job.name for job in made), (14.0, 3.0, 6.0, 11.0)))
   estimate, total = jobs.makespan(made, seconds, processes), sum(seconds.values())
@@ -68,14 +68,14 @@ def test_the_estimate_lies_between_its_bounds(tmp_path, processes):
   assert processes < 3 or estimate == 14 + 6  # trunk, then its longest branch
 
 
-def test_the_longest_start_first_and_a_trunk_counts_its_branch(tmp_path):
+def test_the_longest_start_first_and_a_trunk_counts_with_its_branch(tmp_path):
   made = jobs.make(PLAN, tmp_path)
   seconds = dict(zip((job.name for job in made), (14.0, 3.0, 6.0, 15.0)))
   assert [job.name for job in jobs.by_priority(made, seconds)] == ['trunk f00', 'cosine-a3', 'steps200-a2',
                                                                    'steps100-a1']
 
 
-def test_finished_runs_teach_the_estimate(tmp_path):
+def test_the_estimate_uses_the_speed_of_finished_runs(tmp_path):
   made = jobs.make(PLAN, tmp_path)
   _finish(tmp_path / 'old-b1')
   records.write_run(tmp_path / 'old-b1', {'status': 'finished', 'flops_per_example_train': 1000})
@@ -96,11 +96,11 @@ def test_small_runs_of_one_program_are_trained_together(tmp_path, platform, flop
   plan = dataclasses.replace(PLAN, platform=platform)
   assert [len(pack) for pack in jobs.packed(made, plan, 2)] == sizes
   assert [job for pack in jobs.packed(made, plan, 2) for job in pack] == made
-  (tmp_path / 'job1' / 'checkpoints' / '50').mkdir(parents=True)  # it goes on from elsewhere
+  (tmp_path / 'job1' / 'checkpoints' / '50').mkdir(parents=True)  # it resumes from another step
   assert all(len(pack) == 1 or made[1] not in pack for pack in jobs.packed(made, plan, 2))
 
 
-def test_standing_is_read_from_the_files(tmp_path):
+def test_the_status_is_read_from_the_files(tmp_path):
   assert folders.standing(tmp_path) == folders.Standing('waiting')
   events, metrics = (records.Events(tmp_path / records.EVENTS), records.Lines(tmp_path / records.METRICS))
   events.append({'event': 'start'})
@@ -117,14 +117,14 @@ def test_standing_is_read_from_the_files(tmp_path):
 
 
 def test_plans_are_kept_and_read_back(tmp_path):
-  with pytest.raises(UserError, match='no sweep was started there yet'):
+  with pytest.raises(UserError, match='no sweep has been started in this folder'):
     folders.read_plans(tmp_path)
   folders.write_plan(tmp_path, 'mine', PLAN)
   assert folders.read_plans(tmp_path) == [PLAN]
   assert json.loads((tmp_path / 'plans' / 'mine.json').read_text())['runs'][0]['name'] == 'steps100'
 
 
-def test_one_process_where_models_are_large_or_an_accelerator_is(tmp_path):
+def test_one_process_for_large_models_or_on_an_accelerator(tmp_path):
   assert jobs.default_processes(PLAN) == min(len(jobs.cores()), 3)
   assert jobs.default_processes(dataclasses.replace(PLAN, platform='tpu')) == 1
   large = dataclasses.replace(RUNS[0], flops_per_example=10**10)

@@ -1,4 +1,4 @@
-"""The rules of ladders: exact where the ladder is regular, through its rungs where it is not."""
+"""The rules of ladders: exact if the ladder is regular, through its rungs if it is not."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ def models(widths, depth, mlp, heads):
   return [dict(width=w, depth=depth(w), mlp_dim=mlp(w), num_heads=heads(w), patch_size=4) for w in widths]
 
 
-def test_constant_and_proportional_fields_stay_so():
+def test_fields_stay_constant_or_proportional():
   rungs = ladder.read(models((192, 384, 768), lambda w: 12, lambda w: 4 * w, lambda w: w // 64))
   assert (rungs.dial, rungs.step) == ('width', 64)  # finer than the runs' own 192, and heads stay 64 wide
   for rung in (1, 5, 100):
@@ -26,7 +26,7 @@ def test_depth_follows_its_power_law_between_and_beyond_the_rungs():
     assert rungs.shape(width // rungs.step)['depth'] == width // 16
 
 
-def test_an_irregular_ladder_keeps_its_rungs_and_its_heads_divide():
+def test_an_irregular_ladder_keeps_its_rungs_and_its_heads_divide_the_width():
   table = {32: (3, 96, 2), 48: (3, 128, 3), 96: (5, 288, 3), 160: (6, 512, 5)}
   rungs = ladder.read(models(table, *(lambda w, i=i: table[w][i] for i in range(3))))
   for width, (depth, mlp_dim, heads) in table.items():
@@ -39,7 +39,7 @@ def test_an_irregular_ladder_keeps_its_rungs_and_its_heads_divide():
 def test_a_ladder_of_depths():
   rungs = ladder.read([dict(width=64, depth=d, mlp_dim=128, num_heads=4) for d in (2, 4, 8)])
   assert rungs.shape(3) == {'depth': 3, 'mlp_dim': 128, 'num_heads': 4}
-  with pytest.raises(UserError, match='no ladder: none of model.width, model.depth'):
+  with pytest.raises(UserError, match='do not form a ladder: none of model.width, model.depth'):
     ladder.read([dict(width=64, depth=2, mlp_dim=128, num_heads=4)] * 3)
 
 
@@ -53,4 +53,4 @@ def test_learning_rates_follow_size_and_length(by_length):
 
 def test_a_constant_learning_rate_stays_exact():
   rule = ladder.rate_rule('width', np.array([16, 32.0]), np.array([1e4, 1e5]), np.array([3e-3, 3e-3]), np.ones(2))
-  assert rule(512, 1e9) == 3e-3 and rule.words() == '0.003, that of all the best runs'
+  assert rule(512, 1e9) == 3e-3 and rule.words() == '0.003, as in all the best runs'

@@ -1,4 +1,4 @@
-"""The recipe of the next run, from folders whose losses lie exactly on a known law."""
+"""The recipe of the next run, from run folders whose losses follow a known law exactly."""
 
 import json
 import math
@@ -94,7 +94,7 @@ def test_the_prediction_is_the_law_at_that_point(runs):
 
 
 def test_the_size_is_near_the_best_that_these_shapes_allow(runs):
-  """C = k N^q D is a fit; among real shapes with their real FLOPs the chosen one loses next to nothing."""
+  """C = k N^q D is only a fit. Among real shapes with their real FLOPs, the chosen one is close to the best."""
   budget = 3e12
   run = next_run.choose(analysed(runs), budget)
   losses = []
@@ -104,7 +104,7 @@ def test_the_size_is_near_the_best_that_these_shapes_allow(runs):
   assert true_loss(run.params, run.examples) <= 1.002 * min(losses)
 
 
-def test_the_recipe_says_what_was_chosen(runs, tmp_path):
+def test_the_recipe_states_what_was_chosen(runs, tmp_path):
   law = analysed(runs)
   run = next_run.choose(law, 3e12)
   path = tmp_path / 'next.py'
@@ -119,7 +119,7 @@ def test_the_recipe_says_what_was_chosen(runs, tmp_path):
   for name, value in law.law['coefficients'].items():
     assert f'{name} = {value:.6g}' in text
   assert max(map(len, text.splitlines())) <= 120
-  next_run.write(run, law, str(path), '')  # ours: written again
+  next_run.write(run, law, str(path), '')  # written by us, so it is overwritten
   path.write_text('"""My recipe."""\n')
   with pytest.raises(UserError, match='was not written by this program'):
     next_run.write(run, law, str(path), '')
@@ -131,12 +131,12 @@ def test_other_forms_in_params_and_examples(runs, form):
   assert run.flops == pytest.approx(1e12, rel=1e-2) and run.loss < 1
 
 
-def test_n_is_counted_as_the_fit_counts_it(runs):
+def test_n_is_counted_as_in_the_fit(runs):
   run = next_run.choose(analysed(runs, columns={'params': 'params_non_embedding'}), 3e12)
   assert run.count == 'params_non_embedding' and run.params == counts(run.config)[1]
 
 
-def test_of_several_learning_rates_the_best_speaks(runs, tmp_path):
+def test_the_best_of_several_learning_rates_is_used(runs, tmp_path):
   counted = counts(config_of(64, 100))
   for i, steps in enumerate(STEPS):
     config = config_of(64, steps, learning_rate=0.1)
@@ -153,16 +153,16 @@ def test_fields_without_a_rule_are_named(runs, tmp_path):
   assert any('optimizer.weight_decay 0.0, as in the nearest run (of 0.0, 0.5)' in words for words in run.notes)
 
 
-def test_what_cannot_be_written_is_said(runs, tmp_path):
+def test_a_recipe_that_cannot_be_written_is_refused(runs, tmp_path):
   with pytest.raises(UserError, match='must be in params and examples.*power is in x'):
     next_run.choose(analysed(runs, 'power'), 1e12)
   table = tmp_path / 'points.csv'
   points = load([runs])
   rows = [f'{n},{d},{6 * n * d},{y}' for n, d, y in zip(points.columns['params'], points.columns['examples'], points.y)]
   table.write_text('\n'.join(['params,examples,flops,loss', *rows]) + '\n')
-  with pytest.raises(UserError, match='needs run folders.*20 of 20 points have none, such as points:2'):
+  with pytest.raises(UserError, match='expected run folders.*20 of 20 points have none, such as points:2'):
     next_run.choose(analysed(table), 1e12)
-  with pytest.raises(UserError, match='FLOPs an example in the points'):
+  with pytest.raises(UserError, match='FLOPs per example in the points'):
     changed = analysed(runs)
     changed.points.columns['flops'] *= 2
     next_run.choose(changed, 1e12)

@@ -1,4 +1,4 @@
-"""The runner with small scripts in place of training runs; tests/test_sweep.py has the real ones."""
+"""The runner, with small scripts instead of training runs; tests/test_sweep.py has real runs."""
 
 import io
 import os
@@ -11,7 +11,7 @@ import time
 import pytest
 from rich.console import Console
 
-from vit_jax import records
+from vit_jax import exits, records
 from vit_jax.survival import lock
 from vit_jax.sweeps import display, jobs, runner
 
@@ -19,7 +19,7 @@ FINISH = "import pathlib; pathlib.Path('run.json').write_text('{\"status\": \"fi
 
 
 class Sweep:
-  """Jobs that are scripts, run in their folders."""
+  """Jobs that are scripts, which run in their folders."""
 
   def __init__(self, path, processes=2):
     self.path, self.processes, self.scripts, self.jobs, self.said = path, processes, {}, [], io.StringIO()
@@ -47,7 +47,7 @@ def _sweep(tmp_path, monkeypatch):
   return Sweep(tmp_path)
 
 
-def test_a_failing_job_is_reported_and_the_others_go_on(sweep):
+def test_a_failing_job_is_reported_and_the_others_continue(sweep):
   sweep.add('good', FINISH)
   bad = sweep.add('bad', "import sys; print('chatter'); print('error: it broke', file=sys.stderr); sys.exit(1)")
   sweep.add('also-good', FINISH)
@@ -60,8 +60,8 @@ def test_a_failing_job_is_reported_and_the_others_go_on(sweep):
 
 
 @pytest.mark.parametrize('end', ['sys.exit(42)', 'sys.exit(137)', 'os.kill(os.getpid(), 9)'])
-def test_a_job_that_gets_on_is_restarted_as_often_as_it_takes(sweep, end):
-  times = runner.RESTARTS + 2
+def test_a_job_that_makes_progress_is_restarted_without_limit(sweep, end):
+  times = exits.MAX_RESTARTS + 2
   folder = sweep.add('slow', f"""
 import os, sys
 step = len(os.listdir('checkpoints')) if os.path.exists('checkpoints') else 0
@@ -72,14 +72,14 @@ if step < {times}:
   assert sweep.run() == 0 and len(os.listdir(folder / 'checkpoints')) == times + 1
 
 
-def test_restarts_that_bring_nothing_come_to_an_end(sweep):
+def test_restarts_without_progress_are_limited(sweep):
   folder = sweep.add('stuck', "import sys; print('again'); sys.exit(42)")
   assert sweep.run() == 1
-  assert (folder / 'log.txt').read_text().count('again') == 1 + runner.RESTARTS
+  assert (folder / 'log.txt').read_text().count('again') == 1 + exits.MAX_RESTARTS
   assert '3 restarts without a newer checkpoint' in sweep.said.getvalue()
 
 
-def test_branches_start_when_the_trunk_has_come_so_far(sweep):
+def test_branches_start_when_the_trunk_has_reached_their_step(sweep):
   trunk = sweep.add('trunk', """
 import os, time
 os.makedirs('checkpoints/4')
@@ -90,10 +90,10 @@ os.makedirs('checkpoints/8')
   for name, step in (('late', 8), ('early', 4)):
     sweep.add(name, FINISH, trunk=str(trunk))
     sweep.jobs[-1] = jobs.dataclasses.replace(sweep.jobs[-1], first_step=step)
-  assert sweep.run() == 0  # `early` ran beside the trunk, or it would never have ended
+  assert sweep.run() == 0  # the trunk ends only because `early` ran beside it
 
 
-def test_branches_of_a_failed_trunk_run_as_far_as_it_came(sweep):
+def test_branches_of_a_failed_trunk_run_if_it_reached_their_step(sweep):
   trunk = sweep.add('trunk', "import os, sys; os.makedirs('checkpoints/4'); sys.exit(1)", saves=(4, 8))
   for name, step in (('late', 8), ('early', 4)):
     sweep.add(name, FINISH, trunk=str(trunk))
@@ -103,7 +103,7 @@ def test_branches_of_a_failed_trunk_run_as_far_as_it_came(sweep):
   assert 'failed    late: its trunk failed' in sweep.said.getvalue()
 
 
-def test_a_folder_that_another_process_holds_is_waited_for(sweep):
+def test_the_runner_waits_for_a_folder_that_another_process_holds(sweep):
   sweep.add('shared', f"""
 import os, sys
 if not os.path.exists('tried'):
@@ -111,7 +111,7 @@ if not os.path.exists('tried'):
   sys.exit({lock.BUSY})
 {FINISH}""")
   assert sweep.run() == 0
-  assert 'another process works on it' in sweep.said.getvalue()
+  assert 'another process is training it' in sweep.said.getvalue()
 
 
 @pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 42)])
@@ -154,8 +154,8 @@ def test_every_process_has_its_share_of_the_cores(available, processes):
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='prctl')
-def test_a_job_dies_with_a_killed_sweep_and_gives_its_folder_back(tmp_path):
-  """The job's main imports JAX for seconds: time enough to kill the parent first."""
+def test_a_job_ends_with_a_killed_sweep_and_releases_its_folder(tmp_path):
+  """The job imports JAX for several seconds, which leaves time to kill the parent first."""
   command = f'[sys.executable, "-m", "vit_jax.sweeps.child", str(os.getpid()), "", {str(tmp_path)!r}, '\
             '"--config=configs/quickstart.py"]'
   code = f'import os, subprocess, sys, time; print(subprocess.Popen({command}).pid, flush=True); time.sleep(100)'
@@ -173,8 +173,8 @@ def test_a_job_dies_with_a_killed_sweep_and_gives_its_folder_back(tmp_path):
   assert not lock.is_held(tmp_path)
 
 
-def test_what_jobs_leave_undone_together_each_does_alone(sweep):
-  """Two are trained by one process, which finishes one of them and fails; the other then fails alone, and is told."""
+def test_jobs_that_a_group_does_not_finish_run_alone(sweep):
+  """One process trains two jobs, finishes one and fails. The other then fails alone and is reported."""
   sweep.add('good', f"import os\n{FINISH}import sys; os.chdir('../bad'); sys.exit(1)")
   sweep.add('bad', "import sys; print('error: it broke', file=sys.stderr); sys.exit(1)")
   sweep.together = [tuple(sweep.jobs)]

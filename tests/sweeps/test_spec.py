@@ -21,7 +21,7 @@ def test_product_distributes_over_chain():
   assert sweeps.product(sweeps.chain(A, B), C) == sweeps.chain(sweeps.product(A, C), sweeps.product(B, C))
 
 
-def test_zip_takes_one_of_each():
+def test_zip_combines_choices_by_position():
   assert sweeps.zip(B, C) == [{'b': 4, 'c': 6}, {'b': 5, 'c': 7}]
   with pytest.raises(UserError, match='lists of 3, 2 choices'):
     sweeps.zip(A, B)
@@ -46,7 +46,7 @@ def test_seeds_branches_and_budgets():
     ([{'a': math.nan}], 'a=nan'),
     ([{'a': {}}], 'a={}'),
 ])
-def test_what_no_flag_can_carry_is_refused(choices, message):
+def test_values_that_no_flag_can_hold_are_refused(choices, message):
   with pytest.raises(UserError, match=message):
     sweeps.product(choices)
 
@@ -60,7 +60,7 @@ def test_numbers_of_numpy_are_numbers():
     ('get_sweep = lambda: 3', 'get_sweep.. returned int, expected a vit_jax.sweeps.Sweep'),
     ('from vit_jax.sweeps import Sweep\nget_sweep = lambda: Sweep("x.py", [])', 'the sweep has no runs'),
 ])
-def test_a_file_that_is_no_sweep_is_named(tmp_path, text, message):
+def test_a_file_that_is_not_a_sweep_is_refused(tmp_path, text, message):
   (tmp_path / 'mine.py').write_text(text)
   with pytest.raises(UserError, match=message):
     spec.load(f'{tmp_path}/mine.py')

@@ -31,14 +31,14 @@ def test_a_run_is_a_task_and_a_trunk_is_one_with_its_runs_in_order():
   assert [[run.config_hash for run in runs] for runs in made.values()] == [['aaaa'], ['cccc', 'bbbb']]
 
 
-def test_a_run_that_has_a_trunk_to_itself_runs_whole():
+def test_a_run_that_shares_its_trunk_with_no_other_is_trained_from_the_start():
   run = _run('wsd', 'bbbb', trunk='tttt', branch_step=70)
   plan = Plan((run,), (PlannedTrunk('tttt', run.arguments, (70,), 64, 10),), (), 'cpu', 1e12)
   (task,) = tasks.make(plan, BUCKET)
   assert task.programs == ((*run.arguments, f'--workdir={BUCKET}/wsd-bbbb'),)
 
 
-def test_a_trunk_whose_runs_have_no_word_in_common_has_a_name():
+def test_a_trunk_whose_runs_share_no_word_has_a_default_name():
   runs = (_run('steps100', 'bbbb', trunk='tttt'), _run('steps1500', 'cccc', trunk='tttt'))
   plan = Plan(runs, (PlannedTrunk('tttt', runs[0].arguments, (70,), 64, 10),), (), 'cpu', 1e12)
   assert [task.label for task in tasks.make(plan, BUCKET)] == ['trunk-tttt']

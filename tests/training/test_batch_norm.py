@@ -1,4 +1,4 @@
-"""Batch norm's statistics in a run: averaged with the parameters, saved, resumed, part of its identity."""
+"""Batch norm's statistics in a run: they are averaged with the parameters, saved and resumed."""
 
 import contextlib
 import dataclasses
@@ -51,8 +51,8 @@ def _trained(tmp_path_factory):
   return run, workdir
 
 
-def test_the_average_parameters_come_with_statistics_that_fit(trained):
-  """What evaluation normalises with is close to the statistics that the training set has under those parameters."""
+def test_averaged_statistics_match_the_averaged_parameters(trained):
+  """The statistics used in evaluation are close to those of the training set under the averaged parameters."""
   run, workdir = trained
   final = _final(run, workdir)
   batches = run.data.train_batches(0, 0, run.data.unique_examples // 32)
@@ -87,7 +87,7 @@ def test_a_resumed_run_ends_in_the_same_bits(trained, tmp_path):
   assert ours['stats']
 
 
-def test_statistics_are_averaged_with_the_parameters_weights():
+def test_statistics_are_averaged_with_the_weights_of_the_parameters():
   """Value t counts by 1 - d(t), times d of all later steps; d warms up as (1 + t) / (10 + t), to ema_decay or 0.9."""
   for averaged, limit in ((OptimizerConfig(ema_decay=0.99), 0.99), (OptimizerConfig(), 0.9)):
     decay = np.minimum(limit, (1 + np.arange(200)) / (10 + np.arange(200)))
@@ -98,7 +98,7 @@ def test_statistics_are_averaged_with_the_parameters_weights():
     assert stats['a'] == pytest.approx(weights @ np.arange(200), rel=1e-5)
 
 
-def test_micro_batches_are_part_of_the_identity_and_the_header_says_what_they_change(trained, tmp_path):
+def test_micro_batches_are_part_of_the_identity_and_noted_in_the_header(trained, tmp_path):
   run, workdir = trained
   config = dataclasses.replace(run.config, system=dataclasses.replace(run.config.system, microbatches=2))
   assert run_config.run_hash(config) != run_config.run_hash(run.config)
@@ -117,7 +117,7 @@ def test_micro_batches_are_part_of_the_identity_and_the_header_says_what_they_ch
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-def test_the_families_that_say_they_have_it_do(family):
+def test_families_with_statistics_have_batch_norm(family):
   from vit_jax.models import PureModel
   model = PureModel(family, FAMILIES[family].config(), (64, 64, 3), 3)
   assert bool(model.stats_shapes()) == FAMILIES[family].batch_norm

@@ -1,4 +1,4 @@
-"""A branch is the run of its length: the same hash, the same end bit for bit."""
+"""A branch is the run of its length: it has the same hash and ends bit for bit the same."""
 
 import io
 
@@ -40,7 +40,7 @@ def _trunk(config, workdir, *steps):
 
 
 def _end(workdir):
-  """Every array of the newest checkpoint and the final scores."""
+  """The arrays of the newest checkpoint, and the final scores."""
   from orbax import checkpoint as ocp
   step = checkpoint.Checkpoints(workdir, read_only=True).latest()
   tree = ocp.StandardCheckpointer().restore(workdir / records.CHECKPOINTS / str(step) / 'state')
@@ -50,10 +50,10 @@ def _end(workdir):
 
 @pytest.fixture(name='folders', scope='module')
 def _folders(tmp_path_factory):
-  """A trunk, its branches, and the same runs on their own."""
+  """A folder with a trunk, its branches, and the same runs trained alone."""
   folder = tmp_path_factory.mktemp('branches')
   _trunk(_config(max(STEPS)), folder / 'trunk', 14)
-  _trunk(_config(max(STEPS)), folder / 'trunk', 28)  # a longer branch was wanted later
+  _trunk(_config(max(STEPS)), folder / 'trunk', 28)  # extended for a longer branch
   for steps in STEPS:
     _train(_config(steps), folder / f'branch{steps}', trunk=folder / 'trunk')
     _train(_config(steps), folder / f'alone{steps}')
@@ -76,18 +76,18 @@ def test_a_branch_ends_bit_for_bit_where_the_run_alone_ends(folders, steps):
   assert trained[0] == int(0.7 * steps) + 1  # only the cooldown
 
 
-def test_the_trunk_keeps_where_branches_begin_and_is_no_run(folders):
+def test_the_trunk_keeps_the_branch_steps_and_is_not_a_run(folders):
   run = records.read_run(folders / 'trunk')
   assert run['status'] == 'trunk' and run['branch_steps'] == [14, 28] and run['results'] == {'steps': 28}
   assert run['config_hash'] == branch.trunk_hash(_config(7))
   assert {14, 28} <= set(checkpoint.Checkpoints(folders / 'trunk', read_only=True).steps())
   train = [row['step'] for row in records.read_rows(folders / 'trunk' / 'metrics.jsonl') if row['split'] == 'train']
-  assert train == list(range(1, 29))  # going on for the longer branch repeated and lost nothing
+  assert train == list(range(1, 29))  # extending it repeated and lost no step
 
 
 @pytest.mark.slow
-def test_a_branch_from_an_earlier_checkpoint_trains_the_rest_itself(folders, tmp_path):
-  _train(_config(30), tmp_path / 'branch', trunk=folders / 'trunk')  # its cooldown begins at 21: nearest below is 14
+def test_a_branch_from_an_earlier_checkpoint_trains_the_remaining_steps(folders, tmp_path):
+  _train(_config(30), tmp_path / 'branch', trunk=folders / 'trunk')  # cooldown from 21; checkpoint at 14
   _train(_config(30), tmp_path / 'alone')
   assert _end(tmp_path / 'branch')[0] == _end(tmp_path / 'alone')[0]
   assert records.read_run(tmp_path / 'branch')['lineage']['step'] == 14
@@ -101,7 +101,7 @@ def test_a_resumed_branch_keeps_its_lineage(folders, tmp_path):
   assert lineage and records.read_run(tmp_path / 'run')['lineage'] == lineage
 
 
-def test_other_runs_trunks_are_refused_with_the_differing_key(folders, tmp_path):
+def test_trunks_of_other_runs_are_refused_with_the_differing_key(folders, tmp_path):
   with pytest.raises(UserError, match=r'optimizer.learning_rate: 0.5, there 0.001$'):
     _train(_config(40, **{'optimizer.learning_rate': 0.5}), tmp_path / 'run', trunk=folders / 'trunk')
   with pytest.raises(UserError, match='no trunk there.*--branch_steps=28'):

@@ -1,4 +1,4 @@
-"""Several steps a call compute what one a call does, and stop where something is due."""
+"""Calls of several steps compute the same as calls of one step, and end where something is due."""
 
 import copy
 import io
@@ -40,10 +40,10 @@ def _train(run, folder, monkeypatch=None):
     monkeypatch.setattr(dispatch.Resident, 'operands',
                         lambda self, step, count: counts.append(count) or operands(self, step, count))
   loop.train(run, folder, Display(Console(file=io.StringIO())))
-  return records.read_rows(folder / records.METRICS), counts[1:]  # the first told the compiler the shapes
+  return records.read_rows(folder / records.METRICS), counts[1:]  # the first gave the compiler the shapes
 
 
-def test_several_steps_a_call_are_the_steps_one_by_one(tiny_config, tmp_path, monkeypatch):
+def test_several_steps_per_call_equal_one_step_per_call(tiny_config, tmp_path, monkeypatch):
   ours, counts = _train(_run(tiny_config), tmp_path / 'calls', monkeypatch)
   theirs, _ = _train(_run(tiny_config, 1), tmp_path / 'steps')
   assert counts == [3, 2, 1, 2, 1, 1, 2, 3, 1]  # ends at multiples of 3, 8 and 5, and at 16
@@ -54,12 +54,12 @@ def test_several_steps_a_call_are_the_steps_one_by_one(tiny_config, tmp_path, mo
   assert ours['config_hash'] == theirs['config_hash']
 
 
-def test_stopped_between_calls_it_ends_with_the_same_bits(tiny_config, tmp_path, monkeypatch):
+def test_a_run_stopped_between_calls_ends_with_the_same_bits(tiny_config, tmp_path, monkeypatch):
   whole, _ = _train(_run(tiny_config), tmp_path / 'whole')
-  for after in (3, 4):  # told between two calls
+  for after in (3, 4):  # asked to stop between two calls
     asked = []
-    with monkeypatch.context() as told, pytest.raises(Stopped):
-      told.setattr(loop.Stop, 'stop_requested', lambda self, asked=asked, n=after: asked.append(1) or len(asked) > n)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+      patch.setattr(loop.Stop, 'stop_requested', lambda self, asked=asked, n=after: asked.append(1) or len(asked) > n)
       _train(_run(tiny_config), tmp_path / f'stopped{after}')
     _train(_run(tiny_config), tmp_path / f'stopped{after}')
     files = [(tmp_path / name / records.METRICS).read_bytes() for name in ('whole', f'stopped{after}')]
@@ -67,7 +67,7 @@ def test_stopped_between_calls_it_ends_with_the_same_bits(tiny_config, tmp_path,
     assert final_arrays(tmp_path / 'whole') == final_arrays(tmp_path / f'stopped{after}')
 
 
-def test_numbers_that_are_not_finite_are_told_with_their_step(tiny_config, tmp_path):
+def test_metrics_that_are_not_finite_are_reported_with_their_step(tiny_config, tmp_path):
   errors = []
   for steps_per_call in (64, 1):
     with pytest.raises(UserError, match='at step') as error:
@@ -79,7 +79,7 @@ def test_numbers_that_are_not_finite_are_told_with_their_step(tiny_config, tmp_p
 
 
 @pytest.mark.slow
-def test_what_is_trained_together_too(tiny_config, tmp_path):
+def test_several_steps_per_call_of_packed_runs(tiny_config, tmp_path):
   def train(name, steps_per_call):
     members = [packed.Member(_run(tiny_config, steps_per_call, seed=seed), tmp_path / f'{name}{seed}',
                              Display(Console(file=io.StringIO()))) for seed in range(2)]
@@ -97,12 +97,12 @@ def test_a_trunk_and_its_branches_are_one_program(tiny_config):
   assert trunk != text(**{'schedule.warmup_steps': 3})
 
 
-def test_one_step_a_call_where_pictures_are_not_on_the_devices(tiny_config, monkeypatch):
+def test_one_step_per_call_if_pictures_are_not_on_the_devices(tiny_config, monkeypatch):
   assert dispatch.steps_per_call(_run(tiny_config)) == 64
   assert [dispatch.steps_per_call(_run(tiny_config, n)) for n in (1, 7, 100)] == [1, 7, 100]
   assert dispatch.steps_per_call(_run(tiny_config, **{'data.augment.randaugment_layers': 2})) == 1
   assert dispatch.steps_per_call(_run(tiny_config, **{'model.depth': 30, 'model.width': 1024})) == 1  # long steps
   monkeypatch.setattr(dispatch, '_MOST_BYTES', 1000)
   assert dispatch.steps_per_call(_run(tiny_config)) == 1
-  with pytest.raises(UserError, match='system.steps_per_call=-1: must be at least 0'):
+  with pytest.raises(UserError, match='system.steps_per_call=-1: must be from 0 to 1,024'):
     _run(tiny_config, -1)

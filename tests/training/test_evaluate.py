@@ -15,7 +15,7 @@ from vit_jax.training.evaluate import EvaluateConfig
 
 @pytest.mark.parametrize('devices, batch_size', [(8, 8), (8, 64), (8, 360), (8, 1000), (1, 64), (4, 100)])
 def test_every_example_counts_once_on_any_batch_size_and_device_count(tiny_config, devices, batch_size):
-  """Against a plain computation over the whole split, with batch sizes that do and do not divide 360."""
+  """Compared with a direct computation over the split, with batch sizes that do or do not divide 360."""
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(devices, 1, 1), jax.devices()[:devices])
   run = dataclasses.replace(run_lib.prepare(run_config.cast(tiny_config)), mesh=mesh)
   run = dataclasses.replace(run, config=dataclasses.replace(
@@ -46,7 +46,7 @@ def test_patience_counts_evaluations_without_a_better_one():
   assert not evaluate.out_of_patience(_rows(1, 2, 3, 4), EvaluateConfig(patience=0))
 
 
-def test_the_best_row_is_by_the_metric_and_never_one_that_is_not_a_number():
+def test_the_best_row_has_the_best_metric_and_is_never_nan():
   assert evaluate.best_row(_rows(3, 1, 2), 'loss')['step'] == 2
   assert evaluate.best_row(_rows(0.9, 0.1, 0.5), 'accuracy')['step'] == 2
   assert evaluate.best_row(_rows(None, 2, None), 'loss')['step'] == 2

@@ -1,4 +1,4 @@
-"""Every mesh, and both ways through a block, compute what one device computes; so does every family."""
+"""Every mesh, both ways to run a block, and every family compute what a single device computes."""
 
 import dataclasses
 import functools
@@ -24,11 +24,11 @@ SLOW = [(4, 2, 1), (2, 4, 1), (4, 1, 2), (2, 1, 4), (1, 4, 2), (1, 2, 4)]
 
 
 def _cases(names, slow):
-  """Parameters of a test: what the others cover in part is left to the full pass."""
+  """Parameters of a test; those that others cover in part are marked slow."""
   return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
 
 
-# What acts in a block, each at least once together with what carries it out.
+# The options of a block, each at least once with each way to run it.
 NOISE = (('dropout', 0.1), ('drop_path', 0.2))
 VARIANTS = {
     'plain': ('jit', (('pos_embed', 'rope2d'), *NOISE), (), 1),
@@ -37,7 +37,7 @@ VARIANTS = {
     'local': ('shard_map', (('attention', 'local'), ('attention_radius', 1)), (), 1),
     'unrolled': ('shard_map', (('pool', 'map'), ('pos_embed', 'sincos2d'), *NOISE),
                  (('scan', False), ('remat', 'full')), 1),
-    'cls-compiler': ('jit', (('drop_path', 0.2),), (('scan', False), ('remat', 'dots')), 2),  # its last block alone
+    'cls-compiler': ('jit', (('drop_path', 0.2),), (('scan', False), ('remat', 'dots')), 2),  # last block: CLS alone
     'cls-shard_map': ('shard_map', (('pos_embed', 'rope2d'),), (('scan', False),), 1),
 }
 
@@ -65,7 +65,7 @@ FAMILIES = {
 
 @functools.cache
 def _train(sizes, blocks='jit', model=(), execution=(), microbatches=1, family='vit'):
-  """(the first step's gradients, the losses, the first step's statistics) on a mesh, from random parameters.
+  """(gradients of the first step, losses, statistics of the first step) on a mesh, from random parameters.
 
   A zero head would hide the backbone.
   """
@@ -94,7 +94,7 @@ def _train(sizes, blocks='jit', model=(), execution=(), microbatches=1, family='
 
 
 def _random_state(run):
-  """A state with every parameter random and all else zero, made without compiling anything."""
+  """A state with random parameters and zeros elsewhere, made without compilation."""
   hparams, rng = state.hparams(run.config.optimizer, 0), np.random.default_rng(0)
   shapes = state.shapes(run.model, run.config)
   zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
@@ -104,7 +104,7 @@ def _random_state(run):
 
 
 def _assert_equal(a, b, drift=1e-5):
-  """`drift`: by how much the losses may come apart in STEPS steps."""
+  """Asserts that gradients and losses are equal; `drift` is how far the losses may diverge in STEPS steps."""
   for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a[0]), jax.tree.leaves(b[0]), strict=True):
     name = jax.tree_util.keystr(path)
     assert np.abs(x).max() > 5e-5, name
@@ -116,20 +116,20 @@ def _assert_equal(a, b, drift=1e-5):
 
 @pytest.mark.parametrize('blocks', ['jit', 'shard_map'])
 @pytest.mark.parametrize('sizes', _cases(QUICK + SLOW, SLOW), ids=str)
-def test_gradients_and_first_steps_equal_the_single_devices(sizes, blocks):
+def test_gradients_and_first_steps_equal_those_of_a_single_device(sizes, blocks):
   _assert_equal(_train((1, 1, 1)), _train(sizes, blocks))
 
 
 @pytest.mark.parametrize('variant', _cases(VARIANTS, [name for name in VARIANTS if name != 'scanned']))
-def test_so_do_noise_positions_and_ways_to_run_a_stack(variant):
+def test_options_of_blocks_equal_those_of_a_single_device(variant):
   blocks, model, execution, microbatches = VARIANTS[variant]
   _assert_equal(_train((1, 1, 1), model=model), _train((2, 2, 2), blocks, model, execution, microbatches))
 
 
 @pytest.mark.parametrize('name', _cases(
     FAMILIES, [name for name in FAMILIES if name not in ('resnet', 'convnext')]))
-def test_so_does_every_family(name):
-  """Batch norm too: its statistics are those of the whole (micro-)batch, wherever it lies."""
+def test_every_family_equals_that_of_a_single_device(name):
+  """This includes batch norm, whose statistics are of the whole (micro-)batch however it is sharded."""
   family, model, sizes, microbatches = FAMILIES[name]
   alone, apart = (_train(s, 'jit', tuple(model.items()), (), microbatches, family) for s in ((1, 1, 1), sizes))
   assert bool(alone[2]) == (family == 'resnet')

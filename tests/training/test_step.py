@@ -1,4 +1,4 @@
-"""What a step computes does not depend on how it is carried out."""
+"""The result of a step does not depend on how it is executed."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from vit_jax.training.step import make_train_step
 
 
 def _run(recipe, sizes):
-  """The run on a mesh of the first devices."""
+  """A run on a mesh of the first devices."""
   run = run_lib.prepare(run_config.cast(recipe))
   mesh = make_mesh(MeshConfig(*sizes), jax.devices()[:int(np.prod(sizes))])
   return dataclasses.replace(run, mesh=mesh)
@@ -31,7 +31,7 @@ def _jitted(run):
 
 
 def _randomised(run):
-  """The initial state with every parameter random: a zero head would hide the backbone."""
+  """The initial state with random parameters, as a zero head would hide the backbone."""
   train_state = state.create(run.model, run.config, run.mesh)
   leaves, tree = jax.tree.flatten(train_state.params)
   keys = jax.random.split(jax.random.key(7), len(leaves))
@@ -51,7 +51,7 @@ def _steps(run, count):
 
 
 def _gradients(config, sizes):
-  """Gradients through one step of plain SGD at learning rate 1: the parameters' difference."""
+  """Gradients, as the change of the parameters in one step of plain SGD at learning rate 1."""
   config.optimizer.name, config.optimizer.momentum, config.optimizer.learning_rate = 'sgd', 0.0, 1.0
   config.optimizer.clip_norm, config.schedule.name = 0.0, 'constant'
   run = _run(config, sizes)
@@ -68,7 +68,7 @@ def _assert_equal_gradients(a, b):
 
 @pytest.fixture(name='noisy')
 def _noisy(tiny_config):
-  """Everything random is on: it too must not depend on the mesh or the micro-batches."""
+  """A config with all random operations on, as they must not depend on the mesh or the micro-batches either."""
   tiny_config.model.dropout, tiny_config.model.drop_path = 0.1, 0.1
   augment = tiny_config.data.augment
   augment.crop, augment.crop_padding, augment.flip, augment.mixup = 'pad', 1, True, 0.2
@@ -83,7 +83,7 @@ def test_gradients_do_not_depend_on_mesh_or_microbatches(noisy):
     _assert_equal_gradients(alone, _gradients(noisy, sizes))
 
 
-def test_a_cpu_takes_as_many_microbatches_as_suit_its_caches(tiny_config):
+def test_the_default_microbatches_on_a_cpu_fit_its_caches(tiny_config):
   tiny_config.model.patch_size, tiny_config.data.batch_size = 1, 192  # 64 tokens: 600 uses of a parameter in 10 images
   micro = lambda sizes=(1, 1, 1): _run(tiny_config, sizes).carried_out.system.microbatches
   run = _run(tiny_config, (1, 1, 1))
@@ -91,13 +91,13 @@ def test_a_cpu_takes_as_many_microbatches_as_suit_its_caches(tiny_config):
   assert images <= 192 / micro() < 2 * images and micro() > 2
   assert micro((2, 2, 2)) == micro((4, 1, 2)) and images <= 192 / 4 / micro((2, 2, 2)) < 2 * images
   chosen = _gradients(tiny_config, (1, 1, 1))
-  for asked in (1, 4):  # what is asked for is what is done
+  for asked in (1, 4):  # a number in the config is used as it is
     tiny_config.system.microbatches = asked
     assert micro() == micro((2, 2, 2)) == asked
     _assert_equal_gradients(chosen, _gradients(tiny_config, (1, 1, 1)))
 
 
-def test_with_batch_norm_a_batch_stays_whole_unless_told():
+def test_with_batch_norm_a_batch_is_not_split_by_default():
   c = config.defaults('resnet')
   c.model.block, c.model.depths, c.model.widths, c.model.stem, c.model.stem_width = 'basic', (1,), (8,), 'full', 8
   c.data.batch_size, c.train.steps = 192, 4
@@ -106,13 +106,13 @@ def test_with_batch_norm_a_batch_stays_whole_unless_told():
   assert run.resolved.system.microbatches == 1
 
 
-def test_parameters_really_lie_apart(tiny_config):
+def test_parameters_are_really_sharded(tiny_config):
   run = _run(tiny_config, (2, 2, 2))
   kernel = state.create(run.model, run.config, run.mesh).params['encoder']['blocks']['mlp']['up']['kernel']
   assert kernel.shape == (2, 16, 32) and kernel.addressable_shards[0].data.shape == (2, 8, 16)
 
 
-def test_rows_of_weight_zero_do_not_count(tiny_config):
+def test_rows_of_weight_zero_are_not_counted(tiny_config):
   run = _run(tiny_config, (1, 1, 1))
   step = _jitted(run)
   batch = next(run.data.train_batches(0, 0, 1))

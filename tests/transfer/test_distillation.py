@@ -20,21 +20,21 @@ def _log_softmax(x):
   return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
-def test_hard_labels_are_the_teachers_decisions():
-  """Touvron et al. 2021a, eq. 3, on the heads of a DeiT and on the one head of another model."""
+def test_hard_labels_are_the_decisions_of_the_teacher():
+  """Touvron et al. 2021a, eq. 3, on the two heads of a DeiT and on the single head of another model."""
   config = distillation.DistillConfig('teacher')
   targets, rows, decisions = np.eye(5, dtype=np.float32)[[0, 1, 2, 3]], np.arange(4), TEACHER.argmax(-1)
-  told = {'class_logits': STUDENT, 'teacher_logits': TOKEN}
+  intermediates = {'class_logits': STUDENT, 'teacher_logits': TOKEN}
   expected = -0.5 * _log_softmax(STUDENT)[rows, rows] - 0.5 * _log_softmax(TOKEN)[rows, decisions]
-  ours = distillation.per_example(config, 'softmax', (STUDENT + TOKEN) / 2, told, targets, TEACHER)
+  ours = distillation.per_example(config, 'softmax', (STUDENT + TOKEN) / 2, intermediates, targets, TEACHER)
   np.testing.assert_allclose(ours, expected, rtol=1e-5)
   expected = -0.5 * _log_softmax(STUDENT)[rows, rows] - 0.5 * _log_softmax(STUDENT)[rows, decisions]
   np.testing.assert_allclose(distillation.per_example(config, 'softmax', STUDENT, {}, targets, TEACHER), expected,
                              rtol=1e-5)
 
 
-def test_soft_labels_are_the_teachers_probabilities():
-  """Eq. 2: a divergence, zero where both agree, scaled by the square of the temperature."""
+def test_soft_labels_are_the_probabilities_of_the_teacher():
+  """Eq. 2: a divergence that is zero if both agree, scaled by the square of the temperature."""
   config = distillation.DistillConfig('teacher', 'soft', weight=0.1, temperature=3.0)
   targets = np.eye(5, dtype=np.float32)[[0, 1, 2, 3]]
   theirs, ours = _log_softmax(TEACHER / 3), _log_softmax(STUDENT / 3)
@@ -72,7 +72,7 @@ def _taught(cnn, **distill):
 
 
 def test_a_cnn_teaches_a_deit(cnn, tmp_path):
-  """With the teacher's decisions alone, the student comes to say what the teacher says, right or wrong."""
+  """Trained only on the teacher's decisions, the student learns to decide like the teacher, right or wrong."""
   run = run_lib.prepare(_taught(cnn, weight=1.0))
   loop.train(run, tmp_path / 'run', Display())
   record = records.read_run(tmp_path / 'run')
@@ -80,14 +80,15 @@ def test_a_cnn_teaches_a_deit(cnn, tmp_path):
   images, labels = run.data.arrays('train')
   student, teacher = (trained.load(folder) for folder in (tmp_path / 'run', cnn))
   decisions = teacher(list(images)).argmax(-1)
-  logits, told, _ = jax.jit(student.model.apply, static_argnums=(4,))(
+  logits, intermediates, _ = jax.jit(student.model.apply, static_argnums=(4,))(
       student.params, student.stats, (images / 127.5 - 1).astype(np.float32), None, ())
-  assert (told['teacher_logits'].argmax(-1) == decisions).mean() > 0.6
-  assert not np.any(student.params['head']['bias'])  # the labels have no share
-  np.testing.assert_allclose(logits, (told['class_logits'] + told['teacher_logits']) / 2, rtol=1e-5, atol=1e-5)
+  assert (intermediates['teacher_logits'].argmax(-1) == decisions).mean() > 0.6
+  assert not np.any(student.params['head']['bias'])  # the labels have weight 0
+  mean = (intermediates['class_logits'] + intermediates['teacher_logits']) / 2
+  np.testing.assert_allclose(logits, mean, rtol=1e-5, atol=1e-5)
 
 
-def test_a_taught_run_goes_on_as_if_undisturbed(cnn, tmp_path):
+def test_a_run_with_a_teacher_resumes_as_if_undisturbed(cnn, tmp_path):
   run, folder = run_lib.prepare(_taught(cnn)), tmp_path / 'run'
   loop.train(run, folder, Display())
   undisturbed = (folder / 'metrics.jsonl').read_bytes()

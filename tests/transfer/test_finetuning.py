@@ -1,4 +1,4 @@
-"""The whole path on real pictures: pre-trained on eight classes, fine-tuned on ten, scored, exported, in use."""
+"""The full workflow on real pictures: pretrain on eight classes, fine-tune on ten, score, export and predict."""
 
 import json
 import pathlib
@@ -25,12 +25,12 @@ def _python(*arguments):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path(DEBIAN_FASHION_MNIST).exists(), reason='needs Fashion-MNIST')
-def test_from_eight_classes_to_ten_to_a_file_that_predicts(tmp_path):
+def test_from_pretraining_to_an_exported_file_that_predicts(tmp_path):
   runs = tmp_path / 'runs'
   _python('experiments/finetuning/transfer.py', f'--workdir={runs}', '--seeds=3', '--pretrain_steps=600', '--steps=100',
           '--scratch_rates=3e-3')
   results = json.loads((runs / 'results.json').read_text())
-  assert results['ci95'][0] > 0.01, results  # the lower end of the interval of the margin
+  assert results['ci95'][0] > 0.01, results  # the lower end of the margin's interval
   assert results['finetuned'] > 0.7
 
   tuned = runs / 'tuned-0'
@@ -46,7 +46,7 @@ def test_from_eight_classes_to_ten_to_a_file_that_predicts(tmp_path):
   for i in range(12):
     Image.fromarray(images[i, ..., 0]).save(album / f'{i:02}.png')
   writers.write(interop.read(tuned), tmp_path / 'model.stablehlo', 'stablehlo')
-  told = _python('-m', 'vit_jax.predict', tmp_path / 'model.stablehlo', album, '--format=json', '--top=10')
-  rows = [{c['class']: c['probability'] for c in json.loads(line)['classes']} for line in told.splitlines()]
+  printed = _python('-m', 'vit_jax.predict', tmp_path / 'model.stablehlo', album, '--format=json', '--top=10')
+  rows = [{c['class']: c['probability'] for c in json.loads(line)['classes']} for line in printed.splitlines()]
   predicted = np.array([[row[name] for name in model.class_names] for row in rows])
   np.testing.assert_allclose(predicted, model.probabilities(list(images[:12])), atol=2e-6)

@@ -1,4 +1,4 @@
-"""A run that starts from given weights: what they decide, what they fill, on any mesh; frozen parts; the probe."""
+"""Runs that start from pretrained weights: the config, the state on any mesh, frozen parts, and the probe."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from vit_jax.transfer import pretrained, probe
 
 @pytest.fixture(name='teacher', scope='module')
 def _pretrained_run(tmp_path_factory):
-  """A ViT that was trained on the digits, as a bundle whose pictures are prepared in its own way."""
+  """A ViT trained on the digits, as a bundle with a preprocessing of its own."""
   c = config.defaults('vit')
   c.model.update(dict(patch_size=4, width=16, depth=2, mlp_dim=32, num_heads=8))
   c.data.batch_size, c.train.steps, c.optimizer.learning_rate, c.evaluate.every = 64, 80, 1e-2, 40
@@ -48,7 +48,7 @@ def _recipe(path, **changes):
   return run_config.cast(c)
 
 
-def test_the_weights_decide_the_model_and_its_pictures(teacher):
+def test_the_weights_set_the_model_and_its_preprocessing(teacher):
   run = run_lib.prepare(_recipe(teacher, model__dropout=0.1))
   assert run.config.model.width == 16 and run.config.model.dropout == 0.1 and run.data.image_shape == (8, 8, 1)
   data = run.config.data
@@ -58,7 +58,7 @@ def test_the_weights_decide_the_model_and_its_pictures(teacher):
   assert larger.pretrained.arrays['params']['pos_embed'].shape == (8, 16)
 
 
-def test_identity_is_that_of_the_bits_not_of_the_place(teacher, tmp_path):
+def test_identity_depends_on_the_bits_not_on_the_path(teacher, tmp_path):
   shutil.copytree(teacher, tmp_path / 'elsewhere')
   hashes = [run_lib.prepare(_recipe(path)).config_hash for path in (teacher, tmp_path / 'elsewhere')]
   assert hashes[0] == hashes[1]
@@ -68,7 +68,7 @@ def test_identity_is_that_of_the_bits_not_of_the_place(teacher, tmp_path):
   bundle.write(other, tmp_path / 'other')
   assert run_lib.prepare(_recipe(tmp_path / 'other')).config_hash != hashes[0]
   digest = run_lib.prepare(_recipe(teacher)).config.pretrained.digest
-  with pytest.raises(UserError, match=f'other weights than those that are meant.*where pretrained.digest is {digest}'):
+  with pytest.raises(UserError, match=f'expected weights with pretrained.digest={digest}, got '):
     run_lib.prepare(_recipe(tmp_path / 'other', pretrained__digest=digest))
 
 
@@ -86,10 +86,10 @@ def test_every_mesh_starts_from_the_same_weights(teacher, mesh):
       lambda a: a.sharding, state.abstract(run.model, run.config, run.mesh).params)
 
 
-def test_a_run_learns_from_there_and_goes_on_as_if_undisturbed(teacher, tmp_path):
+def test_a_run_from_weights_learns_and_resumes_as_if_undisturbed(teacher, tmp_path):
   run, folder = run_lib.prepare(_recipe(teacher, train__steps=8)), tmp_path / 'run'
   results = loop.train(run, folder, Display())
-  assert results['test']['accuracy'] > 0.7  # from scratch, eight steps give a fifth of that
+  assert results['test']['accuracy'] > 0.7  # from scratch, eight steps reach a fifth of that
   assert records.read_run(folder)['pretrained'] == {'source': str(teacher), 'new': []}
   undisturbed = (folder / 'metrics.jsonl').read_bytes()
   shutil.rmtree(folder / 'checkpoints' / '8')
@@ -102,7 +102,7 @@ def test_a_run_learns_from_there_and_goes_on_as_if_undisturbed(teacher, tmp_path
   assert used.preprocessing.mean == (0.4,) and used.preprocessing.interpolation == 'bicubic'
 
 
-def test_a_frozen_backbone_stays_bit_for_bit_and_has_no_optimizer_state(teacher, tmp_path):
+def test_a_frozen_backbone_stays_the_same_bit_for_bit_and_has_no_optimizer_state(teacher, tmp_path):
   run = run_lib.prepare(_recipe(teacher, optimizer__train_only=('head/*',), optimizer__weight_decay=0.1))
   before = jax.device_get(_filled(run).params)
   shapes = jax.eval_shape(lambda: state.init(run.model, run.config, state.hparams(run.config.optimizer, 0)))
@@ -117,7 +117,7 @@ def test_a_frozen_backbone_stays_bit_for_bit_and_has_no_optimizer_state(teacher,
 
 
 def test_early_layers_move_less(teacher, tmp_path):
-  """A step of SGD with layer-wise decay is the plain step, times each layer's rate."""
+  """A step of SGD with layer-wise decay is the plain step times the rate of each layer."""
   sgd = dict(train__steps=1, optimizer__name='sgd', optimizer__clip_norm=0.0, optimizer__weight_decay=0.1)
   moved = {}
   for decay in (1.0, 0.5):
@@ -131,7 +131,7 @@ def test_early_layers_move_less(teacher, tmp_path):
   assert all(np.any(leaf) for leaf in jax.tree.leaves(moved[1.0]))
 
 
-def test_no_backward_pass_through_what_is_frozen():
+def test_no_backward_pass_through_frozen_parameters():
   params = {'a': {'kernel': jnp.ones((4, 4))}, 'head': {'kernel': jnp.ones((4, 2))}}
   which = {('a', 'kernel'): False, ('head', 'kernel'): True}
 
@@ -154,19 +154,19 @@ def test_probe_and_neighbours_of_frozen_features(teacher, tmp_path):
   first = json.loads((tmp_path / 'run' / 'probe' / 'probe.json').read_text())['results']
   again = frozen.run_probe(run_lib.prepare(_recipe(teacher, optimizer__learning_rate=0.5)), tmp_path / 'other',
                           notes.append)
-  assert sum(' from ' in note for note in notes) == 3  # the features of all splits, though the run is another
+  assert sum(' from ' in note for note in notes) == 3  # the features of all splits, although this is another run
   assert again['linear'] == first['linear']
   used, images = trained.load(results['bundle']), run.data.arrays('test')
   accuracy = (used.probabilities(list(images[0])).argmax(1) == images[1]).mean()
-  assert accuracy == pytest.approx(results['linear'], abs=1e-6)  # the bundle is what was scored
+  assert accuracy == pytest.approx(results['linear'], abs=1e-6)  # the bundle is the model that was scored
 
 
 def test_the_vote_and_the_head():
   rng = np.random.default_rng(0)
   centres = 3 * rng.standard_normal((4, 8)).astype(np.float32)
-  labels = rng.integers(0, 3, 90)  # of the fourth class nothing could be read
+  labels = rng.integers(0, 3, 90)  # no picture of the fourth class was readable
   train = probe.Features(centres[labels] + 0.1 * rng.standard_normal((90, 8)).astype(np.float32), labels)
-  assert (probe.neighbours(train, 5 * train.features, 4) == labels).all()  # lengths do not count
+  assert (probe.neighbours(train, 5 * train.features, 4) == labels).all()  # lengths do not matter
   few = probe.Features(train.features[:5], labels[:5])
   assert (probe.neighbours(few, few.features, 4) == few.labels).all()
   kernel, bias, _, accuracy = probe.linear(train, train, 4)
@@ -179,7 +179,7 @@ def test_the_vote_and_the_head():
 @pytest.mark.parametrize('changes, message', [
     (dict(model__pool='gap'), r'1 array does not fit.*\n  cls \(16,\): not in this model'),
     (dict(pretrained__path=None, pretrained__probe='always'),
-     'pretrained.probe=.always.: there is nothing to start from'),
+     'pretrained.probe=.always.: no weights to start from'),
     (dict(pretrained__path='nowhere'), 'nowhere.*\n.*pretrained.path=nowhere names'),
     (dict(optimizer__layer_decay=1.5), 'optimizer.layer_decay=1.5: must be positive and at most 1'),
 ])
@@ -188,7 +188,7 @@ def test_bad_input(teacher, changes, message):
     run_lib.prepare(_recipe(teacher, **changes))
 
 
-def test_another_family_is_taken_unless_its_shape_is_set(teacher):
+def test_the_family_of_the_weights_is_used_unless_a_shape_is_set(teacher):
   plain = dataclasses.replace(_recipe(teacher), family='swin', model=run_config.run_config_class('swin')().model)
   assert pretrained.resolve(plain).family == 'vit'
   shaped = dataclasses.replace(plain, model=dataclasses.replace(plain.model, window_size=3))

@@ -1,4 +1,4 @@
-"""Sources without files: arrays in memory, and noise that is made as it is read."""
+"""Sources without files: arrays in memory, and noise that is generated when it is read."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
-  """A split that is in memory: `images` uint8 [N,H,W,C], `labels` int32 [N]."""
+  """A split in memory: `images` uint8 [N,H,W,C], `labels` int32 [N]."""
 
   name: str
   class_names: tuple[str, ...]
@@ -37,14 +37,14 @@ class ArraySource:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RandomSource:
-  """Noise of any shape, made when it is read: measures input and training without data. Labels go round."""
+  """Noise of any shape, generated when it is read, to measure input and training without data. Labels are cyclic."""
 
   name: str
   class_names: tuple[str, ...]
   size: int
   image_size: tuple[int, int]
   channels: int
-  stream: int  # tells splits apart
+  stream: int  # different for each split
   images = None
 
   @functools.cached_property

@@ -1,8 +1,8 @@
-"""Reading batches: by indexing where pictures are in memory, record by record through grain where they are not.
+"""Reading of batches: by indexing if pictures are in memory, else record by record through grain.
 
-Both give dict(image uint8 [b,H,W,C], label int32 [b], weight float32 [b]) for the rows that this process owns, and
-the same values whichever way, and by however many workers, they are read. Weight 0 marks padding and bad records;
-their pictures and labels are zeros.
+Batches are dict(image uint8 [b,H,W,C], label int32 [b], weight float32 [b]) of the rows that this process owns. Their
+values do not depend on how they are read or on the number of workers. Weight 0 marks padding and bad records, whose
+pictures and labels are zeros.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ from vit_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
-_CHUNK = 32  # records that one thread or worker reads at a time: small enough to share out one batch
+_CHUNK = 32  # records that a thread or worker reads at a time; small, so that several share a batch
 _BATCHES_AHEAD = 2
-_PAUSES = (0.1, 1.0)  # seconds before a record that could not be fetched is tried again
+_PAUSES = (0.1, 1.0)  # seconds before each retry of a record that could not be read
 
 
 class MemoryBatches:
-  """Batches cut out of arrays. Nothing is read ahead: a batch takes microseconds, and the device is busy meanwhile."""
+  """Batches indexed from arrays. Nothing is read ahead, as a batch takes microseconds while the device is busy."""
 
   def __init__(self, images: np.ndarray, labels: np.ndarray, order: Callable[[int], np.ndarray], steps: range,
                rows: np.ndarray):
@@ -57,7 +57,7 @@ class MemoryBatches:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChunkReader:
-  """Reads chunk k of the batches: `chunks` per step, each of up to 32 of this process's rows. Travels to workers."""
+  """Reads chunk k of the batches: `chunks` per step, each of up to 32 of this process's rows. It is sent to workers."""
 
   part: Part
   order: Callable[[int], np.ndarray]
@@ -65,7 +65,7 @@ class ChunkReader:
   image_shape: tuple[int, int, int]
   seed: int
   first_step: int
-  rows: np.ndarray  # of the global batch: those of this process
+  rows: np.ndarray  # this process's rows of the global batch
 
   @property
   def chunks(self) -> int:
@@ -89,7 +89,7 @@ class ChunkReader:
         errors.append(f'{self.part.source.where(i)}: {error}')
       else:
         label[row], weight[row] = self.part.source.labels[i], 1
-    message = np.frombuffer(json.dumps(errors).encode(), np.uint8)  # arrays are what passes between processes
+    message = np.frombuffer(json.dumps(errors).encode(), np.uint8)  # only arrays pass between processes
     return {'image': image, 'label': label, 'weight': weight, 'errors': message}
 
   def _read(self, i, step, row):
@@ -103,7 +103,7 @@ class ChunkReader:
 
 
 def _read_again(source, i):
-  """What the source holds, tried three times: a far disk fails for a moment, and a lost picture changes the run."""
+  """Reads record i, with three tries: remote storage may fail briefly, and a lost picture would change the run."""
   for pause in _PAUSES:
     try:
       return source.read(i)
@@ -113,10 +113,10 @@ def _read_again(source, i):
 
 
 class RecordBatches:
-  """Batches read record by record, ahead of time, by threads or by `workers` processes."""
+  """Batches that are read ahead record by record, by threads or by `workers` processes."""
 
   def __init__(self, reader: ChunkReader, num_steps: int, workers: int, on_error: str):
-    import grain  # not needed, and not paid for, where pictures are in memory
+    import grain  # imported only here, as it is not needed for pictures in memory
     self._chunks_per_batch, self._on_error, self._errors = reader.chunks, on_error, []
     self._left = num_steps
     threads = 2 if workers else min(16, _cores())
@@ -124,7 +124,7 @@ class RecordBatches:
     dataset = grain.MapDataset.range(num_steps * reader.chunks).map(reader)
     dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
     if workers:
-      if not flags.FLAGS.is_parsed():  # as in a notebook; grain reads its own flags when it starts processes
+      if not flags.FLAGS.is_parsed():  # as in a notebook: grain reads its own flags when it starts processes
         flags.FLAGS.mark_as_parsed()
       dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
     self._chunks = iter(dataset)
@@ -142,20 +142,20 @@ class RecordBatches:
       for error in json.loads(bytes(chunk.pop('errors'))):
         if self._on_error == 'stop':
           self.close()
-          raise UserError(f'cannot read {error}; take it out, or set data.on_error to "skip"')
+          raise UserError(f'cannot read {error}; remove it, or set data.on_error to "skip"')
         self._errors.append(error)
     batch = {key: np.concatenate([chunk[key] for chunk in chunks]) for key in ('image', 'label', 'weight')}
-    for chunk in chunks:  # grain holds on to the last ones, and their shared memory with them
+    for chunk in chunks:  # grain keeps the last chunks, and with them their shared memory
       chunk.clear()
     return batch
 
   def take_errors(self) -> list[str]:
-    """The records of the batches given out since the last call that could not be read, each named with its reason."""
+    """Messages on records that could not be read, of the batches returned since the last call."""
     errors, self._errors = self._errors, []
     return errors
 
   def close(self) -> None:
-    """Stops reading ahead, and the workers."""
+    """Stops reading ahead and ends the workers."""
     self._left = 0
     if self._chunks is not None:
       self._chunks.close()

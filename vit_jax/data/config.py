@@ -1,4 +1,4 @@
-"""The options of a run's data. Fields and their defaults live here alone."""
+"""The data options of a run. Fields and their defaults are defined only here."""
 
 import dataclasses
 from typing import Literal
@@ -10,24 +10,25 @@ from vit_jax.options import option
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-  """What is done to training pictures at random, and how pictures are framed for evaluation."""
+  """Random augmentation of training pictures, and the crop of pictures in evaluation."""
 
-  # none: whole picture, centred; simple: as large as fits, then as pad, but mirrored (Touvron et al. 2022, sec. 3.2)
+  # none: largest centred box; pad: random crop after padding; inception: random box (Szegedy et al. 2015, sec. 6);
+  # simple: like pad, but with mirrored padding (Touvron et al. 2022, sec. 3.2)
   crop: Literal['none', 'pad', 'inception', 'simple'] = 'none'
   # Pixels on each side before a random crop, black (crop='pad') or mirrored (crop='simple').
   crop_padding: int = option(4, least=1, most=16_384, hint='crop=none switches cropping off')
-  # Smallest part of the picture's area that is kept (crop='inception').
+  # Smallest fraction of the picture's area that is kept (crop='inception').
   crop_min_area: float = option(0.08, above=0, most=1)
   flip: bool = False  # left-right, with probability 1/2
   randaugment_layers: int = option(0, most=100)  # operations per picture; 0 = off
   randaugment_magnitude: float = option(10.0, most=10)  # 0 (nothing) to 10 (strongest)
-  three_augment: bool = False  # grey, solarised or blurred, one of the three (DeiT III; with color_jitter=0.3)
-  color_jitter: float = option(0.0, most=1)  # brightness, contrast and saturation each times U(1 - x, 1 + x)
+  three_augment: bool = False  # one of greyscale, solarisation, blur (DeiT III; use with color_jitter=0.3)
+  color_jitter: float = option(0.0, most=1)  # factors U(1 - x, 1 + x) on brightness, contrast and saturation
   random_erasing: float = option(0.0, most=1)  # probability
-  # Alpha of Beta(alpha, alpha); 0 = off; with cutmix on too, each gets half of the pictures.
+  # Alpha of Beta(alpha, alpha); 0 = off; if cutmix is also on, each gets half of the pictures.
   mixup: float = option(0.0, least=1e-3, most=1_000, off=0)
   cutmix: float = option(0.0, least=1e-3, most=1_000, off=0)  # alpha
-  # Times that a picture stands in a batch, each time augmented anew (Hoffer et al. 2020).
+  # Times that each picture occurs in a batch, augmented independently (Hoffer et al. 2020).
   repeats: int = option(1, least=1)
   # Centre crop / resized short side; None = 0.875 with crop='inception', else 1.
   eval_crop: float | None = option(None, least=0.1, most=1)
@@ -35,19 +36,19 @@ class Augment:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Where the pictures come from, how many are used, and how they are batched.
+  """The source of the pictures, how many are used, and how they are batched.
 
-  What is cut for val, test and subsets depends on the data alone, never on a run's seed: every model of a sweep sees
-  the same ones.
+  The splits for val, test and subsets depend only on the data, never on a run's seed: they are the same for every model
+  of a sweep.
   """
 
   source: str = 'digits'  # digits, fashion_mnist, idx:DIR, folder:DIR, tfds:NAME[:CONFIG], random[:N]
   data_dir: str | None = None  # where TFDS keeps its data; folder:DIR and idx:DIR are looked up under it
   image_size: tuple[int, int] | None = option(None, least=1, most=16_384)  # (height, width); None = the source's own
   channels: int | None = option(None, least=1, most=3)  # 1 (luma) or 3 (grey is repeated); None = the source's own
-  # Of pixels from 0 to 1, one a channel or one for all; None = 0.5.
+  # Of pixels from 0 to 1, one per channel or one for all; None = 0.5.
   mean: tuple[float, ...] | None = option(None, most=1, longest=3)
-  # Pixels less the mean are divided by it; None = 0.5.
+  # Divisor of pixels after subtracting the mean; None = 0.5.
   std: tuple[float, ...] | None = option(None, least=1e-3, most=1_000, longest=3)
   interpolation: Literal['nearest', 'bilinear', 'bicubic', 'lanczos'] | None = None  # None = bilinear
   # For source='random' and for planning without the data; else checked against it.
@@ -55,7 +56,7 @@ class DataConfig:
   batch_size: int = option(128, least=1, most=2**20)
   unique_examples: int | None = None  # size of a class-balanced, nested training subset; None or 0 = all
   val_examples: int | None = None  # None = the source's own val, else 10% of train, at most 10,000; 0 = none
-  on_error: Literal['stop', 'skip'] = 'stop'  # a picture that cannot be read: end the run, or weight 0
+  on_error: Literal['stop', 'skip'] = 'stop'  # if a picture cannot be read: end the run, or give it weight 0
   augment: Augment = dataclasses.field(default_factory=Augment)
 
 
@@ -92,7 +93,7 @@ def unbatched(config: DataConfig) -> DataConfig:
 
 
 def eval_crop(augment: Augment) -> float:
-  """The part of the resized short side that evaluation keeps, with the default filled in."""
+  """The fraction of the resized short side that evaluation keeps, with the default filled in."""
   if augment.eval_crop is not None:
     return augment.eval_crop
   return 0.875 if augment.crop == 'inception' else 1.0

@@ -1,8 +1,8 @@
-"""What is done to a whole batch inside the jitted step: crops after padding, flips, erasing, scaling, mixing.
+"""Transforms of a whole batch inside the jitted step: crops after padding, flips, erasing, scaling, mixing.
 
-All random values are drawn as arrays of leading size B from one key. JAX's threefry makes such an array the same
-however the batch is sharded, so what happens to a row depends on (key, global row) alone. Call these on the global
-batch.
+Call them on the global batch. All random values are drawn as arrays of leading size B from one key. With JAX's
+threefry, such an array does not depend on how the batch is sharded. So the transform of a row depends only on
+(key, global row).
 """
 
 import dataclasses
@@ -19,22 +19,22 @@ from vit_jax.data.config import Augment, DataConfig
 
 def normalize(images_BHWC: jax.Array, mean: tuple[float, ...] | None = None,
               std: tuple[float, ...] | None = None) -> jax.Array:
-  """uint8 0..255 to float32 (x / 255 - mean) / std; one value for each channel or for all.
+  """Converts uint8 to float32 (x / 255 - mean) / std, with one value per channel or one for all.
 
-  None is 0.5: from -1 to 1, for any data set.
+  None means 0.5, which gives values from -1 to 1.
   """
   mean, std = (np.asarray(values or (0.5,), np.float32).reshape(1, 1, 1, -1) for values in (mean, std))
   return (images_BHWC.astype(jnp.float32) / 255 - mean) / std
 
 
 def normalizer(config: DataConfig) -> Callable[[jax.Array], jax.Array]:
-  """`normalize` as a run's data want it."""
+  """`normalize` with the mean and std of a config."""
   return functools.partial(normalize, mean=config.mean, std=config.std)
 
 
 @dataclasses.dataclass(frozen=True)
 class PadCrop:
-  """Adds black pixels on all sides and cuts a random window of the old size (Lee et al. 2015, He et al. 2015)."""
+  """Pads with black pixels on all sides and crops a random window of the old size (Lee et al. 2015; He et al. 2015)."""
 
   padding: int = 4
 
@@ -49,7 +49,7 @@ class PadCrop:
 
 @dataclasses.dataclass(frozen=True)
 class Flip:
-  """Left-right, with probability 1/2."""
+  """Flips left-right with probability 1/2."""
 
   def __call__(self, key: jax.Array, images_BHWC: jax.Array) -> jax.Array:
     flip_B = jax.random.bernoulli(key, 0.5, images_BHWC.shape[:1])
@@ -58,10 +58,11 @@ class Flip:
 
 @dataclasses.dataclass(frozen=True)
 class RandomErasing:
-  """With a probability, a box becomes noise (Zhong et al. 2017): area U(0.02, 1/3), aspect 0.3 to 3.3, log-uniform.
+  """Replaces a box by noise, with a given probability (Zhong et al. 2017).
 
-  uint8 in and out; each value in the box is uniform in 0..255, the paper's best choice (RE-R). One noise picture a
-  step serves all rows, each XORed with a byte of its own: drawing all of it anew would cost more than a small step.
+  Its area is U(0.02, 1/3) of the picture, its aspect log-uniform from 0.3 to 3.3. Input and output are uint8. The
+  values in the box are uniform in 0..255, the paper's best choice (RE-R). All rows share one noise picture per step,
+  XORed with a byte of each row, as drawing all the noise would cost more than a small step.
   """
 
   probability: float
@@ -81,11 +82,11 @@ class RandomErasing:
 
 @dataclasses.dataclass(frozen=True)
 class Mix:
-  """Mixup (Zhang et al. 2017) or CutMix (Yun et al. 2019) with the next row of the batch; with both on, half each.
+  """Mixup (Zhang et al. 2017) or CutMix (Yun et al. 2019) with the next row of the batch; if both are on, half each.
 
-  Partners are the next row and not the mirrored one: on many devices this moves one row across each border instead of
-  the whole batch. Each row draws its own lambda (the papers: one per batch): the mean over the batch is the same and
-  its noise smaller, and a row depends on its own number only. A row whose partner has weight 0 stays as it is.
+  The partner is the next row rather than the mirrored one: on several devices, this moves one row between neighbours
+  instead of the whole batch. Each row draws its own lambda (in the papers, each batch does). The mean over the batch is
+  the same with less noise, and a row depends only on its own index. A row whose partner has weight 0 is not mixed.
   """
 
   mixup: float = 0.0
@@ -114,9 +115,9 @@ class Mix:
 
 
 def _draw(key, table_K, B):
-  """B rows of a table of equally likely values: how awkward distributions are drawn here.
+  """Draws B rows of a table of equally likely values, to sample from a distribution given by its quantiles.
 
-  jax.random.beta, for one, draws by rejection: slow to compile, and its loop runs as long as its unluckiest row.
+  By contrast, jax.random.beta uses rejection sampling: it is slow to compile, and loops until the last row is accepted.
   """
   return jnp.asarray(table_K)[jax.random.randint(key, (B,), 0, len(table_K))]
 
@@ -127,7 +128,7 @@ def _beta_quantiles(alpha):
 
 
 def _erased_sizes(H, W):
-  """4,096 equally likely (height, width) in pixels, float32 [4096,2]: 64 areas by 64 aspects."""
+  """4,096 equally likely (height, width) in pixels, float32 [4096,2], from 64 areas and 64 aspects."""
   part = (np.arange(64) + 0.5) / 64
   area, aspect = np.meshgrid((0.02 + (1 / 3 - 0.02) * part) * H * W, 0.3 ** (1 - 2 * part))
   return np.stack([np.sqrt(area * aspect).clip(max=H), np.sqrt(area / aspect).clip(max=W)], -1).reshape(-1, 2).astype(
@@ -135,7 +136,7 @@ def _erased_sizes(H, W):
 
 
 def _cutmix(key, alpha, B, H, W):
-  """(0 in the box that the partner fills and 1 around it [B,H,W,1], the share of pixels kept [B])."""
+  """(a mask [B,H,W,1], 0 in the box that the partner fills and 1 elsewhere; the share of pixels kept [B])."""
   k_side, k_centre = jax.random.split(key)
   side_B = _draw(k_side, np.sqrt(1 - _beta_quantiles(alpha)), B)
   centre_B2 = jax.random.uniform(k_centre, (B, 2))
@@ -143,11 +144,11 @@ def _cutmix(key, alpha, B, H, W):
   box_BHW1 = _box(H, W, centre_B2[:, 0] * H - half_H, centre_B2[:, 0] * H + half_H,
                   centre_B2[:, 1] * W - half_W, centre_B2[:, 1] * W + half_W)
   keep_BHW1 = 1 - box_BHW1.astype(jnp.float32)
-  return keep_BHW1, keep_BHW1.mean((1, 2, 3))  # lambda is what the box, cut off at the border, leaves
+  return keep_BHW1, keep_BHW1.mean((1, 2, 3))  # lambda is the share outside the box as clipped to the picture
 
 
 def _box(H, W, top_B, bottom_B, left_B, right_B):
-  """bool [B,H,W,1]: the pixels whose centre lies in each row's box."""
+  """A mask bool [B,H,W,1] of the pixels whose centre is in the box of each row."""
   y_1H = (jnp.arange(H, dtype=jnp.float32) + 0.5)[None]
   x_1W = (jnp.arange(W, dtype=jnp.float32) + 0.5)[None]
   in_y_BH = (y_1H >= top_B[:, None]) & (y_1H < bottom_B[:, None])
@@ -156,11 +157,16 @@ def _box(H, W, top_B, bottom_B, left_B, right_B):
 
 
 def augment(config: Augment, normalize: Callable = normalize) -> Callable[..., tuple[jax.Array, jax.Array]]:
-  """What training does to a global batch; `normalize` as of `normalizer`.
+  """Returns the augmentation of a global batch in training.
+
+  Args:
+    config: which transforms are on.
+    normalize: see `normalizer`.
 
   Returns:
-    fn(key, images_BHWC, targets_BC, weights_B=None) -> (images_BHWC, targets_BC): images uint8 -> float32, normalised;
-    targets float32 (one-hot, or soft); rows with weight 0 do not reach others. None: all rows count.
+    A function (key, images_BHWC, targets_BC, weights_B=None) -> (images_BHWC, targets_BC). Images are uint8 and become
+    normalised float32. Targets are float32, one-hot or soft. Rows of weight 0 are not mixed into others; weights_B=None
+    means that all rows count.
   """
   pad_crop = PadCrop(config.crop_padding) if config.crop == 'pad' else None
   flip = Flip() if config.flip else None
@@ -168,7 +174,7 @@ def augment(config: Augment, normalize: Callable = normalize) -> Callable[..., t
   mix = Mix(config.mixup, config.cutmix) if config.mixup or config.cutmix else None
 
   def apply(key, images_BHWC, targets_BC, weights_B=None):
-    k_crop, k_flip, k_erase, k_mix = (jax.random.fold_in(key, i) for i in range(4))  # fixed: options do not interact
+    k_crop, k_flip, k_erase, k_mix = (jax.random.fold_in(key, i) for i in range(4))  # fixed: options are independent
     if pad_crop:
       images_BHWC = pad_crop(k_crop, images_BHWC)
     if flip:

@@ -1,7 +1,7 @@
-"""What is done to one picture on the host: decoding, framing and colour, uint8 [H,W,C] in the end.
+"""Transforms of one picture on the host: decoding, cropping and colour. The result is uint8 [H,W,C].
 
-Each is a frozen dataclass, called with a picture and a generator that belongs to (seed, step, global row). Cropping
-after padding, flips, erasing, Mixup and CutMix are done to whole batches on the device: see device.py.
+Each is a frozen dataclass that is called with a picture and the generator of (seed, step, global row). Cropping after
+padding, flips, erasing, Mixup and CutMix are applied to whole batches on the device; see `device_augment`.
 """
 
 import dataclasses
@@ -17,16 +17,16 @@ _HOST = 0x4854
 
 
 def generator(seed: int, step: int, row: int) -> np.random.Generator:
-  """The generator of one row of one global batch, whoever reads it."""
+  """The random generator of one row of one global batch, independent of the process that reads it."""
   key = np.array([seed % 2**64, _HOST], np.uint64)  # a plain list would go through float64 and lose bits
   return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, row, step]))
 
 
 @dataclasses.dataclass(frozen=True)
 class ResizeCenterCrop:
-  """The centre of the picture, its shape kept: `ratio` of the largest box of the wanted proportions.
+  """A centre crop, resized to `size`. The crop is `ratio` times the largest box with the proportions of `size`.
 
-  A ratio of 0.875 is the usual "resize to 256, crop 224". With `squeeze` it is a box of the picture's own proportions.
+  A ratio of 0.875 is the usual "resize to 256, crop 224". With `squeeze`, the box has the proportions of the picture.
   """
 
   size: tuple[int, int]  # (height, width)
@@ -51,8 +51,8 @@ class ResizeCenterCrop:
 class InceptionCrop:
   """A random box, resized (Szegedy et al. 2015, section 6): area U(min_area, 1), aspect 3/4 to 4/3, log-uniform.
 
-  After ten boxes that do not fit: the largest centred one whose aspect is allowed. The box is drawn from the header's
-  size and the picture decoded for it alone (`pictures.decode_quickly`).
+  If ten boxes do not fit, it is the largest centred box with an allowed aspect. The box is drawn before decoding, from
+  the size in the header, so that only the box is decoded (`pictures.decode_quickly`).
   """
 
   size: tuple[int, int]
@@ -80,9 +80,9 @@ class InceptionCrop:
 
 @dataclasses.dataclass(frozen=True)
 class SimpleCrop:
-  """The largest centred box, resized, mirrored at its edges by `padding` pixels, and cropped there at random.
+  """The largest centred box, resized, padded by `padding` mirrored pixels, and cropped at random.
 
-  The "simple random crop" of DeiT III (Touvron et al. 2022, sec. 3.2), which shows most of every picture.
+  This is the "simple random crop" of DeiT III (Touvron et al. 2022, sec. 3.2). It shows most of every picture.
   """
 
   size: tuple[int, int]
@@ -101,10 +101,10 @@ class SimpleCrop:
 
 @dataclasses.dataclass(frozen=True)
 class ThreeAugment:
-  """Grey, solarised or blurred, each with probability 1/3: DeiT III's 3-Augment (Touvron et al. 2022, sec. 3.1).
+  """Greyscale, solarisation or blur, each with probability 1/3: DeiT III's 3-Augment (Touvron et al. 2022, sec. 3.1).
 
-  Its flips and colour jitter are options of their own. As in its code: what is at least 128 is inverted, and the blur's
-  radius is U(0.1, 2) pixels.
+  Its flips and colour jitter are separate options. As in its code, solarisation inverts values of 128 and above, and
+  the radius of the blur is U(0.1, 2) pixels.
   """
 
   random = True
@@ -126,7 +126,7 @@ class ThreeAugment:
 
 @dataclasses.dataclass(frozen=True)
 class ColorJitter:
-  """Brightness, contrast and saturation, each times U(1 - strength, 1 + strength), in random order.
+  """Multiplies brightness, contrast and saturation by U(1 - strength, 1 + strength) each, in random order.
 
   As in Howard 2013 ("Some improvements on deep convolutional neural network based image classification").
   """
@@ -147,12 +147,12 @@ class ColorJitter:
 
 
 def eval_transforms(augment: Augment, size: tuple[int, int], channels: int, interpolation: str = 'bilinear') -> tuple:
-  """For val and test: (ResizeCenterCrop,)."""
+  """The transforms for evaluation: (ResizeCenterCrop,)."""
   return (ResizeCenterCrop(size, channels, eval_crop(augment), interpolation),)
 
 
 def train_transforms(augment: Augment, size: tuple[int, int], channels: int, interpolation: str = 'bilinear') -> tuple:
-  """For training: the framing, then the colour operations that are on."""
+  """The transforms for training: a crop, then the colour operations that are on."""
   if augment.crop == 'inception':
     steps = [InceptionCrop(size, channels, augment.crop_min_area, interpolation)]
   elif augment.crop == 'simple':

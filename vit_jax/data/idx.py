@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST (LeCun et al. 1998) and of the sets that took its place."""
+"""IDX files, the format of MNIST (LeCun et al. 1998) and of its successors."""
 
 import gzip
 import os
@@ -14,18 +14,20 @@ _FILES = {'train': 'train', 'test': 't10k'}
 
 
 def is_idx_folder(folder: str | os.PathLike) -> bool:
-  """Whether the folder has the training pictures of an IDX set."""
+  """Whether the folder holds the training pictures of an IDX data set."""
   return _find(pathlib.Path(folder), 'train-images-idx3-ubyte') is not None
 
 
 def open_idx(folder: pathlib.Path, name: str, class_names: tuple[str, ...] | None = None) -> dict[str, ArraySource]:
-  """Splits 'train' and 'test' of a folder with {train,t10k}-{images-idx3,labels-idx1}-ubyte, each plain or .gz.
+  """Opens splits 'train' and 'test' of a folder with {train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or .gz.
 
   Args:
+    folder: the folder.
+    name: the name of the data set.
     class_names: None for '0', '1', ... up to the largest training label.
 
   Raises:
-    UserError: a file that is missing, truncated or not IDX, or counts that differ; each names the file.
+    UserError: a file is missing, truncated or not IDX, or the numbers of pictures and labels differ.
   """
   if not folder.is_dir():
     raise UserError(f'idx:{folder}: no such folder')
@@ -53,7 +55,7 @@ def _find(folder, name):
 
 
 def _read(folder, name, dims):
-  """The uint8 array of one file: magic 0 0 8 dims, big-endian sizes, values."""
+  """The uint8 array of one file, which holds the magic number 0 0 8 dims, big-endian sizes, and the values."""
   path = _find(folder, name)
   if path is None:
     raise UserError(f'{folder}: no file {name} or {name}.gz')
@@ -64,11 +66,11 @@ def _read(folder, name, dims):
     except (EOFError, OSError, zlib.error) as error:
       raise UserError(f'{path}: truncated or damaged gzip file ({error}); get it again') from error
   if raw[:4] != bytes([0, 0, 8, dims]):
-    raise UserError(f'{path}: not an IDX file of {dims} dimension(s) of bytes: it starts with {raw[:4].hex(" ")}, '
-                    f'where 00 00 08 {dims:02x} is right')
+    raise UserError(f'{path}: not an IDX file of {dims} dimension(s) of bytes: expected it to start with '
+                    f'00 00 08 {dims:02x}, got {raw[:4].hex(" ")}')
   header = 4 + 4 * dims
   shape = np.frombuffer(raw[4:header].ljust(4 * dims, b'\0'), '>u4').astype(np.int64)
   if len(raw) != header + shape.prod():
-    raise UserError(f'{path}: {len(raw):,} bytes, where its header promises {header + shape.prod():,} for '
-                    f'{" x ".join(map(str, shape))}; the file is truncated or damaged')
+    raise UserError(f'{path}: expected {header + shape.prod():,} bytes for {" x ".join(map(str, shape))}, got '
+                    f'{len(raw):,}; the file is truncated or damaged')
   return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)

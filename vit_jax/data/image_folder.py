@@ -1,4 +1,4 @@
-"""Your own pictures: one folder per class."""
+"""Folders of pictures, one folder per class."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ _SPLITS = ('train', 'val', 'test')
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderSource:
-  """Picture files and their labels int32 [N]. All are read as RGB."""
+  """Picture files and their labels int32 [N]. Pictures are read as RGB."""
 
   name: str
   class_names: tuple[str, ...]
@@ -28,7 +28,7 @@ class FolderSource:
 
   @functools.cached_property
   def image_size(self):
-    """(height, width) that all readable pictures share, or None; reads headers up to the first that differs."""
+    """(height, width) that all readable pictures share, or None. Headers are read until one differs."""
     first = None
     for i in range(len(self)):
       try:
@@ -62,12 +62,12 @@ class FolderSource:
 
 
 def open_folder(root: pathlib.Path) -> dict[str, FolderSource]:
-  """Splits of ROOT/{train,val,test}/CLASS/*.jpg or, in one piece, of ROOT/CLASS/*.jpg.
+  """Opens the splits ROOT/{train,val,test}/CLASS/*.jpg, or a single split ROOT/CLASS/*.jpg.
 
-  Hidden files and folders are left out; pictures may lie in folders below the class's.
+  Hidden files and folders are ignored. Pictures may be in subfolders of a class folder.
 
   Raises:
-    UserError: no folder, no classes, a class without a picture that opens, a class that train does not have.
+    UserError: there is no such folder, it has no classes, a class has no readable picture, or a class is not in train.
   """
   if not root.is_dir():
     near = nearest(root.name, _subfolders(root.parent)) if root.parent.is_dir() else ''
@@ -75,7 +75,7 @@ def open_folder(root: pathlib.Path) -> dict[str, FolderSource]:
   subfolders = _subfolders(root)
   if 'train' not in subfolders:
     if subfolders and set(subfolders) <= set(_SPLITS):
-      raise UserError(f'{root}: has {", ".join(subfolders)} but no train')
+      raise UserError(f'{root}: has {", ".join(subfolders)}, but no train')
     return {'train': _open_split(root, root.name, None)}
   sources = {'train': _open_split(root / 'train', root.name, None)}
   for split in _SPLITS[1:]:
@@ -105,9 +105,9 @@ def _open_split(folder, name, class_names):
 
 
 def _check_class(folder, files):
-  """A class with nothing to learn from ends the run; a bad picture among good ones is met when it is read."""
+  """Raises UserError for a class without any readable picture. Single bad pictures are handled when they are read."""
   if not files:
-    raise UserError(f'{folder}: no pictures ({" ".join(SUFFIXES)})')
+    raise UserError(f'{folder}: no pictures; expected files {" ".join(SUFFIXES)}')
   for path in files:
     try:
       pictures.size(pathlib.Path(path).read_bytes())

@@ -1,8 +1,8 @@
-"""Which example stands in which row of which batch: a pure function, so that the data's state is the step.
+"""The order of examples: which example is in which row of which batch. It is a pure function of the seed and the step.
 
-Sorting the raw output of Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") gives the
-permutations: NumPy keeps a bit generator's raw stream stable, but not what `permutation` makes of it, and a run must
-go on under a newer NumPy where it stopped.
+So the step is the whole state of the data. Permutations are made by sorting the raw output of Philox (Salmon et al.
+2011, "Parallel random numbers: as easy as 1, 2, 3"). NumPy keeps the raw stream of a bit generator stable between
+versions, but not the result of `permutation`, and a run must be able to resume under a newer NumPy.
 """
 
 import threading
@@ -13,17 +13,17 @@ _SHUFFLE = 0x5348  # keeps these streams apart from other users of the same seed
 
 
 def raw_permutation(n: int, key: int, stream: int, counter: int = 0) -> np.ndarray:
-  """A permutation of range(n), int64 [n], fixed by (key, stream, counter)."""
+  """A permutation of range(n), int64 [n], determined by (key, stream, counter)."""
   words = np.array([key % 2**64, stream], np.uint64)  # a plain list would go through float64 and lose bits
   raw = np.random.Philox(key=words, counter=[0, 0, counter, 0]).random_raw(n)
   return np.argsort(raw, kind='stable')
 
 
 class TrainOrder:
-  """Epoch after epoch, each in its own order; batches run across the borders of epochs and nothing is dropped.
+  """The training order: epoch after epoch, each in its own order. Batches may span epochs, and nothing is dropped.
 
-  With `repeats` each picture of a batch stands in so many of its rows (the last of them in fewer, where the batch size
-  is no multiple), as far apart as can be: Mixup's partner, the next row, is another picture.
+  With `repeats`, each picture of a batch occurs in that many of its rows; the last ones in fewer if the batch size is
+  not a multiple. Its rows are as far apart as possible, so that Mixup's partner, the next row, is another picture.
   """
 
   def __init__(self, n: int, batch_size: int, seed: int, repeats: int = 1):
@@ -43,7 +43,7 @@ class TrainOrder:
     return np.tile(positions, self.repeats)[:self.batch_size]
 
   def _epoch(self, epoch):
-    with self._lock:  # reading threads reach a new epoch together: sort once
+    with self._lock:  # several threads may reach a new epoch at once; sort only once
       if epoch not in self._epochs:
         while len(self._epochs) >= 3:
           self._epochs.pop(next(iter(self._epochs)))
@@ -58,7 +58,7 @@ class TrainOrder:
 
 
 class EvalOrder:
-  """Every example once, in the order in which it is stored; the last batch is filled up with -1."""
+  """The order of evaluation: every example once, in stored order, with the last batch padded with -1."""
 
   def __init__(self, n: int, batch_size: int):
     self.n, self.batch_size = n, batch_size

@@ -1,4 +1,4 @@
-"""From what a source stores to pixels: any mode to grey or RGB, upright, and only as much decoding as is needed."""
+"""Decoding of pictures of any mode to upright grey or RGB pixels, with no more decoding than needed."""
 
 import io
 import math
@@ -17,7 +17,7 @@ class BadPicture(Exception):
 
 
 def size(record: bytes | np.ndarray) -> tuple[int, int]:
-  """(height, width) of the upright picture, from its header alone."""
+  """(height, width) of the upright picture, read from its header."""
   if isinstance(record, np.ndarray):
     return record.shape[:2]
   if header := _plain_jpeg(record):
@@ -27,23 +27,24 @@ def size(record: bytes | np.ndarray) -> tuple[int, int]:
 
 def decode(record: bytes | np.ndarray, channels: int, box: Box | None = None,
            out_size: tuple[int, int] | None = None, interpolation: str = 'bilinear') -> np.ndarray:
-  """Pixels of a picture, or of a box of it resized.
+  """Decodes a picture, or a resized box of it.
 
-  EXIF rotation is applied; transparency is laid on white; 16-bit grey is cut to its upper 8 bits. A JPEG is decoded
-  at 1/2, 1/4 or 1/8 where the box still has twice the pixels that are wanted: cheaper, and hardly visible.
+  EXIF rotation is applied, transparency is blended with white, and 16-bit grey is reduced to its upper 8 bits. A JPEG
+  is decoded at 1/2, 1/4 or 1/8 if the box then still has at least twice the pixels needed in each dimension. This is
+  cheaper, and the difference is hardly visible.
 
   Args:
     record: an encoded picture, or uint8 [H,W,C].
     channels: 1 (luma, ITU-R 601) or 3.
-    box: what is kept; None for all.
-    out_size: (height, width) of the result; None for the box's own, where `box` is None too.
-    interpolation: a key of INTERPOLATIONS; when shrinking, over all source pixels.
+    box: the part that is kept; None for the whole picture.
+    out_size: (height, width) of the result; None, with `box` also None, for the picture's own size.
+    interpolation: a key of INTERPOLATIONS. Shrinking uses all source pixels.
 
   Returns:
     uint8 [H,W,C].
 
   Raises:
-    BadPicture: damaged, truncated or not a picture.
+    BadPicture: the record is damaged, truncated or not a picture.
   """
   try:
     image = _from_array(record) if isinstance(record, np.ndarray) else _open(record)
@@ -66,11 +67,11 @@ def decode(record: bytes | np.ndarray, channels: int, box: Box | None = None,
 
 def decode_quickly(record: bytes | np.ndarray, channels: int, box: Box, out_size: tuple[int, int],
                    interpolation: str = 'bilinear') -> np.ndarray:
-  """As `decode`, for training: a JPEG's box is resized from the nearest pixels alone, which takes half the time.
+  """Like `decode`, but for training: the box of a JPEG is resized from the nearest pixels alone, in half the time.
 
-  As in the usual tf.data pipelines: where the box is shrunk, pixels between the sampled ones do not count. It is
-  decoded at an eighth to a half where that still has the pixels that are wanted, so it is never shrunk by more than 2.
-  The box is rounded to whole pixels. What is no plain JPEG, or not a sound one, is left to `decode`.
+  As in common tf.data pipelines, pixels between the sampled ones are ignored when the box is shrunk. The JPEG is
+  decoded at 1/8 to 1/2 if that still has the pixels needed, so the box is never shrunk by more than 2. The box is
+  rounded to whole pixels. `decode` handles pictures that are not plain, undamaged JPEGs.
   """
   header = None if isinstance(record, np.ndarray) else _plain_jpeg(record)
   if header is None:
@@ -83,7 +84,7 @@ def decode_quickly(record: bytes | np.ndarray, channels: int, box: Box, out_size
   try:
     pixels = simplejpeg.decode_jpeg(record, 'GRAY' if channels == 1 else 'RGB', min_factor=2,
                                     min_height=math.ceil(height / shrunk), min_width=math.ceil(width / shrunk))
-  except ValueError:  # also for faults that other decoders forgive
+  except ValueError:  # also raised for faults that other decoders tolerate
     return decode(record, channels, box, out_size, interpolation)
   left, right = (round(x * pixels.shape[1] / width) for x in (box[0], box[2]))
   top, bottom = (round(y * pixels.shape[0] / height) for y in (box[1], box[3]))
@@ -94,7 +95,7 @@ def decode_quickly(record: bytes | np.ndarray, channels: int, box: Box, out_size
 
 
 def _plain_jpeg(data):
-  """(height, width) of a JPEG that is grey or in colour and upright for sure; None for all others."""
+  """(height, width) of a JPEG that is certainly upright and grey or RGB; None for all other pictures."""
   if data[:2] != b'\xff\xd8' or b'Exif\0\0' in data:
     return None
   import simplejpeg
@@ -121,7 +122,7 @@ def _from_array(array):
 def _orientation(image):
   try:
     return image.getexif().get(_ORIENTATION, 1)
-  except Exception:  # damaged EXIF is no reason to lose a good picture
+  except Exception:  # a picture with damaged EXIF may still be good
     return 1
 
 
@@ -148,7 +149,7 @@ def _in_mode(image, mode):
   from PIL import Image
   if image.mode == mode and 'transparency' not in image.info:
     return image
-  if image.mode.startswith('I'):  # 16 bits, in 16 or 32
+  if image.mode.startswith('I'):  # 16 bits, stored in 16 or 32
     image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
   elif image.mode == 'F':
     raise BadPicture('floating-point pixels have no fixed range; save as 8 or 16 bits')

@@ -1,11 +1,11 @@
-"""The data of a run: sources, splits, order and transforms put together.
+"""The data of a run, composed of sources, splits, order and transforms.
 
   data = open_data(config.data)
   batches = data.train_batches(seed=0, first_step=0, num_steps=1000)
   for batch in batches: ...    # dict(image uint8 [b,H,W,C], label int32 [b], weight float32 [b])
   batches.close()
 
-Resuming needs nothing but `first_step`; a process of many passes `rows`, its rows of the global batch.
+To resume, only `first_step` is needed. With several processes, each passes `rows`, its rows of the global batch.
 """
 
 import math
@@ -24,15 +24,15 @@ _IN_MEMORY_BYTES = 2**31  # of pictures at their final size
 
 
 class Data:
-  """See `open_data`.
+  """The data of a run; see `open_data`.
 
   Attributes:
     config: the DataConfig.
-    name: the data set's name, as in logs.
-    class_names: one per class.
-    num_classes: how many.
+    name: the name of the data set in logs.
+    class_names: the names of the classes.
+    num_classes: the number of classes.
     image_shape: (H, W, C) of the batches.
-    unique_examples: size of the training subset.
+    unique_examples: the size of the training subset.
   """
 
   def __init__(self, config: DataConfig, parts: dict[str, splits.Part], image_shape: tuple[int, int, int]):
@@ -44,15 +44,15 @@ class Data:
     self._parts, self._arrays, self._fingerprints = parts, {}, {}
 
   def size(self, split: str) -> int:
-    """Number of examples in 'train' (the subset), 'val' or 'test'."""
+    """The number of examples in 'train' (the subset), 'val' or 'test'."""
     return len(self._part(split).examples)
 
   def labels(self, split: str) -> np.ndarray:
-    """int32 [n], in the order in which `eval_batches` gives them."""
+    """The labels int32 [n] of a split, in the order of `eval_batches`."""
     return self._part(split).labels
 
   def where(self, split: str, place: int) -> str:
-    """Where an example lies, in words: the one that `eval_batches` gives at that place."""
+    """A name for messages of the example that `eval_batches` returns at `place`, such as its path."""
     part = self._part(split)
     return part.source.where(int(part.examples[place]))
 
@@ -64,32 +64,32 @@ class Data:
     return self._fingerprints[split]
 
   def arrays(self, split: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """(images uint8 [n,H,W,C], labels int32 [n]) of a split that can be kept in memory, or None.
+    """(images uint8 [n,H,W,C], labels int32 [n]) of a split if it can be kept in memory, else None.
 
-    It can where its source is in memory and nothing random is done on the host. Positions of `TrainOrder` index it.
+    It can if its source is in memory and no random transform runs on the host. Positions of `TrainOrder` index it.
     """
     return self._arrays_after(split, self._transforms(split))
 
   def train_order(self, seed: int) -> TrainOrder:
-    """Which examples of the training subset make up which batch."""
+    """The order of the examples of the training subset."""
     return TrainOrder(self.unique_examples, self.config.batch_size, seed, self.config.augment.repeats)
 
   def train_batches(self, seed: int, first_step: int, num_steps: int, rows: slice | np.ndarray | None = None,
                     workers: int = 0) -> MemoryBatches | RecordBatches:
-    """Batches first_step, first_step + 1, ... of training; a pure function of (seed, step).
+    """The training batches first_step, first_step + 1, ...; each is a pure function of (seed, step).
 
     Args:
-      seed: fixes the order and the host's random transforms.
-      first_step: 0, or where to go on.
-      num_steps: how many batches to give.
+      seed: determines the order and the random transforms on the host.
+      first_step: the step of the first batch; 0, or where a run resumes.
+      num_steps: the number of batches.
       rows: this process's rows of the global batch, as an index; None for all.
-      workers: processes that read and decode; 0 for threads of this one.
+      workers: the number of processes that read and decode; 0 for threads of this process.
 
     Returns:
-      A closable iterator; `take_errors()` gives the bad records met since it was last called.
+      A closable iterator. Its `take_errors()` returns messages on bad records since the last call.
 
     Raises:
-      UserError: from the iterator, at a record that cannot be read, with on_error='stop'.
+      UserError: by the iterator, if a record cannot be read and on_error='stop'.
     """
     steps = range(first_step, first_step + num_steps)
     return self._batches('train', self.train_order(seed), steps, rows, seed, workers, self._transforms('train'))
@@ -97,11 +97,17 @@ class Data:
   def eval_batches(self, split: str, batch_size: int | None = None, rows: slice | np.ndarray | None = None,
                    workers: int = 0,
                    frame: host_augment.ResizeCenterCrop | None = None) -> MemoryBatches | RecordBatches:
-    """All of a split, each example once, in a fixed order; the last batch is padded with weight 0.
+    """All examples of a split, each once, in a fixed order. The last batch is padded with rows of weight 0.
 
-    Pictures are framed by `frame` (to the size of `image_shape`) where it is given, else as the config says. Every
-    process gets the same number of batches. 'train' is given as training sees it, in which random cropping, RandAugment
-    and colour jitter, where they are on, are replaced by the framing of evaluation.
+    Every process gets the same number of batches. For 'train', this is the training subset without the host's random
+    transforms.
+
+    Args:
+      split: 'train', 'val' or 'test'.
+      batch_size: examples per batch; None: that of training.
+      rows: this process's rows of the global batch, as an index; None for all.
+      workers: the number of processes that read and decode; 0 for threads of this process.
+      frame: crops and resizes pictures to `image_shape`; None: as in the config.
     """
     order = EvalOrder(self.size(split), batch_size or self.config.batch_size)
     return self._batches(split, order, range(order.num_steps), rows, 0, workers,
@@ -109,7 +115,7 @@ class Data:
 
   def _part(self, split):
     if split not in self._parts:
-      raise UserError(f'split {split!r}; one of {", ".join(SPLITS)}')
+      raise UserError(f'split {split!r}: expected one of {", ".join(SPLITS)}')
     return self._parts[split]
 
   def _transforms(self, split, evaluate=False):
@@ -137,7 +143,7 @@ class Data:
   def _batches(self, split, order, steps, rows, seed, workers, host):
     rows = np.arange(order.batch_size)[slice(None) if rows is None else rows]
     if not len(rows):
-      raise UserError(f'none of the {order.batch_size} rows of a batch: at least one is needed')
+      raise UserError(f'none of the {order.batch_size} rows of a batch: expected at least one')
     arrays = self._arrays_after(split, host)
     if arrays is not None:
       return MemoryBatches(*arrays, order, steps, rows)
@@ -146,10 +152,10 @@ class Data:
 
 
 def open_data(config: DataConfig) -> Data:
-  """Opens a run's data: everything that can be wrong with it is found here, before anything is compiled.
+  """Opens the data of a run. Errors in it are raised here, before anything is compiled.
 
   Raises:
-    UserError: an option out of range, data that is missing or malformed, classes or sizes that do not fit.
+    UserError: an option is out of range, data is missing or malformed, or classes or sizes do not match.
   """
   check(config)
   sources = sources_lib.open_sources(config)

@@ -1,4 +1,4 @@
-"""Downloads a TFDS data set and writes it as array_record: the one step that needs TensorFlow.
+"""Downloads a TFDS data set and writes it as array_record. Only this step needs TensorFlow.
 
   uv run --extra prepare python -m vit_jax.data.prepare --name=cifar10 [--data_dir=DIR]
 """
@@ -14,14 +14,14 @@ from vit_jax.data import tfds_source
 from vit_jax.errors import UserError
 
 _NAME = flags.DEFINE_string('name', None, 'NAME or NAME/CONFIG, as in the TFDS catalogue.')
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where TFDS keeps its data; its own default if not given.')
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'The folder where TFDS keeps its data; default: that of TFDS.')
 
 
 def prepare(name: str, data_dir: str | None) -> dict[str, tfds_source.TfdsSource]:
-  """Prepares `NAME[/CONFIG]` in `data_dir` and returns its splits; what is there already is left alone.
+  """Prepares `NAME[/CONFIG]` in `data_dir` and returns its splits. Data that is already prepared is not changed.
 
   Raises:
-    UserError: no TensorFlow, an unknown name, files to be placed by hand, or a download that failed.
+    UserError: TensorFlow is not installed, the name is unknown, files must be downloaded by hand, or a download failed.
   """
   if importlib.util.find_spec('tensorflow') is None:
     raise UserError('preparing a data set needs TensorFlow (training does not): '
@@ -31,7 +31,7 @@ def prepare(name: str, data_dir: str | None) -> dict[str, tfds_source.TfdsSource
     import tensorflow_datasets as tfds
     try:
       builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
-    except AssertionError as error:  # TFDS asserts that manual files are there
+    except AssertionError as error:  # TFDS asserts that manually downloaded files exist
       raise UserError(f'{name}: {tfds_source.manual_steps(builder, data_dir) or error}') from error
     except (OSError, ValueError, RuntimeError, tfds.download.DownloadError) as error:
       raise UserError(f'{name}: {type(error).__name__}: {error}') from error
@@ -40,7 +40,7 @@ def prepare(name: str, data_dir: str | None) -> dict[str, tfds_source.TfdsSource
 
 def main():
   if not _NAME.value:
-    raise UserError('--name: missing; for example --name=cifar10')
+    raise UserError('--name is missing, as in --name=cifar10')
   sources = prepare(_NAME.value.replace(':', '/', 1), _DATA_DIR.value)
   for split, source in sources.items():
     print(f'{split}: {len(source):,} pictures, {len(set(source.labels.tolist()))} classes')  # also fills the cache

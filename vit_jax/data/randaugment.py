@@ -1,15 +1,15 @@
-"""RandAugment (Cubuk et al. 2019): a few operations out of fourteen, all at one magnitude.
+"""RandAugment (Cubuk et al. 2019): a few out of fourteen operations, all at the same magnitude.
 
-The list is the paper's figure 2, the ranges AutoAugment's (Cubuk et al. 2018, table 6), with one change that is
-common since: every operation grows stronger with the magnitude. (In the original, brightness and its kin are the
-identity at magnitude 5, and posterize and solarize grow weaker.)
+The operations are those of the paper's figure 2, with the ranges of AutoAugment (Cubuk et al. 2018, table 6). There is
+one change, which has since become common: every operation gets stronger with the magnitude. (In the original, colour,
+contrast, brightness and sharpness are the identity at magnitude 5, and posterize and solarize get weaker.)
 """
 
 import dataclasses
 
 import numpy as np
 
-_GREY = 128  # what geometric operations move in
+_GREY = 128  # fill value of geometric operations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class RandAugment:
   random = True
 
   def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [H,W,C] -> the same, C 1 or 3."""
+    """Augments a picture uint8 [H,W,C], with C 1 or 3."""
     from PIL import Image
     grey = image.shape[2] == 1
     picture = Image.fromarray(image[..., 0] if grey else image)
@@ -33,7 +33,7 @@ class RandAugment:
 
 
 def _affine(picture, a, b, c, d, e, f):
-  """Output (x, y) shows input (ax + by + c, dx + ey + f)."""
+  """Transforms a picture so that output (x, y) is input (ax + by + c, dx + ey + f)."""
   from PIL import Image
   fill = _GREY if picture.mode == 'L' else (_GREY,) * 3
   return picture.transform(picture.size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR,

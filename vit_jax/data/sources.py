@@ -1,4 +1,4 @@
-"""Sources: random access to one split of a data set each, behind one interface."""
+"""Sources: random access to the splits of a data set, with one interface."""
 
 import gzip
 import importlib.util
@@ -26,12 +26,12 @@ class Source(Protocol):
   """One split of a data set.
 
   Attributes:
-    name: the data set's name, as in logs.
-    class_names: one per class.
-    channels: 1 or 3, the source's own (`random`: any).
+    name: the name of the data set in logs.
+    class_names: the names of the classes.
+    channels: the source's own, 1 or 3 (`random`: any).
     image_size: (height, width) if all pictures share it, else None.
     labels: int32 [N].
-    images: uint8 [N,H,W,C] where the pictures fit in memory, else None.
+    images: uint8 [N,H,W,C] if the pictures fit in memory, else None.
   """
 
   name: str
@@ -45,20 +45,20 @@ class Source(Protocol):
     ...
 
   def read(self, i: int) -> bytes | np.ndarray:
-    """Picture i: the encoded file as it is stored, or uint8 [H,W,C]."""
+    """Picture i: an encoded file, or uint8 [H,W,C]."""
 
   def where(self, i: int) -> str:
-    """Names picture i in messages: its path, or the split and record number."""
+    """A name of picture i for messages: its path, or the split and record number."""
 
   def key(self, i: int) -> str:
     """Names picture i in the fingerprint of the data, wherever these lie: with the size of its file, if it has one."""
 
 
 def open_sources(config: DataConfig) -> dict[str, Source]:
-  """The splits that `config.source` has: 'train', and 'val' and 'test' where they exist.
+  """Opens the splits of `config.source`: 'train', and 'val' and 'test' if they exist.
 
   Raises:
-    UserError: an unknown source, or data that is missing or malformed.
+    UserError: the source is unknown, or its data is missing or malformed.
   """
   kind, _, rest = config.source.partition(':')
   data_dir = os.path.expanduser(config.data_dir) if config.data_dir else None
@@ -74,7 +74,7 @@ def open_sources(config: DataConfig) -> dict[str, Source]:
   if kind in ('idx', 'folder'):
     folder = pathlib.Path(data_dir or '', os.path.expanduser(rest))
     if not rest and not data_dir:
-      raise UserError(f'data.source: {config.source!r} names no folder; write {kind}:DIR')
+      raise UserError(f'data.source: {config.source!r}; expected {kind}:DIR')
     if kind == 'idx':
       return idx.open_idx(folder, name=folder.name)
     from vit_jax.data import image_folder as folder_lib
@@ -84,9 +84,9 @@ def open_sources(config: DataConfig) -> dict[str, Source]:
 
 
 def _digits():
-  """Scikit-learn's 1,797 pictures of 8x8, grey levels 0..16 scaled to 0..255.
+  """Scikit-learn's 1,797 pictures of 8x8, with grey levels 0..16 scaled to 0..255.
 
-  Read from the file that scikit-learn ships: importing scikit-learn itself takes seconds, and a run starts often.
+  They are read from the file that scikit-learn ships, as importing scikit-learn itself takes seconds.
   """
   package = pathlib.Path(importlib.util.find_spec('sklearn').origin).parent
   with gzip.open(package / 'datasets' / 'data' / 'digits.csv.gz', 'rt') as file:
@@ -98,7 +98,7 @@ def _digits():
 def _random(config, size):
   digits = size.replace('_', '') if re.fullmatch('[0-9]+(_[0-9]+)*', size) else ''
   if size and not 0 < int(digits[:20] or 0) <= _MOST_RANDOM:
-    raise UserError(f'data.source={config.source!r}: must be random, or random:N for N training pictures, 1 to '
+    raise UserError(f'data.source={config.source!r}: expected random, or random:N for N training pictures, 1 to '
                     f'{_MOST_RANDOM:,}')
   train = int(digits) if size else 1_281_167  # as ImageNet
   classes = tuple(str(c) for c in range(config.num_classes or 1000))
@@ -110,7 +110,7 @@ def _random(config, size):
 
 
 def _fashion_mnist(data_dir):
-  """The IDX files in `data_dir` or of Debian's package, else TFDS's copy, whichever is there."""
+  """The IDX files in `data_dir` or of Debian's package if they exist, else TFDS's copy."""
   from vit_jax.data import tfds_source
   for folder in filter(None, (data_dir, DEBIAN_FASHION_MNIST)):
     if idx.is_idx_folder(folder):

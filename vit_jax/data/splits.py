@@ -1,10 +1,10 @@
-"""Which examples of a source are train, val and test: class-balanced, and the same for every run.
+"""The splits of a source into train, val and test. They are class-balanced and the same for every run.
 
 Rules:
-- A source's only held-out part is `test`, whatever its name (ImageNet's public labels end with `validation`; a folder
-  may have train/ and val/ alone). Where it has two, they are `val` and `test`.
-- Without a held-out part, a fifth of the source becomes `test`.
-- Without a val of its own, val is cut from train, before subsets are taken.
+- If a source has one held-out part, it is `test`, whatever its name (ImageNet has public labels only for `validation`;
+  a folder may have only train/ and val/). If it has two, they are `val` and `test`.
+- If it has no held-out part, a fifth of the source becomes `test`.
+- If it has no val, val is taken from train, before subsets are taken.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ from vit_jax.data.order import raw_permutation
 from vit_jax.data.sources import Source
 from vit_jax.errors import UserError
 
-TEST_FRACTION = 0.2  # of a source that comes in one piece
+TEST_FRACTION = 0.2  # of a source without a held-out part
 VAL_FRACTION = 0.1
 VAL_MAX = 10_000
 
-# One constant seed: subsets must be equal across the models, seeds and machines of a law.
+# A constant seed, as subsets must be equal across the models, seeds and machines of a law.
 _SEED = 0
 _LESS_ONE = 'train, less one to learn from'
 _TEST, _VAL, _SUBSET = 0x54, 0x56, 0x53
@@ -28,26 +28,26 @@ _TEST, _VAL, _SUBSET = 0x54, 0x56, 0x53
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-  """Some examples of a source: `examples` int64 [n], ascending indices into it."""
+  """Some examples of a source; `examples` int64 [n] are ascending indices into it."""
 
   source: Source
   examples: np.ndarray
 
   @property
   def labels(self) -> np.ndarray:
-    """int32 [n]."""
+    """The labels of the examples, int32 [n]."""
     return self.source.labels[self.examples]
 
 
 def balanced_order(labels: np.ndarray, stream: int) -> np.ndarray:
   """An order of all examples, int64 [N], in which every prefix is class-balanced.
 
-  Each class is shuffled by a fixed permutation and spread evenly over (0, 1); the order is that of these places. So a
-  prefix of n examples holds n N_c / N of class c to within two, and prefixes are nested by construction.
+  Each class is shuffled by a fixed permutation and spread evenly over (0, 1). Examples are ordered by these places. So
+  a prefix of n examples holds n N_c / N examples of class c, to within two, and prefixes are nested by construction.
 
   Args:
     labels: int [N].
-    stream: separates the uses of the one seed.
+    stream: separates different uses of the constant seed.
   """
   shuffled = raw_permutation(len(labels), _SEED, stream)
   by_class = shuffled[np.argsort(labels[shuffled], kind='stable')]
@@ -56,21 +56,21 @@ def balanced_order(labels: np.ndarray, stream: int) -> np.ndarray:
   sorted_labels = labels[by_class]
   rank = np.arange(len(labels)) - starts[sorted_labels]
   place = (rank + 0.5) / counts[sorted_labels]
-  tie = np.empty(len(labels), np.int64)  # equal places, as in equal classes: at random, not class 0 first
+  tie = np.empty(len(labels), np.int64)  # breaks ties at random, not in favour of class 0
   tie[shuffled] = np.arange(len(labels))
   return by_class[np.lexsort((tie[by_class], place))]
 
 
 def assign(sources: dict[str, Source], val_examples: int | None, unique_examples: int | None) -> dict[str, Part]:
-  """Parts 'train', 'val' and 'test' of a source's own splits.
+  """Assigns the examples of a source's own splits to parts 'train', 'val' and 'test'.
 
   Args:
-    sources: 'train', and where the source has them 'val' and 'test'.
-    val_examples: None for the default, 0 for no val.
-    unique_examples: size of the training subset; None or 0 for all that is left.
+    sources: 'train', and 'val' and 'test' if the source has them.
+    val_examples: the size of val; None for the default, 0 for no val.
+    unique_examples: the size of the training subset; None or 0 for all examples that are left.
 
   Raises:
-    UserError: more examples wanted than there are.
+    UserError: more examples are asked for than there are.
   """
   sources = dict(sources)
   if 'test' not in sources and 'val' in sources:
@@ -102,7 +102,7 @@ def _whole(source):
 
 
 def _cut(part, n, stream):
-  """(a class-balanced part of n examples, the rest)."""
+  """Splits a part into (a class-balanced part of n examples, the rest)."""
   order = balanced_order(part.labels, stream)
   return tuple(Part(part.source, np.sort(part.examples[piece])) for piece in (order[:n], order[n:]))
 
@@ -115,5 +115,5 @@ def left_for_training(whole: int, val_examples: int, unique_examples: int | None
 
 def _checked(key, wanted, available, of_what):
   if wanted > available:
-    raise UserError(f'data.{key}: {wanted:,}, but there are {available:,} ({of_what})')
+    raise UserError(f'data.{key}: {wanted:,}, but there are only {available:,} ({of_what})')
   return wanted

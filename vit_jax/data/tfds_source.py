@@ -1,4 +1,4 @@
-"""TensorFlow Datasets that were prepared as array_record, read without TensorFlow; pictures are decoded by Pillow."""
+"""TensorFlow Datasets prepared as array_record, read without TensorFlow. Pictures are decoded by Pillow."""
 
 import concurrent.futures
 import dataclasses
@@ -18,19 +18,19 @@ from vit_jax.errors import UserError, nearest
 
 _IN_MEMORY_BYTES = 2**30
 _READ_AT_ONCE = 1024
-_AT_ONCE = 16  # files that are opened at the same time: most of it is waiting where they lie far away
+_AT_ONCE = 16  # files that are opened at the same time, as most of the time is spent waiting for remote storage
 
-# The held-out splits that TFDS knows, under our names.
+# Names of splits in TFDS -> our names.
 _SPLITS = {'train': 'train', 'validation': 'val', 'val': 'val', 'dev': 'val', 'test': 'test'}
 
 
 class NotPrepared(UserError):
-  """A data set that is not on this machine yet."""
+  """The data set has not been prepared on this machine."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TfdsSource:
-  """One split. `records` gives raw serialised examples; `features` parses the picture and the label out of them."""
+  """One split. `records` holds raw serialised examples; `features` parses the picture and the label from them."""
 
   name: str
   class_names: tuple[str, ...]
@@ -45,23 +45,23 @@ class TfdsSource:
 
   @functools.cached_property
   def labels(self):
-    """int32 [N]; the first time all records are read, then a small .npy file."""
+    """The labels int32 [N], cached in a small .npy file. The first time, all records are read."""
     try:
       return self._cached('labels', lambda: self._scan(lambda example: example[self.label_key]).astype(np.int32))
-    except pictures.BadPicture as error:  # a record without its label has no place in any split
+    except pictures.BadPicture as error:  # an example without its label cannot be assigned to a split
       raise UserError(f'{self.name}, {self.split}: {error}; the data in {self.folder} is damaged: remove it and '
                       'prepare it again') from error
 
   @functools.cached_property
   def images(self):
-    """uint8 [N,H,W,C] of a small set with pictures of one size, decoded once into a .npy file; else None."""
+    """The pictures uint8 [N,H,W,C] of a small data set with pictures of one size, cached in a .npy file; else None."""
     if self.image_size is None or len(self) * np.prod(self.image_size) * self.channels > _IN_MEMORY_BYTES:
       return None
     try:
       return self._cached('images', lambda: self._scan(
         lambda example: pictures.decode(example[self.image_key], self.channels)))
     except pictures.BadPicture:
-      return None  # read one by one, where on_error rules
+      return None  # they are then read one by one, and on_error applies
 
   def __len__(self):
     return len(self.records)
@@ -69,7 +69,7 @@ class TfdsSource:
   def read(self, i):
     try:
       return self._example(self.records[int(i)])[self.image_key]
-    except Exception as error:  # a damaged record surfaces as any of absl's status codes
+    except Exception as error:  # a damaged record raises any of absl's status codes
       raise pictures.BadPicture(str(error)) from error
 
   def where(self, i):
@@ -78,10 +78,10 @@ class TfdsSource:
   key = where
 
   def has_labels(self) -> bool:
-    """Whether they are public: where they are held back, as in imagenet2012's test, all are -1."""
+    """Whether the labels are public. Labels that are held back, as in imagenet2012's test, are all -1."""
     try:
       return self._example(self.records[0])[self.label_key] >= 0
-    except Exception:  # a damaged first record: reading the labels will say so
+    except Exception:  # a damaged first record is reported when the labels are read
       return True
 
   def __getstate__(self):
@@ -109,11 +109,12 @@ class TfdsSource:
 
 
 def open_tfds(name: str, data_dir: str | None) -> dict[str, TfdsSource]:
-  """Splits 'train', and where they are there with labels 'val' and 'test', of `NAME[/CONFIG]`.
+  """Opens the splits of `NAME[/CONFIG]`: 'train', and 'val' and 'test' if they exist and have labels.
 
   Raises:
-    NotPrepared: with the command that prepares it.
-    UserError: an unknown name, another file format, not pictures with one class each, or shards that are not whole.
+    NotPrepared: the data has not been prepared; the message has the command that prepares it.
+    UserError: the name is unknown, the data has another file format or is not pictures with one class each, or a shard
+      is damaged.
   """
   builder = find_builder(name, data_dir)
   if not builder.info.splits:
@@ -148,14 +149,14 @@ def open_tfds(name: str, data_dir: str | None) -> dict[str, TfdsSource]:
 
 
 def _check_shards(name, split):
-  """Refuses files that were cut off: their records would be wrong ones, or never come."""
+  """Refuses truncated files, as reading them would return wrong records or hang."""
   from array_record.python import array_record_module
 
   def count(path):
     try:
       reader = array_record_module.ArrayRecordReader(os.fspath(path))
       found = reader.num_records()
-      reader.close()  # raises what is wrong with the file
+      reader.close()  # raises an error if the file is damaged
       return found
     except Exception as error:  # any of absl's status codes
       return str(error) or type(error).__name__
@@ -164,17 +165,17 @@ def _check_shards(name, split):
     for path, wanted, found in zip(split.filepaths, split.shard_lengths, pool.map(count, split.filepaths)):
       if found != wanted:
         has = found if isinstance(found, str) else f'{found} readable records instead of {wanted}'
-        raise UserError(f'tfds:{name}: the file {path} is damaged or cut off ({has}). Fetch it again, or remove '
+        raise UserError(f'tfds:{name}: the file {path} is damaged or truncated ({has}). Fetch it again, or remove '
                         f'{path.parent} and prepare the data again')
 
 
 def find_builder(name: str, data_dir: str | None):
-  """TFDS's builder of `NAME[/CONFIG]`; a UserError names the nearest where there is none."""
+  """TFDS's builder of `NAME[/CONFIG]`. Raises UserError with the nearest name if there is none."""
   import tensorflow_datasets as tfds
   try:
     return tfds.builder(name, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError as error:
-    known = tfds.list_builders(with_community_datasets=False)  # the community's list is on the network
+    known = tfds.list_builders(with_community_datasets=False)  # the list of community data sets needs the network
     raise UserError(f'tfds:{name}: TFDS has no such data set{_did_you_mean(name.partition("/")[0], known)}') from error
   except (ValueError, RuntimeError, OSError) as error:
     if 'BuilderConfig' in str(error):
@@ -185,24 +186,24 @@ def find_builder(name: str, data_dir: str | None):
 
 
 def _did_you_mean(name, known):
-  """`nearest`, without the list of more than a thousand names where none is near."""
+  """Like `nearest`, but without the list of more than a thousand names if none is near."""
   near = nearest(name, known)
   return near if 'did you mean' in near else '; see https://www.tensorflow.org/datasets/catalog'
 
 
 def prepare_command(name: str, data_dir: str | None) -> str:
-  """The one command that downloads and prepares a data set."""
+  """The command that downloads and prepares a data set."""
   place = f' --data_dir={shlex.quote(str(data_dir))}' if data_dir else ''
   return f'python -m vit_jax.data.prepare --name={name}{place}'
 
 
 def manual_steps(builder, data_dir: str | None) -> str:
-  """What to download by hand and where to put it, or ''."""
+  """Instructions for files that must be downloaded by hand; '' if there are none."""
   if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
     return ''
   folder = pathlib.Path(data_dir or os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets'), 'downloads', 'manual')
   what = ' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-  return f'Its files cannot be downloaded for you. Put them into {folder}: {what}'
+  return f'Its files must be downloaded by hand. Put them into {folder}: {what}'
 
 
 def _how_to_prepare(builder, name, data_dir):
@@ -212,7 +213,7 @@ def _how_to_prepare(builder, name, data_dir):
 
 
 def _keys(name, info):
-  """The names of the picture and the label among the features."""
+  """The names of the picture and label features."""
   import tensorflow_datasets as tfds
   found = []
   for kind in (tfds.features.Image, tfds.features.ClassLabel):
@@ -220,21 +221,21 @@ def _keys(name, info):
     supervised = [key for key in info.supervised_keys or () if key in keys]
     if not keys:
       raise UserError(f'tfds:{name}: no {kind.__name__} among its features {sorted(info.features)}; '
-                      'needed: pictures with one class each')
+                      'expected pictures with one class each')
     found.append((supervised or keys)[0])
   return found
 
 
 def _npy_cache(folder, name, make):
-  """An array kept as .npy beside the data, or in the user's cache where that folder cannot be written."""
+  """An array cached as .npy beside the data, or in the user's cache if that folder is not writable."""
   cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'vit_jax'
   places = [folder / f'vit_jax-{name}.npy',
             cache / f'{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}-{name}.npy']
   prepared = max((path.stat().st_mtime for path in folder.glob('*.json')), default=0.0)
   for path in places:
-    if path.is_file() and path.stat().st_mtime >= prepared:  # older: the data was prepared anew
+    if path.is_file() and path.stat().st_mtime >= prepared:  # an older file is of data that was prepared before
       return np.load(path)
-  logging.info('Reading %s of %s once', name, folder)
+  logging.info('Reading %s of %s; the result is cached', name, folder)
   array = make()
   for path in places:
     try:

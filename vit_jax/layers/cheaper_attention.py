@@ -50,7 +50,7 @@ def linear_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array) ->
 
 
 def _around(x_BHWD, cut, radius):
-  """[B N, (side + 2 radius)^2, D]: what lies around each window, zeros beyond the edge."""
+  """[B N, (side + 2 radius)^2, D]: what is around each window, zeros beyond the edge."""
   for axis, (size, padded, side) in enumerate(zip(cut.grid, cut.padded, cut.window), 1):
     pads = [(0, 0)] * x_BHWD.ndim
     pads[2 * axis - 1] = (radius, padded - size + radius)

@@ -86,7 +86,7 @@ class Encoder(Stack):
       config: its fields width, depth, mlp_dim, num_heads, head_dim, qkv_bias, base_head_dim, attention,
         attention_radius, layer_scale, dropout, drop_path, gelu, epsilon and dtype are those of `models.vit.Config`.
       grid: (rows, columns) of the patches, which are the last of the tokens.
-      pos_embed: 'relative' and 'rope2d' act in every block. Others are the affair of what makes the tokens.
+      pos_embed: 'relative' and 'rope2d' act in every block. Others belong to the embedding.
       rngs: of the parameters.
       execution: how the blocks are run.
     """

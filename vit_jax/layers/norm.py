@@ -53,9 +53,8 @@ class BatchNorm(nnx.Module):
 
   In training x is normalised by its own mean and variance. Those are of the whole batch, however a mesh splits it
   ("cross-replica"), but with gradient accumulation of one micro-batch; rows of weight 0 are in them. The module then
-  holds them in place of the ones that it was given; their moving average, with which evaluation normalises, is the
-  training step's affair, so that it can fit the parameters' average. The variance is the biased one, in training and
-  in evaluation.
+  holds them in place of the ones that it was given. Evaluation normalises with their moving average, which the training
+  step takes, so that it can fit the parameters' average. The variance is the biased one, in training and in evaluation.
   """
 
   def __init__(self, width: int, *, axis: str | None = 'embed', zero_scale: bool = False, dtype=jnp.float32,

@@ -1,4 +1,4 @@
-"""Where a patch lies: sin-cos, rotary and relative position embeddings of a grid of patches."""
+"""Sin-cos, rotary and relative position embeddings of a grid of patches."""
 
 import functools
 

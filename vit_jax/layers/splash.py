@@ -54,7 +54,7 @@ def by_kernel(q_BHTK: jax.Array, k_BHTK: jax.Array, v_BHTK: jax.Array, scale: fl
   whole = count * block
   q_BHTK, k_BHTK, v_BHTK = (jnp.pad(x, ((0, 0), (0, 0), (0, whole - tokens), (0, 0)))
                             for x in (q_BHTK * jnp.asarray(scale, q_BHTK.dtype), k_BHTK, v_BHTK))
-  # Heads of 64 would fill half of a row of 128 lanes, so tokens lie along the lanes.
+  # Heads of 64 would fill half of a row of 128 lanes, so tokens are along the lanes.
   layouts = {f'{name}_layout': lib.QKVLayout.SEQ_MINOR for name in 'qkv'}
   sizes = lib.BlockSizes(block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block,
                          use_fused_bwd_kernel=True, **layouts)

@@ -86,7 +86,7 @@ def size(name: str) -> dict:
     return size(name.partition('+')[2]) | HYBRIDS[name]
   variant, slash, patch = name.partition('/')
   if variant not in SIZES or not patch.isdigit():
-    raise UserError(f'ViT size {name!r}: want SIZE/PATCH, such as B/16{nearest(variant, SIZES)}')
+    raise UserError(f'ViT size {name!r}: expected SIZE/PATCH, such as B/16{nearest(variant, SIZES)}')
   return dict(SIZES[variant], patch_size=int(patch))
 
 
@@ -95,6 +95,10 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
   height, width, _ = image_shape
   patch = config.patch_size
   options.check(config, 'model')
+  most = max(*grid(config, image_shape), Config.attention_radius)
+  if config.attention == 'local' and config.attention_radius > most:
+    raise UserError(f'model.attention_radius={config.attention_radius}: must be at most {most}, which reaches every '
+                    'patch of these pictures, as attention=full does')
   if config.attention != 'full' and config.pos_embed == 'relative':
     raise UserError(f'model.pos_embed=relative: biases logits of attention=full only, not of {config.attention}; '
                     'rope2d goes with all')

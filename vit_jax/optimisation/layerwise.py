@@ -1,4 +1,4 @@
-"""Layer-wise learning-rate decay: early layers, which hold what is general, learn more slowly.
+"""Layer-wise learning-rate decay: earlier layers, whose features are more general, learn more slowly.
 
 As in ELECTRA (Clark et al. 2020, appendix A), BEiT (Bao et al. 2022) and MAE (He et al. 2022, table 9): with L blocks,
 the head and the last norm learn at the full rate, block l (from 1) at decay^(L + 1 - l), the embeddings at
@@ -10,14 +10,14 @@ from flax import traverse_util
 
 from vit_jax.models import PureModel
 
-_LAST = ('norm', 'attention_pool')  # beside the head, what follows the blocks
-_FIRST = 'patch_embed'  # whatever it is made of: a stem of convolutions may have blocks of its own
+_LAST = ('norm', 'attention_pool')  # modules that follow the blocks, besides the head
+_FIRST = 'patch_embed'  # the first module; a stem of convolutions may have blocks of its own
 
 
 def rates(decay: float, model: PureModel) -> dict | None:
-  """What each parameter's learning rate is multiplied by: float32 arrays that broadcast to the parameters.
+  """The factors of each parameter's learning rate: float32 arrays that broadcast to the parameters.
 
-  None where the decay is 1. The blocks of all stages are counted through; a pair of Swin's counts as one.
+  None if the decay is 1. Blocks are counted over all stages; a pair of Swin blocks counts as one.
   """
   if decay == 1:
     return None
@@ -25,7 +25,7 @@ def rates(decay: float, model: PureModel) -> dict | None:
   roles = traverse_util.flatten_dict(model.param_roles())
   in_stack = lambda path: 'layers' in axes[path] and path[0] != _FIRST
   depths = {path[:path.index('blocks')]: shapes[path].shape[0] for path in shapes if in_stack(path)}
-  first, total = {}, 0  # of each stack: how many blocks are before it
+  first, total = {}, 0  # for each stack, the number of blocks before it
   for stack in sorted(depths):
     first[stack] = total
     total += depths[stack]
@@ -48,7 +48,7 @@ def rates(decay: float, model: PureModel) -> dict | None:
 
 
 def _between(path, shapes, first):
-  """What prepares a stage (ConvNeXt's patches, Swin's merges) is of its first layer; before the first, an embedding."""
+  """The layer of the input of a stage (ConvNeXt's patches, Swin's merges): that of its first block; 0 for the first."""
   stages = sorted({stack[1] for stack in first})
   stage = path[1] + len(stages) - len({other[1] for other in shapes if other[0] == path[0]})
   return 1 + min(count for stack, count in first.items() if stack[1] == stage) if stage else 0

@@ -1,4 +1,4 @@
-"""Losses of single-label classification, one value an example."""
+"""Losses of single-label classification, with one value per example."""
 
 import dataclasses
 from typing import Literal
@@ -12,19 +12,20 @@ from vit_jax.options import option
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
+  """The training loss."""
   name: Literal['softmax', 'sigmoid'] = 'softmax'
   # Share of the target that is spread evenly over the classes (Szegedy et al. 2016).
   label_smoothing: float = option(0.0, below=1)
 
 
 def targets(labels_B: jax.Array, num_classes: int, label_smoothing: float) -> jax.Array:
-  """One-hot targets [B, C], float32, smoothed: they sum to 1."""
+  """One-hot targets float32 [B, C] with label smoothing; each row sums to 1."""
   one_hot_BC = jax.nn.one_hot(labels_B, num_classes, dtype=jnp.float32)
   return one_hot_BC * (1 - label_smoothing) + label_smoothing / num_classes
 
 
 def per_example(name: str, logits_BC: jax.Array, targets_BC: jax.Array) -> jax.Array:
-  """Loss of each example [B], in float32.
+  """The loss of each example, float32 [B].
 
   'softmax' is cross-entropy; 'sigmoid' is the sum over classes of binary cross-entropies (Beyer et al. 2020).
   """

@@ -1,9 +1,10 @@
-"""Optimisers: optax's gradient transformations, with learning rate and weight decay given at each step.
+"""Optimizers: optax's gradient transformations, with learning rate and weight decay passed to each step.
 
-The two arrive as traced values, so that no value recompiles and runs that differ only in them can share a program.
+The two are traced values, so that new values do not recompile and runs that differ only in them can share a program.
 
-All but SGD give a direction whose entries are about 1 in size (Muon's are scaled to Adam's, Liu et al. 2025, "Muon is
-scalable for LLM training", sec. 2.2), so that one learning rate and one weight decay mean about the same to each.
+For all optimizers but SGD, the entries of an update are about 1 in size before scaling. (Muon's are scaled to Adam's;
+Liu et al. 2025, "Muon is scalable for LLM training", sec. 2.2.) So a learning rate or weight decay has about the same
+effect with each.
 """
 
 import dataclasses
@@ -23,32 +24,34 @@ from vit_jax.options import option
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  # AdamW; SGD; Adafactor as changed for ViTs (Zhai et al. 2022, sec. 3.4), whose state is half a copy of the weights;
-  # Lion (Chen et al. 2023) with its published betas, which wants a learning rate 3 to 10 times below AdamW's; Muon
-  # (Jordan et al. 2024) for the maps inside the network, AdamW for the rest.
+  """The optimizer and its settings."""
+  # AdamW; SGD; Adafactor as modified for ViTs (Zhai et al. 2022, sec. 3.4), whose state is half a copy of the weights;
+  # Lion (Chen et al. 2023) with its published betas, which needs a learning rate 3 to 10 times below AdamW's; Muon
+  # (Jordan et al. 2024) for the maps inside the network and AdamW for the rest.
   name: Literal['adamw', 'sgd', 'adafactor', 'lion', 'muon'] = 'adamw'
   learning_rate: float = option(1e-3, most=1e19)  # peak; the square of a larger step overflows float32
-  # Decoupled (Loshchilov & Hutter 2019) as in optax and PyTorch, where the learning rate multiplies it. (big_vision's
-  # wd does not: its lr 1e-3, wd 1e-4 is weight_decay 0.1 here.) SGD: added to the gradient.
+  # Decoupled (Loshchilov & Hutter 2019) and multiplied by the learning rate, as in optax and PyTorch. (big_vision does
+  # not multiply: its lr 1e-3 and wd 1e-4 are weight_decay 0.1 here.) SGD: added to the gradient.
   weight_decay: float = 0.0
-  beta1: float = option(0.9, below=1)  # AdamW, also Muon's; Adafactor
-  beta2: float = option(0.999, below=1)  # AdamW, also Muon's; Adafactor: the most that its rising decay comes to
-  epsilon: float = option(1e-8, least=1e-30, most=1)  # AdamW, also Muon's
+  beta1: float = option(0.9, below=1)  # AdamW, also within Muon; Adafactor
+  beta2: float = option(0.999, below=1)  # AdamW, also within Muon; Adafactor: the upper limit of its increasing decay
+  epsilon: float = option(1e-8, least=1e-30, most=1)  # AdamW, also within Muon
   momentum: float = option(0.9, below=1)  # SGD
-  clip_norm: float | None = option(1.0, above=0, off=0)  # global norm of the gradient; 0 or None: not clipped
+  clip_norm: float | None = option(1.0, above=0, off=0)  # largest global norm of the gradient; 0 or None: not clipped
   # The learning rate of each layer as a multiple of the next one's (`layerwise`).
   layer_decay: float = option(1.0, above=0, most=1)
-  # Patterns of names of parameters, such as 'head/*': only these are trained. Empty: all.
+  # Patterns of parameter names, such as 'head/*'; only these parameters are trained. Empty: all.
   train_only: tuple[str, ...] = ()
-  ema_decay: float = option(0.0, below=1)  # of the parameters' moving average, which is then what is evaluated; 0: none
+  # Decay of the moving average of the parameters, which is then evaluated; 0: no average.
+  ema_decay: float = option(0.0, below=1)
 
 
-# Of batch norm's statistics where the parameters themselves are evaluated (Ioffe & Szegedy 2015; Goyal et al. 2017).
+# Decay of batch norm's statistics if the parameters themselves are evaluated (Ioffe & Szegedy 2015; Goyal et al. 2017).
 _STATS_DECAY = 0.9
 _LION_BETAS = 0.9, 0.99  # Chen et al. 2023, algorithm 2
-_MUON_RMS = 0.2  # of an update's entries, about AdamW's (Liu et al. 2025, eq. 4)
+_MUON_RMS = 0.2  # root mean square of an update, about that of AdamW (Liu et al. 2025, eq. 4)
 _MUON_MOMENTUM = 0.95  # with Nesterov's correction
-_LEAST_FACTORED = 128  # Adafactor keeps smaller matrices' second moments whole
+_LEAST_FACTORED = 128  # Adafactor does not factor the second moments of smaller matrices
 
 
 def check(config: OptimizerConfig) -> None:
@@ -60,9 +63,12 @@ def check(config: OptimizerConfig) -> None:
 
 def transformation(config: OptimizerConfig, factors: dict | None = None,
                    model: PureModel | None = None) -> optax.GradientTransformation:
-  """Clipped gradients to a direction; `step` scales it. `factors` as for `step`; the state is the same without.
+  """The transformation of gradients to a direction, which `step` then scales. It includes clipping.
 
-  Which axes of a parameter are a matrix's, for Adafactor and Muon, is what the `model` declares.
+  Args:
+    config: the optimizer.
+    factors: as for `step`; the state has the same structure without them.
+    model: declares which axes of a parameter form a matrix, for Adafactor and Muon.
   """
   clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
   if factors is not None:
@@ -74,7 +80,7 @@ def transformation(config: OptimizerConfig, factors: dict | None = None,
 
 
 def _scaled(clip, factors, adam):
-  """Clips in the norm that does not grow with the model, and gives Adam g / e for an epsilon of e times its own."""
+  """Clips by a norm that does not grow with the model, and passes g / e to Adam to multiply its epsilon by e."""
   times = lambda grads, factor: jax.tree.map(lambda g, f: g * factor(f), grads, factors)
 
   def update(grads, state, params=None):
@@ -86,13 +92,13 @@ def _scaled(clip, factors, adam):
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-  """Which axes of a parameter are the rows (summed over) and the columns of a matrix; others list matrices."""
+  """The axes of a parameter that are the rows (summed over) and columns of a matrix; other axes enumerate matrices."""
   rows: tuple[int, ...] = ()
   columns: tuple[int, ...] = ()
 
 
 def matrices(model: PureModel) -> dict:
-  """The `Matrix` of each parameter, without rows where it is none: a dict like that of the parameters."""
+  """The `Matrix` of each parameter, in a dict like that of the parameters. It is empty if there is no matrix."""
 
   def one(shape, rows, apart, axes):
     if not rows:
@@ -106,7 +112,7 @@ def matrices(model: PureModel) -> dict:
 
 
 def _muon(adam, model):
-  """Muon where a matrix lies inside the network: not for embeddings and the head, nor for what is no matrix."""
+  """Muon for matrices inside the network; Adam for embeddings, the head and parameters that are not matrices."""
   every = matrices(model)
   inside = jax.tree.map(lambda m, role: bool(m.rows) and role == 'hidden', every, model.param_roles())
   inside = {path for path, flag in traverse_util.flatten_dict(inside).items() if flag}
@@ -114,7 +120,7 @@ def _muon(adam, model):
                             _those(every, inside.__contains__))
 
   def scaled(d, m):
-    """Orthogonal, an update's entries are 1 / sqrt(its longer side) in size."""
+    """Scales an update to an RMS of _MUON_RMS; the entries of an orthogonal matrix have 1 / sqrt(longer side)."""
     return d * (_MUON_RMS * math.sqrt(max(math.prod(d.shape[i] for i in axes) for axes in m)))
 
   of = lambda tree: _like(dimensions, tree)
@@ -124,7 +130,7 @@ def _muon(adam, model):
 
 
 def _split(belongs: Callable, first, second):
-  """One transformation for the parameters whose path belongs, another for the others."""
+  """Applies one transformation to the parameters whose path belongs, and another to the others."""
   parts = lambda tree: (_those(tree, belongs), _those(tree, lambda path: not belongs(path)))
 
   def init(params):
@@ -140,19 +146,21 @@ def _split(belongs: Callable, first, second):
 
 
 def _those(tree, belongs):
-  """A nested dict with those leaves alone whose path belongs."""
+  """A nested dict with only the leaves whose path belongs."""
   flat = traverse_util.flatten_dict(tree)
   return traverse_util.unflatten_dict({path: value for path, value in flat.items() if belongs(path)})
 
 
 def _like(values, tree):
-  """What `values` has for the leaves of `tree`, which may be some of the parameters."""
+  """The part of `values` for the leaves of `tree`, which may be a part of the parameters."""
   return _those(values, traverse_util.flatten_dict(tree).__contains__)
 
 
 def _adafactor(config, matrices):
-  """Zhai et al. 2022, sec. 3.4: second moments factored, their decay capped; momentum, in bfloat16; no clipping of
-  updates, no learning rate relative to the parameters (Shazeer & Stern 2018 have both)."""
+  """Adafactor as in Zhai et al. 2022, sec. 3.4: factored second moments with capped decay, and momentum in bfloat16.
+
+  Unlike in Shazeer & Stern 2018, updates are not clipped and the learning rate is not relative to the parameters.
+  """
   decay = lambda step, exponent: jnp.minimum(config.beta2, 1 - (step + 1.0) ** -exponent)
   second = optax.scale_by_factored_rms(min_dim_size_to_factor=_LEAST_FACTORED, decay_rate_fn=decay)
   momentum = optax.ema(config.beta1, debias=False, accumulator_dtype=jnp.bfloat16)
@@ -160,10 +168,10 @@ def _adafactor(config, matrices):
 
 
 def _as_matrices(rule, matrices):
-  """Shows a rule the large matrices as such: [.., rows, columns], where a parameter has an axis for heads."""
+  """Applies a rule to large matrices in the shape [.., rows, columns], even if a parameter has an axis for heads."""
 
   def order(p, m):
-    """The axes as [lists, rows, columns], and that shape; None where the parameter stays as it is."""
+    """The axes in the order [lists, rows, columns], and that shape; None if the parameter is not reshaped."""
     rows, columns = (math.prod(p.shape[i] for i in axes) for axes in (m.rows, m.columns))
     if min(rows, columns) < _LEAST_FACTORED:
       return None
@@ -189,9 +197,9 @@ def _as_matrices(rule, matrices):
 
 
 def decayed(params: dict) -> dict:
-  """Which parameters decay: kernels, by name. Biases, norm scales, embeddings and layer scales do not.
+  """A mask of the parameters that decay: kernels, by name. Biases, norm scales, embeddings and layer scales do not.
 
-  (`ndim > 1` would catch norm scales that are stacked over layers.)
+  (`ndim > 1` would also select norm scales that are stacked over layers.)
   """
   return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)
 
@@ -199,13 +207,17 @@ def decayed(params: dict) -> dict:
 def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, learning_rate: jax.Array,
          weight_decay: jax.Array, factors: dict | None = None, model: PureModel | None = None,
          rates: dict | None = None) -> tuple[dict, Any]:
-  """One update: (params, opt_state).
+  """Makes one update and returns (params, opt_state).
 
   Args:
+    config: the optimizer.
+    grads: the gradients.
+    opt_state: the state of `transformation`.
+    params: the parameters.
     learning_rate, weight_decay: float32 scalars.
-    factors: what they are multiplied by for each parameter (`parametrisation.factors`); None: all 1.
+    factors: multiples of these for each parameter (`parametrisation.factors`); None: all 1.
     model: as for `transformation`.
-    rates: arrays that each parameter's update, decay and all, is multiplied by (`layerwise.rates`); None: all 1.
+    rates: factors of each parameter's whole update, including decay (`layerwise.rates`); None: all 1.
   """
   mask = decayed(params)
   each = lambda name: jax.tree.map(lambda _, f: getattr(f, name), params, factors) if factors else (
@@ -214,7 +226,7 @@ def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, lea
                                         each('weight_decay'))
   if config.name == 'sgd':
     grads = add_decay(grads)
-  with jax.numpy_dtype_promotion('standard'):  # optax's Adam raises a float to its integer count
+  with jax.numpy_dtype_promotion('standard'):  # optax's Adam raises a float to an integer power
     direction, opt_state = transformation(config, factors, model).update(grads, opt_state, params)
   if config.name != 'sgd':
     direction = add_decay(direction)
@@ -225,16 +237,16 @@ def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, lea
 
 
 def average_stats(config: OptimizerConfig, stats: dict, batch_stats: dict, step: jax.Array) -> dict:
-  """The moving average of batch norm's statistics: what evaluation normalises with.
+  """The moving average of batch norm's statistics, which evaluation uses.
 
-  Where the parameters' moving average is what is evaluated, the statistics are averaged with the same weights, so that
-  the two fit: each batch's statistics count as much as the parameters that they were measured with.
+  If the moving average of the parameters is evaluated, the statistics are averaged with the same weights: the
+  statistics of each batch count as much as the parameters with which they were measured.
   """
   return moving_average(stats, batch_stats, config.ema_decay or _STATS_DECAY, step) if stats else stats
 
 
 def moving_average(ema: dict, params: dict, decay: float, step: jax.Array) -> dict:
-  """EMA of the parameters after `step` updates; the decay warms up as (1 + t) / (10 + t), as in TensorFlow's."""
+  """The EMA of the parameters after `step` updates. The decay warms up as (1 + t) / (10 + t), as in TensorFlow."""
   t = jnp.asarray(step, jnp.float32)
   rate = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
   return jax.tree.map(lambda e, p: e + rate * (p - e), ema, params)

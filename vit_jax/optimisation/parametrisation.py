@@ -1,9 +1,9 @@
-"""Parametrisations: how initial values and the optimiser's settings follow a model's width and depth.
+"""Parametrisations: how initial values and the optimizer's settings depend on a model's width and depth.
 
-'standard' leaves every parameter as its module makes it. 'mup' is the maximal update parametrisation (Yang et al. 2022,
+'standard' uses every parameter as its module makes it. 'mup' is the maximal update parametrisation (Yang et al. 2022,
 "Tensor Programs V", table 8) with the depth rule of CompleteP (Dey et al. 2025, "Don't be lazy", table 1, alpha = 1):
-the learning rate and weight decay that are best at the base width and depth are then close to the best at every other.
-At the base both are the same, bit for bit.
+the learning rate and weight decay that are best at the base width and depth are close to the best at all others. At the
+base, both parametrisations are the same bit for bit.
 
 With m = width / base_width and l = depth / base_depth, the papers' rules are, relative to the base:
 
@@ -16,24 +16,24 @@ With m = width / base_width and l = depth / base_depth, the papers' rules are, r
   in a residual block     -           -             x 1         x 1/l        x l     (of each of the above)
   end of a residual block x 1/l       -             -           -            -
 
-The multipliers stand in the forward pass there. Here they do not: training w = s v with a multiplier s on v is the same
-as training w with initial values, learning rate and epsilon multiplied by s, s and 1/s (AdamW) or s, s^2 (SGD), exactly
-(the abc-symmetry, Yang & Hu 2021, "Tensor Programs IV", sec. 4). So a trained model is an ordinary one: evaluation,
-prediction, conversion and checkpoints know nothing of this file.
+The papers put the multipliers into the forward pass; here they are not. Training w = s v with a multiplier s on v is
+exactly the same as training w with initial values, learning rate and epsilon multiplied by s, s and 1/s (AdamW) or s,
+s^2 (SGD): the abc-symmetry (Yang & Hu 2021, "Tensor Programs IV", sec. 4). So a trained model is an ordinary one, and
+evaluation, prediction, conversion and checkpoints do not depend on this file.
 
-Choices, where the papers leave some:
-- The learning rate times the weight decay is what a kernel shrinks by in a step, and it stays the same at every size
-  (as in table 1 of CompleteP for hidden kernels): the weight decay's factor is the inverse of the learning rate's.
-  What does not decay in the standard parametrisation (all but kernels) does not decay here.
+Choices that the papers leave open:
+- The learning rate times the weight decay is the relative shrinkage of a kernel in a step. It is the same at every size
+  (as in table 1 of CompleteP for hidden kernels): the factor of the weight decay is the inverse of the learning rate's.
+  Parameters that do not decay in the standard parametrisation (all but kernels) do not decay here either.
 - A zero-initialised head stays zero, as Yang et al. advise (app. D.2); its learning rate is what matters.
-- Heads keep their size K and grow in number, as in the published ViTs, so 1/sqrt(K) is a constant. For a ladder in
-  which they widen, `model.base_head_dim` gives logits scaled as 1/K (def. 4.1); it is the model's, since it changes
-  what the model computes.
-- mlp_dim must grow with the width. The layers that count for l are those of the stacks (the `layers` axis).
-- CompleteP is for AdamW. For SGD, a block's gradient falls as 1/l and its L updates add up: hence l (Bordelon et al.
-  2024, "Infinite limits of multi-head transformer dynamics", where it is L^(2 alpha - 1)).
-- `clip_norm` bounds sqrt(sum of lr factor x gradient^2), the same at every width: the plain norm of the gradient grows
-  with it. The square is the first-order loss that a step of SGD at learning rate 1 gains.
+- Heads keep their size K and grow in number, as in the published ViTs, so 1/sqrt(K) is a constant. For a ladder with
+  growing heads, `model.base_head_dim` scales logits as 1/K (def. 4.1). It is a field of the model, as it changes what
+  the model computes.
+- mlp_dim must grow with the width. The layers counted in l are those of the stacks (the `layers` axis).
+- CompleteP is for AdamW. With SGD, the gradient of a block falls as 1/l and L updates add up, hence the factor l
+  (Bordelon et al. 2024, "Infinite limits of multi-head transformer dynamics", where it is L^(2 alpha - 1)).
+- `clip_norm` bounds sqrt(sum of lr factor x gradient^2), which is the same at every width, while the norm of the
+  gradient grows with the width. Its square is the first-order decrease of the loss in a step of SGD at learning rate 1.
 """
 
 import dataclasses
@@ -50,28 +50,28 @@ OPTIMIZERS = ('adamw', 'sgd')
 
 @dataclasses.dataclass(frozen=True)
 class ParametrisationConfig:
+  """The parametrisation and its base."""
   name: Literal['standard', 'mup'] = 'standard'
-  # 'mup': the model.width at which it is the standard one; None: this model's.
+  # 'mup': the model.width at which it equals 'standard'; None: this model's width.
   base_width: int | None = option(None, least=1, most=2**17)
-  # 'mup': the model.depth at which it is the standard one; None: this model's.
+  # 'mup': the model.depth at which it equals 'standard'; None: this model's depth.
   base_depth: int | None = option(None, least=1, most=4096)
 
 
 @dataclasses.dataclass(frozen=True)
 class Factors:
-  """What is multiplied for one parameter."""
-  init: float  # the initial value
+  """The factors of one parameter."""
+  init: float  # of the initial value
   learning_rate: float
   weight_decay: float
-  epsilon: float  # AdamW's
+  epsilon: float  # of AdamW
 
 
 def factors(config: ParametrisationConfig, optimizer: str, model: PureModel) -> dict | None:
-  """The factors of each parameter: the nested dict of the model's parameters with `Factors` as leaves; None: all 1.
+  """The factors of each parameter, in a dict like that of the parameters with `Factors` as leaves; None: all 1.
 
   Raises:
-    UserError: a base that nothing reads, a family without width or depth, or an optimiser
-      for which there are no rules.
+    UserError: a base is not used, the family has no width or depth, or there are no rules for the optimizer.
   """
   if config.name == 'standard':
     for name in ('base_width', 'base_depth'):
@@ -95,12 +95,12 @@ def factors(config: ParametrisationConfig, optimizer: str, model: PureModel) -> 
 
 
 def initial(params: dict, factors: dict | None) -> dict:
-  """Initial values of the standard parametrisation -> those of this one."""
+  """Converts initial values of the standard parametrisation to those of this one."""
   return params if factors is None else jax.tree.map(lambda p, f: p * f.init, params, factors)
 
 
 def _growth(config, model, name):
-  """The model's width or depth as a multiple of the base's."""
+  """The model's width or depth as a multiple of the base."""
   base, size = getattr(config, f'base_{name}'), getattr(model.config, name, None)
   if base is None and config.base_width is None and config.base_depth is None:
     raise UserError('parametrisation.name=mup: give parametrisation.base_width, parametrisation.base_depth or both: '
@@ -112,7 +112,7 @@ def _growth(config, model, name):
 
 def _mup(wider: float, deeper: float, optimizer: str, role: str, is_map: bool, init_power: float,
          ends_branch: bool) -> Factors:
-  """One line of the table above, its multiplier folded; `deeper` is 1 outside residual blocks."""
+  """A row of the table above, with its multiplier folded in; `deeper` is 1 outside residual blocks."""
   grows_in, grows_out = is_map and role != 'input', role != 'output'
   multiplier = 1 / deeper if ends_branch else 1.0
   if grows_in and not grows_out:

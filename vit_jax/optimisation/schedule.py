@@ -1,4 +1,4 @@
-"""How long a run is, and the learning rate's course over it."""
+"""The length of a run, and the schedule of its learning rate."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ MOST_STEPS = 2**31 - 1  # a step is counted as int32
 
 @dataclasses.dataclass(frozen=True)
 class LengthConfig:
-  """The length of a run: exactly one of these (0 counts as not given)."""
+  """The length of a run. Exactly one of the fields must be given; 0 counts as not given."""
   steps: int | None = None
   epochs: float | None = None  # over the training subset
   examples: int | None = option(None, most=2**63 - 1)
@@ -24,10 +24,11 @@ class LengthConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
-  """The learning rate as a multiple of its peak: linear warm-up from 0, then one of these courses."""
+  """The learning rate as a multiple of its peak: a linear warm-up from 0, then the named schedule."""
   name: Literal['cosine', 'linear', 'rsqrt', 'wsd', 'constant'] = 'cosine'
   warmup_steps: int = 0
-  cooldown_fraction: float = option(0.3, most=1)  # of all steps, linear to 0 at the end: rsqrt and wsd
+  # rsqrt and wsd: fraction of all steps with a linear decay to 0 at the end.
+  cooldown_fraction: float = option(0.3, most=1)
   # rsqrt falls as 1 / sqrt(1 + t / timescale) after warm-up (Zhai et al. 2022).
   timescale: float = option(10_000.0, least=1)
 
@@ -43,10 +44,10 @@ def check_length(length: LengthConfig) -> tuple[str, int | float]:
 
 
 def num_steps(length: LengthConfig, batch_size: int, num_examples: int, flops_per_example: float) -> int:
-  """The run's steps, rounded up to whole batches.
+  """The number of steps of a run, rounded up to whole batches.
 
   Raises:
-    UserError: none or several lengths, or one that is not positive.
+    UserError: no length or several are given, or it is not positive.
   """
   key, value = check_length(length)
   examples = {'steps': batch_size, 'epochs': num_examples, 'examples': 1, 'flops': 1 / flops_per_example}[key] * value
@@ -63,21 +64,21 @@ def check(config: ScheduleConfig, steps: int) -> None:
 
 
 class Length(NamedTuple):
-  """What of a schedule depends on the run's length; traced, runs of many lengths share one program."""
+  """The part of a schedule that depends on the run's length. If traced, runs of all lengths share one program."""
   steps: int | jax.Array
-  cooldown: int | jax.Array  # the last steps, in which the rate falls to zero; 0: none
+  cooldown: int | jax.Array  # the number of last steps in which the rate falls to zero; 0: none
 
 
 def length(config: ScheduleConfig, steps: int) -> Length:
-  """The length of a run of so many steps; only 'wsd' and 'rsqrt' read the cooldown."""
+  """The `Length` of a run of `steps` steps; only 'wsd' and 'rsqrt' use the cooldown."""
   return Length(steps, math.ceil(config.cooldown_fraction * steps))
 
 
 def multiplier(config: ScheduleConfig, steps: int | Length, step: jax.Array | int, numpy=jnp) -> jax.Array:
   """The learning rate at `step` (0-based) as a multiple of its peak, float32, in a run of `steps`.
 
-  'wsd' is warm-up, stable, decay (Zhai et al. 2022; Haegele et al. 2024): the stable part does not depend on `steps`.
-  With `numpy` itself in the place of JAX's, the host computes it, and nothing is compiled.
+  'wsd' is warm-up, stable, decay (Zhai et al. 2022; Haegele et al. 2024); the stable part does not depend on `steps`.
+  `numpy` is the array module: with NumPy instead of jax.numpy, the host computes the result and nothing is compiled.
   """
   steps, cooldown = steps if isinstance(steps, Length) else length(config, steps)
   t, steps, cooldown = (numpy.asarray(n, numpy.float32) for n in (step, steps, cooldown))

@@ -1,4 +1,4 @@
-"""Training a part of a model: the rest is frozen, gets no gradient and has no optimizer state."""
+"""Training of a part of a model. The rest is frozen: it gets no gradient and has no optimizer state."""
 
 import fnmatch
 
@@ -11,12 +11,12 @@ from vit_jax.optimisation.optimizer import OptimizerConfig
 
 
 def trained(config: OptimizerConfig, model: PureModel) -> dict | None:
-  """{path: whether it is trained} of each parameter by `optimizer.train_only`; None: all are.
+  """{path: whether it is trained} of each parameter, by `optimizer.train_only`; None: all are trained.
 
-  A stack of blocks is one array of each kind: it is trained or frozen as a whole.
+  The parameters of a stack of blocks are stacked arrays, so a stack is trained or frozen as a whole.
 
   Raises:
-    UserError: a pattern that matches nothing.
+    UserError: a pattern matches nothing.
   """
   if not config.train_only:
     return None
@@ -24,12 +24,12 @@ def trained(config: OptimizerConfig, model: PureModel) -> dict | None:
   for pattern in config.train_only:
     if not any(fnmatch.fnmatch(name, pattern) for name in names.values()):
       tops = ', '.join(sorted({f'{path[0]}/*' if len(path) > 1 else str(path[0]) for path in names}))
-      raise UserError(f'optimizer.train_only={pattern!r}: no parameter of this model is called so; there are {tops}')
+      raise UserError(f'optimizer.train_only={pattern!r}: matches no parameter of this model; there are {tops}')
   return {path: any(fnmatch.fnmatch(name, p) for p in config.train_only) for path, name in names.items()}
 
 
 def select(tree: dict | None, which: dict | None) -> dict | None:
-  """The trained part of a tree that is shaped like the parameters."""
+  """The trained part of a tree with the structure of the parameters."""
   if tree is None or which is None:
     return tree
   flat = traverse_util.flatten_dict(tree)
@@ -37,14 +37,14 @@ def select(tree: dict | None, which: dict | None) -> dict | None:
 
 
 def merged(tree: dict, part: dict, which: dict | None) -> dict:
-  """The tree with the trained part put back."""
+  """The tree with its trained part replaced by `part`."""
   if which is None:
     return part
   return traverse_util.unflatten_dict(traverse_util.flatten_dict(tree) | traverse_util.flatten_dict(part))
 
 
 def frozen(params: dict, which: dict | None) -> dict:
-  """The parameters, of which those that are not trained let no gradient through: no backward pass is made for them."""
+  """The parameters with gradients stopped at those that are not trained, so that no backward pass is made for them."""
   if which is None:
     return params
   flat = traverse_util.flatten_dict(params)

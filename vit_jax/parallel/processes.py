@@ -1,7 +1,7 @@
 """One program on many hosts: how its processes find one another, and who of them writes.
 
 Every process runs the same code on the same arguments; between them they hold one mesh. What only one may do (logs,
-run.json, the screen) the writer does; what must be decided once is decided by the writer and told to the others.
+run.json, the screen) the writer does; what must be decided once the writer decides and sends to the others.
 """
 
 import contextlib
@@ -49,11 +49,13 @@ def start(distributed: str, num_processes: int | None = None, process_id: int | 
   else:
     host, colon, port = distributed.rpartition(':')
     if not (host and colon and port.isdigit()):
-      raise UserError(f'--distributed={distributed}: want none, auto, or HOST:PORT of process 0, such as 10.0.0.2:8476')
+      raise UserError(f'--distributed={distributed}: expected none, auto, or HOST:PORT of process 0, such as '
+                      '10.0.0.2:8476')
     if missing := [name for name, value in by_hand.items() if value is None]:
       raise UserError(f'--distributed={distributed}: --{missing[0]} is missing')
     if not 0 <= process_id < num_processes:
-      raise UserError(f'--process_id={process_id}: want 0 to {num_processes - 1}, with --num_processes={num_processes}')
+      raise UserError(f'--process_id={process_id}: expected 0 to {num_processes - 1}, with --num_processes='
+                      f'{num_processes}')
     address = {'coordinator_address': distributed, **by_hand}
   try:
     jax.distributed.initialize(**address, heartbeat_timeout_seconds=heartbeat_s)
@@ -180,7 +182,7 @@ def stop_agreed(count: int) -> bool:
 
 @functools.lru_cache
 def rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
-  """The rows of a global batch that lie on this process's devices, in order.
+  """The rows of a global batch that are on this process's devices, in order.
 
   They follow one another where the mesh goes through the processes one by one; on a TPU slice it need not, as it
   follows the wires. Processes that are split along `tensor` share rows.

@@ -1,4 +1,4 @@
-"""The newest checkpoint that is what was saved, and what was wrong with those after it."""
+"""Fallback to the newest undamaged checkpoint, with a report of those that are damaged."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,18 +10,19 @@ from vit_jax.parallel import processes
 
 def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Callable[[dict], str | None],
                 note: Callable[[int, str, str], None]) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
-  """(step, arrays, record) of the newest good checkpoint; None where there is none, or one alone and that is damaged.
+  """(step, arrays, record) of the newest good checkpoint; None if there is none, or a single one that is damaged.
 
-  Damaged ones are set aside under another name, never deleted. Many processes find the same: what one of them cannot
-  read is damaged for all.
+  Damaged checkpoints are renamed, never deleted. Several processes agree: a checkpoint that one of them cannot read is
+  damaged for all.
 
   Args:
-    like: shapes, types and shardings of the arrays.
+    checkpoints: the checkpoints of a run.
+    like: shapes, dtypes and shardings of the arrays.
     log_fault: (record) -> what is wrong with the log that belongs to a checkpoint, or None.
-    note: called for each damaged one with its step, what is wrong, and where it now lies.
+    note: called for each damaged checkpoint with its step, what is wrong, and where it was moved to.
 
   Raises:
-    UserError: there are several, and none is good. That is no damage of a disk: nothing is touched.
+    UserError: there are several checkpoints and none is good. A damaged disk is then unlikely, and nothing is changed.
   """
   steps, faults, found = processes.from_writer(checkpoints.steps), {}, None
   for step in reversed(steps):
@@ -35,7 +36,7 @@ def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Calla
       faults[step] = str(damage)
   if found is None and len(steps) > 1:
     said = '; '.join(f'step {step}: {fault}' for step, fault in faults.items())
-    raise UserError(f'none of the {len(steps)} checkpoints can be used. {said}. Nothing was changed; to begin anew '
+    raise UserError(f'none of the {len(steps)} checkpoints can be used. {said}. Nothing was changed; to start again, '
                     'give another --workdir')
   for step, fault in faults.items():
     note(step, fault, processes.from_writer(lambda step=step: str(checkpoints.set_aside(step))))

@@ -1,4 +1,4 @@
-"""A full disk, put in words."""
+"""Errors of a full disk, turned into a message that says what to do."""
 
 import contextlib
 import errno
@@ -14,16 +14,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFull(UserError):
-  """No room for a log line or a checkpoint."""
+  """There is no space for a log line or a checkpoint."""
 
 
 @contextlib.contextmanager
-def told_when_full(folder: os.PathLike, needed: Callable[[], int]) -> Iterator[None]:
-  """Raises DiskFull where what happens inside ends in an error of a full disk.
+def explained(folder: os.PathLike, needed: Callable[[], int]) -> Iterator[None]:
+  """A context in which the error of a full disk is raised as DiskFull.
 
   Args:
     folder: the run folder.
-    needed: gives the bytes of a checkpoint.
+    needed: returns the bytes of a checkpoint.
   """
   try:
     yield
@@ -34,25 +34,25 @@ def told_when_full(folder: os.PathLike, needed: Callable[[], int]) -> Iterator[N
 
 
 def is_full(error: BaseException) -> bool:
-  """Whether an error, or what led to it, is that of a full disk. TensorStore's has no number, only words."""
+  """Whether an error or one of its causes is that of a full disk. TensorStore's has no errno, only a message."""
   return any((isinstance(cause, OSError) and cause.errno in _FULL) or os.strerror(errno.ENOSPC) in str(cause)
              for cause in _causes(error))
 
 
 def full(folder: os.PathLike, needed: int, saved_steps: Sequence[int]) -> DiskFull:
-  """What a person is told.
+  """The error for a run on a full disk.
 
   Args:
     folder: the run folder.
     needed: bytes of a checkpoint.
-    saved_steps: of the checkpoints that are there.
+    saved_steps: the steps of the existing checkpoints.
   """
   local = '://' not in os.fspath(folder)
   free = f'{_size(shutil.disk_usage(Path(folder)).free)} free, ' if local else ''
-  goes_on = f'goes on at step {saved_steps[-1]}' if saved_steps else 'begins anew, as no checkpoint was saved yet'
+  resumes = f'resumes at step {saved_steps[-1]}' if saved_steps else 'starts again, as no checkpoint has been saved yet'
   return DiskFull(f'the disk of {os.fspath(folder)} is full: {free}a checkpoint takes {_size(needed)}, and a new one '
-                  'is written before an old one goes. All earlier checkpoints and log lines are intact; free some '
-                  f'space, and the same command {goes_on}')
+                  'is written before an old one is deleted. All earlier checkpoints and log lines are intact. Free '
+                  f'some space; then the same command {resumes}')
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

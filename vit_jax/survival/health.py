@@ -1,4 +1,4 @@
-"""Watches the numbers of a run: a loss or gradient that is not finite, and sudden jumps of either."""
+"""Monitoring of loss and gradient norm: values that are not finite, and sudden jumps."""
 
 import dataclasses
 import math
@@ -10,13 +10,13 @@ from vit_jax.options import option
 
 @dataclasses.dataclass(frozen=True)
 class HealthConfig:
-  """What to do at a loss or a gradient that is not finite."""
+  """What to do if a loss or gradient is not finite."""
   on_nonfinite: Literal['stop', 'skip'] = 'stop'  # 'skip': the step changes nothing but the step count
-  most_skipped: int = option(10, least=1)  # 'skip': so many in a row; one more ends the run
+  most_skipped: int = option(10, least=1)  # 'skip': largest number of skipped steps in a row; one more ends the run
 
 
 class Watch:
-  """Looks at each step's loss and gradient norm, in order."""
+  """Checks the loss and gradient norm of each step, in order."""
 
   def __init__(self, config: HealthConfig):
     self._config = config
@@ -24,10 +24,10 @@ class Watch:
     self._jumps = {'loss': _Jumps(), 'grad_norm': _Jumps()}
 
   def observe(self, step: int, loss: float, grad_norm: float) -> list[dict]:
-    """What a step has to tell, as events: {'event': 'nonfinite' | 'spike', 'step', ...}.
+    """The events of a step: dicts {'event': 'nonfinite' | 'spike', 'step', ...}.
 
     Raises:
-      UserError: the numbers are not finite, and the run must end.
+      UserError: loss or gradient is not finite, and the run must end.
     """
     values = {'loss': loss, 'grad_norm': grad_norm}
     if all(map(math.isfinite, values.values())):
@@ -44,7 +44,7 @@ class Watch:
 
 
 def words(event: dict) -> str:
-  """An event of `Watch.observe` for the screen."""
+  """An event of `Watch.observe` as text."""
   if event['event'] == 'spike':
     return f'step {event["step"]}: {_WORDS[event["what"]]} jumps to {event["value"]:.4g}, usually {event["usual"]:.4g}'
   return f'step {event["step"]} skipped: {_which(event)}'
@@ -59,10 +59,10 @@ def _which(values):
 
 
 class _Jumps:
-  """Notices values far above those before: by 5 standard deviations of their logarithm, and at least twice as large.
+  """Detects values far above previous ones: by 5 standard deviations of their logarithm, and at least by a factor of 2.
 
-  Mean and deviation are running averages over about 100 values; nothing is called a jump before 50. A jump counts for
-  them as no more than the bound, so that the first of a new level is told, not all of them.
+  Mean and deviation are running averages over about 100 values. No jump is reported before 50 values. A jump enters the
+  averages with the bound as its value, so that only the first values of a new level are reported.
   """
   _OVER, _FIRST, _DEVIATIONS, _LEAST = 100, 50, 5.0, math.log(2)
 
@@ -70,7 +70,7 @@ class _Jumps:
     self._count, self._mean, self._variance = 0, 0.0, 0.0
 
   def observe(self, value: float) -> float | None:
-    """The usual value where this one is a jump, else None."""
+    """The usual value if this one is a jump, else None."""
     logarithm = math.log(max(value, 1e-30))
     bound = self._mean + max(self._DEVIATIONS * math.sqrt(self._variance), self._LEAST)
     usual = math.exp(self._mean) if self._count >= self._FIRST and logarithm > bound else None

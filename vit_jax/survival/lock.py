@@ -1,7 +1,7 @@
-"""One process a folder: a lock that the system gives back when its holder ends, however it ends.
+"""A lock that allows one process per folder. The system releases it when its holder ends, however that ends.
 
-It is flock on a file of the folder, which holds for the machines that share a file system. Buckets have no locks: for
-them the file lies in this machine's temporary folder, and only a second process of this machine is noticed.
+It is flock on a file in the folder, which works across machines that share a file system. Buckets have no locks: for
+them the file is in this machine's temporary folder, and only a second process on this machine is detected.
 """
 
 import contextlib
@@ -19,16 +19,16 @@ from vit_jax.errors import UserError
 LOCK = 'lock'
 BUSY = 75  # exit code of a job whose folder another process holds (EX_TEMPFAIL of sysexits.h)
 
-_TRIES, _PAUSE_SECONDS = 5, 0.2  # `is_held` takes the lock for a moment
-_ours: dict[Path, IO] = {}  # what this process has taken: flock would refuse it a second time
+_TRIES, _PAUSE_SECONDS = 5, 0.2  # retries, as `is_held` of another process takes the lock for a moment
+_ours: dict[Path, IO] = {}  # locks that this process has taken; flock would refuse them a second time
 
 
 @contextlib.contextmanager
 def hold(folder: os.PathLike) -> Iterator[None]:
-  """Holds the lock of a folder, unless this process has it already.
+  """Holds the lock of a folder, unless this process holds it already.
 
   Raises:
-    UserError: another process has it; it is named.
+    UserError: another process holds it; the message names it.
   """
   if _is_ours(folder):
     yield
@@ -38,15 +38,15 @@ def hold(folder: os.PathLike) -> Iterator[None]:
       break
     time.sleep(_PAUSE_SECONDS)
   else:
-    owner = _file(folder).read_text().strip() or 'it has not said which'
-    raise UserError(f'{os.fspath(folder)}: another process trains there ({owner}); wait for it, stop it, or give '
+    owner = _file(folder).read_text().strip() or 'unknown'
+    raise UserError(f'{os.fspath(folder)}: another process is training there ({owner}); wait for it, stop it, or give '
                     'another --workdir')
   with lock:
     yield
 
 
 def take(folder: os.PathLike) -> IO | None:
-  """The lock of a folder, held while the file is open; None where another process has it."""
+  """Takes the lock of a folder, which is held while the returned file is open; None if another process holds it."""
   import fcntl  # not on Windows
   path = _file(folder)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def take(folder: os.PathLike) -> IO | None:
   except BlockingIOError:
     file.close()
     return None
-  with contextlib.suppress(OSError):  # who it is, for people; a full disk is no reason to go without the lock
+  with contextlib.suppress(OSError):  # the holder, for people; a full disk must not prevent locking
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()} since {time.strftime("%Y-%m-%d %H:%M:%S")}\n')
     file.flush()

@@ -1,17 +1,17 @@
-"""A profiler trace of a few steps, for XProf (`xprof --logdir=WORKDIR/profile`)."""
+"""Profiler traces of a few steps, for XProf (`xprof --logdir=WORKDIR/profile`)."""
 
 import os
 
 import jax
 
-PROFILE_AFTER, PROFILE_STEPS = 10, 5  # steps that a trace leaves out (warm-up) and holds
+PROFILE_AFTER, PROFILE_STEPS = 10, 5  # steps before a trace (warm-up) and in it
 
 
 class Profiler:
-  """Traces some steps of a run into `folder`, where that is wanted.
+  """Writes a trace of a few steps of a run into `folder`, if it is `wanted`.
 
   Attributes:
-    range: after so many finished steps a trace begins, and ends; (-1, -1) where none is wanted.
+    range: the numbers of finished steps at which the trace begins and ends; (-1, -1) without a trace.
   """
 
   def __init__(self, folder: os.PathLike, first: int, steps: int, wanted: bool):
@@ -19,7 +19,7 @@ class Profiler:
     self._folder, self.range, self._running = folder, (start, start + PROFILE_STEPS) if wanted else (-1, -1), False
 
   def before(self, step: int) -> None:
-    """Called before each step, with the number of finished ones."""
+    """Starts or ends the trace; called before each step with the number of finished steps."""
     if step == self.range[0]:
       jax.profiler.start_trace(os.fspath(self._folder))
       self._running = True

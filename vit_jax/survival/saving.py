@@ -1,4 +1,4 @@
-"""When a checkpoint is due: by steps, by the clock, and where one must be; never so that the loop waits for a disk."""
+"""When a checkpoint is due: at given steps, at intervals and by the clock. Saves by interval never block the loop."""
 
 import dataclasses
 import time
@@ -15,12 +15,12 @@ class Due:
   """When a run saves.
 
   Attributes:
-    at: steps that are saved and kept for good (where branches begin).
-    keep_every: so are the multiples of this many steps.
-    save_every: steps between saves; None: each evaluation is saved.
-    save_minutes: a save at the latest so long after the last.
+    at: steps that are saved and kept forever, as branches start there.
+    keep_every: multiples of this number of steps are saved and kept forever.
+    save_every: steps between saves; None: a save at each evaluation.
+    save_minutes: largest time between saves.
     log_every: steps between rows of the log.
-    evaluations: whether each evaluation is saved whatever `save_every` is, as it may be the best.
+    evaluations: whether each evaluated step is saved whatever `save_every` is, as it may be the best.
   """
   at: Collection[int]
   keep_every: int | None
@@ -31,7 +31,7 @@ class Due:
 
 
 class Saving:
-  """Says after each step whether to save it now."""
+  """Decides after each step whether to save it."""
 
   def __init__(self, when: Due, checkpoints: Checkpoints):
     self._when, self._checkpoints = when, checkpoints
@@ -40,15 +40,17 @@ class Saving:
   def due(self, step: int, evaluated: bool) -> bool:
     """Whether to save after `step`.
 
-    Branch steps, multiples of `keep_every` and whatever may be the best are saved at their very step. What is due by an
-    interval waits for the save before it to be on disk, so that the loop does not. Many processes must save the same
-    step, though their clocks and disks differ: they do not wait, and the writer's clock is asked when a row is logged.
+    Branch steps, multiples of `keep_every` and steps that may be the best are saved at exactly that step. A save by
+    interval is postponed until the previous one is on disk, so that the loop does not wait. Several processes must save
+    the same step although their clocks and disks differ. So they do not postpone, and the writer's clock decides when a
+    row is logged.
 
     Args:
+      step: the number of finished steps.
       evaluated: whether this step was due to be evaluated.
 
     Raises:
-      an error of the save before, soon after it happened rather than at the next one.
+      The error of a failed save, soon after it happened rather than at the next save.
     """
     when, alone = self._when, jax.process_count() == 1
     self._on_its_way = alone and self._on_its_way and self._checkpoints.saving()
@@ -62,5 +64,5 @@ class Saving:
     return self._wanted and not self._on_its_way
 
   def done(self) -> None:
-    """A save was started."""
+    """Notes that a save has been started."""
     self._last, self._wanted, self._on_its_way = time.monotonic(), False, True

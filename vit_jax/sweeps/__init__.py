@@ -1,4 +1,4 @@
-"""Many runs from one file: what a sweep file is written with.
+"""Sweeps: many runs from one file. A sweep file defines get_sweep() with the functions of this module:
 
   from vit_jax.sweeps import Sweep, axis, product, seeds
 

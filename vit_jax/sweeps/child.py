@@ -1,6 +1,6 @@
 """The process of one job: python -m vit_jax.sweeps.child PARENT CORES FOLDER ARGUMENTS... (those of vit_jax.main)
 
-It runs vit_jax.main on its share of the cores, holds the folder's lock while it lives, and dies with its parent.
+It runs vit_jax.main on its share of the cores, holds the lock of its folder, and ends when its parent ends.
 """
 
 import os

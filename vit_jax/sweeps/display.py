@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: the plan, the progress over runs and within each, where everything stands."""
+"""Terminal output of a sweep: the plan, the progress of and within its runs, and their status."""
 
 import collections
 import os
@@ -17,13 +17,13 @@ from vit_jax.sweeps import folders
 from vit_jax.sweeps.jobs import MOST_PACKED, Job, log_path
 from vit_jax.sweeps.sweep_plan import Plan, PlannedRun
 
-_PLAIN_WIDTH = 160  # of tables in a file
-_LINE_SECONDS = 60  # between lines where there is no terminal
+_PLAIN_WIDTH = 160  # width of tables that are written to a file
+_LINE_SECONDS = 60  # seconds between progress lines where there is no terminal
 _STATUSES = ('finished', 'running', 'stopped', 'waiting', 'failed')
 
 
 class Display:
-  """Bars on a terminal, lines on a plain stream."""
+  """Shows progress as bars on a terminal and as lines elsewhere."""
 
   def __init__(self, console: Console | None = None):
     self.console = console or Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
@@ -31,11 +31,11 @@ class Display:
     self._done = self._total = 0
 
   def note(self, text: str) -> None:
-    """One line, above the bars."""
+    """Prints a line above the bars."""
     self.console.print(text, markup=False, soft_wrap=True)
 
   def plan(self, plan: Plan, jobs: Sequence[Job], seconds: dict[str, float]) -> None:
-    """A row for each job; `jobs` are all of the plan, `seconds` their times."""
+    """Prints a row for each job; `jobs` are all jobs of the plan, `seconds` their estimated times."""
     table = _table('run', 'params', 'examples', 'steps', 'FLOPs', 'time', 'trunk')
     for job in jobs[:-len(plan.runs)]:
       table.add_row(job.name, '', '', f'{job.steps:,}', f'{job.flops:.2e}', _time(job, seconds), '', style='dim')
@@ -48,7 +48,7 @@ class Display:
       self.note(f'note: {line}')
 
   def totals(self, plan: Plan, left: Sequence[Sequence[Job]], makespan: float, processes: int) -> None:
-    """Below the plan: what all of it costs, what is left of it (the jobs of each process), and what sharing saves."""
+    """Prints below the plan what it costs, what is left to do (`left`, by process), and what sharing saves."""
     together, left = sum(len(jobs) for jobs in left if len(jobs) > 1), [job for jobs in left for job in jobs]
     self.note(f'\n{len(plan.runs)} runs, {plan.flops_alone:.2e} FLOPs{saving(plan)}')
     runs = [job for job in left if not job.saves]
@@ -56,12 +56,12 @@ class Display:
       self.note(f'{len(runs)} to do: {sum(job.flops for job in left):.2e} FLOPs, about {duration(makespan)} with '
                 f'{processes} process{"es" if processes > 1 else ""} (--jobs={processes})')
       if together:
-        self.note(f'{together} of them are trained together, up to {MOST_PACKED} as one program')
+        self.note(f'{together} of them are trained together, up to {MOST_PACKED} in one program')
     else:
-      self.note('all of them are finished')
+      self.note('all runs are finished')
 
   def tasks(self, plan: Plan, tasks: Mapping[Task, Sequence[PlannedRun]], target: Slice) -> None:
-    """A row for each run with the file that starts it, and what all of them cost together; `tasks` have their runs."""
+    """Prints a row for each run with the file that starts it, and the total cost; `tasks` maps tasks to their runs."""
     table = _table('run', 'params', 'examples', 'steps', 'FLOPs', 'file')
     for task, runs in tasks.items():
       for run in runs:
@@ -74,7 +74,7 @@ class Display:
     self.note(f'\n{len(plan.runs)} runs in {len(tasks)} files, {plan.flops_alone:.2e} FLOPs{saving(plan)}\n'
               f'each file is for {target}, {hosts} host{"s" if hosts > 1 else ""}')
     if len(tasks) < len(plan.runs):
-      self.note('runs of one file share a trunk: it is trained first, then they follow on the same slice')
+      self.note('runs in the same file share a trunk, which is trained first on the same slice')
     for recipe in sorted({run.arguments[0].partition('=')[2] for run in plan.runs}):
       if os.path.isabs(recipe):
         self.note(f'note: {recipe} must be there under the same path on the cluster')
@@ -92,14 +92,14 @@ class Display:
   def started(self, job: Job) -> None:
     """A job's process has been started."""
     if self._bars:
-      if job.name in self._tasks:  # it goes on without those that it was trained with
+      if job.name in self._tasks:  # it now continues alone, without the jobs that it was trained with
         self._bars.remove_task(self._tasks[job.name])
       self._tasks[job.name] = self._bars.add_task(job.name, total=job.steps, completed=job.first_step, said='starting')
     else:
       self.note(f'started   {job.name}')
 
   def poll(self, running: Sequence[Job]) -> None:
-    """Called often: reads how far the running jobs are."""
+    """Shows how far the running jobs are; called often."""
     now = time.monotonic()
     if now - self._polled < (1 if self._bars else _LINE_SECONDS):
       return
@@ -114,26 +114,26 @@ class Display:
         self.note(f'running   {job.name}, step {there.step:,}/{job.steps:,} {loss}')
 
   def finished(self, job: Job, why: str = '') -> None:
-    """A job has reached its end."""
+    """A job has finished."""
     self._ended(job)
     loss = folders.standing(job.folder).val_loss
     words = ', '.join(filter(None, ('' if loss is None else f'val loss {loss:.4f}', why)))
     self.note(f'finished  {job.name}{": " if words else ""}{words} ({self._done} of {self._total})')
 
   def failed(self, job: Job, why: str, said: Sequence[str]) -> None:
-    """A job has failed for good; `said` is the end of its output."""
+    """A job has failed and will not be restarted; `said` is the end of its output."""
     self._ended(job)
     self.note('\n'.join([f'failed    {job.name}: {why} ({self._done} of {self._total})',
                          *(f'          {line}' for line in said), f'          log: {log_path(job)}']))
 
   def stop(self) -> None:
-    """Takes the bars away."""
+    """Removes the bars."""
     if self._bars:
       self._bars.stop()
       self._bars = None
 
   def status(self, jobs: Sequence[Job]) -> None:
-    """A row for each job: where it stands."""
+    """Prints a row with the status of each job."""
     table, counts = _table('run', 'status', 'step', 'of', 'val loss'), collections.Counter()
     for job in jobs:
       there = folders.standing(job.folder)
@@ -153,7 +153,7 @@ class Display:
 
 
 def saving(plan: Plan) -> str:
-  """`; 3.1e+13 with shared trunks, 0.62x`, or nothing where none is shared."""
+  """The text `; 3.1e+13 with shared trunks, 0.62x`; empty if no trunk is shared."""
   return f'; {plan.flops:.2e} with shared trunks, {part:.2f}x' if (part := plan.flops / plan.flops_alone) < 1 else ''
 
 

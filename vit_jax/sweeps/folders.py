@@ -1,7 +1,7 @@
-"""A sweep's folder, and where each run in it stands. Reads files only: no JAX, no devices.
+"""The folder of a sweep, and the status of each run in it. This module only reads files and needs no JAX or devices.
 
-  WORKDIR/NAME-HASH/     a run; NAME is for people, the config_hash is what finds it
-  WORKDIR/trunks/HASH/   what runs share
+  WORKDIR/NAME-HASH/     a run; it is found by its config_hash, NAME is for people
+  WORKDIR/trunks/HASH/   a trunk that runs share
   WORKDIR/plans/         the plans of the sweeps that were started here
 """
 
@@ -22,14 +22,14 @@ LOG = 'log.txt'
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-  """Where a run stands: 'finished', 'running', 'failed', 'stopped' (to be gone on with) or 'waiting'."""
+  """The progress of a run; `status` is 'finished', 'running', 'failed', 'stopped' (can be resumed) or 'waiting'."""
   status: str
   step: int = 0
   val_loss: float | None = None
 
 
 def run_folder(workdir: os.PathLike, run: PlannedRun) -> epath.Path:
-  """The folder of a run: that of its config_hash, under whatever name a sweep has begun it, else a new one."""
+  """The folder of a run: the one with its config_hash, under whatever name it was started, else a new one."""
   workdir = epath.Path(workdir)
   if workdir.exists():
     for folder in sorted(workdir.glob(f'*-{run.config_hash}')):
@@ -43,18 +43,18 @@ def trunk_folder(workdir: os.PathLike, trunk_hash: str) -> epath.Path:
 
 
 def is_finished(folder: os.PathLike) -> bool:
-  """Whether a run has its results."""
+  """Whether a run has finished."""
   run = records.read_run(folder)
   return bool(run) and run.get('status') == 'finished'
 
 
 def trained_steps(folder: os.PathLike) -> int:
-  """The length of a trunk, or of a run, that has come to its end; else 0."""
+  """The length in steps of a trunk or a run that has finished; else 0."""
   return ((records.read_run(folder) or {}).get('results') or {}).get('steps', 0)
 
 
 def standing(folder: os.PathLike) -> Standing:
-  """Where a run stands, from its files."""
+  """The progress of a run, read from its files."""
   folder = epath.Path(folder)
   rows = records.read_rows(folder / records.METRICS)
   step = max((row['step'] for row in rows), default=0)
@@ -70,7 +70,7 @@ def standing(folder: os.PathLike) -> Standing:
 
 
 def measured_speeds(workdir: os.PathLike) -> list[tuple[float, float]]:
-  """(FLOPs an example, FLOP/s) of the runs in a sweep's folder that have trained: the median of their logs."""
+  """(FLOPs per example, FLOP/s) of each run in a sweep's folder that has trained; speeds are medians of a log."""
   out = []
   workdir = epath.Path(workdir)
   for path in sorted(workdir.glob(f'*/{records.RUN}')) if workdir.exists() else ():
@@ -83,7 +83,7 @@ def measured_speeds(workdir: os.PathLike) -> list[tuple[float, float]]:
 
 
 def write_plan(workdir: os.PathLike, name: str, plan: Plan) -> None:
-  """Keeps a plan in the sweep's folder, for `read_plans`."""
+  """Writes a plan into the sweep's folder, for `read_plans`."""
   path = epath.Path(workdir) / 'plans' / f'{name}.json'
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps(dataclasses.asdict(plan), indent=1) + '\n')
@@ -93,12 +93,12 @@ def read_plans(workdir: os.PathLike) -> list[Plan]:
   """The plans of the sweeps that were started in a folder.
 
   Raises:
-    UserError: none was.
+    UserError: no sweep was started there.
   """
   plans = epath.Path(workdir) / 'plans'
   found = sorted(plans.glob('*.json')) if plans.exists() else []
   if not found:
-    raise UserError(f'--workdir={workdir}: no sweep was started there yet')
+    raise UserError(f'--workdir={workdir}: no sweep has been started in this folder')
   return [_plan(json.loads(path.read_text())) for path in found]
 
 

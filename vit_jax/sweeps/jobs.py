@@ -1,4 +1,4 @@
-"""From a plan to the processes that carry it out: what is still to do, on what it waits, how long it may take."""
+"""From a plan to jobs, one per process: which are left to do, what they wait for, and how long they take."""
 
 import collections
 import dataclasses
@@ -15,46 +15,60 @@ from vit_jax.sweeps import folders
 from vit_jax.sweeps.sweep_plan import Plan
 
 START_SECONDS = 8  # imports, compilation and the last evaluation of a small run
-SMALL_STEP = 1e10  # FLOPs of a step below which one process a core beats one process on all of them
-# The share of a large matmul's speed that training reaches on CPU cores with one pinned process each, by FLOPs an
-# example: models of 10 thousand, 100 thousand and a million parameters. It depends on the batch and the shape too.
+SMALL_STEP = 1e10  # FLOPs per step below which one process per core is faster than one process on all cores
+# The share of a large matmul's speed that training reaches on CPU cores with one pinned process each, by FLOPs per
+# example: models of 10 thousand, 100 thousand and a million parameters. It also depends on the batch and the shape.
 _CPU_SHARE = ((1e6, 0.10), (1e7, 0.19), (1e8, 0.38))
 _CHIP_SHARE = ((1.0, 0.35),)
-MOST_PACKED = 8  # runs that one process trains together
-_PACKED_EXAMPLE = 2e6  # training FLOPs an image up to which packing pays on a CPU
+MOST_PACKED = 8  # largest number of runs that one process trains together
+_PACKED_EXAMPLE = 2e6  # training FLOPs per image up to which packing is faster on a CPU
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """One process to start. `arguments` are those of vit_jax.main, all of them."""
+  """One process to start.
+
+  Attributes:
+    name: a name for people.
+    folder: the run folder.
+    arguments: all arguments of vit_jax.main.
+    steps: the step at which it ends.
+    first_step: the step at which it begins; 0 except for branches and for trunks that are continued.
+    flops: training FLOPs of the steps that it executes.
+    flops_per_example: training FLOPs per example.
+    saves: for a trunk, the steps of the checkpoints that branches wait for.
+    trunk: for a branch, the folder of its trunk, from which it starts at `first_step`.
+    program: equal for jobs that can be trained together; None: it is trained alone.
+  """
   name: str
   folder: str
   arguments: tuple[str, ...]
-  steps: int  # where it ends
-  first_step: int  # where it begins, 0 but for branches and trunks that are continued
-  flops: float  # of the steps that it executes
+  steps: int
+  first_step: int
+  flops: float
   flops_per_example: int
-  saves: tuple[int, ...] = ()  # of a trunk: the checkpoints that others wait for
-  trunk: str | None = None  # the folder that a branch begins from, at `first_step`
-  program: str | None = None  # equal for jobs that can be trained together; None: alone
+  saves: tuple[int, ...] = ()
+  trunk: str | None = None
+  program: str | None = None
 
   def finished(self) -> bool:
-    """Whether there is nothing left to do."""
+    """Whether nothing is left to do."""
     if self.saves:
       saved = set(self.saves) <= set(records.saved_steps(self.folder))
       return saved or folders.trained_steps(self.folder) >= self.steps
     return folders.is_finished(self.folder)
 
   def ready(self) -> bool:
-    """Whether it can start: a branch waits for its trunk to come so far, unless it has checkpoints of its own."""
+    """Whether it can start: a branch waits until its trunk has reached its first step, or has its own checkpoints."""
     return (not self.trunk or self.first_step in records.saved_steps(self.trunk)
             or folders.trained_steps(self.trunk) >= self.first_step or bool(records.saved_steps(self.folder)))
 
 
 def make(plan: Plan, workdir: os.PathLike) -> list[Job]:
-  """The jobs of a plan, finished ones too: trunks first, then the runs, each in the order of the sweep.
+  """The jobs of a plan, including finished ones: trunks first, then the runs, each in the order of the sweep.
 
-  A run that has its trunk to itself runs alone, unless an earlier sweep has left that trunk here to be continued.
+  A trunk that only one run would use gets no job, and the run trains from the start. The exception is a trunk that an
+  earlier sweep has left in this folder: it is continued.
   """
   members = collections.Counter(run.trunk for run in plan.runs)
   there = {trunk.trunk_hash: folders.trunk_folder(workdir, trunk.trunk_hash) for trunk in plan.trunks}
@@ -79,17 +93,17 @@ def _run_job(run, folder, trunk):
 
 
 def to_do(jobs: Sequence[Job]) -> list[Job]:
-  """The jobs that are not finished, without the trunks that no unfinished run waits for."""
+  """The jobs that are not finished, except trunks that no unfinished run waits for."""
   left = [job for job in jobs if not job.finished()]
   wanted = {job.trunk for job in left if not job.ready()}
   return [job for job in left if not job.saves or job.folder in wanted]
 
 
 def default_processes(plan: Plan) -> int:
-  """One process where there is an accelerator or the models are large; else one for each core.
+  """The default number of processes: one if there is an accelerator or the models are large, else one per core.
 
-  A small model's step does not fill several cores: two pinned processes on two cores train 1.76 times as many images a
-  second as one process with two threads at 10 to 100 thousand parameters, 1.16 times at a million.
+  A step of a small model does not use several cores well. On two cores, two pinned processes train 1.76 times as many
+  images per second as one process with two threads at 10 to 100 thousand parameters, and 1.16 times at a million.
   """
   largest = max(run.flops / run.steps for run in plan.runs)
   return 1 if plan.platform != 'cpu' or largest > SMALL_STEP else min(len(cores()), len(plan.runs))
@@ -101,7 +115,7 @@ def cores() -> list[int]:
 
 
 def seconds(jobs: Sequence[Job], plan: Plan, workdir: os.PathLike, processes: int) -> dict[str, float]:
-  """{name: estimated seconds} of each job: at the speed of the runs in the folder, else a rough guess."""
+  """{name: estimated seconds} of each job, at the speed of the runs in the folder, else at a rough guess."""
   points = sorted(folders.measured_speeds(workdir))
   if not points:
     share, parts = (_CPU_SHARE, processes) if plan.platform == 'cpu' else (_CHIP_SHARE, 1)
@@ -112,7 +126,7 @@ def seconds(jobs: Sequence[Job], plan: Plan, workdir: os.PathLike, processes: in
 
 
 def by_priority(jobs: Sequence[Job], seconds: dict[str, float]) -> list[Job]:
-  """The order in which jobs start: the longest first, a trunk being as long as its longest branch with it."""
+  """The jobs in the order in which they start, the longest first. A trunk counts with its longest branch."""
   longest = {}
   for job in jobs:
     if job.trunk:
@@ -121,10 +135,11 @@ def by_priority(jobs: Sequence[Job], seconds: dict[str, float]) -> list[Job]:
 
 
 def packed(jobs: Sequence[Job], plan: Plan, processes: int) -> list[tuple[Job, ...]]:
-  """The jobs, in their order, those together that one process trains together where that is faster.
+  """The jobs in their order, grouped by the process that trains them. Jobs are grouped where that is faster.
 
-  On accelerators a small step leaves most of the chip idle. On a CPU core only the smallest models gain: the working
-  set of several leaves the caches (experiments/speed). No process is left without work for it.
+  On an accelerator, a small step leaves most of the chip idle. On a CPU core only the smallest models gain, as the
+  working set of several larger models exceeds the caches (experiments/speed). Groups are small enough that every
+  process has work.
   """
   largest = _PACKED_EXAMPLE if plan.platform == 'cpu' else math.inf
   groups = collections.defaultdict(list)
@@ -141,7 +156,7 @@ def packed(jobs: Sequence[Job], plan: Plan, processes: int) -> list[tuple[Job, .
 
 
 def makespan(jobs: Sequence[Job], seconds: dict[str, float], processes: int) -> float:
-  """The estimated time of all jobs, in seconds, started as `runner` starts them."""
+  """The estimated time of all jobs in seconds, if they are started as `runner` starts them."""
   waiting, free = by_priority(jobs, seconds), [0.0] * processes
   ready = {job.name: 0.0 if job.ready() else math.inf for job in jobs}
   while waiting:
@@ -159,10 +174,10 @@ def makespan(jobs: Sequence[Job], seconds: dict[str, float], processes: int) -> 
 
 
 def _part(trunk, step):
-  """The part of a trunk's job after which it has come to `step`."""
+  """The fraction of a trunk's job that is done when it reaches `step`."""
   return max(0.0, (step - trunk.first_step) / max(trunk.steps - trunk.first_step, 1))
 
 
 def log_path(job: Job) -> epath.Path:
-  """Where a job's output goes."""
+  """The file that receives a job's output."""
   return epath.Path(job.folder) / folders.LOG

@@ -1,8 +1,8 @@
-"""The rules of a ladder of runs, read off the runs themselves: what follows the width, and the learning rate.
+"""The rules of a ladder of runs, derived from the runs: how fields follow the width, and the learning rate.
 
-A rule is a curve through the runs: straight lines between them in log-log coordinates, and the least-squares power law
-through all of them, moved to the outermost run, beyond. A field that is constant stays so and one that is proportional
-to the width stays proportional.
+A rule is a curve through the runs. Between runs it is a straight line in log-log coordinates. Beyond the outermost run
+it continues with the slope of the least-squares power law through all of them. A field that is constant stays constant,
+and one that is proportional to the width stays proportional.
 """
 
 import dataclasses
@@ -15,14 +15,14 @@ import numpy as np
 from vit_jax.errors import UserError
 from vit_jax.scaling.frontier import power_law
 
-DIALS = ('width', 'depth')  # what a ladder turns: the first of them that varies
-FOLLOWERS = ('depth', 'mlp_dim', 'num_heads')  # what then follows it
-FINEST = 8  # widths are at least so many apart, if the runs' own widths are
+DIALS = ('width', 'depth')  # the dial of a ladder is the first of these that varies
+FOLLOWERS = ('depth', 'mlp_dim', 'num_heads')  # fields that follow the dial
+FINEST = 8  # smallest distance between widths, if the runs' own widths are at least that far apart
 
 
 @dataclasses.dataclass(frozen=True)
 class Ladder:
-  """How a ladder's shapes go with its dial: the values of `dial` are the multiples of `step`."""
+  """The shapes of a ladder as a function of its dial, whose values are the multiples of `step`."""
   dial: str
   step: int
   rules: dict[str, Callable[[float], int]]
@@ -32,21 +32,21 @@ class Ladder:
     value = rung * self.step
     shape = {self.dial: value, **{name: rule(value) for name, rule in self.rules.items()}}
     width, heads = shape.get('width'), shape.get('num_heads')
-    if width and heads and width % heads:  # an irregular ladder: the nearest number that divides the width
+    if width and heads and width % heads:  # irregular ladder: take the nearest divisor of the width
       divisors = [h for h in range(1, width + 1) if width % h == 0]
       shape['num_heads'] = min(divisors, key=lambda h: abs(math.log(h / heads)))
     return shape
 
 
 def read(models: list[dict]) -> Ladder:
-  """The ladder of runs whose model configs (plain dicts) are given.
+  """Derives the ladder from the model configs of its runs, as plain dicts.
 
   Raises:
     UserError: no field of DIALS varies.
   """
   varying = [name for name in DIALS if len({model.get(name) for model in models}) > 1]
   if not varying:
-    raise UserError(f'the runs are no ladder: none of model.{", model.".join(DIALS)} differs between them')
+    raise UserError(f'the runs do not form a ladder: none of model.{", model.".join(DIALS)} differs between them')
   dial = varying[0]
   values = {name: np.array([model[name] for model in models]) for name in (dial, *FOLLOWERS) if name in models[0]}
   followers = {name: rule for name, rule in values.items() if name != dial}
@@ -56,7 +56,7 @@ def read(models: list[dict]) -> Ladder:
 
 
 def curve(x: np.ndarray, y: np.ndarray) -> Callable[[float], float]:
-  """The rule through (x, y) [n], all above 0; several y at one x count as their geometric mean."""
+  """The rule through the points (x, y), positive arrays [n]. Several y at the same x count as their geometric mean."""
   places, index = np.unique(x, return_inverse=True)
   u, v = np.log(places), np.bincount(index, np.log(y)) / np.bincount(index)
   slope = power_law(x, y).exponent if len(places) > 1 else 0.0
@@ -69,7 +69,10 @@ def curve(x: np.ndarray, y: np.ndarray) -> Callable[[float], float]:
 
 @dataclasses.dataclass(frozen=True)
 class RateRule:
-  """learning rate = factor dial^by_dial examples^by_examples; off: the largest relative distance of a best run."""
+  """The rule learning_rate = factor * dial^by_dial * examples^by_examples, fitted to `places` best runs.
+
+  `off` is the largest relative distance between the rule and a best run.
+  """
   dial: str
   factor: float
   by_dial: float
@@ -84,16 +87,16 @@ class RateRule:
     parts = [f'{name}^{power:.3g}' for name, power in ((self.dial, self.by_dial), ('examples', self.by_examples))
              if power]
     if not parts:
-      return f'{self.factor:.3g}, that of all the best runs'
+      return f'{self.factor:.3g}, as in all the best runs'
     near = f'within {100 * self.off:.2g}%' if self.off > 5e-4 else 'exactly'
     return f'{self.factor:.3g} {" ".join(parts)}, {near} through the best runs at {self.places} sizes and lengths'
 
 
 def rate_rule(dial: str, values: np.ndarray, examples: np.ndarray, rates: np.ndarray, loss: np.ndarray) -> RateRule:
-  """Least squares of the log learning rate on the log of the dial, and of the examples where they matter.
+  """Fits log learning rate to log dial, and to log examples where they matter, by least squares.
 
-  Of runs that share a size and a length, the one with the lowest loss speaks. The length takes part where the best
-  rates of one size differ between lengths.
+  Among runs of the same size and length, only the one with the lowest loss is used. The examples are included if the
+  best rates of a size differ between lengths.
   """
   best = {}
   for i in np.argsort(loss):
@@ -117,14 +120,17 @@ def _rounded(rule, unit):
 
 
 def _ratio(dial, followed):
-  """followed / dial where that is one number, else None."""
+  """The ratio followed / dial if it is the same for all runs, else None."""
   first = Fraction(int(followed[0]), int(dial[0]))
   return first if all(followed * dial[0] == followed[0] * dial) else None
 
 
 def _step(widths, followers):
-  """How far apart widths are: the smallest divisor of the runs' own common step (FINEST or more) at which fields that
-  are proportional stay whole and heads keep their count or their width, with as many factors of 2 as positions need."""
+  """The step between widths: the smallest suitable divisor, FINEST or more, of the greatest common divisor of `widths`.
+
+  At multiples of the step, proportional fields must be whole numbers, and heads must keep their count or their width.
+  The step must have as many factors of 2 as position embeddings need.
+  """
   common = int(np.gcd.reduce(widths))
   ratios = [ratio for followed in followers.values() if (ratio := _ratio(widths, followed))]
   heads = followers.get('num_heads')

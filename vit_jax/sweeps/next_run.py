@@ -1,7 +1,7 @@
-"""The next run to buy: the compute-optimal one at a budget, as a recipe that carries the law's prediction of it.
+"""The next run to train: the compute-optimal run at a budget, as a recipe that states the law's prediction for it.
 
-The law says N* and D*; the ladder's own rule says which shapes there are; each shape's parameters and FLOPs are counted
-on the model itself, so that the recipe spends the budget exactly whatever C = k N^q D makes of it.
+The law gives N* and D*. The ladder's own rules give the possible shapes. Each shape's parameters and FLOPs are counted
+on the model itself, so that the recipe spends exactly the budget, however well C = k N^q D fits.
 """
 
 import copy
@@ -26,8 +26,8 @@ from vit_jax.scaling.verdict import number
 from vit_jax.sweeps import ladder as ladder_lib
 from vit_jax.training import config as run_config
 
-COUNTS = ('params', 'params_non_embedding')  # of run.json, as flops.params gives them
-SAME_FLOPS = 0.01  # relative: how well a run's logged FLOPs must agree with our count of its config
+COUNTS = ('params', 'params_non_embedding')  # entries of run.json, as flops.params returns them
+SAME_FLOPS = 0.01  # largest relative difference between a run's logged FLOPs and those counted from its config
 _MARK = 'Written by vit_jax.law'
 
 
@@ -36,13 +36,21 @@ class NextRun:
   """The compute-optimal run at a budget of training FLOPs.
 
   Attributes:
-    config: the whole run config.
-    count: which of COUNTS the law's N is; params, examples, steps: the run's; flops: what it costs.
-    optimal: the law's row of that budget (frontier.compute_optimal): N*, D*, ...
-    loss: predicted; law_ci95, run_ci95: 95% intervals of the law there and of this run, None without refits.
-    rate: the learning rate's rule; shape: the ladder's fields; epochs: over the training subset.
-    beyond: FLOPs over those of the largest fitted run.
-    notes: fields in which the runs differ that no rule covers, in words.
+    config: the full RunConfig.
+    count: which of COUNTS is the law's N.
+    params: its parameters, counted as `count` says.
+    examples: the training examples that it sees.
+    steps: its length.
+    flops: its training FLOPs.
+    optimal: the law's entry for this budget (`frontier.compute_optimal`): N*, D*, ...
+    loss: the predicted loss.
+    law_ci95: 95% interval of the law at this point; None without bootstrap.
+    run_ci95: 95% interval of this run's loss; None without bootstrap.
+    rate: the rule of the learning rate.
+    shape: the model's fields that the ladder sets.
+    epochs: passes over the training subset.
+    beyond: its FLOPs as a multiple of the largest fitted run's.
+    notes: descriptions of fields in which the runs differ and that no rule covers.
   """
   config: Any
   count: str
@@ -69,11 +77,11 @@ class NextRun:
 
 
 def choose(analysis: Analysis, budget: float) -> NextRun:
-  """The run at `budget` FLOPs, with the realisable size that is nearest to N*.
+  """Chooses the run at `budget` FLOPs, with the shape of the ladder whose size is nearest to N*.
 
   Raises:
-    UserError: a form that is not in params and examples alone, points that are not run folders, runs that are no
-      ladder, or counts that this code does not reproduce from the runs' configs.
+    UserError: the law is not in params and examples, the points are not run folders, the runs do not form a ladder, or
+      the logged counts cannot be reproduced from the runs' configs.
   """
   fit, points = analysis.fit, analysis.points
   if fit.form.inputs != ('params', 'examples'):
@@ -109,22 +117,22 @@ def choose(analysis: Analysis, budget: float) -> NextRun:
 
 
 def write(next_run: NextRun, analysis: Analysis, path: str, command: str) -> None:
-  """Writes the recipe; a file that is not one of ours is left alone.
+  """Writes the recipe. A file that this program did not write is not overwritten.
 
   Raises:
-    UserError: `path` does not end in .py, or holds something else.
+    UserError: `path` does not end in .py, or is a file that this program did not write.
   """
   file = epath.Path(path)
   if file.suffix != '.py':
-    raise UserError(f'--write_config={path}: a recipe ends in .py')
+    raise UserError(f'--write_config={path}: expected a file name that ends in .py')
   if file.exists() and _MARK not in file.read_text():
-    raise UserError(f'--write_config={path}: the file is there and was not written by this program; give another name')
+    raise UserError(f'--write_config={path}: the file exists and was not written by this program; give another name')
   file.parent.mkdir(parents=True, exist_ok=True)
   file.write_text(recipe(next_run, analysis, path, command))
 
 
 def recipe(next_run: NextRun, analysis: Analysis, path: str, command: str) -> str:
-  """The text of the recipe: the prediction in its docstring, the values that are not at their default in its body."""
+  """The text of the recipe, with the prediction in its docstring and all values that are not defaults in its body."""
   changed = schema.changed(next_run.config)
   family = changed.pop('family')
   values = '\n'.join(f'  c.{key} = {value!r}' for key, value in _leaves(changed))
@@ -133,7 +141,7 @@ def recipe(next_run: NextRun, analysis: Analysis, path: str, command: str) -> st
 
 
 class _Sizes:
-  """Parameters and FLOPs of the ladder's shapes, counted on the model of one run's config."""
+  """Counts parameters and FLOPs of the ladder's shapes, on the model of one run's config."""
 
   def __init__(self, config: dict, count: str):
     self._config, self._which = run_config.cast(config), COUNTS.index(count)
@@ -148,7 +156,7 @@ class _Sizes:
     return flops.params(self._model(shape))[self._which]
 
   def flops(self, shape: dict[str, int]) -> int:
-    """Training FLOPs of an example."""
+    """Training FLOPs per example."""
     model = self._model(shape)
     return flops.per_example(model)[1]
 
@@ -163,45 +171,47 @@ class _Sizes:
 def _configs(points: Points) -> list[dict]:
   without = [run for run, row in zip(points.runs, points.rows) if not row.get('_config')]
   if without:
-    raise UserError(f'--write_config needs run folders, whose run.json holds the config; {len(without)} of '
+    raise UserError(f'--write_config: expected run folders, whose run.json holds the config; {len(without)} of '
                     f'{len(points)} points have none, such as {without[0]}')
   families = sorted({row['_config']['family'] for row in points.rows})
   if len(families) > 1:
-    raise UserError(f'--write_config: the runs are of several families ({", ".join(families)}); give those of one')
+    raise UserError(f'--write_config: the runs are of several families ({", ".join(families)}); give '
+                    'runs of one family')
   return [row['_config'] for row in points.rows]
 
 
 def _counted(points):
-  """Which of a run's counts the law's N is."""
+  """Which of COUNTS is the law's N."""
   for name in COUNTS:
     if all(row.get(name) == n for row, n in zip(points.rows, points.columns['params'])):
       return name
-  raise UserError(f'--write_config: the law counts params by a column that no config gives; leave --columns=params=... '
-                  f'out, or take one of {", ".join(COUNTS)}')
+  raise UserError('--write_config: the law takes params from a column that cannot be counted from a config; leave out '
+                  f'--columns=params=..., or use one of {", ".join(COUNTS)}')
 
 
 def _nearest(points, params, examples):
-  """The run whose size and length are nearest, in log N and log D."""
+  """The index of the run that is nearest in log N and log D."""
   columns = points.columns
   return int(np.argmin(np.hypot(np.log(columns['params'] / params), np.log(columns['examples'] / examples))))
 
 
 def _check_counts(points, index, sizes):
-  """A run's own config must give the counts that it logged, or budget and N are not in the law's units."""
+  """Refuses a run whose logged counts differ from those of its config: budget and N would be in other units."""
   run, columns = points.runs[index], points.columns
   if 'flops' not in columns:
-    raise UserError('--write_config: the points have no flops, so a budget cannot be compared with them')
+    raise UserError('--write_config: the points have no column flops, so a budget cannot be compared with them')
   logged, ours = columns['params'][index], sizes.params({})
   if logged != ours:
-    raise UserError(f'{run}: run.json says {logged:.0f} params, its config gives {ours}: it was made by other code')
+    raise UserError(f'{run}: run.json says {logged:.0f} params, but its config gives {ours}: it was made by other '
+                    'code')
   logged, ours = columns['flops'][index] / columns['examples'][index], sizes.flops({})
   if abs(logged / ours - 1) > SAME_FLOPS:
-    raise UserError(f'{run}: {logged:.4g} FLOPs an example in the points, {ours:.4g} by its config: --budget would not '
-                    'mean what the points mean')
+    raise UserError(f'{run}: {logged:.4g} FLOPs per example in the points, but {ours:.4g} by its config: --budget '
+                    'would be in other units than the points')
 
 
 def _nearest_shape(ladder, sizes, target):
-  """The shape of the ladder whose N is nearest to `target` in log N; N grows with the rung."""
+  """The shape of the ladder whose N is nearest to `target` in log N. N increases with the rung."""
   low, high = 1, 2
   while sizes.params(ladder.shape(high)) < target:
     low, high = high, 2 * high
@@ -221,9 +231,9 @@ def _rate_rule(points, configs, dial):
 
 
 def _unruled(configs, index, ladder):
-  """`data.batch_size 64, as in the nearest run (of 32, 64)` for fields that differ and that no rule covers."""
+  """Yields notes such as `data.batch_size 64, as in the nearest run (of 32, 64)` on fields that vary without a rule."""
   ruled = {'optimizer.learning_rate', 'seed', *(f'model.{name}' for name in (ladder.dial, *ladder.rules))}
-  default = dict(_leaves(run_config.defaults(configs[index]['family']).to_dict()))  # of fields younger than a run
+  default = dict(_leaves(run_config.defaults(configs[index]['family']).to_dict()))  # of fields newer than a run
   flat = [default | dict(_leaves(config)) for config in configs]
   for key, value in flat[index].items():
     found = {str(f.get(key)) for f in flat}
@@ -251,8 +261,8 @@ def _docstring(run, analysis, path, command):
       f'The compute-optimal run at {number(best["flops"])} training FLOPs. {_MARK}.', '',
       f'  python -m vit_jax.main --config={path}', '', predicted, '',
       f'The law: {law["diagnostics"]["equation"]}; {coefficients}. Form {law["form"]}, fitted to n = {law["n"]} runs '
-      f'({law["objective"]["name"]}); N counts {run.count}. This run costs {run.beyond:.3g} times the largest fitted '
-      'one. Made by', '', f'  {command}', '',
+      f'({law["objective"]["name"]}); N counts {run.count}. This run costs {run.beyond:.3g} times as much as '
+      'the largest fitted one. Made by', '', f'  {command}', '',
       f'The law\'s optimum is N* = {number(best["params"])}, D* = {number(best["examples"])} '
       f'({analysis.cost.describe()}). The nearest shape of the ladder has N = {number(run.params)}; the budget then '
       f'buys D = {number(run.examples)} examples, {run.epochs:.3g} epochs, in {run.steps} steps. Learning rate: '

@@ -1,7 +1,7 @@
 """The process of several jobs that are trained together: python -m vit_jax.sweeps.pack PARENT CORES JOBS (as JSON)
 
-As `child`, it runs on its share of the cores, holds the folders' locks while it lives, and dies with its parent. What a
-job says goes into its own log.
+Like `child`, it runs on its share of the cores, holds the locks of its folders, and ends when its parent ends. Each
+job's output goes to its own log.
 """
 
 import functools
@@ -32,7 +32,7 @@ def main(parent: str, cores: str, jobs: str) -> int:
   host.hush_absent_tpu()
   checkpoint.hush_late_callbacks()
   try:
-    open_data = functools.cache(pipeline.open_data)  # all of them have the same data
+    open_data = functools.cache(pipeline.open_data)  # they all use the same data
     packed.train([_member(job, open_data) for job in jobs], clock)
   except stop.Stopped:
     return exits.PREEMPTED

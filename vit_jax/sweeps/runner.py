@@ -1,8 +1,8 @@
-"""Carries out jobs on this machine: N processes at a time, each on its share of the cores.
+"""Runs jobs on this machine, N processes at a time, each on its share of the cores.
 
-A process trains one job, or several together; what these leave undone is tried alone.
+A process trains one job, or several together. Jobs that such a group does not finish are then run alone.
 
-A job that fails is reported and the others go on; one that was killed or pre-empted is started again. A signal is
+If a job fails, it is reported and the others continue. A job that was killed or pre-empted is restarted. Signals are
 passed on to the jobs, which leave their runs resumable.
 """
 
@@ -25,13 +25,13 @@ _POLL_SECONDS, _BUSY_SECONDS = 0.5, 10
 
 @dataclasses.dataclass
 class _Attempt:
-  """A job on its way to its end, over all its restarts; or several that one process trains together, once."""
+  """A job over all its restarts; or several jobs that one process trains together, without restarts."""
   jobs: tuple[Job, ...]
   restarts: int = 0  # since the newest checkpoint
   newest: int = -1  # the step of that checkpoint
   not_before: float = 0.0
   process: subprocess.Popen | None = None
-  share: int = 0  # which share of the cores
+  share: int = 0  # index into the shares of the cores
   log_start: int = 0
 
   @property
@@ -44,7 +44,14 @@ class Runner:
 
   def __init__(self, jobs: Sequence[tuple[Job, ...]], processes: int, display: Display,
                command: Callable[[tuple[Job, ...], Sequence[int]], list[str]] | None = None):
-    """`jobs`: those of one process each; `command`: (jobs, cores) -> the words that start it (`child_command`)."""
+    """Prepares to run jobs.
+
+    Args:
+      jobs: the jobs of each process.
+      processes: how many processes run at a time.
+      display: shows the progress.
+      command: (jobs, cores) -> the command line of a process; default: `child_command`.
+    """
     self._command = command or child_command
     self._waiting = [_Attempt(together) for together in jobs]
     self._running: list[_Attempt] = []
@@ -55,7 +62,7 @@ class Runner:
     self.failed: list[Job] = []
 
   def run(self) -> int:
-    """Runs all jobs; returns the exit code: 0, 1 where some failed, 130 or 42 after a SIGINT or SIGTERM."""
+    """Runs all jobs and returns the exit code: 0; 1 if some failed; 130 or 42 after a SIGINT or SIGTERM."""
     before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
       while self._running or (self._waiting and not self._signals):
@@ -65,7 +72,7 @@ class Runner:
         self._display.poll([job for attempt in self._running for job in attempt.jobs])
         time.sleep(_POLL_SECONDS)
     finally:
-      for attempt in self._running:  # something went wrong here: leave nothing behind
+      for attempt in self._running:  # not empty only after an error of this process: leave no process behind
         _kill(attempt.process)
       for number, handler in before.items():
         signal.signal(number, handler)
@@ -103,7 +110,7 @@ class Runner:
     command = self._command(attempt.jobs, self._shares[attempt.share])
     with open(log, 'ab') as file:
       attempt.log_start = file.tell()
-      # A session of its own: a terminal's Ctrl-C reaches the sweep alone, which passes it on once.
+      # In a session of its own, so that a terminal's Ctrl-C reaches only the sweep, which passes it on once.
       attempt.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
                                          start_new_session=True)
     self._waiting.remove(attempt)
@@ -117,12 +124,12 @@ class Runner:
       if code is None:
         continue
       self._running.remove(attempt)
-      self._waiting.append(attempt)  # `_end` and `_fail` take it out again
+      self._waiting.append(attempt)  # `_end` and `_fail` remove it again
       if all(job.finished() for job in attempt.jobs):
         self._end(attempt)
       elif code == lock.BUSY:
         attempt.not_before = time.monotonic() + _BUSY_SECONDS
-        self._display.note(f'{attempt.job.name}: another process works on it; waiting')
+        self._display.note(f'{attempt.job.name}: another process is training it; waiting')
       elif self._signals:
         pass
       elif len(attempt.jobs) > 1:
@@ -133,7 +140,7 @@ class Runner:
         self._fail(attempt, f'exit code {code}')
 
   def _apart(self, attempt):
-    """What jobs that were trained together have left to do, each does alone: so one cannot fail the others."""
+    """Queues unfinished jobs of a group to run alone, so that one cannot make the others fail."""
     where = self._waiting.index(attempt)
     self._waiting[where:where + 1] = [_Attempt((job,)) for job in attempt.jobs if not job.finished()]
     for job in attempt.jobs:
@@ -141,13 +148,13 @@ class Runner:
         self._display.finished(job)
 
   def _again(self, attempt, code):
-    """Puts a job that was killed or pre-empted back, first in line; fails it where restarts bring nothing."""
+    """Puts a job that was killed or pre-empted first in the queue; fails it if restarts make no progress."""
     newest = max(records.saved_steps(attempt.job.folder), default=-1)
     attempt.restarts = attempt.restarts + 1 if newest <= attempt.newest else 1
     if attempt.restarts > exits.MAX_RESTARTS:
       self._fail(attempt, f'exit code {code}, {exits.MAX_RESTARTS} restarts without a newer checkpoint')
       return
-    self._display.note(f'{attempt.job.name}: exit code {code}, started again')
+    self._display.note(f'{attempt.job.name}: exit code {code}, restarted')
     self._waiting.remove(attempt)
     self._waiting.insert(0, attempt)
 
@@ -157,7 +164,7 @@ class Runner:
       self._display.finished(job, why)
 
   def _fail(self, attempt, why):
-    """Reports a job, with the end of what it said, and keeps the failure in its events."""
+    """Reports a failed job with the end of its output, and records the failure in its events."""
     self._waiting.remove(attempt)
     self.failed.append(attempt.job)
     if attempt.job.saves:
@@ -170,7 +177,7 @@ class Runner:
 
 
 def child_command(jobs: tuple[Job, ...], share: Sequence[int]) -> list[str]:
-  """The process of a job, or of several together, on its share of the cores."""
+  """The command line of a process that runs one job, or several together, on its share of the cores."""
   words = [str(os.getpid()), ','.join(map(str, share))]
   if len(jobs) > 1:
     return [sys.executable, '-m', 'vit_jax.sweeps.pack', *words, json.dumps([dataclasses.asdict(job) for job in jobs])]
@@ -178,7 +185,7 @@ def child_command(jobs: tuple[Job, ...], share: Sequence[int]) -> list[str]:
 
 
 def _shares(available, processes):
-  """The cores of each process: as many each, or in turn where there are more processes than cores."""
+  """The cores of each process: equal shares, or one core each in turn if there are more processes than cores."""
   if processes >= len(available):
     return [available[i % len(available):][:1] for i in range(processes)]
   bounds = [i * len(available) // processes for i in range(processes + 1)]
@@ -193,7 +200,7 @@ def _kill(process):
 
 
 def _last_lines(attempt, count=5):
-  """The end of what the last attempt printed: its error, else the last lines."""
+  """The error message of the last attempt if it printed one, else the last lines of its output."""
   content = log_path(attempt.job).read_bytes()[attempt.log_start:]
   lines = [line for line in content.decode(errors='replace').splitlines() if line.strip()][-count:]
   return next((lines[i:] for i, line in enumerate(lines) if line.startswith('error: ')), lines)

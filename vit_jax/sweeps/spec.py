@@ -1,7 +1,7 @@
-"""What a sweep is: a recipe and a list of overrides, one dict a run. Pure lists of dicts, made by pure functions.
+"""The specification of a sweep: a recipe and a list of overrides, one dict per run.
 
-A list such as [{'model.width': 16}, {'model.width': 32}] is a set of choices; an element may set several keys at once,
-as {'model.width': 32, 'model.mlp_dim': 128}. The functions below join such lists into longer ones.
+Lists of choices, such as [{'model.width': 16}, {'model.width': 32}], are plain lists of dicts. An element may set
+several keys at once, as {'model.width': 32, 'model.mlp_dim': 128}. The functions below are pure and combine such lists.
 """
 
 import builtins
@@ -21,7 +21,7 @@ Overrides = dict[str, Any]  # config key -> value
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-  """`recipe` is what --config takes (FILE.py or FILE.py:ARG); `runs` are overrides of it, one dict a run."""
+  """A recipe, as --config takes it (FILE.py or FILE.py:ARG), and the overrides of each run."""
   recipe: str
   runs: Sequence[Overrides]
 
@@ -32,7 +32,7 @@ def axis(key: str, *values: Any) -> list[Overrides]:
 
 
 def seeds(n: int, first: int = 0) -> list[Overrides]:
-  """n seeds, from `first` on."""
+  """The n seeds that start at `first`."""
   return axis('seed', *range(first, first + n))
 
 
@@ -40,16 +40,16 @@ def product(*lists: Sequence[Overrides]) -> list[Overrides]:
   """Every combination of one choice from each list; the last list varies fastest.
 
   Raises:
-    UserError: two choices that are combined set one key to different values.
+    UserError: two choices that are combined set the same key to different values.
   """
   return [_merged('product', choices) for choices in itertools.product(*map(_checked, lists))]
 
 
 def zip(*lists: Sequence[Overrides]) -> list[Overrides]:  # noqa: A001
-  """The first choices of all lists together, the second ones together, and so on.
+  """Combines the first choices of all lists, then the second ones, and so on.
 
   Raises:
-    UserError: lists of different lengths, or choices that contradict each other.
+    UserError: the lists have different lengths, or two choices set the same key to different values.
   """
   if len({len(choices) for choices in lists}) > 1:
     raise UserError(f'zip: lists of {", ".join(str(len(choices)) for choices in lists)} choices; they must be as long '
@@ -63,32 +63,32 @@ def chain(*lists: Sequence[Overrides]) -> list[Overrides]:
 
 
 def branches(steps: Sequence[int], cooldown: float = 0.3) -> list[Overrides]:
-  """Runs of several lengths that share a trunk: warm-up, stable, and a cooldown over the last part of each.
+  """Runs of several lengths with a warm-up, a stable phase, and a cooldown over the last part of each length.
 
-  The stable phase is trained once, and each length is a cooldown from it (Zhai et al. 2022; Haegele et al. 2024).
-  Nothing marks such runs: of all runs of a sweep, those that differ in length alone and whose schedule allows it
-  (wsd, rsqrt) share their trunk.
+  The stable phase is trained once, as a trunk, and each length is a cooldown that branches from it (Zhai et al. 2022;
+  Haegele et al. 2024). Such runs carry no mark: all runs of a sweep that differ only in length, and whose schedule
+  allows it (wsd, rsqrt), share their trunk.
 
   Args:
     steps: the lengths.
-    cooldown: the part of each length in which the learning rate falls to 0.
+    cooldown: the fraction of each length over which the learning rate falls to 0.
   """
   return [{'schedule.name': 'wsd', 'schedule.cooldown_fraction': cooldown, 'train.steps': n} for n in steps]
 
 
 def isoflop(budgets: Sequence[float], shapes: Sequence[Overrides]) -> list[Overrides]:
-  """Every shape at every budget of training FLOPs: the steps follow from the shape's FLOPs an example.
+  """Every shape at every budget of training FLOPs. The number of steps follows from the shape's FLOPs per example.
 
-  With {'schedule.name': 'wsd'} in the product, a shape's budgets are branches of one trunk.
+  With {'schedule.name': 'wsd'} in the product, the budgets of a shape are branches of one trunk.
   """
   return product(axis('train.flops', *map(float, budgets)), shapes)
 
 
 def load(spec: str) -> Sweep:
-  """The sweep of a file `FILE.py` or `FILE.py:ARG`, as its get_sweep(ARG) gives it.
+  """The sweep of a file `FILE.py` or `FILE.py:ARG`, as its get_sweep() or get_sweep(ARG) returns it.
 
   Raises:
-    UserError: as `recipe.load`, or a sweep without runs.
+    UserError: the errors of `recipe.load`, or the sweep has no runs.
   """
   sweep = recipe.load(spec, 'sweep', 'get_sweep', Sweep, 'a vit_jax.sweeps.Sweep')
   if not _checked(sweep.runs):

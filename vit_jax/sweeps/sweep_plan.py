@@ -1,7 +1,7 @@
-"""A sweep before its first step: what each run is, needs and shares, without compiling anything.
+"""The plan of a sweep: what each run is, needs and shares with others, without compiling anything.
 
-`make` wants JAX and the devices; the sweep calls it in a process of its own, so that the runs find the devices free.
-What it returns is plain data: any launcher can render it.
+`make` needs JAX and the devices. The sweep calls it in a separate process, so that the devices are free for the runs.
+A plan is plain data that any launcher can render.
 """
 
 import collections
@@ -20,40 +20,53 @@ from vit_jax import recipe as recipe_lib
 from vit_jax.errors import UserError
 from vit_jax.sweeps import spec
 
-STEP_FLOOR = 1000  # runs with fewer steps of 64 images did not lie on the law of the others (Fashion-MNIST ladder)
+STEP_FLOOR = 1000  # shorter runs, with 64 images per step, did not follow the law of the others (Fashion-MNIST ladder)
 _LENGTHS = ('steps', 'epochs', 'examples', 'flops')
 _LONGEST_NAME = 80
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-  """One run. `arguments` are those of vit_jax.main, without --workdir."""
-  name: str  # what tells it from the sweep's other runs, safe in a path
+  """One run of a sweep.
+
+  Attributes:
+    name: distinguishes it from the sweep's other runs; safe in a path.
+    config_hash: its identity.
+    arguments: the arguments of vit_jax.main, without --workdir.
+    params: the number of parameters.
+    steps: its length.
+    examples: the training examples that it sees.
+    flops_per_example: training FLOPs per example.
+    trunk: the hash of the trunk that it can share with others.
+    branch_step: the step at which it leaves the trunk.
+    program: equal for runs that can be trained together; None: it is trained alone.
+  """
+  name: str
   config_hash: str
   arguments: tuple[str, ...]
   params: int
   steps: int
   examples: int
   flops_per_example: int
-  trunk: str | None = None  # the hash of the trunk that it can share with others
-  branch_step: int = 0  # where it leaves it
-  program: str | None = None  # equal for runs that can be trained together; None: alone
+  trunk: str | None = None
+  branch_step: int = 0
+  program: str | None = None
 
   @property
   def flops(self) -> int:
-    """As if it ran alone."""
+    """Training FLOPs if it runs alone."""
     return self.examples * self.flops_per_example
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannedTrunk:
-  """The stable phase that several runs share; it is trained to the last of `branch_steps`."""
+  """The stable phase that several runs share. It is trained up to the last of `branch_steps`."""
   trunk_hash: str
   arguments: tuple[str, ...]
   branch_steps: tuple[int, ...]
   batch_size: int
   flops_per_example: int
-  program: str | None = None  # as of a run
+  program: str | None = None  # as in PlannedRun
 
   @property
   def steps(self) -> int:
@@ -66,30 +79,30 @@ class PlannedTrunk:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """A checked sweep."""
+  """A sweep that has been checked."""
   runs: tuple[PlannedRun, ...]
   trunks: tuple[PlannedTrunk, ...]
-  notes: tuple[str, ...]
+  notes: tuple[str, ...]  # for the user
   platform: str  # of the devices: 'cpu', 'gpu', 'tpu'
   matmul_speed: float  # FLOP/s of all devices together in a large matmul
 
   @property
   def flops_alone(self) -> int:
-    """If no run shared anything."""
+    """Training FLOPs if no run shared a trunk."""
     return sum(run.flops for run in self.runs)
 
   @property
   def flops(self) -> int:
-    """With trunks trained once."""
+    """Training FLOPs with each trunk trained once."""
     shared = sum(run.branch_step * run.examples // run.steps * run.flops_per_example for run in self.runs if run.trunk)
     return self.flops_alone - shared + sum(trunk.flops for trunk in self.trunks)
 
 
 def make(sweep_spec: str) -> Plan:
-  """The plan of a sweep file; all that can be refused is refused here, before anything runs.
+  """The plan of a sweep file. Errors in any run are raised here, before anything runs.
 
   Raises:
-    UserError: the sweep file, the recipe, or a run (which is named) is not right.
+    UserError: the sweep file, the recipe or a run is invalid; the message names it.
   """
   import jax
 
@@ -102,11 +115,11 @@ def make(sweep_spec: str) -> Plan:
 
 def elsewhere(configs: dict, names: Sequence[str], notes: Sequence[str], sizes: Sequence[tuple[int, int, int]],
               peak_flops: float) -> Plan:
-  """The plan of a sweep for TPUs and data that are not here.
+  """The plan of a sweep for absent TPUs and data.
 
   Args:
-    configs, names, notes: as from `read`.
-    sizes: (parameters, steps, training FLOPs an image) of each run.
+    configs, names, notes: as returned by `read`.
+    sizes: (parameters, steps, training FLOPs per image) of each run.
     peak_flops: FLOP/s of all chips together.
   """
   runs = [_planned(name, identity, *configs[identity], *size)
@@ -120,7 +133,7 @@ def _plan(runs, configs, notes, platform, matmul_speed):
   if short:
     fewest = min(short, key=lambda run: run.steps)
     notes = [*notes, f'{len(short)} of {len(runs)} runs have fewer than {STEP_FLOOR:,} steps ({fewest.name}: '
-             f'{fewest.steps:,}): such short runs tend to lie off the law of longer ones']
+             f'{fewest.steps:,}): such short runs tend not to follow the law of longer ones']
   return Plan(tuple(runs), tuple(trunks), tuple(notes), platform, matmul_speed)
 
 
@@ -130,7 +143,7 @@ def _planned(name, identity, arguments, config, params, steps, flops_per_example
 
 
 def _program(config):
-  """The identity of what is left of a config without what packed runs may differ in; None where it is not packed."""
+  """A hash of the fields that packed runs must share; None if the run cannot be packed."""
   from vit_jax.training import config as run_config
   from vit_jax.training import packed
   if not packed.can_be_packed(config):
@@ -140,14 +153,14 @@ def _program(config):
 
 def read(sweep_spec: str, check: Callable[[Any], Any] | None = None
          ) -> tuple[dict[str, tuple[tuple[str, ...], Any]], list[str], list[str]]:
-  """The runs of a sweep file, without devices and data: ({config hash: (arguments, RunConfig)}, names, notes).
+  """Reads the runs of a sweep file, without devices and data: ({config hash: (arguments, RunConfig)}, names, notes).
 
   Args:
     sweep_spec: FILE.py or FILE.py:ARG.
     check: looks at each RunConfig before any weights are read, and raises UserError (`training.run.check`).
 
   Raises:
-    UserError: the sweep file, the recipe or an override is not right.
+    UserError: the sweep file, the recipe or an override is invalid.
   """
   from vit_jax.training import config as run_config
   from vit_jax.transfer import pretrained
@@ -162,21 +175,21 @@ def read(sweep_spec: str, check: Callable[[Any], Any] | None = None
     config = _in_run(arguments, pretrained.resolve, config)
     configs.setdefault(run_config.run_hash(config), (arguments, config))
   if (same := len(commands) - len(configs)) > 0:
-    notes.append(f'{len(commands)} runs are given, {same} of them twice: {len(configs)} runs')
+    notes.append(f'{len(commands)} runs are given, of which {same} are duplicates: {len(configs)} runs')
   names = _names([config for _, config in configs.values()], list(dict.fromkeys(k for r in sweep.runs for k in r)),
                  re.split(r'[./]', sweep.recipe.partition('.py')[0])[-1])
   return configs, names, notes
 
 
 def command(arguments: Sequence[str]) -> str:
-  """The printable command of a run."""
+  """The command of a run, quoted for a shell."""
   return shlex.join(['python', '-m', 'vit_jax.main', *arguments])
 
 
 def _arguments(recipe_spec, recipe, overrides):
-  """('--config=...', '--config.KEY=VALUE', ...) of one run.
+  """The arguments ('--config=...', '--config.KEY=VALUE', ...) of one run.
 
-  Where a run sets its length, the recipe's own length is switched off: a config has exactly one.
+  If a run sets its length, the recipe's own length is set to 0, as a config has exactly one length.
   """
   for key in overrides:
     recipe_lib.check_key(recipe, key)
@@ -188,7 +201,7 @@ def _arguments(recipe_spec, recipe, overrides):
 
 
 def _text(value):
-  """A value as a flag takes it."""
+  """The text of a value as a flag takes it."""
   if value is None or isinstance(value, (str, bool)):
     return str(value)
   if isinstance(value, (tuple, list)):
@@ -197,10 +210,10 @@ def _text(value):
 
 
 def parse(arguments: Sequence[str]) -> Any:
-  """The RunConfig of a command, parsed as vit_jax.main parses it: the plan's identity is the run's.
+  """The RunConfig of a command, parsed as vit_jax.main parses it, so that the plan's identity is that of the run.
 
   Raises:
-    UserError: an argument is not right; the message has the command.
+    UserError: an argument is invalid; the message holds the command.
   """
   from vit_jax.training import config as run_config
   values = flags.FlagValues()
@@ -223,11 +236,11 @@ def _in_run(arguments, function, *inputs):
 
 
 def _prepare(configs, names):
-  """A PlannedRun for each config. Each data set is opened once, however many runs use it."""
+  """A PlannedRun for each config. Each data set is opened once for all runs that use it."""
   from vit_jax.data import config as data_config
   from vit_jax.data import pipeline
   from vit_jax.training import run as run_lib
-  opened = functools.lru_cache(maxsize=1)(pipeline.open_data)  # one at a time: pictures may fill gigabytes
+  opened = functools.lru_cache(maxsize=1)(pipeline.open_data)  # one at a time, as pictures may take gigabytes
 
   def open_data(config):
     data = opened(data_config.unbatched(config))
@@ -245,14 +258,14 @@ def _prepare(configs, names):
 
 
 def _share_trunks(runs, configs):
-  """The runs with their trunks, and the trunks. One of a single run may still continue that of an earlier sweep."""
+  """(runs with their trunks filled in, trunks). The trunk of a single run may continue that of an earlier sweep."""
   from vit_jax.training import branch
   shared, groups = [], collections.defaultdict(list)
   for run in runs:
     config = configs[run.config_hash][1]
     try:
       step, trunk = branch.branch_step(config.schedule, run.steps), branch.trunk_hash(config)
-    except UserError:  # a schedule that depends on the length from its first step, or early stopping
+    except UserError:  # the schedule depends on the length from the first step, or the run may stop early
       step = 0
     if step > 0:
       run = dataclasses.replace(run, trunk=trunk, branch_step=step)
@@ -271,12 +284,12 @@ def _trunk(trunk_hash, members, configs):
 
 
 def _names(configs, keys, recipe_name):
-  """A short name for each config: the values of the keys by which the runs can be told apart.
+  """A short name for each config, made of the values of the keys that distinguish the runs.
 
-  A key is left out where the keys before it tell as much, as the learning rate that goes with a width; a value, where
-  it is switched off.
+  A key is left out if the keys before it already distinguish the same runs, such as a learning rate that is set for
+  each width. A value is left out if it is switched off.
   """
-  keys = sorted(keys, key='seed'.__eq__)  # last, wherever the sweep has it
+  keys = sorted(keys, key='seed'.__eq__)  # the seed comes last
   rows = [[_at(config, key) for key in keys] for config in configs]
   chosen, parts = [], 1
   for i in range(len(keys)):
@@ -286,8 +299,8 @@ def _names(configs, keys, recipe_name):
   last = [key.rpartition('.')[2] for key in keys]
   short = [keys[i] if last.count(last[i]) > 1 else last[i] for i in range(len(keys))]
   part = lambda key, value: value if isinstance(value, str) else f'{key}{_short(value)}'
-  told = lambda row: [part(short[i], row[i]) for i in chosen if row[i] or keys[i] == 'seed']
-  name = lambda row: '_'.join(told(row)) or recipe_name
+  words = lambda row: [part(short[i], row[i]) for i in chosen if row[i] or keys[i] == 'seed']
+  name = lambda row: '_'.join(words(row)) or recipe_name
   return [re.sub(r'[^A-Za-z0-9._-]+', '-', name(row))[:_LONGEST_NAME] for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""A plan as tasks for a cluster, where each task has a slice to itself."""
+"""A plan as tasks for a cluster, where each task has a slice of its own."""
 
 import collections
 import os
@@ -11,14 +11,15 @@ from vit_jax.sweeps.sweep_plan import Plan, PlannedRun
 
 
 def make(plan: Plan, workdir: str, extra: Sequence[str] = ()) -> dict[Task, list[PlannedRun]]:
-  """{task: its runs}. A run is a task of its own; runs that share a trunk are one: the trunk, then one after the other.
+  """The tasks of a plan, as {task: its runs}.
 
-  They follow their trunk on the slice that has trained it: no slice waits for another, and what they share is paid for
-  once. The shortest comes first, so that results come early.
+  A run is a task of its own. Runs that share a trunk form one task: the trunk, then its runs one after the other. They
+  follow their trunk on the same slice, so that no slice waits for another and the shared part is paid for once. The
+  shortest run comes first, so that results come early.
 
   Args:
-    plan: of the sweep.
-    workdir: a bucket path, for the runs' folders. It is not looked into: what is finished there ends at once.
+    plan: the plan of the sweep.
+    workdir: the bucket path of the runs' folders. It is not read: a run that is finished there ends at once.
     extra: further arguments of vit_jax.main, for every run.
   """
   workdir = workdir.rstrip('/')
@@ -46,6 +47,6 @@ def check_workdir(workdir: str | None) -> None:
 
 
 def _common_name(runs):
-  """What the names begin with, in whole words: width16_steps1000, width16_steps1500 -> width16."""
+  """The common prefix of the runs' names, in whole words: width16_steps1000, width16_steps1500 -> width16."""
   common = os.path.commonprefix([f'{run.name}_' for run in runs])
   return common.rpartition('_')[0] or 'trunk'

@@ -1,8 +1,8 @@
-"""Branching cooldowns: runs that differ in length alone share their stable phase, which is trained once (the trunk).
+"""Branching cooldowns: runs that differ only in length share their stable phase, the trunk, which is trained once.
 
-A branch *is* the run of its length: same config, same config_hash, same end bit for bit on the same devices. The
-trunk is a cache: its identity leaves the length out, and it keeps a checkpoint where each branch begins (Zhai et al.
-2022, sec. 3; Haegele et al. 2024, sec. 3).
+A branch *is* the run of its length: it has the same config and config_hash, and ends bit for bit the same on the same
+devices. The trunk is a cache. Its identity does not include the length, and it keeps a checkpoint where each branch
+starts (Zhai et al. 2022, sec. 3; Haegele et al. 2024, sec. 3).
 """
 
 import dataclasses
@@ -12,28 +12,28 @@ from vit_jax.errors import UserError
 from vit_jax.optimisation.schedule import LengthConfig, ScheduleConfig
 from vit_jax.training.config import RunConfig, run_hash
 
-# What runs of one trunk may differ in: how their keys begin.
+# Prefixes of the keys in which runs of one trunk may differ.
 NOT_SHARED = ('system.', 'evaluate.', 'schedule.cooldown_fraction',
               *(f'train.{field.name}' for field in dataclasses.fields(LengthConfig)))
 
 
 def branch_step(config: ScheduleConfig, steps: int) -> int:
-  """The finished steps after which a run of `steps` steps leaves the trunk: where its cooldown begins.
+  """The number of finished steps at which a run of `steps` steps leaves the trunk and its cooldown begins.
 
   Raises:
-    UserError: a schedule that depends on the run's length from its first step.
+    UserError: the schedule depends on the length of the run from its first step.
   """
   if config.name not in ('wsd', 'rsqrt'):
-    raise UserError(f'schedule.name={config.name!r}: only wsd and rsqrt runs share a trunk; the others depend on the '
-                    'run\'s length from the first step')
+    raise UserError(f'schedule.name={config.name!r}: only wsd and rsqrt runs share a trunk; the other schedules '
+                    'depend on the length of the run from the first step')
   return steps - math.ceil(config.cooldown_fraction * steps)
 
 
 def trunk_config(config: RunConfig, steps: int) -> RunConfig:
-  """The trunk of a run as a run of its own: the same without a cooldown, `steps` long.
+  """The config of a run's trunk: that of the run, without a cooldown and with a length of `steps`.
 
   Raises:
-    UserError: a schedule without a shared part, or early stopping, which looks at the whole run.
+    UserError: the schedule has no part that can be shared, or the run may stop early.
   """
   branch_step(config.schedule, 1)
   if config.evaluate.patience:

@@ -1,9 +1,9 @@
-"""How a run's steps reach the devices: one a call, with its batch, or several a call over pictures that lie there.
+"""Dispatch of steps to the devices: one step per call with its batch, or several steps per call on resident pictures.
 
-Between two calls the host cuts out a batch, sends it and starts a program: of a step of a few milliseconds a good part.
-Where the pictures fit, they are sent once, and a call is a loop on the devices: it is told which pictures make up each
-of its batches, how many batches there are, and how long the run is, so that one compiled program serves any number of
-steps and runs of all lengths: a trunk and its branches.
+Between two calls the host gathers a batch, sends it and starts a program. For a step of a few milliseconds, this is a
+large part of the time. If the pictures fit into the devices' memory, they are sent once, and a call is a loop on the
+devices. Its operands are the indices of the pictures of each batch, the number of batches and the length of the run. So
+one compiled program serves any number of steps and runs of all lengths, such as a trunk and its branches.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,23 +19,23 @@ from vit_jax.training import state as state_lib
 from vit_jax.training.run import Run
 from vit_jax.training.step import make_step
 
-_MOST_STEPS = 64  # unless more are asked for
-_MOST_BYTES = 2**28  # of pictures, on each device
-# Those that small models get done in about a tenth of a second: so long may a signal or the bar wait for a call.
-_FLOPS_A_CALL = {'cpu': 6e9}
-_FLOPS_A_CALL_ELSEWHERE = 5e12
+_MOST_STEPS = 64  # steps per call, unless the config asks for more
+_MOST_BYTES = 2**28  # largest size of resident pictures on each device
+# The FLOPs of a small model in about a tenth of a second, as signals and the progress bar wait for the end of a call.
+_FLOPS_PER_CALL = {'cpu': 6e9}
+_FLOPS_PER_CALL_ELSEWHERE = 5e12
 
 
 def steps_per_call(run: Run) -> int:
-  """How many steps a call holds at most: `system.steps_per_call`, or as many as leave the host little to do.
+  """The largest number of steps per call: `system.steps_per_call`, or as many as leave the host little to do.
 
-  1 where the pictures do not lie on the devices: they are read, cropped or coloured at random by the host, are too
-  many, or belong to one process of several. And on several CPU devices, whose collectives wait for one another.
+  It is 1 if the pictures cannot be resident on the devices, because the host reads or augments them, they are too
+  large, or there are several processes. It is also 1 on several CPU devices, whose collectives wait for one another.
   """
   wanted = run.config.system.steps_per_call
   if not wanted:
     flops = run.flops_per_example_train * run.config.data.batch_size
-    wanted = min(int(_FLOPS_A_CALL.get(run.platform, _FLOPS_A_CALL_ELSEWHERE) // max(flops, 1)), _MOST_STEPS)
+    wanted = min(int(_FLOPS_PER_CALL.get(run.platform, _FLOPS_PER_CALL_ELSEWHERE) // max(flops, 1)), _MOST_STEPS)
   if wanted <= 1 or jax.process_count() > 1 or (run.platform == 'cpu' and run.mesh.size > 1):
     return 1
   arrays = run.data.arrays('train')
@@ -43,10 +43,10 @@ def steps_per_call(run: Run) -> int:
 
 
 class Resident:
-  """The pictures of runs that share them, on the devices, and calls of up to `most` steps of these runs.
+  """The resident pictures that one or more runs share, and calls of up to `most` steps of these runs.
 
-  One run, or with `packed` several that are trained by one program (`training.packed`): their states, rows and numbers
-  then have a leading axis.
+  With `packed`, several runs are trained by one program (`training.packed`), and their states, rows and metrics have a
+  leading axis.
   """
 
   def __init__(self, runs: Sequence[Run], most: int, packed: bool = False):
@@ -57,7 +57,7 @@ class Resident:
     self._pictures, self._labels = (jax.device_put(a, everywhere) for a in runs[0].data.arrays('train'))
 
   def operands(self, step: int, count: int) -> tuple[Any, ...]:
-    """What a call of `count` steps after `step` finished ones is given, beside the state and a teacher's arrays."""
+    """The operands of a call of `count` steps after `step` finished ones, without the state and a teacher's arrays."""
     positions = np.zeros((self.most, len(self._runs), self._runs[0].config.data.batch_size), np.int32)
     for i in range(count):
       positions[i] = [order(step + i) for order in self._orders]
@@ -65,10 +65,10 @@ class Resident:
     return self._pictures, self._labels, rows, np.int32(count), self._length
 
   def lower(self, train_state: state_lib.TrainState, taught: dict | None = None) -> jax.stages.Lowered:
-    """(state, *operands, *teacher's arrays) -> (state, {name: [most, ..]}): a loop of steps, to be compiled.
+    """Lowers a loop of steps: (state, *operands, *teacher's arrays) -> (state, {name: [most, ..]}).
 
-    The state is given away (donated), and comes back lying as it lay. Equal for runs that differ only in their length
-    and cooldown, learning rate, weight decay and seed.
+    The state is donated and keeps its sharding. The program is the same for runs that differ only in length, cooldown,
+    learning rate, weight decay and seed.
     """
     run = self._runs[0]
 
@@ -83,17 +83,17 @@ class Resident:
 
 
 def _steps(step, train_state, pictures, labels, positions, count, *taught):
-  """`count` steps; row i of `positions` ([most, B], packed [most, K, B]) says which pictures make up batch i."""
+  """Runs `count` steps. Row i of `positions` ([most, B], packed [most, K, B]) has the indices of batch i's pictures."""
   pick = lambda array, rows: array.at[rows].get(mode='promise_in_bounds')
 
   def body(i, carry):
-    train_state, told = carry
+    train_state, metrics = carry
     rows = positions[i]
     batch = {'image': pick(pictures, rows), 'label': pick(labels, rows), 'weight': jnp.ones(rows.shape, jnp.float32)}
     if rows.ndim == 1:
       batch = {name: mesh_lib.constrain(array, 'batch') for name, array in batch.items()}
     train_state, new = step(train_state, batch, *taught)
-    return train_state, {name: told[name].at[i].set(value) for name, value in new.items()}
+    return train_state, {name: metrics[name].at[i].set(value) for name, value in new.items()}
 
   zeros = jnp.zeros((len(positions), *positions.shape[1:-1]), jnp.float32)
   return jax.lax.fori_loop(0, count, body, (train_state, {'loss': zeros, 'grad_norm': zeros}))
@@ -101,7 +101,7 @@ def _steps(step, train_state, pictures, labels, positions, count, *taught):
 
 def calls(step: int, last: int, most: int, next_due: Callable[[int], int],
           operands: Callable[[int, int], Any]) -> Iterator[tuple[int, Any]]:
-  """(number of steps, operands) of each call from a step to the last one; none goes past what is due."""
+  """Yields (number of steps, operands) of each call from `step` to `last`. A call ends where something is due."""
   while step < last:
     count = min(next_due(step) - step, most, last - step)
     yield count, operands(step, count)

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a header, progress, and a summary that names the next commands."""
+"""Terminal output of a run: a header, progress, and a summary that names the next commands."""
 
 import os
 import time
@@ -18,7 +18,10 @@ from vit_jax.training.run import Run
 
 
 class Display:
-  """Prints to a terminal (a live bar) or to a plain stream (a line per training row); of many processes one does."""
+  """Prints to a terminal (a progress bar) or to a plain stream (a line per training row).
+
+  Only one of several processes prints.
+  """
 
   def __init__(self, console: Console | None = None):
     self.console = console or Console(highlight=False, quiet=not processes.is_writer())
@@ -26,7 +29,10 @@ class Display:
     self._since, self._last_step, self._shown = 0.0, 0, ''
 
   def header(self, run: Run, name: str, workdir: os.PathLike, probe_seconds: float | None = None) -> None:
-    """What will be done, before anything is compiled; `probe_seconds`: of a run that stops at frozen features."""
+    """Prints what will be done, before anything is compiled.
+
+    `probe_seconds` is the estimated time of a run that stops at frozen features; None for all other runs.
+    """
     c, d, (height, width, channels) = run.config, run.data, run.data.image_shape
     device = jax.devices()[0]
     end = run.position(run.steps)
@@ -34,7 +40,7 @@ class Display:
     rows = {
         'recipe': f'{name} ({c.family})',
         'model': f'{run.params:,} parameters ({run.params_non_embedding:,} without embeddings and head), '
-                 f'{_giga(run.flops_per_example_forward)} GFLOPs an image',
+                 f'{_giga(run.flops_per_example_forward)} GFLOPs per image',
         'data': f'{d.name}, {d.unique_examples:,} training images ({d.size("val"):,} val, {d.size("test"):,} test), '
                 f'{d.num_classes} classes, {height}x{width}x{channels}',
         **({'starts from': _start(run.pretrained)} if run.pretrained else {}),
@@ -44,14 +50,14 @@ class Display:
         'devices': f'{jax.device_count()} x {device.device_kind} ({mesh})' + (
             f', {jax.process_count()} processes' if jax.process_count() > 1 else ''),
         'folder': os.fspath(workdir),
-        'estimate': f'{duration(run_lib.estimate_seconds(run))} (a rough guess; the bar knows better)'}
+        'estimate': f'{duration(run_lib.estimate_seconds(run))} (a rough guess; the progress bar is more accurate)'}
     if probe_seconds is not None:
       rows['estimate'] = (f'{duration(probe_seconds)} for features of the frozen model, k-NN and a linear probe '
                           f'(training all of it: {duration(run_lib.estimate_seconds(run))}; rough guesses)')
       del rows['length']
     if (parts := c.system.microbatches) > 1 and run.model.stats_shapes():
-      rows['batch norm'] = (f'statistics are those of each of the {parts} micro-batches of a step '
-                            f'({c.data.batch_size // parts} images), not of its batch')
+      rows['batch norm'] = (f'statistics are of each of the {parts} micro-batches of a step '
+                            f'({c.data.batch_size // parts} images), not of the whole batch')
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style='bold', no_wrap=True)
     table.add_column(overflow='fold')
@@ -60,12 +66,12 @@ class Display:
     self.console.print(table)
 
   def note(self, text: str) -> None:
-    """One line, above the bar."""
-    # To find the numbers, for their colours, takes longer than all else.
+    """Prints a line above the bar."""
+    # Highlighting takes longer than everything else, so it is done only on a terminal.
     self.console.print(text, markup=False, soft_wrap=True, highlight=self.console.is_terminal)
 
   def start(self, step: int, steps: int) -> None:
-    """Starts the bar, and the clock that images/s are measured by."""
+    """Starts the bar, and the clock by which images/s are measured."""
     self._since, self._last_step = time.perf_counter(), step
     if self.console.is_terminal:
       columns = (TextColumn('{task.completed}/{task.total} steps'), BarColumn(), TextColumn('{task.description}'),
@@ -75,12 +81,12 @@ class Display:
       self._bar.start()
 
   def step(self, step: int, loss: float) -> None:
-    """After each step."""
+    """Updates the bar; called after each step."""
     if self._bar:
       self._bar.update(self._task, completed=step, description=f'loss {loss:.4f}{self._shown}')
 
   def row(self, row: dict[str, Any], run: Run) -> float:
-    """After each training row; returns images/s since the last one, evaluation and saving left out."""
+    """Shows a training row; returns images/s since the last one, without evaluation and saving."""
     now = time.perf_counter()
     speed = (row['step'] - self._last_step) * run.config.data.batch_size / max(now - self._since, 1e-9)
     self._since, self._last_step = now, row['step']
@@ -94,27 +100,27 @@ class Display:
     return speed
 
   def evaluated(self, row: dict[str, Any]) -> None:
-    """After each evaluation."""
+    """Prints the result of an evaluation."""
     self.note(f'step {row["step"]}, {row["split"]} loss {row["loss"]:.4f}, accuracy {row["accuracy"]:.2%}')
 
   def pause(self, seconds: float) -> None:
-    """Takes time that went into an evaluation or a save out of images/s."""
+    """Excludes the time of an evaluation or a save from images/s."""
     self._since += seconds
 
   def stop(self) -> None:
-    """Takes the bar away."""
+    """Removes the bar."""
     if self._bar:
       self._bar.stop()
       self._bar = None
 
   def stopped(self, workdir: os.PathLike) -> None:
-    """Told to stop: from where the same command goes on."""
+    """Prints that the run was stopped, and from which step the same command resumes it."""
     steps = records.saved_steps(workdir)
     saved = f'saved at step {steps[-1]:,}' if steps else 'nothing to save yet'
-    self.note(f'stopped, {saved}; the same command goes on')
+    self.note(f'stopped, {saved}; the same command resumes the run')
 
   def probed(self, results: dict[str, Any], command: str) -> None:
-    """The results of frozen features; `command` trains all of the model."""
+    """Prints the results of frozen features; `command` is the one that trains the whole model."""
     examples = results['examples']
     self.note(f'\nk-NN         test accuracy {results["knn"]:.2%}\n'
               f'linear probe test accuracy {results["linear"]:.2%} ({examples["test"]:,} images; trained on '
@@ -124,12 +130,12 @@ class Display:
               f'train all    {command}')
 
   def summary(self, results: dict[str, Any], workdir: os.PathLike, bundle: os.PathLike | None = None) -> None:
-    """The results, where they lie, and what to do next."""
+    """Prints the results, where they are stored, and what to do next."""
     if 'test' not in results:
       return self.note(f'\ntrunk of {results["steps"]:,} steps: start its branches with --trunk={os.fspath(workdir)}')
     test, val, steps = results['test'], results['val'], f'{results["steps"]:,} steps'
     if results['step'] != results['steps']:
-      steps = f'{results["step"]:,} steps (the best of {steps} by validation)'
+      steps = f'{results["step"]:,} steps (the best on validation, of {steps})'
     self.note(f'\ntest accuracy {test["accuracy"]:.2%}, loss {test["loss"]:.4f} '
               f'({results["test_examples"]:,} images, {steps})')
     if val:
@@ -144,13 +150,13 @@ class Display:
 
 
 def _start(pretrained):
-  """What a run starts from, and which of its parameters are new."""
+  """Says what a run starts from, and which of its parameters are new."""
   tops = sorted({name.partition('/')[0] for name in pretrained.new})
   return pretrained.source + (f' (new: {", ".join(tops)})' if tops else '')
 
 
 def _time(workdir):
-  """Where the time went, over all restarts."""
+  """Says how the time was spent, over all restarts."""
   spent = goodput.breakdown(records.read_rows(os.path.join(workdir, records.EVENTS)))
   return f'{duration(sum(spent.values()))}: {goodput.describe(spent)}'
 

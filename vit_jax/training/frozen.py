@@ -1,7 +1,7 @@
-"""A run that stops at frozen features: nearest neighbours and a linear probe, on features computed once and kept.
+"""Runs on frozen features: nearest neighbours and a linear probe, on features that are computed once and cached.
 
-Nothing is augmented and nothing in the model moves, so one pass over the pictures is all that the model has to do; the
-rest takes seconds to minutes (`transfer.probe`). What comes out is a model: the backbone with the probe as its head.
+Pictures are not augmented and the model is not trained, so one pass over the pictures is enough. The rest takes seconds
+to minutes (`transfer.probe`). The result is a model: the backbone with the probe as its head.
 """
 
 import contextlib
@@ -29,23 +29,30 @@ from vit_jax.transfer.probe import Features, linear, neighbours
 
 
 def wanted(run: Run) -> bool:
-  """Whether this run stops at frozen features."""
+  """Whether a run stops at frozen features."""
   probe = run.config.pretrained.probe
   return probe == 'always' or probe == 'on_cpu' and jax.devices()[0].platform == 'cpu'
 
 
 def run_probe(run: Run, workdir: os.PathLike, note: Callable[[str], None]) -> dict[str, Any]:
-  """Features, k-NN and linear probe of a run's pretrained model; `workdir`/probe gets probe.json and a bundle.
+  """Computes features of a run's pretrained model, and fits k-NN and a linear probe to them.
+
+  probe.json and a bundle are written into `workdir`/probe.
 
   Returns:
-    {'knn', 'linear': accuracy on `test`; 'strength': of the linear probe, 'val': its accuracy; 'examples': of each
-    split; 'bundle': the folder}.
+    A dict with the entries
+      knn, linear: accuracies on `test`.
+      strength: the inverse penalty of the linear probe.
+      val: the linear probe's accuracy on `val`.
+      examples: {split: the number of examples}.
+      bundle: the folder of the bundle.
 
   Raises:
-    UserError: several processes, a bucket, or a picture that does not decode where data.on_error is 'stop'.
+    UserError: there are several processes, `workdir` is in a bucket, or a picture cannot be read and data.on_error is
+      'stop'.
   """
   if '://' in os.fspath(workdir):
-    raise UserError(f'--workdir={os.fspath(workdir)}: frozen features are kept on a local disk')
+    raise UserError(f'--workdir={os.fspath(workdir)}: frozen features need a folder on a local disk')
   if jax.process_count() > 1:
     raise UserError('pretrained.probe: frozen features are computed by one process; set pretrained.probe=never')
   params, stats = _start(run)
@@ -62,13 +69,13 @@ def run_probe(run: Run, workdir: os.PathLike, note: Callable[[str], None]) -> di
   bundle.write(_weights(run, params, stats, kernel, bias), folder)
   results = {'knn': knn, 'linear': accuracy, 'strength': strength, 'val': val_accuracy,
              'examples': {split: len(found.labels) for split, found in splits.items()}, 'bundle': os.fspath(folder)}
-  told = {'config': schema.plain(run.config), 'config_hash': run.config_hash, 'results': results}
-  (epath.Path(workdir) / 'probe' / 'probe.json').write_text(json.dumps(told, indent=2) + '\n')
+  record = {'config': schema.plain(run.config), 'config_hash': run.config_hash, 'results': results}
+  (epath.Path(workdir) / 'probe' / 'probe.json').write_text(json.dumps(record, indent=2) + '\n')
   return results
 
 
 def estimate_seconds(run: Run) -> float:
-  """A rough guess of the time that the features take; see `run.estimate_seconds`."""
+  """A rough estimate of the time to compute the features; see `run.estimate_seconds`."""
   images = sum(run.data.size(split) for split in ('train', 'val', 'test'))
   whole = run.position(run.steps)['flops']
   return run_lib.estimate_seconds(run) * images * run.flops_per_example_forward / whole
@@ -76,12 +83,12 @@ def estimate_seconds(run: Run) -> float:
 
 def features(run: Run, split: str, params: dict, stats: dict, cache: os.PathLike,
              note: Callable[[str], None] = print) -> Features:
-  """What the model's head would see of a split, framed as in evaluation; read from the cache where it is there."""
+  """The inputs of the model's head on a split, with pictures prepared as in evaluation; from the cache if present."""
   path = epath.Path(cache) / f'{split}.npz'
   if path.exists():
-    with path.open('rb') as file, np.load(file) as there:
-      note(f'{split}: features of {len(there["labels"]):,} images from {os.fspath(path)}')
-      return Features(there['features'], there['labels'])
+    with path.open('rb') as file, np.load(file) as cached:
+      note(f'{split}: features of {len(cached["labels"]):,} images from {os.fspath(path)}')
+      return Features(cached['features'], cached['labels'])
   normalize = device_augment.normalizer(run.config.data)
 
   def forward(params, stats, images):
@@ -95,35 +102,35 @@ def features(run: Run, split: str, params: dict, stats: dict, cache: os.PathLike
   features_ND, labels, weights = (np.concatenate(parts) for parts in zip(*rows))
   found = Features(features_ND[weights > 0], labels[weights > 0])
   if not len(found.labels):
-    raise UserError(f'{split}: none of its {run.data.size(split):,} pictures can be read')
+    raise UserError(f'{split}: none of its {run.data.size(split):,} pictures could be read')
   path.parent.mkdir(parents=True, exist_ok=True)
   with path.open('wb') as file:
     np.savez(file, features=found.features, labels=found.labels)
-  note(f'{split}: features of {len(found.labels):,} images, kept in {os.fspath(path)}')
+  note(f'{split}: features of {len(found.labels):,} images, cached in {os.fspath(path)}')
   return found
 
 
 def _start(run):
-  """The initial parameters and statistics, where a training run would begin."""
+  """The parameters and statistics from which a training run would start."""
   train_state = run.pretrained.fill(state.create(run.model, run.config, run.mesh))
   return train_state.params, train_state.stats
 
 
 def _identity(run):
-  """What features depend on: the weights, the model, and which pictures are framed how."""
+  """A hash of what features depend on: the weights, the model, the pictures and how they are prepared."""
   data, config = run.data, run.config
-  told = {'weights': config.pretrained.digest, 'ignore': config.pretrained.ignore,
-          'model': schema.plain(config.model), 'shape': data.image_shape, 'mean': config.data.mean,
-          'std': config.data.std, 'interpolation': config.data.interpolation,
-          'crop': config.data.augment.eval_crop, 'pictures': [data.fingerprint(s) for s in ('train', 'val', 'test')]}
-  return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]
+  fields = {'weights': config.pretrained.digest, 'ignore': config.pretrained.ignore,
+            'model': schema.plain(config.model), 'shape': data.image_shape, 'mean': config.data.mean,
+            'std': config.data.std, 'interpolation': config.data.interpolation,
+            'crop': config.data.augment.eval_crop, 'pictures': [data.fingerprint(s) for s in ('train', 'val', 'test')]}
+  return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _weights(run, params, stats, kernel, bias):
   """The pretrained model with the probe as its head."""
   params, stats = jax.device_get((params, stats))
   params = params | {'head': {'kernel': kernel, 'bias': bias}}
-  if 'distillation_head' in params:  # the logits are the mean of two heads'; the probe is CLS's
+  if 'distillation_head' in params:  # the logits are the mean of two heads, and the probe is for CLS alone
     params['head'] = {'kernel': 2 * kernel, 'bias': 2 * bias}
     params['distillation_head'] = jax.tree.map(np.zeros_like, params['distillation_head'])
   data = run.config.data

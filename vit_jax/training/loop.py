@@ -1,4 +1,4 @@
-"""The one train loop: train, log, evaluate, save, and go on from where a run was stopped."""
+"""The training loop: train, log, evaluate, save, and resume a run that was stopped."""
 
 import collections
 import contextlib
@@ -28,28 +28,32 @@ from vit_jax.training.run_folder import RunFolder
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import trace
 
-IN_FLIGHT = 2  # calls that the host may run ahead of the devices
-MOST_NAMED = 5  # unreadable pictures that are named on the screen; events.jsonl names them all
+IN_FLIGHT = 2  # number of calls that the host may run ahead of the devices
+MOST_NAMED = 5  # number of events of a kind that are printed; events.jsonl has them all
 
 
 def train(run: Run, workdir: os.PathLike, display: Display, profile: bool = False,
           trunk: os.PathLike | None = None, clock: goodput.Clock | None = None) -> dict[str, Any]:
-  """Trains a run to its end in `workdir`, from where it stands, and returns its results.
+  """Trains a run in `workdir` to its end, resuming it if it was stopped, and returns its results.
 
   metrics.jsonl and the final parameters are byte-equal to those of an uninterrupted run on the same devices.
 
   Args:
-    trunk: the folder of a trunk (`branch`): the run starts where it leaves it, and its log begins there.
-    clock: begun when the process did, so that its start counts.
+    run: the run.
+    workdir: its folder.
+    display: shows the progress.
+    profile: whether to write a profiler trace of a few steps.
+    trunk: the folder of a trunk (`branch`). The run starts at its branch step, and its log begins there.
+    clock: a clock that was started with the process, so that the start of the process counts.
 
   Raises:
-    Stopped: the run was told to stop and has saved; the same call goes on.
-    UserError: the loss or the gradient is not finite, a picture does not decode and data.on_error is 'stop', the
-      trunk is not this run's, the disk is full, another process trains there, or restarts bring nothing.
+    Stopped: the run was asked to stop and has saved; the same call resumes it.
+    UserError: the loss or the gradient is not finite, a picture cannot be read and data.on_error is 'stop', the trunk
+      belongs to another run, the disk is full, another process trains in the folder, or restarts make no progress.
   """
   clock = clock or goodput.Clock()
   checkpoint_size = lambda: state.size(run.model, run.config, run.mesh)
-  with full_disk.told_when_full(workdir, checkpoint_size), contextlib.ExitStack() as stack:
+  with full_disk.explained(workdir, checkpoint_size), contextlib.ExitStack() as stack:
     stop = stack.enter_context(Stop())
     loop, train_state = begin(stack, run, workdir, display, stop, clock, trunk)
     return loop.finish(loop.to_end(train_state, profile))
@@ -57,11 +61,11 @@ def train(run: Run, workdir: os.PathLike, display: Display, profile: bool = Fals
 
 def begin(stack: contextlib.ExitStack, run: Run, workdir: os.PathLike, display: Display, stop: Stop,
           clock: goodput.Clock, trunk: os.PathLike | None = None) -> tuple['Loop', TrainState]:
-  """Opens the folder of a run until `stack` is closed; returns its loop and the state from which it goes on."""
+  """Opens the folder of a run until `stack` is closed; returns its loop and the state from which it continues."""
   if processes.is_writer():
     stack.enter_context(lock.hold(workdir))
   folder = stack.enter_context(contextlib.closing(RunFolder(run, workdir, trunk, display.note)))
-  stack.enter_context(_on_record(folder, stop, clock))
+  stack.enter_context(_recorded(folder, stop, clock))
   loop = Loop(folder.run, folder, display, stop, clock)
   folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
   train_state = folder.restore_or_create(clock)
@@ -71,15 +75,15 @@ def begin(stack: contextlib.ExitStack, run: Run, workdir: os.PathLike, display: 
 
 
 @contextlib.contextmanager
-def _on_record(folder, stop, clock):
-  """A run that does not come to its end says so in its events."""
+def _recorded(folder, stop, clock):
+  """Records in the events of a run that it was stopped or has failed."""
   try:
     yield
   except Stopped:
     folder.append_event('stopped', folder.saved_step or 0, clock, by_hand=stop.by_hand)
     raise
   except Exception as error:
-    with contextlib.suppress(OSError):  # as on a full disk
+    with contextlib.suppress(OSError):  # such as a full disk
       folder.events.append({'event': 'failed', 'why': str(error) or type(error).__name__})
     raise
 
@@ -91,18 +95,18 @@ def _eval_step(model, data, mesh):
 
 
 class Loop:
-  """A run's compiled steps, and the loop around them."""
+  """The loop of a run and its compiled steps."""
 
   def __init__(self, run: Run, folder: RunFolder, display: Display, stop: Stop, clock: goodput.Clock):
     self.run, self.folder, self.display, self.stop, self.clock = run, folder, display, stop, clock
-    self.record = run.record() | {'lineage': folder.lineage}  # of run.json
+    self.record = run.record() | {'lineage': folder.lineage}  # the content of run.json
     self._saving, self._watch = Saving(run.saved_when, folder.checkpoints), health.Watch(run.config.train)
     self._eval_step = _eval_step(run.model, run.config.data, run.mesh)
-    self._in_flight = collections.deque()  # (last step, how many, their numbers) of calls not waited for
-    self._told = collections.Counter()  # {kind of event: how many so far}
+    self._in_flight = collections.deque()  # (last step, number of steps, metrics) of calls that are not yet awaited
+    self._event_counts = collections.Counter()  # {kind of event: how many so far}
 
   def to_end(self, train_state: TrainState, profile: bool = False) -> TrainState:
-    """Steps until the length is reached or patience is out. The order in a step is log, evaluate, save."""
+    """Trains until the length is reached or patience has run out. The order in a step is log, evaluate, save."""
     run, folder, step = self.run, self.folder, int(train_state.step)
     self.catch_up(train_state)
     if step >= run.steps or self._out_of_patience():
@@ -114,9 +118,9 @@ class Loop:
       stack.callback(self.display.stop)
       for count, operands in stack.enter_context(contextlib.closing(calls)):
         profiler.before(step)
-        train_state, told = train(train_state, *operands)
+        train_state, metrics = train(train_state, *operands)
         step += count
-        self.observe(step, told, count)
+        self.observe(step, metrics, count)
         train_state = self.after(train_state, step)
         if self._out_of_patience():
           break
@@ -124,13 +128,13 @@ class Loop:
     return train_state
 
   def catch_up(self, train_state: TrainState) -> None:
-    """An evaluation that was due when the run was stopped."""
+    """Makes up for an evaluation that was due when the run was stopped."""
     step = int(train_state.step)
     if self._due(step, self.run.eval_every) and not self.folder.evaluated(step):
       self._evaluate(train_state, step)
 
   def batches(self, step: int) -> Iterator[dict]:
-    """The batches from a step on; the time that they are waited for is measured."""
+    """Yields the batches from a step on, and measures the time spent waiting for them."""
     report = lambda errors: self._report(errors, step + 1)
     with contextlib.closing(self.run.train_batches(step, report)) as batches:
       while True:
@@ -141,31 +145,40 @@ class Loop:
         yield batch
         step += 1
 
-  def observe(self, step: int, told: dict[str, Any], count: int = 1) -> None:
-    """Takes note of what a call of `count` steps up to `step` has told, as soon as it is known; numbers that are not
-    finite may end the run."""
-    self._in_flight.append((step, count, told))
+  def observe(self, step: int, metrics: dict[str, Any], count: int = 1) -> None:
+    """Queues the metrics of a call of `count` steps that ends at `step`, and checks those that are known by now.
+
+    Raises:
+      UserError: a loss or gradient is not finite, and the run must end.
+    """
+    self._in_flight.append((step, count, metrics))
     self._wait(IN_FLIGHT)
 
   def next_due(self, step: int, *others: int) -> int:
-    """The step at which something is due next, or one of the `others`: a call of several steps ends there."""
+    """The next step at which something is due, or the next of `others`; a call of several steps ends there."""
     run, system = self.run, self.run.config.system
     every = filter(None, (run.log_every, run.eval_every, system.save_every, system.keep_every))
     return min([(step // n + 1) * n for n in every] + [s for s in (*others, *run.branch_steps) if s > step]
                + [run.steps])
 
   def is_due(self, step: int) -> bool:
-    """Whether `after` has anything to do after this step."""
+    """Whether `after` has something to do after this step."""
     return (self._due(step, self.run.log_every) or self._due(step, self.run.eval_every) or self.stop.stop_requested()
             or self._saving.due(step, False))
 
   def after(self, train_state: TrainState, step: int) -> TrainState:
-    """What is due after a step. Told to stop, it saves at once; an evaluation is left to the process that goes on."""
+    """Does what is due after a step, and returns the state.
+
+    If the run was asked to stop, it saves at once and leaves an evaluation to the process that resumes it.
+
+    Raises:
+      Stopped: the run was asked to stop and has saved.
+    """
     evaluates = self._due(step, self.run.eval_every)
     if self._due(step, self.run.log_every):
       train_state = self._log(train_state, step)
     try:
-      self._stop_if_told()
+      self._stop_if_requested()
       if evaluates:
         self._evaluate(train_state, step)
     except Stopped:
@@ -176,12 +189,12 @@ class Loop:
     return train_state
 
   def save_last(self, train_state: TrainState, step: int) -> None:
-    """The end of a run is always saved."""
+    """Saves the last step of a run if it has not been saved."""
     if self.folder.saved_step != step:
       self._save(train_state, step)
 
   def finish(self, train_state: TrainState) -> dict[str, Any]:
-    """The results of a run that has come to its end, which are put on record."""
+    """Scores a run that has reached its end, records the results and returns them."""
     results = self._results(train_state)
     self.folder.append_event('finished', results['steps'], self.clock)
     self.folder.checkpoints.wait()
@@ -189,9 +202,9 @@ class Loop:
     return results
 
   def _results(self, train_state: TrainState) -> dict[str, Any]:
-    """Scores `test`, once, with the final parameters, or with the best ones where patience was asked for.
+    """Scores `test` once, with the final parameters, or with the best ones if the run has patience.
 
-    A trunk is not scored: its branches are.
+    A trunk is not scored, only its branches are.
     """
     config, rows, steps = self.run.config.evaluate, self.folder.val_rows, int(train_state.step)
     if self.run.branch_steps:
@@ -206,7 +219,7 @@ class Loop:
             'test_examples': self.run.data.size('test')}
 
   def _compile(self, train_state: TrainState, profiler: Profiler) -> tuple[Callable, Iterator[tuple[int, tuple]]]:
-    """((state, *operands) -> (state, numbers), the (number of steps, operands) of each call)."""
+    """A compiled function (state, *operands) -> (state, metrics), and the (number of steps, operands) of each call."""
     run, step, most = self.run, int(train_state.step), dispatch.steps_per_call(self.run)
     taught = () if run.teacher is None else (run.teacher.arrays(run.mesh),)
     with self.compiling():
@@ -227,20 +240,20 @@ class Loop:
 
   @contextlib.contextmanager
   def compiling(self) -> Iterator[None]:
-    """Puts the time inside on record as that of compiling."""
+    """Records the time of the `with` block as compilation."""
     start = time.perf_counter()
     with self.clock.measure('compile'):
       yield
     self.folder.events.append({'event': 'compile', 'seconds': round(time.perf_counter() - start, 3)})
 
   def timed(self, resident: dispatch.Resident) -> Callable:
-    """Its `operands`; the time that they take is measured."""
+    """The `operands` of `resident`, with their time measured."""
     def operands(step, count):
       with self.clock.measure('data'):
         return resident.operands(step, count)
     return operands
 
-  def _stop_if_told(self) -> None:
+  def _stop_if_requested(self) -> None:
     if self.stop.stop_requested():
       raise Stopped
 
@@ -251,40 +264,40 @@ class Loop:
     return evaluate.out_of_patience(self.folder.val_rows, self.run.config.evaluate)
 
   def _report(self, errors: list[str], step: int) -> None:
-    """Names the pictures that could not be read; they kept their place in the batch with weight 0."""
+    """Reports pictures that could not be read. They keep their place in the batch, with weight 0."""
     for error in errors:
-      self._tell({'event': 'unreadable', 'step': step, 'what': error}, f'skipped (weight 0): {error}')
+      self._record_event({'event': 'unreadable', 'step': step, 'what': error}, f'skipped (weight 0): {error}')
 
-  def _tell(self, event: dict[str, Any], words: str) -> None:
-    """Puts an event on record, with a count, and the first few of a kind on the screen."""
-    self._told[event['event']] += 1
-    self.folder.events.append({**event, 'count': self._told[event['event']]})
-    if self._told[event['event']] <= MOST_NAMED:
+  def _record_event(self, event: dict[str, Any], words: str) -> None:
+    """Records an event with a running count, and prints the first few of each kind."""
+    self._event_counts[event['event']] += 1
+    self.folder.events.append({**event, 'count': self._event_counts[event['event']]})
+    if self._event_counts[event['event']] <= MOST_NAMED:
       self.display.note(words)
 
   def _wait(self, ahead: int) -> None:
-    """Waits until at most `ahead` calls are in flight; numbers that are not finite may end the run."""
+    """Waits until at most `ahead` calls are in flight; metrics that are not finite may end the run."""
     while len(self._in_flight) > ahead:
-      last, count, told = self._in_flight.popleft()
-      told = {name: np.asarray(value).reshape(-1)[:count] for name, value in told.items()}
+      last, count, metrics = self._in_flight.popleft()
+      metrics = {name: np.asarray(value).reshape(-1)[:count] for name, value in metrics.items()}
       for i, step in enumerate(range(last - count + 1, last + 1)):
-        self._observe(step, {name: float(values[i]) for name, values in told.items()})
-      self.display.step(last, float(told['loss'][-1]))
+        self._observe(step, {name: float(values[i]) for name, values in metrics.items()})
+      self.display.step(last, float(metrics['loss'][-1]))
 
-  def _observe(self, step: int, told: dict[str, float]) -> None:
+  def _observe(self, step: int, metrics: dict[str, float]) -> None:
     try:
-      events = self._watch.observe(step, **told)
+      events = self._watch.observe(step, **metrics)
     except UserError as error:
       saved = self.folder.saved_step
-      good = f'the last good checkpoint is that of step {saved}' if saved else 'no checkpoint was saved yet'
+      good = f'the last good checkpoint is at step {saved}' if saved else 'no checkpoint has been saved yet'
       raise UserError(f'{error}; {good}. A lower optimizer.learning_rate '
                       f'(now {self.run.config.optimizer.learning_rate}) or a longer schedule.warmup_steps may help'
                       ) from error
     for event in events:
-      self._tell(event, health.words(event))
+      self._record_event(event, health.words(event))
 
   def _log(self, train_state: TrainState, step: int) -> TrainState:
-    """A row of means since the last one; returns the state with the sums set back to zero."""
+    """Logs a row of means since the last row; returns the state with its sums reset to zero."""
     self._wait(0)
     run, sums = self.run, jax.device_get(train_state.metrics)
     with np.errstate(invalid='ignore'):  # 0 / 0 where every step was skipped
@@ -302,12 +315,12 @@ class Loop:
     return state.reset_metrics(train_state)
 
   def _row_before(self, step: int) -> int:
-    """The step of the training row before that of `step`, or where the log begins."""
+    """The step of the training row before the row of `step`, or the step at which the log begins."""
     begins = self.folder.lineage['step'] if self.folder.lineage else 0
     return max((step - 1) // self.run.log_every * self.run.log_every, begins)
 
   def _evaluate(self, train_state: TrainState, step: int, split: str = 'val') -> dict[str, Any] | None:
-    """Scores a split and logs it; None where `val` was switched off."""
+    """Scores a split, logs the row and returns it; None if the split is empty."""
     if not self.run.data.size(split):
       return None
     self._wait(0)
@@ -326,11 +339,11 @@ class Loop:
 
   def _until_stopped(self, batches: Iterator[dict]) -> Iterator[dict]:
     for batch in batches:
-      self._stop_if_told()
+      self._stop_if_requested()
       yield batch
 
   def _save(self, train_state: TrainState, step: int) -> None:
-    self._wait(0)  # a state whose numbers are not finite is never saved
+    self._wait(0)  # a state whose metrics are not finite is never saved
     with self.clock.measure('save'):
       stalled = self.folder.save(train_state, step)
     self._saving.done()

@@ -1,7 +1,7 @@
-"""Runs that are one program, trained together: a step of all of them is one call, `jax.vmap` over their states.
+"""Packed training: several runs are trained by one program, `jax.vmap` of the step over their states.
 
-They differ in learning rate, weight decay and seed alone. Each has the folder, the log and the checkpoints that it
-would have alone, so that any of them can go on alone.
+The runs may differ only in learning rate, weight decay and seed. Each has the folder, the log and the checkpoints that
+it would have alone, so that each can be resumed alone.
 """
 
 import contextlib
@@ -31,50 +31,53 @@ from vit_jax.training.step import make_step
 
 
 def can_be_packed(config: RunConfig) -> bool:
-  """Whether a run may share its steps: it ends at a step that is known, and starts from its seed, untaught."""
+  """Whether a run can be packed: its length is known in advance, and it has no teacher and no pretrained weights."""
   return not config.evaluate.patience and config.distill.teacher is None and config.pretrained.path is None
 
 
 @dataclasses.dataclass
 class Member:
-  """One of the runs; `loop` and `state` are there once its folder is open."""
+  """One of the runs; `loop` and `state` are set once its folder is open."""
   run: Run
   workdir: os.PathLike
   display: Display
   trunk: os.PathLike | None = None
   loop: Loop | None = None
   state: TrainState | None = None
-  failed: str | None = None  # why it was left behind: it may be tried alone
+  failed: str | None = None  # why it was dropped; it can be tried alone
 
 
 def train(members: Sequence[Member], clock: goodput.Clock) -> None:
-  """Trains all members to their end, from where each stands; what cannot go on is left behind, `failed`.
+  """Trains all members to their end, resuming each. A member that cannot continue is dropped, with `failed` set.
 
-  Those that stand at the same step are trained together, the others one group after the other.
+  Members at the same step are trained together, one such group after the other.
+
+  Args:
+    members: the runs, which must share one program on one device.
+    clock: a clock that was started with the process.
 
   Raises:
-    Stopped: told to stop; all have saved. The same call goes on.
-    UserError: the runs are not one program on one device, or as `loop.train`.
+    Stopped: the runs were asked to stop and all have saved; the same call resumes them.
+    UserError: the runs do not share one program on one device, or for the reasons of `loop.train`.
   """
   first = members[0].run
   for member in members:
     if not can_be_packed(member.run.config) or program(member.run.config) != program(first.config) or (
         member.run.mesh.size > 1 or member.run.branch_steps != first.branch_steps):
-      raise UserError(f'{os.fspath(member.workdir)}: it cannot be trained together with '
-                      f'{os.fspath(members[0].workdir)}: of such runs only the learning rate, the weight decay and the '
-                      'seed differ, on one device')
+      raise UserError(f'{os.fspath(member.workdir)}: cannot be trained together with {os.fspath(members[0].workdir)}: '
+                      'such runs may differ only in learning rate, weight decay and seed, and run on one device')
   checkpoint_size = lambda: state.size(first.model, first.config, first.mesh)
-  with full_disk.told_when_full(members[0].workdir, checkpoint_size), contextlib.ExitStack() as stack:
+  with full_disk.explained(members[0].workdir, checkpoint_size), contextlib.ExitStack() as stack:
     stop = stack.enter_context(Stop())
     for m in members:
       m.loop, m.state = loop_lib.begin(stack, m.run, m.workdir, m.display, stop, clock, m.trunk)
-    standing = lambda m: int(m.state.step)
-    for _, group in itertools.groupby(sorted(members, key=standing), standing):
+    at_step = lambda m: int(m.state.step)
+    for _, group in itertools.groupby(sorted(members, key=at_step), at_step):
       _train_together(list(group))
 
 
 def _train_together(members):
-  """From one step, at which all of them stand, to the end."""
+  """Trains members that are at the same step to the end."""
   step, first = int(members[0].state.step), members[0].loop
   for m in members:
     m.loop.catch_up(m.state)
@@ -85,12 +88,12 @@ def _train_together(members):
         m.display.start(step, m.run.steps)
       train, calls = _compile(members, packed, step, stack)
       for count, operands in calls:
-        packed, told = train(packed, *operands)
+        packed, metrics = train(packed, *operands)
         step += count
         for i, m in enumerate(members):
           if m.failed is None:
-            with _left_behind(m):
-              m.loop.observe(step, {name: _Column(value, i) for name, value in told.items()}, count)
+            with _dropped_on_error(m):
+              m.loop.observe(step, {name: _Column(value, i) for name, value in metrics.items()}, count)
         packed = _after(members, packed, step)
         if all(m.failed for m in members):
           return
@@ -101,7 +104,7 @@ def _train_together(members):
 
 
 def _compile(members, packed, step, stack):
-  """((states, *operands) -> (states, numbers), the (number of steps, operands) of each call), as `Loop` has it."""
+  """A compiled function (states, *operands) -> (states, metrics), and the (number of steps, operands) of each call."""
   runs, loop, most = [m.run for m in members], members[0].loop, dispatch.steps_per_call(members[0].run)
   if most > 1:
     with loop.compiling():
@@ -117,14 +120,14 @@ def _compile(members, packed, step, stack):
 
 
 def _together(run):
-  """(states, their batches) -> (states, what each tells), one entry for each member."""
+  """A jitted function (states, batches) -> (states, metrics), with one entry for each member."""
   step = mesh_lib.traced_on(run.mesh, make_step(run.model, run.resolved, run.steps))
   stacked = lambda batches: jax.tree.map(lambda *rows: jnp.stack(rows), *batches)
   return jax.jit(lambda states, batches: jax.vmap(step)(states, stacked(batches)), donate_argnums=0)
 
 
 def _after(members, packed, step):
-  """What is due after a step is due for all: logs, evaluations and saves of each, from its own state."""
+  """Does what is due after a step, for each member from its own state; returns the states packed again."""
   going = [m for m in members if m.failed is None]
   if not any(m.loop.is_due(step) for m in going) and step < members[0].run.steps:
     return packed
@@ -133,24 +136,24 @@ def _after(members, packed, step):
   for m, own in zip(members, states, strict=True):
     m.state = own
     if m.failed is None:
-      with _left_behind(m):
+      with _dropped_on_error(m):
         try:
           m.state = m.loop.after(own, step)
-        except Stopped as told:
-          stopped = told
+        except Stopped as error:
+          stopped = error
   if stopped:
     raise stopped
   return _stack([m.state for m in members])
 
 
 @contextlib.contextmanager
-def _left_behind(member):
-  """One whose numbers are not finite, say, does not end the others."""
+def _dropped_on_error(member):
+  """Drops a member on an error, such as a loss that is not finite, so that the others continue."""
   try:
     yield
   except UserError as error:
     member.failed = str(error)
-    member.display.note(f'left behind by the runs that it was trained with: {error}')
+    member.display.note(f'dropped from the runs that it was trained with: {error}')
 
 
 def _stack(states: Sequence[TrainState]) -> TrainState:
@@ -159,7 +162,7 @@ def _stack(states: Sequence[TrainState]) -> TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class _Column:
-  """The numbers of one member in an array [K] or [steps, K] that is still being computed."""
+  """The values of one member in an array [K] or [steps, K] that is still being computed."""
   array: Any
   index: int
 

@@ -1,4 +1,4 @@
-"""A run's folder while it trains: its log, its checkpoints, and where a restart goes on."""
+"""The folder of a run that is being trained: its log, its checkpoints, and where it resumes."""
 
 import contextlib
 import dataclasses
@@ -46,10 +46,10 @@ def check(config: RunConfig, workdir: os.PathLike) -> None:
 
 
 def finished_results(run: Run, workdir: os.PathLike) -> dict[str, Any] | None:
-  """The results of a run folder that has finished; None where there is something to do, as for a trunk that grows.
+  """The results of a finished run folder; None if something is left to do, such as for a trunk that is extended.
 
   Raises:
-    UserError: the folder holds another run; the differing keys are named.
+    UserError: the folder holds another run; the message names the keys that differ.
   """
   there = records.read_run(workdir)
   if there is None:
@@ -65,28 +65,31 @@ def finished_results(run: Run, workdir: os.PathLike) -> dict[str, Any] | None:
 
 
 def _counted(run, record):
-  """The micro-batches of a record's run where they belong to its identity, else None."""
+  """The micro-batches of a record's run if they are part of its identity, else None."""
   return record.get('config', {}).get('system', {}).get('microbatches') if run.model.stats_shapes() else None
 
 
 class RunFolder:
   """The open files of a run folder: metrics.jsonl, events.jsonl, checkpoints/ and tensorboard/.
 
-  Of many processes one writes them, but each has an event file of its own, and all save their part of a checkpoint.
+  Only one of several processes writes them, except that each has its own event file and saves its part of a checkpoint.
   """
 
   def __init__(self, run: Run, workdir: os.PathLike, trunk: os.PathLike | None = None,
                note: Callable[[str], None] = print):
-    """Opens the folder of a run, which starts from the checkpoint where it leaves `trunk` (a folder).
+    """Opens the folder of a run.
 
     Args:
-      note: says a line to the person who watches.
+      run: the run.
+      workdir: its folder.
+      trunk: the folder of a trunk, from whose checkpoint at the branch step the run starts; None: it starts at step 0.
+      note: prints a line.
 
     Raises:
-      UserError: the trunk is that of another run, or there is none.
+      UserError: there is no trunk, or it belongs to another run.
     """
     there = records.read_run(workdir) or {}
-    if run.branch_steps:  # earlier branches may still begin where they did
+    if run.branch_steps:  # keeps the checkpoints from which earlier branches start
       run = dataclasses.replace(run, branch_steps=tuple(sorted({*run.branch_steps, *there.get('branch_steps', ())})))
     self.run, self.path, self._trunk, self._note = run, epath.Path(workdir), trunk, note
     self.metrics = records.Lines(self.path / records.METRICS) if processes.is_writer() else records.NoLines()
@@ -101,10 +104,10 @@ class RunFolder:
     self._tensorboard = None
 
   def restore_or_create(self, clock: goodput.Clock) -> TrainState:
-    """The state of the newest good checkpoint, with the log cut back to it; else the trunk's, or the initial state.
+    """The state of the newest good checkpoint, with the log truncated to it; else the trunk's, or the initial state.
 
     Raises:
-      UserError: three restarts brought no newer checkpoint, or none of several can be used.
+      UserError: three restarts made no newer checkpoint, or none of several checkpoints can be used.
     """
     newest = self.checkpoints.latest() or 0
     processes.from_writer(lambda: restarts.check(records.read_rows(self.path / records.EVENTS), newest))
@@ -129,7 +132,7 @@ class RunFolder:
     clock.started()
     self.append_event(event, begins, clock, steps=self.run.steps)
     if processes.is_writer():
-      from tensorboardX import SummaryWriter  # half a second, not needed before
+      from tensorboardX import SummaryWriter  # takes half a second, so imported late
       self._tensorboard = SummaryWriter(os.fspath(self.path / 'tensorboard'), purge_step=begins + 1)
     return train_state
 
@@ -139,26 +142,26 @@ class RunFolder:
       try:
         return _restore(trunk, step, like)
       except checkpoint.Damaged as damage:
-        raise UserError(f'--trunk={self._trunk}: its checkpoint of step {step}, where this run begins, cannot be used: '
-                        f'{damage}. Without --trunk the run trains that part itself') from damage
+        raise UserError(f'--trunk={self._trunk}: its checkpoint of step {step}, from which this run starts, cannot be '
+                        f'used: {damage}. Without --trunk the run trains this part itself') from damage
 
-  def _note_damage(self, step, fault, lies):
-    self.events.append({'event': 'damaged', 'step': step, 'why': fault, 'moved_to': lies})
-    self._note(f'the checkpoint of step {step} cannot be used: {fault}. It now lies in {lies}')
+  def _note_damage(self, step, fault, moved_to):
+    self.events.append({'event': 'damaged', 'step': step, 'why': fault, 'moved_to': moved_to})
+    self._note(f'the checkpoint of step {step} cannot be used: {fault}. It was moved to {moved_to}')
 
   def write(self, record: dict[str, Any]) -> None:
-    """Writes run.json. Raises a UserError where this process does not see what the writer wrote."""
+    """Writes run.json. Raises UserError if this process does not see what the writer wrote."""
     processes.from_writer(lambda: records.write_run(self.path, record))
     if not (self.path / records.RUN).exists():
       raise UserError(f'--workdir={self.path}: process {jax.process_index()} does not see what process 0 wrote there; '
-                      'give a bucket path or a disk that all share')
+                      'give a bucket path or a shared disk')
 
   def restore(self, step: int, like: TrainState) -> TrainState:
-    """The state of one checkpoint, placed as `like`."""
+    """The state of the checkpoint of `step`, sharded like `like`."""
     return _restore(self.checkpoints, step, like)
 
   def log(self, row: dict[str, Any]) -> None:
-    """Adds a row to metrics.jsonl and its scalars to TensorBoard."""
+    """Appends a row to metrics.jsonl and its scalars to TensorBoard."""
     self.metrics.append(row)
     scalars = row if self._tensorboard else {}
     for name in ('loss', 'accuracy', 'learning_rate', 'grad_norm'):
@@ -168,13 +171,13 @@ class RunFolder:
       self.val_rows.append(row)
 
   def evaluated(self, step: int) -> bool:
-    """Whether the log has the validation of this step."""
+    """Whether the log has a validation row of this step."""
     return bool(self.val_rows) and self.val_rows[-1]['step'] == step
 
   def save(self, train_state: TrainState, step: int) -> float:
-    """Starts a checkpoint, and returns for how many seconds that took.
+    """Starts to save a checkpoint, and returns how many seconds that blocked.
 
-    The log up to here is made durable first; its length and checksum go with the checkpoint.
+    The log up to here is made durable first. Its length and checksum are stored in the checkpoint.
     """
     start = time.perf_counter()
     self.metrics.upload()
@@ -184,11 +187,11 @@ class RunFolder:
     return time.perf_counter() - start
 
   def append_event(self, event: str, step: int, clock: goodput.Clock, **fields: Any) -> None:
-    """An event with what the clock reads: up to it the time of this process counts."""
+    """Records an event with the clock's readings, up to which the time of this process is accounted for."""
     self.events.append({'event': event, 'step': step, **fields, goodput.SO_FAR: clock.seconds()})
 
   def _penalty(self, step):
-    """Of the validation of a step; None where there was none."""
+    """The penalty of the validation at a step; None if there was none."""
     rows = [row for row in self.val_rows if row['step'] == step]
     return evaluate.penalty(rows[-1], self.run.config.evaluate.metric) if rows else None
 
@@ -201,16 +204,16 @@ class RunFolder:
 
 
 def _lineage(run, trunk):
-  """{'trunk': its identity, 'step': the last kept checkpoint before the cooldown}; None where there is none yet."""
+  """{'trunk': its hash, 'step': the last kept checkpoint up to the cooldown}; None if there is no such checkpoint."""
   there, ours = records.read_run(trunk), branch.trunk_hash(run.config)
   if there is None or there.get('status') != 'trunk':
-    raise UserError(f'--trunk={trunk}: no trunk there; the same command with --workdir={trunk} and --branch_steps='
-                    f'{branch.branch_step(run.config.schedule, run.steps)} in place of --trunk trains one')
+    raise UserError(f'--trunk={trunk}: no trunk there; to train one, run the same command with --workdir={trunk} and '
+                    f'--branch_steps={branch.branch_step(run.config.schedule, run.steps)} instead of --trunk')
   if there['config_hash'] != ours:
     record = run.record()['config']
     keys = [key for key in schema.differing_keys(record, there['config'])
             if not key.startswith(branch.NOT_SHARED)]
-    raise UserError(f'--trunk={trunk} is the trunk of other runs ({there["config_hash"]}; this one\'s is {ours}). '
+    raise UserError(f'--trunk={trunk} is the trunk of other runs ({there["config_hash"]}; expected {ours}). '
                     f'Here {"; ".join(keys)}')
   last = branch.branch_step(run.config.schedule, run.steps)
   with contextlib.closing(checkpoint.Checkpoints(trunk, read_only=True)) as checkpoints:

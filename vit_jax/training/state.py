@@ -1,4 +1,4 @@
-"""The state of a run on the devices, and the plain tree of it that goes to disk."""
+"""The training state on the devices, and its conversion to the plain tree of a checkpoint."""
 
 import functools
 import itertools
@@ -24,17 +24,17 @@ METRICS = ('loss', 'correct', 'weight', 'grad_norm', 'steps')
 class TrainState(NamedTuple):
   """Everything that a step reads and writes."""
   params: dict
-  stats: dict  # batch norm's running statistics; empty for families without
+  stats: dict  # batch norm's running statistics; empty for families without batch norm
   optimizer: Any  # optax's state
-  ema: dict  # moving average of params; empty where it is off
-  step: jax.Array  # int32: finished steps
-  key_data: jax.Array  # of the PRNG key that the seed gave
+  ema: dict  # moving average of params; empty if it is off
+  step: jax.Array  # int32: number of finished steps
+  key_data: jax.Array  # data of the PRNG key that is derived from the seed
   hparams: dict  # learning_rate, weight_decay (float32), seed (uint32): traced, so that no value recompiles
   metrics: dict  # float32 sums since the last training row
 
 
 def hparams(config: OptimizerConfig, seed: int) -> dict:
-  """The traced values of a run."""
+  """The hyperparameters of a run that are traced values."""
   return {'learning_rate': jnp.float32(config.learning_rate), 'weight_decay': jnp.float32(config.weight_decay),
           'seed': jnp.uint32(seed)}
 
@@ -61,74 +61,74 @@ def zero_metrics(shape: tuple[int, ...] = ()) -> dict:
 
 
 def reset_metrics(state: TrainState) -> TrainState:
-  """The state with its sums at zero, lying where they lay."""
+  """The state with its sums reset to zero, with the same sharding."""
   some = state.metrics[METRICS[0]]
   return state._replace(metrics=_zeros(some.shape, some.sharding)())
 
 
 @functools.lru_cache(maxsize=4)
 def _zeros(shape, sharding):
-  """-> sums at zero: one small program, in a tenth of the time that making them one by one takes."""
+  """A program that makes all the zero sums at once, which takes a tenth of the time of making them one by one."""
   return jax.jit(functools.partial(zero_metrics, shape), out_shardings=sharding)
 
 
 def shapes(model: PureModel, config: RunConfig) -> TrainState:
-  """The state as ShapeDtypeStructs; nothing is computed. Raises as `init`."""
+  """The state as ShapeDtypeStructs; nothing is computed. Raises the errors of `init`."""
   return jax.eval_shape(lambda: init(model, config, hparams(config.optimizer, config.seed)))
 
 
 def placed(model: PureModel, shapes: TrainState, mesh: LogicalMesh) -> TrainState:
-  """Where each array of the state lies: the optimizer's moments and the EMA lie with their parameters.
+  """The sharding of each array of the state: the optimizer's moments and the EMA are sharded like their parameters.
 
-  What the optimizer keeps in another shape (Adafactor's rows and columns) is small, and whole on every device.
+  Optimizer arrays of other shapes (Adafactor's rows and columns) are small and replicated.
 
   Raises:
-    UserError: an axis of the mesh that does not divide a parameter's dimension.
+    UserError: an axis of the mesh does not divide a parameter's dimension.
   """
   whole = mesh_lib.sharding(mesh)
   params = mesh_lib.param_shardings(mesh, shapes.params, model.param_axes())
   sizes, places = (traverse_util.flatten_dict(tree) for tree in (shapes.params, params))
 
-  def beside_its_parameter(keys, moment):
-    """The path of an array in optax's state ends in that of its parameter."""
+  def like_its_parameter(keys, moment):
+    """The sharding of an array in optax's state, whose path ends in that of its parameter."""
     path = tuple(key.key for key in itertools.takewhile(lambda key: isinstance(key, DictKey), reversed(keys)))[::-1]
     return places[path] if path in places and sizes[path].shape == moment.shape else whole
 
   everywhere = lambda tree: jax.tree.map(lambda _: whole, tree)
-  moments = jax.tree_util.tree_map_with_path(beside_its_parameter, shapes.optimizer)
+  moments = jax.tree_util.tree_map_with_path(like_its_parameter, shapes.optimizer)
   return everywhere(shapes)._replace(params=params, optimizer=moments, ema=params if shapes.ema else {})
 
 
 def abstract(model: PureModel, config: RunConfig, mesh: LogicalMesh) -> TrainState:
-  """The state as ShapeDtypeStructs that say where each array lies; nothing is computed. Raises as `init`, `placed`."""
+  """The state as ShapeDtypeStructs with shardings; nothing is computed. Raises the errors of `init` and `placed`."""
   arrays = shapes(model, config)
   place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
   return jax.tree.map(place, arrays, placed(model, arrays, mesh))
 
 
 def size(model: PureModel, config: RunConfig, mesh: LogicalMesh) -> int:
-  """Bytes of the whole state, as a checkpoint holds it."""
+  """Bytes of the whole state, which a checkpoint holds."""
   return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(abstract(model, config, mesh)))
 
 
 def create(model: PureModel, config: RunConfig, mesh: LogicalMesh) -> TrainState:
-  """The initial state, made where it belongs: no device ever holds all of a split parameter."""
+  """The initial state, created with its sharding: no device ever holds the whole of a sharded parameter."""
   return _creation(model, program(config), mesh)(hparams(config.optimizer, config.seed))
 
 
-@functools.lru_cache(maxsize=1)  # runs that are trained together share it
+@functools.lru_cache(maxsize=1)  # shared by runs that are trained together
 def _creation(model, config, mesh):
   places, values = placed(model, shapes(model, config), mesh), hparams(config.optimizer, config.seed)
-  # On a CPU most of the time would go into code that is fast, and runs once.
+  # On a CPU, optimising code that runs only once would take most of the time.
   options = {'xla_backend_optimization_level': 0} if mesh.devices.flat[0].platform == 'cpu' else None
   return jax.jit(lambda h: init(model, config, h), out_shardings=places).lower(values).compile(options)
 
 
 def to_plain(state: TrainState) -> dict:
-  """Nested dicts of arrays, without optax's classes: what a checkpoint holds."""
+  """The state as nested dicts of arrays without optax's classes, as a checkpoint holds it."""
   return state._asdict() | {'optimizer': flax.serialization.to_state_dict(state.optimizer)}
 
 
 def from_plain(like: TrainState, tree: dict) -> TrainState:
-  """The inverse of `to_plain`; `like` gives the optimizer state's classes."""
+  """The inverse of `to_plain`; `like` provides the classes of the optimizer's state."""
   return TrainState(**tree | {'optimizer': flax.serialization.from_state_dict(like.optimizer, tree['optimizer'])})

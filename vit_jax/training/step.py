@@ -27,10 +27,10 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     config: the run.
     steps: the run's length, for the schedule; a `Length` may be traced.
     augment: (key, images uint8 [B, H, W, C], targets [B, C], weights [B]) -> (images float32, targets).
-    teacher: whom the model learns from too; without one the third argument is left out.
+    teacher: the teacher of distillation; without one, the third argument is left out.
 
-  The batch is a dict of image [B, H, W, C] uint8, label [B] int32 and weight [B] float32; rows of weight 0 do not
-  count. All randomness is a function of (seed, step, global row), whatever the sharding and the micro-batches.
+  The batch is a dict of image [B, H, W, C] uint8, label [B] int32 and weight [B] float32; rows of weight 0 are not
+  counted. All randomness is a function of (seed, step, global row), independent of sharding and micro-batches.
   """
   opt = config.optimizer
   trained = trainable.trained(opt, model)
@@ -40,11 +40,12 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
 
   def loss_of(params, stats, images, targets_BC, weight_B, keys_B, teacher_BC):
     params = trainable.frozen(params, trained)
-    logits_BC, told, batch_stats = model.apply(params, stats, images, keys_B)
+    logits_BC, intermediates, batch_stats = model.apply(params, stats, images, keys_B)
     if teacher_BC is None:
       loss_B = losses.per_example(config.loss.name, logits_BC, targets_BC)
     else:
-      loss_B = distillation.per_example(config.distill, config.loss.name, logits_BC, told, targets_BC, teacher_BC)
+      loss_B = distillation.per_example(config.distill, config.loss.name, logits_BC, intermediates, targets_BC,
+                                        teacher_BC)
     correct_B = jnp.argmax(logits_BC, axis=-1) == jnp.argmax(targets_BC, axis=-1)
     return jnp.sum(loss_B * weight_B), (batch_stats, jnp.sum(weight_B, where=correct_B))
 
@@ -67,15 +68,15 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     params = trainable.merged(state.params, moved, trained)
     ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
     stats = optimizer.average_stats(opt, state.stats, batch_stats, state.step)
-    numbers = {'loss': loss / weight, 'grad_norm': optax.tree.norm(grads)}
-    new = {'loss': loss, 'correct': correct, 'weight': weight, 'grad_norm': numbers['grad_norm'],
+    metrics = {'loss': loss / weight, 'grad_norm': optax.tree.norm(grads)}
+    new = {'loss': loss, 'correct': correct, 'weight': weight, 'grad_norm': metrics['grad_norm'],
            'steps': jnp.float32(1)}
-    metrics = jax.tree.map(jnp.add, state.metrics, new)
-    after = state._replace(params=params, stats=stats, optimizer=opt_state, ema=ema, metrics=metrics)
+    sums = jax.tree.map(jnp.add, state.metrics, new)
+    after = state._replace(params=params, stats=stats, optimizer=opt_state, ema=ema, metrics=sums)
     if config.train.on_nonfinite == 'skip':
-      finite = jnp.isfinite(numbers['loss']) & jnp.isfinite(numbers['grad_norm'])
+      finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
       after = jax.tree.map(lambda a, b: jnp.where(finite, a, b), after, state)
-    return after._replace(step=state.step + 1), numbers
+    return after._replace(step=state.step + 1), metrics
 
   return train_step
 
@@ -89,23 +90,23 @@ def make_step(model: PureModel, config: RunConfig, steps: int | schedule.Length,
 
 def trace(model: PureModel, config: RunConfig, steps: int, mesh: LogicalMesh,
           teacher: Teacher | None = None) -> jax.stages.Traced:
-  """The step as it runs on a mesh, from shapes alone: what the loop compiles, and what `plan` compiles elsewhere.
+  """Traces the step on a mesh from shapes alone. The loop compiles it, and `plan` compiles it for absent devices.
 
-  The state is given away (donated), and comes back lying as it lay.
+  The state is donated and keeps its sharding.
   """
   rows = mesh_lib.sharding(mesh, 'batch')
   array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.data.batch_size, *shape), dtype, sharding=rows)
   batch = {'image': array(jnp.uint8, *model.image_shape), 'label': array(jnp.int32), 'weight': array(jnp.float32)}
   train_state = state_lib.abstract(model, config, mesh)
   step = make_step(model, config, steps, teacher)
-  lies, everywhere = jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(mesh)
+  places, everywhere = jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(mesh)
   jitted = jax.jit(mesh_lib.traced_on(mesh, step), donate_argnums=0,
-                   out_shardings=(lies, {'loss': everywhere, 'grad_norm': everywhere}))
+                   out_shardings=(places, {'loss': everywhere, 'grad_norm': everywhere}))
   return jitted.trace(train_state, batch, *([teacher.shapes(mesh)] if teacher else []))
 
 
 def _unrolled(model, config):
-  """Of each parameter, whether it holds layers, one on the other, that run unrolled."""
+  """A tree that says of each parameter whether it stacks layers that run unrolled."""
   return jax.tree.map(lambda shape, axes: axes[:1] == ('layers',) and not config.system.execution.scan,
                       model.param_shapes(), model.param_axes())
 
@@ -113,13 +114,13 @@ def _unrolled(model, config):
 def _accumulate(loss_of, state, inputs, microbatches, unrolled):
   """((loss sum, (mean batch stats, correct sum)), gradient sum) over equal slices of the batch, one after another.
 
-  What `unrolled` marks is taken apart into layers once, not in each slice; their gradients are added up one by one and
-  stacked at the end.
+  Parameters that `unrolled` marks are split into layers once, not in each slice. The gradients of their layers are
+  summed separately and stacked at the end.
   """
   if microbatches <= 1:
     return jax.value_and_grad(loss_of, has_aux=True)(state.params, state.stats, *inputs)
 
-  # Rows are dealt out like cards: each slice then lies on all devices, as the whole batch does.
+  # Rows are dealt out like cards, so that each slice is spread over all devices, as the whole batch is.
   deal = lambda x: jnp.moveaxis(x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:]), 1, 0)
   apart = jax.tree.map(lambda p, layers: list(jnp.unstack(p)) if layers else p, state.params, unrolled)
   whole = lambda apart: jax.tree.map(lambda layers, p: jnp.stack(p) if layers else p, unrolled, apart)

@@ -1,4 +1,4 @@
-"""A model ready for use: of a run, a bundle, another program's weights or an exported file.
+"""A trained model, loaded for use from a run, a bundle, another program's weights or an exported file.
 
   model = trained.load('runs/quickstart-bed66b456c')
   probabilities = model(['cat.jpg', 'dog.png'])  # [2, classes], in the order of model.class_names
@@ -20,14 +20,14 @@ from vit_jax.training import config as run_config
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trained(Classifier):
-  """A model, its parameters and how its pictures are prepared; a function from pictures to probabilities.
+  """A model with its parameters and preprocessing: a function from pictures to probabilities.
 
   Attributes:
     model: the PureModel.
-    params: its parameters; their moving average where the run kept one.
-    stats: its statistics (batch norm's).
-    config: the RunConfig that it was trained with; None where it comes from elsewhere than a run.
-    step: likewise, the finished steps of the checkpoint.
+    params: its parameters, or their moving average if the run kept one.
+    stats: its statistics (of batch norm).
+    config: the RunConfig that it was trained with; None if it does not come from a run.
+    step: the finished steps of its checkpoint; None if it does not come from a run.
   """
   model: PureModel
   params: dict
@@ -46,17 +46,17 @@ class Trained(Classifier):
 
 
 def load(source: str | os.PathLike, step: int | None = None) -> Classifier:
-  """The model of a run folder or of anything else that `interop.sources.read` reads, or of an exported file.
+  """Loads a model from a run folder, an exported file or anything else that `interop.sources.read` reads.
 
   Args:
     source: a run folder of `vit_jax.main`, local or a bucket path; a bundle; a .stablehlo file; and so on.
-    step: which checkpoint of a run; None: the one that its test score is of, or the newest where it has none.
+    step: the step of a run's checkpoint; None: the one that its test score is of, or the newest if it has no score.
 
   Returns:
-    A `Trained`, or of a .stablehlo file an `Exported`, which has no parameters to look into.
+    A `Trained`. For a .stablehlo file an `Exported`, whose parameters cannot be accessed.
 
   Raises:
-    UserError: nothing there, no checkpoint, not that one, a damaged one, or a backbone without a head.
+    UserError: there is nothing at `source`, no such checkpoint, a damaged one, or a backbone without a head.
   """
   if exported.is_exported(source):
     return exported.read(source)

@@ -1,4 +1,4 @@
-"""Learning from a teacher: what is lost where a student differs from it (Touvron et al. 2021a, sec. 4)."""
+"""Distillation: the loss of a student that learns from a teacher (Touvron et al. 2021a, sec. 4)."""
 
 import dataclasses
 from typing import Literal
@@ -13,10 +13,11 @@ from vit_jax.options import option
 
 @dataclasses.dataclass(frozen=True)
 class DistillConfig:
-  teacher: str | None = None  # the run folder of any family's trained model; None: no teacher
+  """How to distil."""
+  teacher: str | None = None  # the run folder of a trained model of any family; None: no teacher
   kind: Literal['hard', 'soft'] = 'hard'  # its decision as a label (eq. 3), or its probabilities (eq. 2)
-  weight: float = option(0.5, most=1)  # the teacher's share of the loss; the labels have the rest
-  temperature: float = option(1.0, least=0.01, most=1_000)  # 'soft': logits of both are divided by this
+  weight: float = option(0.5, most=1)  # the weight of the teacher in the loss; that of the labels is 1 - weight
+  temperature: float = option(1.0, least=0.01, most=1_000)  # 'soft': the logits of both are divided by it
 
 
 def check(config: DistillConfig) -> None:
@@ -27,25 +28,26 @@ def check(config: DistillConfig) -> None:
       raise UserError(f'distill.{field.name}={value}: there is no teacher; give distill.teacher, a run folder')
 
 
-def per_example(config: DistillConfig, loss: str, logits_BC: jax.Array, told: dict, targets_BC: jax.Array,
-                teacher_BC: jax.Array) -> jax.Array:
-  """The loss of each example [B]: (1 - weight) x that of the labels + weight x that of the teacher.
+def per_example(config: DistillConfig, loss: str, logits_BC: jax.Array, intermediates: dict,
+                targets_BC: jax.Array, teacher_BC: jax.Array) -> jax.Array:
+  """The loss of each example [B]: (1 - weight) x the loss of the labels + weight x the loss of the teacher.
 
   Args:
     config: how to distil.
-    loss: the name of the labels' loss (`losses.LossConfig`).
-    logits_BC: the student's.
-    told: its intermediates. A DeiT's two heads learn one part each; any other model's logits learn both.
-    targets_BC: from the labels, float32.
+    loss: the name of the loss of the labels (`losses.LossConfig`).
+    logits_BC: the student's logits.
+    intermediates: the student's intermediates. Each of a DeiT's two heads learns one part of the loss; in other models
+      the logits learn both.
+    targets_BC: the targets from the labels, float32.
     teacher_BC: the teacher's logits.
   """
-  class_BC = told.get('class_logits', logits_BC)
-  student_BC = told.get('teacher_logits', logits_BC)
+  class_BC = intermediates.get('class_logits', logits_BC)
+  student_BC = intermediates.get('teacher_logits', logits_BC)
   labels_B = losses.per_example(loss, class_BC, targets_BC)
   if config.kind == 'hard':
     decision_BC = jax.nn.one_hot(jnp.argmax(teacher_BC, axis=-1), teacher_BC.shape[-1], dtype=jnp.float32)
     teacher_B = losses.per_example('softmax', student_BC, decision_BC)
-  else:  # Kullback-Leibler divergence, times the square so that gradients keep their size (Hinton et al. 2015, sec. 2)
+  else:  # Kullback-Leibler divergence, times t^2 so that gradients keep their size (Hinton et al. 2015, sec. 2)
     t = config.temperature
     theirs_BC, ours_BC = (jax.nn.log_softmax(x.astype(jnp.float32) / t) for x in (teacher_BC, student_BC))
     teacher_B = t * t * jnp.sum(jnp.exp(theirs_BC) * (theirs_BC - ours_BC), axis=-1)

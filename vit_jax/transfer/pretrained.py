@@ -1,4 +1,4 @@
-"""A run that starts from given weights: what of its config they decide, and the state that they fill."""
+"""Runs that start from pretrained weights: the fields of the config that the weights set, and the initial state."""
 
 import dataclasses
 import functools
@@ -16,17 +16,18 @@ from vit_jax.interop import matching
 from vit_jax.interop.weights import Weights
 from vit_jax.models import PureModel
 
-# Fields of a model's config that are a matter of training, not of its weights.
+# Fields of a model's config that belong to training, not to its weights.
 _OF_TRAINING = ('dropout', 'drop_path', 'dtype')
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedConfig:
-  path: str | None = None  # what `interop.read` reads: a run, a bundle, a file, hf:OWNER/NAME; None: start at random
-  without: tuple[str, ...] = ()  # patterns of the file's own names: these may be unused, missing or of another shape
-  ignore: tuple[str, ...] = ()  # patterns of our names: what they match starts afresh (`interop.matching`)
+  """The weights from which a run starts."""
+  path: str | None = None  # a run, a bundle, a file or hf:OWNER/NAME (`interop.read`); None: random initial values
+  without: tuple[str, ...] = ()  # patterns of names in the file that may be unused, missing or of another shape
+  ignore: tuple[str, ...] = ()  # patterns of our names; matching parameters start at random (`interop.matching`)
   probe: Literal['never', 'on_cpu', 'always'] = 'never'  # stop at frozen features, k-NN and a linear probe (`probe`)
-  # Of the weights' bits. It takes the path's place in the run's identity, and other weights there are refused.
+  # Of the weights' bits. It replaces the path in the run's identity, and other weights at the path are refused.
   digest: str | None = None
 
 
@@ -35,16 +36,16 @@ class Pretrained:
   """Weights that fit a model.
 
   Attributes:
-    source: where they were read.
-    arrays: {'params', 'stats'}: nested dicts of the arrays that the model takes over.
-    new: the names of the model's parameters that start afresh.
+    source: where they were read from.
+    arrays: {'params', 'stats'}: nested dicts of the arrays that the model uses.
+    new: the names of the model's parameters that start at random.
   """
   source: str
   arrays: dict[str, dict]
   new: tuple[str, ...]
 
   def fill(self, train_state: Any) -> Any:
-    """The initial state with these weights in it, lying where it lay."""
+    """The initial state with these weights filled in, with the same sharding."""
     params, stats = _filled(train_state.params, self.arrays['params']), _filled(train_state.stats, self.arrays['stats'])
     ema = _filled(train_state.ema, self.arrays['params']) if train_state.ema else train_state.ema
     return train_state._replace(params=params, stats=stats, ema=ema)
@@ -54,15 +55,15 @@ def check(config: PretrainedConfig) -> None:
   """Raises UserError for values that nothing reads."""
   for field in dataclasses.fields(config):
     if config.path is None and (value := getattr(config, field.name)) != field.default:
-      raise UserError(f'pretrained.{field.name}={value!r}: there is nothing to start from; give pretrained.path, a '
-                      'run, a bundle, a file of weights or hf:OWNER/NAME')
+      raise UserError(f'pretrained.{field.name}={value!r}: no weights to start from; set pretrained.path to a run, '
+                      'a bundle, a file of weights or hf:OWNER/NAME')
 
 
 def resolve(config: Any) -> Any:
-  """A RunConfig whose `pretrained.path` is read: family, model and preprocessing are the weights'.
+  """Resolves a RunConfig with `pretrained.path`: family, model and preprocessing are set to those of the weights.
 
-  Fields of `model` and `data` that are not at their defaults stay as they are, and so do dropout, drop_path and dtype.
-  A config without `pretrained.path` is returned as it is.
+  Fields of `model` and `data` that are not at their defaults keep their values, and so do dropout, drop_path and dtype.
+  A config without `pretrained.path` is returned unchanged.
 
   Raises:
     UserError: the weights cannot be read, or the config is for another family or other weights.
@@ -72,8 +73,8 @@ def resolve(config: Any) -> Any:
     return config
   weights, digest = read(given)
   if given.digest not in (None, digest):
-    raise UserError(f'pretrained.path={given.path}: other weights than those that are meant: their digest is {digest}, '
-                    f'where pretrained.digest is {given.digest}')
+    raise UserError(f'pretrained.path={given.path}: expected weights with pretrained.digest={given.digest}, got '
+                    f'{digest}')
   shape, data = weights.preprocessing, config.data
   augment = data.augment
   if augment.eval_crop is None:
@@ -88,10 +89,10 @@ def resolve(config: Any) -> Any:
 
 
 def find(config: PretrainedConfig, model: PureModel, class_names: tuple[str, ...]) -> Pretrained | None:
-  """The weights of a resolved config, for a model; None where it starts at random.
+  """The weights of a resolved config for a model; None if the run starts from random values.
 
   Raises:
-    UserError: arrays that do not fit; each is named (`interop.matching`).
+    UserError: arrays do not fit; the message names each (`interop.matching`).
   """
   if config.path is None:
     return None
@@ -103,29 +104,29 @@ def find(config: PretrainedConfig, model: PureModel, class_names: tuple[str, ...
 
 
 def read(config: PretrainedConfig) -> tuple[Weights, str]:
-  """The weights and their digest. Raises UserError where they cannot be read."""
+  """Reads the weights and their digest. Raises UserError if they cannot be read."""
   try:
     return _read(config.path, config.without)
   except UserError as error:
-    raise UserError(f'{error}\nThat is what pretrained.path={config.path} names; --config.pretrained.path=PATH starts '
-                    'from other weights: a run of yours, a bundle, a folder of transformers or timm, a .npz file'
-                    ) from error
+    raise UserError(f'{error}\nThe weights were read from pretrained.path={config.path}. To start from other weights, '
+                    'set --config.pretrained.path=PATH to a run, a bundle, a folder of transformers or timm, or a .npz '
+                    'file') from error
 
 
-@functools.lru_cache(maxsize=1)  # resolved, fitted and probed: read once
+@functools.lru_cache(maxsize=1)  # used several times in a run, but read once
 def _read(path, without):
   weights = interop.read(path, without)
   return weights, digest(weights)
 
 
 def digest(weights: Weights) -> str:
-  """16 hex digits of the names and bits of all arrays: the same in whatever file they lie."""
-  told = hashlib.sha256()
+  """A hash, 16 hex digits, of the names and bits of all arrays, independent of the file that stores them."""
+  hashed = hashlib.sha256()
   for path, array in sorted(traverse_util.flatten_dict({'params': weights.params, 'stats': weights.stats}).items(),
                             key=lambda item: matching.name(item[0])):
-    told.update(f'{matching.name(path)} {array.shape}'.encode())
-    told.update(np.ascontiguousarray(array, np.float32))
-  return told.hexdigest()[:16]
+    hashed.update(f'{matching.name(path)} {array.shape}'.encode())
+    hashed.update(np.ascontiguousarray(array, np.float32))
+  return hashed.hexdigest()[:16]
 
 
 def _model(config, weights):
@@ -142,7 +143,7 @@ def _model(config, weights):
 
 
 def _filled(tree: dict, arrays: dict) -> dict:
-  """A tree of arrays on the devices, with those replaced that are given; each process makes the parts it holds."""
+  """Replaces the given arrays in a tree on the devices. Each process makes the parts that it holds."""
   given = traverse_util.flatten_dict(arrays)
   place: Callable = lambda old, new: jax.make_array_from_callback(old.shape, old.sharding, lambda index: new[index])
   return traverse_util.unflatten_dict({path: place(leaf, given[path]) if path in given else leaf

@@ -1,4 +1,4 @@
-"""How good features are, by what is fitted to them: k nearest neighbours and a linear probe (scikit-learn's)."""
+"""Evaluation of features by k nearest neighbours and a linear probe (scikit-learn's)."""
 
 import dataclasses
 
@@ -7,21 +7,21 @@ import numpy as np
 from vit_jax.errors import UserError
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # Caron et al. 2021 (DINO), sec. 4.1; the vote of Wu et al. 2018, sec. 3.4
-STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # the inverse of the penalty, chosen on `val`
-_UNSEEN = -30.0  # the logit of a class of which no picture could be read
+STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # the inverse penalty, chosen on `val`
+_UNSEEN = -30.0  # the logit of a class without any readable picture
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """Features [n, D] and labels [n] of the pictures of a split that could be read."""
+  """Features [n, D] and labels [n] of the readable pictures of a split."""
   features: np.ndarray
   labels: np.ndarray
 
 
 def neighbours(train: Features, queries_QD: np.ndarray, num_classes: int) -> np.ndarray:
-  """The class [Q] that each query's nearest pictures vote for, each with exp(cosine / temperature).
+  """The class [Q] of each query by a weighted vote of its nearest pictures, with weights exp(cosine / temperature).
 
-  k is 20, or all that there are. (Wu et al. 2018, sec. 3.4; Caron et al. 2021, appendix F.1.)
+  k is 20, or all pictures if there are fewer (Wu et al. 2018, sec. 3.4; Caron et al. 2021, appendix F.1).
   """
   unit = lambda x: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
   train_ND, out = unit(train.features), []
@@ -38,14 +38,17 @@ def neighbours(train: Features, queries_QD: np.ndarray, num_classes: int) -> np.
 def linear(train: Features, val: Features | None, num_classes: int) -> tuple[np.ndarray, np.ndarray, float, float]:
   """Multinomial logistic regression on standardised features: (kernel [D, C], bias [C], strength, accuracy on val).
 
-  The penalty is the one that is best on `val`, the stronger of equals; without `val` the middle one. The head is for
-  the features as they are: the standardisation is folded into it.
+  The penalty is the best one on `val`, and the strongest among equals; without `val`, it is the middle one. The
+  standardisation is folded into the head, which applies to the original features.
+
+  Raises:
+    UserError: pictures of only one class could be read.
   """
-  from sklearn.linear_model import LogisticRegression  # seconds to import
+  from sklearn.linear_model import LogisticRegression  # takes seconds to import
   mean, std = train.features.mean(0), np.maximum(train.features.std(0), 1e-6)
   scaled = (train.features - mean) / std
   if len(np.unique(train.labels)) < 2:
-    raise UserError('linear probe: pictures of one class only could be read; two or more are needed')
+    raise UserError('linear probe: only pictures of one class could be read; expected two or more classes')
   best = None
   for strength in STRENGTHS if val is not None else STRENGTHS[3:4]:
     fitted = LogisticRegression(C=strength, max_iter=500).fit(scaled, train.labels)

@@ -1,4 +1,4 @@
-"""The teacher of a run: another run's model, which sees each batch in evaluation and gets no gradient."""
+"""The teacher of a run: the model of another run, applied to each batch in evaluation mode and without gradient."""
 
 import dataclasses
 from typing import Any
@@ -19,13 +19,13 @@ from vit_jax.parallel.mesh import LogicalMesh
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-  """A teacher's function; its arrays are loaded when they are needed, and given to the step beside the state.
+  """A teacher. Its arrays are loaded when they are needed, and passed to the step beside the state.
 
   Attributes:
     workdir: its run folder.
-    config_hash: of its run.
+    config_hash: the hash of its run.
     model: the PureModel.
-    classes: of each class of the student, which of the teacher's it is.
+    classes: for each class of the student, the index of that class in the teacher.
   """
   workdir: str
   config_hash: str
@@ -33,7 +33,7 @@ class Teacher:
   classes: tuple[int, ...]
 
   def shapes(self, mesh: LogicalMesh) -> dict[str, Any]:
-    """Its arrays as ShapeDtypeStructs, split over the mesh like those of any model."""
+    """Its arrays as ShapeDtypeStructs, sharded over the mesh like those of any model."""
     whole = mesh_lib.sharding(mesh)
     places = {'params': mesh_lib.param_shardings(mesh, self.model.param_shapes(), self.model.param_axes()),
               'stats': jax.tree.map(lambda _: whole, self.model.stats_shapes())}
@@ -41,13 +41,13 @@ class Teacher:
     return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
 
   def arrays(self, mesh: LogicalMesh) -> dict[str, Any]:
-    """Its arrays, placed as `shapes` says."""
+    """Its arrays, sharded as in `shapes`."""
     loaded = run_weights.read(self.workdir)
     put = lambda array, shape: jax.make_array_from_callback(shape.shape, shape.sharding, np.asarray(array).__getitem__)
     return jax.tree.map(put, {'params': loaded.params, 'stats': loaded.stats}, self.shapes(mesh))
 
   def logits(self, arrays: dict[str, Any], images_BHWC: jax.Array) -> jax.Array:
-    """Logits [B, C] for the student's classes, of its normalised pictures, resized where the teacher's are larger."""
+    """Logits [B, C] for the student's classes, on the student's normalised pictures, resized to the teacher's size."""
     B, H, W, channels = images_BHWC.shape
     size = self.model.image_shape[:2]
     if (H, W) != size:
@@ -57,26 +57,26 @@ class Teacher:
 
 
 def find(workdir: str, class_names: tuple[str, ...], image_shape: tuple[int, int, int], data: DataConfig) -> Teacher:
-  """The teacher in a run folder, checked against the student's data; nothing is loaded.
+  """The teacher in a run folder, checked against the student's data; no arrays are loaded.
 
   Raises:
-    UserError: no finished run there, a class that the teacher does not know, other colours or another scale of them.
+    UserError: there is no finished run, the teacher does not know a class, or channels or scaling differ.
   """
   record = _finished(workdir)
   model = run_weights.model_of(record)
   classes = class_indices(record['data']['classes'], class_names, f'distill.teacher={workdir}: it')
   if model.image_shape[2] != image_shape[2]:
-    raise UserError(f'distill.teacher={workdir}: it was trained on pictures of {model.image_shape[2]} channels, these '
-                    f'have {image_shape[2]}; set data.channels')
+    raise UserError(f'distill.teacher={workdir}: it was trained on pictures with {model.image_shape[2]} channels, but '
+                    f'these have {image_shape[2]}; set data.channels')
   scales = [[list(c.get(name) or (0.5,)) for name in ('mean', 'std')] for c in (record['config']['data'], vars(data))]
   if scales[0] != scales[1]:
-    raise UserError(f'distill.teacher={workdir}: its pictures are scaled by mean and deviation {scales[0]}, these by '
-                    f'{scales[1]}; set data.mean and data.std alike')
+    raise UserError(f'distill.teacher={workdir}: its pictures are normalised with mean and std {scales[0]}, but these '
+                    f'with {scales[1]}; set data.mean and data.std to the same values')
   return Teacher(workdir, record['config_hash'], model, classes)
 
 
 def of_any_classes(workdir: str, num_classes: int) -> Teacher:
-  """The teacher of a run that is only planned: its first classes stand for the student's, which are not known."""
+  """The teacher of a run that is only planned. Its first classes are used, as the student's classes are unknown."""
   record = _finished(workdir)
   model = run_weights.model_of(record)
   return Teacher(workdir, record['config_hash'], model, tuple(i % model.num_classes for i in range(num_classes)))
