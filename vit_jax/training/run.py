@@ -155,7 +155,8 @@ class Run:
         'mesh': dict(self.mesh.shape), 'versions': _versions(), 'git': provenance.commit(), 'code': self.code,
         **({'pretrained': {'source': self.pretrained.source, 'new': list(self.pretrained.new)}}
            if self.pretrained else {}),
-        **({'teacher': {'config_hash': self.teacher.config_hash}} if self.teacher else {}),
+        **({'teacher': {'config_hash': self.teacher.config_hash, 'digest': self.teacher.digest}}
+           if self.teacher else {}),
         **({'branch_steps': list(self.branch_steps)} if self.branch_steps else {})}
 
 
