@@ -39,7 +39,7 @@ def test_one_agrees_with_itself():
 def test_what_differs_is_named(monkeypatch):
   monkeypatch.setattr(jax, 'process_count', lambda: 3)
   monkeypatch.setattr(processes, '_gathered', lambda text: [text, text, text.replace('"0"', '"1"')])
-  with pytest.raises(UserError, match='config.seed is 1 on process 2, and 0 on process 0; .*the same command, code'):
+  with pytest.raises(UserError, match='config.seed is 1 on process 2, and 0 on process 0. .*the same command, code'):
     processes.agree({'config.seed': '0', 'code': 'abc'})
 
 
