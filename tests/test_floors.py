@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -38,7 +39,7 @@ def _imports(path):
       names = [f'{node.module}.{alias.name}' for alias in node.names]
     if isinstance(node, ast.Call):
       strings = [word.value for word in node.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
-      names = [word for word in strings if word.startswith('vit_jax.') and word.replace('.', '_').isidentifier()]
+      names = [word for word in strings if re.fullmatch(r'vit_jax(\.\w+)+', word)]
     for name in names:
       if name.startswith('vit_jax.'):
         yield name.split('.')[1]

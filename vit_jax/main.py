@@ -85,6 +85,7 @@ def main() -> int:
       display.header(run, cli.recipe_name(), workdir, frozen.estimate_seconds(run))
       display.probed(frozen.run_probe(run, workdir, display.note), _without_probe())
       return 0
+    processes.agree(run.facts | {'--workdir': os.fspath(workdir), '--trunk': str(_TRUNK.value)})
     results = processes.from_writer(lambda: run_folder.finished_results(run, workdir))
     display.header(run, cli.recipe_name(), workdir)
     if results is None:
@@ -97,6 +98,8 @@ def main() -> int:
         # At an orderly exit libraries try once more to write, and print how that fails.
         print(f'error: {error}', file=sys.stderr, flush=True)
         os._exit(1)
+    else:
+      display.note(processes.from_writer(lambda: run_folder.finished_words(run, workdir)))
     display.summary(results, workdir, _bundle(run, workdir))
   if _REPORT.value is not None:
     _score(workdir)

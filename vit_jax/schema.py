@@ -180,6 +180,14 @@ def config_hash(config: Any, without: tuple[str, ...] = ('system',), more: dict 
   return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
 
 
+def flat(tree: dict, path: str = '') -> dict[str, Any]:
+  """{'model.width': 192, ...} of the leaves of a nested plain dict."""
+  out = {}
+  for key, value in tree.items():
+    out |= flat(value, f'{path}{key}.') if isinstance(value, dict) else {f'{path}{key}': value}
+  return out
+
+
 def differing_keys(ours: dict, theirs: dict, path: str = '') -> list[str]:
   """`key: ours, theirs` for each leaf in which two nested plain dicts differ."""
   out = []

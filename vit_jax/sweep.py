@@ -61,7 +61,7 @@ def main() -> int:
   seconds = jobs.seconds(everything, plan, workdir, processes)
   display.plan(plan, everything, seconds)
   together = jobs.packed(jobs.by_priority(left, seconds), plan, processes)
-  display.totals(plan, together, jobs.makespan(left, seconds, processes), processes)
+  display.totals(plan, everything, together, jobs.makespan(left, seconds, processes), processes)
   if _DRY_RUN.value:
     return 0
   if '://' in workdir:

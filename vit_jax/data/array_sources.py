@@ -32,6 +32,8 @@ class ArraySource:
   def where(self, i):
     return f'{self.name}, picture {i}'
 
+  key = where
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RandomSource:
@@ -60,3 +62,5 @@ class RandomSource:
 
   def where(self, i):
     return f'{self.name}, picture {i}'
+
+  key = where

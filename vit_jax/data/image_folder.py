@@ -22,6 +22,7 @@ class FolderSource:
   class_names: tuple[str, ...]
   paths: tuple[str, ...]
   labels: np.ndarray
+  root: pathlib.Path  # of the split
   channels = 3
   images = None
 
@@ -50,6 +51,14 @@ class FolderSource:
 
   def where(self, i):
     return self.paths[i]
+
+  def key(self, i):
+    path = self.paths[i]
+    try:
+      size = os.stat(path).st_size
+    except OSError:  # gone since the folder was read: the run will say so
+      size = -1
+    return f'{os.path.relpath(path, self.root)} {size}'
 
 
 def open_folder(root: pathlib.Path) -> dict[str, FolderSource]:
@@ -92,7 +101,7 @@ def _open_split(folder, name, class_names):
     _check_class(folder / class_name, files)
     paths += files
     labels += [class_names.index(class_name)] * len(files)
-  return FolderSource(name, class_names, tuple(paths), np.asarray(labels, np.int32))
+  return FolderSource(name, class_names, tuple(paths), np.asarray(labels, np.int32), folder)
 
 
 def _check_class(folder, files):

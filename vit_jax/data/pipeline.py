@@ -8,12 +8,11 @@
 To resume, only `first_step` is needed. With several processes, each passes `rows`, its rows of the global batch.
 """
 
-import hashlib
 import math
 
 import numpy as np
 
-from vit_jax.data import host_augment, splits
+from vit_jax.data import fingerprint, host_augment, splits
 from vit_jax.data import sources as sources_lib
 from vit_jax.data.batches import ChunkReader, MemoryBatches, RecordBatches
 from vit_jax.data.config import DataConfig, check, check_pictures
@@ -42,7 +41,7 @@ class Data:
     self.name, self.class_names = source.name, source.class_names
     self.num_classes = len(source.class_names)
     self.unique_examples = len(parts['train'].examples)
-    self._parts, self._arrays = parts, {}
+    self._parts, self._arrays, self._fingerprints = parts, {}, {}
 
   def size(self, split: str) -> int:
     """The number of examples in 'train' (the subset), 'val' or 'test'."""
@@ -58,12 +57,11 @@ class Data:
     return part.source.where(int(part.examples[place]))
 
   def fingerprint(self, split: str) -> str:
-    """A hash, 16 hex digits, of the names and labels of a split's pictures, but not of their contents."""
-    part = self._part(split)
-    digest = hashlib.sha256(part.labels.tobytes())
-    for i in part.examples:
-      digest.update(part.source.where(int(i)).encode())
-    return digest.hexdigest()[:16]
+    """16 hex digits of the pictures and labels of a split (`data.fingerprint`)."""
+    if split not in self._fingerprints:
+      part = self._part(split)
+      self._fingerprints[split] = fingerprint.of(part.source, part.examples, part.labels)
+    return self._fingerprints[split]
 
   def arrays(self, split: str) -> tuple[np.ndarray, np.ndarray] | None:
     """(images uint8 [n,H,W,C], labels int32 [n]) of a split if it can be kept in memory, else None.

@@ -50,6 +50,9 @@ class Source(Protocol):
   def where(self, i: int) -> str:
     """A name of picture i for messages: its path, or the split and record number."""
 
+  def key(self, i: int) -> str:
+    """Names picture i in the fingerprint of the data, wherever these lie: with the size of its file, if it has one."""
+
 
 def open_sources(config: DataConfig) -> dict[str, Source]:
   """Opens the splits of `config.source`: 'train', and 'val' and 'test' if they exist.

@@ -75,6 +75,8 @@ class TfdsSource:
   def where(self, i):
     return f'{self.name}, {self.split} record {i}'
 
+  key = where
+
   def has_labels(self) -> bool:
     """Whether the labels are public. Labels that are held back, as in imagenet2012's test, are all -1."""
     try:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vit_jax import provenance, records
 from vit_jax.data.config import DataConfig
 from vit_jax.drawing.page import finite
 from vit_jax.errors import UserError
@@ -63,7 +64,11 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None,
   data = predictions.open_data(model, config or own.data)
   gallery = Gallery(data, split)
   predicted = predictions.of_split(model, data, split, progress=progress, see=gallery.see)
+  record = records.read_run(place) if own is not None else None
+  if record and config is None:
+    _refuse_other_data(place, record, data, split)
   summary = {'run': os.fspath(place), 'step': getattr(model, 'step', None), 'data': data.name, 'split': split,
+             'code': provenance.code(), 'trained_by_code': (record or {}).get('code'),
              'unreadable': list(predicted.unreadable), **scores(predicted)}
   return Evaluation(os.fspath(place), model, summary, predicted, gallery)
 
@@ -79,6 +84,14 @@ def write(evaluation: Evaluation, out: str | None = None) -> list[epath.Path]:
   table.write_text(json.dumps(finite(evaluation.summary)) + '\n')
   matrix = evaluation.summary['confusion']
   return [table] + ([] if matrix is None else figures.write_confusion(folder, f'{split}-confusion', evaluation.summary))
+
+
+def _refuse_other_data(place, record, data, split):
+  """The data of a run are those that it was trained with, or the scores would not be its own."""
+  known = (record['data'].get('fingerprint') or {}).get(split)
+  if known not in (None, data.fingerprint(split)):
+    raise UserError(f'{place}: the {split} data of {data.name} are not those that the run was trained with (fingerprint'
+                    f' {known}, now {data.fingerprint(split)}). To score other data, give their --config')
 
 
 def _default(place):
@@ -98,6 +111,8 @@ def show(evaluation: Evaluation, written: list[epath.Path]) -> None:
   if s['unreadable']:
     console.print(Text(f'{len(s["unreadable"]):,} pictures could not be read and are not counted: '
                        f'{s["unreadable"][0]}'))
+  if s['trained_by_code'] not in (None, s['code']):
+    console.print(f'note: trained by code {s["trained_by_code"]}, scored by code {s["code"]}')
   console.print(_classes(s['classes']))
   console.print(Text(f'written: {", ".join(map(str, written))}'))
 

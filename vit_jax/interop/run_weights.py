@@ -1,6 +1,8 @@
 """The weights of a run, from its run.json and a checkpoint."""
 
 import contextlib
+import hashlib
+import json
 import os
 
 import jax
@@ -41,6 +43,20 @@ def read(workdir: os.PathLike, step: int | None = None) -> Weights:
                                 data.interpolation or 'bilinear', data_config.eval_crop(data.augment))
   return Weights(os.fspath(workdir), config['family'], schema.plain(model.config), tree[params],
                  tree['stats'], preprocessing, tuple(record['data']['classes']), step)
+
+
+def digest(workdir: os.PathLike, record: dict) -> str | None:
+  """16 hex digits of the arrays that `read` gives, from the record of the checkpoint: the arrays are not read.
+
+  None for a checkpoint from before there were digests.
+  """
+  params = 'ema' if (record['config'].get('optimizer') or {}).get('ema_decay') else 'params'
+  with contextlib.closing(checkpoint.Checkpoints(workdir, read_only=True)) as checkpoints:
+    every = checkpoints.record(_step(checkpoints.steps(), None, record, workdir)).get('arrays')
+  if not every:
+    return None
+  own = {name: value for name, value in every.items() if name.partition('/')[0] in (params, 'stats')}
+  return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def model_of(record: dict) -> PureModel:

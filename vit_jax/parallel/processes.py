@@ -8,6 +8,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -63,11 +64,21 @@ def start(distributed: str, num_processes: int | None = None, process_id: int | 
                     '--distributed=none') from error
 
 
+# What JAX's backends say where another process is gone: gloo (CPU), NCCL (GPU), the TPU's networks, the coordinator.
+_LOST_WORDS = re.compile(
+    'gloo|nccl|heartbeat|coordination service|connection (reset|refused|closed)|broken pipe|socket closed|'
+    'peer (is )?(gone|lost|closed)|task .* (died|disconnected|unhealthy)|unavailable|deadline_exceeded|aborted|'
+    'slice.*(health|unhealthy)|megascale|dcn|barrier', re.IGNORECASE)
 
 
-def _lost(error):
-  """Whether a collective broke off. The other errors of a running program are of memory, and would come again."""
-  return isinstance(error, jax.errors.JaxRuntimeError) and 'RESOURCE_EXHAUSTED' not in str(error)
+def is_loss(error: BaseException) -> bool:
+  """Whether an error means that another process is gone, whatever its class: a collective or the coordinator broke off.
+
+  Of the runtime's own errors all count but those of memory, which would come again.
+  """
+  if isinstance(error, UserError) or 'RESOURCE_EXHAUSTED' in str(error) or isinstance(error, MemoryError):
+    return False
+  return isinstance(error, jax.errors.JaxRuntimeError) or bool(_LOST_WORDS.search(str(error)))
 
 
 @contextlib.contextmanager
@@ -89,7 +100,7 @@ def leaving_at_once():
       traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(exits.INTERRUPTED if isinstance(error, KeyboardInterrupt) else exits.LOST if _lost(error) else 1)
+    os._exit(exits.INTERRUPTED if isinstance(error, KeyboardInterrupt) else exits.LOST if is_loss(error) else 1)
 
 
 def is_writer() -> bool:
@@ -124,14 +135,40 @@ def from_writer(decide: Callable[[], Any]) -> Any:
 
 
 def all_say(text: str) -> list[str]:
-  """What each process says here, in their order, cut to 300 bytes. All processes must come here."""
+  """What each process says here, in their order. All processes must come here."""
+  return [text] if jax.process_count() == 1 else _gathered(text)
+
+
+def agree(facts: dict[str, str]) -> None:
+  """Compares what every process knows by itself, such as its config. All processes must come here, at the start.
+
+  Args:
+    facts: of this process, as text; the same names on each.
+
+  Raises:
+    UserError: on every process, where one of them knows otherwise: what differs, on which process, and its values.
+  """
   if jax.process_count() == 1:
-    return [text]
-  said = np.zeros(300, np.uint8)
-  words = np.frombuffer(text.encode()[:len(said)], np.uint8)
-  said[:len(words)] = words
-  everyone = np.asarray(multihost_utils.process_allgather(said))
-  return [words.tobytes().rstrip(b'\0').decode(errors='ignore') for words in everyone]
+    return
+  everyone = [json.loads(text) for text in _gathered(json.dumps(facts))]
+  differing = []
+  for name, ours in everyone[0].items():
+    for process, theirs in enumerate(everyone):
+      if theirs.get(name) != ours:
+        differing.append(f'{name} is {theirs.get(name)} on process {process}, and {ours} on process 0')
+  if differing:
+    raise UserError(f'the processes of this run do not agree: {"; ".join(differing)}. Start all with the same command, '
+                    'code and data')
+
+
+def _gathered(text):
+  """The texts of all processes, of any length, in their order."""
+  words = np.frombuffer(text.encode(), np.uint8)
+  lengths = np.asarray(multihost_utils.process_allgather(np.int32(len(words)))).reshape(-1)
+  padded = np.zeros(max(lengths), np.uint8)
+  padded[:len(words)] = words
+  everyone = np.asarray(multihost_utils.process_allgather(padded))
+  return [row[:length].tobytes().decode() for row, length in zip(everyone, lengths)]
 
 
 def stop_agreed(count: int) -> bool:

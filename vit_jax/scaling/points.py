@@ -2,6 +2,8 @@
 
 import collections
 import dataclasses
+import hashlib
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -15,7 +17,7 @@ from vit_jax.errors import UserError, nearest
 from vit_jax.scaling import tables
 from vit_jax.scaling.tables import SPLITS, Row
 
-LABELS = ('run', 'lineage', 'seed', 'learning_rate')  # columns with a meaning that are not inputs of a form
+LABELS = ('run', 'lineage', 'seed', 'learning_rate', 'code')  # columns with a meaning that are not inputs of a form
 AXES = ('params', 'examples', 'unique_examples', 'flops')
 
 
@@ -126,7 +128,16 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
   labels = [str(row.get('lineage') or row.get('config_hash') or row['run']) for row in kept]
   runs = [str(row['run']) for row in kept]
   return Points(metric, x, values.pop(metric), values, runs, np.unique(labels, return_inverse=True)[1], kept, curves,
-                tuple(dropped), tuple(_notes(runs, labels)), tables.time_spent(all_folders))
+                tuple(dropped), (*_notes(runs, labels), *_codes(kept)), tables.time_spent(all_folders))
+
+
+def _codes(rows):
+  """A note where the points are of more than one version of the code."""
+  counts = collections.Counter(row.get('code') for row in rows if row.get('code'))
+  if len(counts) < 2:
+    return []
+  shown = ', '.join(f'{count} of {code}' for code, count in counts.most_common())
+  return [f'the points are of {len(counts)} versions of the code ({shown}); --group=code fits them separately']
 
 
 def column(points: Points, name: str) -> list[Any]:
@@ -165,13 +176,15 @@ def _add_run(folder, run, lines, half_line, metric, rows, dropped, curves):
     return
   if half_line:
     dropped.append((f'{name}/metrics.jsonl', 'incomplete last line'))
-  last, config, optimizer = scored[-1], run.get('config') or {}, (run.get('config') or {}).get('optimizer')
+  last, config = _of_results(scored, run), run.get('config') or {}
+  optimizer = config.get('optimizer')
   lineage = run.get('lineage')
+  lineage = (lineage.get('trunk') or lineage.get('parent')) if isinstance(lineage, dict) else lineage
   rows.append({
       'run': name, 'folder': folder.absolute().parent.name, metric: last[short], 'split': present[0],
       'params': run.get('params'), 'params_non_embedding': run.get('params_non_embedding'),
       'data': (run.get('data') or {}).get('name'),
-      'lineage': (lineage.get('trunk') or lineage.get('parent')) if isinstance(lineage, dict) else lineage,
+      'lineage': _trunk(config) or lineage, 'code': (run.get('codes') or [run])[-1].get('code'),
       'learning_rate': optimizer.get('learning_rate') if isinstance(optimizer, dict) else None,
       'seed': config.get('seed'),
       'config_hash': run.get('config_hash'), '_config': config, '_metric': metric,
@@ -180,6 +193,28 @@ def _add_run(folder, run, lines, half_line, metric, rows, dropped, curves):
       **{key: value for key, value in flat(config).items() if '.' in key}})
   curve = [(number(line.get('examples')), number(line[short])) for line in scored]
   curves[name] = tuple(np.array([pair for pair in curve if None not in pair], float).reshape(-1, 2).T)
+
+
+def _of_results(scored, run):
+  """The row that a run's results are of: the best one where it stopped early, else the last."""
+  step = (run.get('results') or {}).get('step')
+  return next((line for line in scored if step is not None and line.get('step') == step), scored[-1])
+
+
+def _trunk(config):
+  """What runs share that are branches of one trunk, trained once or once for each: they are no independent draws.
+
+  It is the config without length, cooldown and evaluation; None for schedules that have no shared part.
+  """
+  schedule = config.get('schedule') or {}
+  if schedule.get('name') not in ('wsd', 'rsqrt') or (config.get('evaluate') or {}).get('patience'):
+    return None
+  apart = {'system', 'evaluate', 'schedule', 'train'}
+  shared = {key: value for key, value in config.items() if key not in apart}
+  shared['schedule'] = {key: value for key, value in schedule.items() if key != 'cooldown_fraction'}
+  lengths = ('steps', 'epochs', 'examples', 'flops')
+  shared['train'] = {key: value for key, value in (config.get('train') or {}).items() if key not in lengths}
+  return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def flat(tree: Mapping[str, Any], path: str = '') -> dict[str, Any]:

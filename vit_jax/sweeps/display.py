@@ -47,7 +47,8 @@ class Display:
     for line in plan.notes:
       self.note(f'note: {line}')
 
-  def totals(self, plan: Plan, left: Sequence[Sequence[Job]], makespan: float, processes: int) -> None:
+  def totals(self, plan: Plan, jobs: Sequence[Job], left: Sequence[Sequence[Job]], makespan: float,
+             processes: int) -> None:
     """Prints below the plan what it costs, what is left to do (`left`, by process), and what sharing saves."""
     together, left = sum(len(jobs) for jobs in left if len(jobs) > 1), [job for jobs in left for job in jobs]
     self.note(f'\n{len(plan.runs)} runs, {plan.flops_alone:.2e} FLOPs{saving(plan)}')
@@ -59,6 +60,10 @@ class Display:
         self.note(f'{together} of them are trained together, up to {MOST_PACKED} in one program')
     else:
       self.note('all runs are finished')
+    finished = [job for job in jobs if job.finished()]
+    if other := sum(folders.by_other_code(job.folder) for job in finished):
+      self.note(f'note: {other} of {len(finished)} finished runs are by other code than today\'s and are not run '
+                'again; give another --workdir, or a tag (a config key) in the sweep')
 
   def tasks(self, plan: Plan, tasks: Mapping[Task, Sequence[PlannedRun]], target: Slice) -> None:
     """Prints a row for each run with the file that starts it, and the total cost; `tasks` maps tasks to their runs."""
@@ -158,7 +163,9 @@ def saving(plan: Plan) -> str:
 
 
 def _time(job, seconds):
-  return 'finished' if job.finished() else duration(seconds[job.name])
+  if not job.finished():
+    return duration(seconds[job.name])
+  return 'finished (other code)' if folders.by_other_code(job.folder) else 'finished'
 
 
 def _table(first, *others):

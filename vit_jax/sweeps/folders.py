@@ -12,9 +12,9 @@ from typing import Any
 
 from etils import epath
 
-from vit_jax import records
+from vit_jax import provenance, records
 from vit_jax.errors import UserError
-from vit_jax.survival import lock
+from vit_jax.survival import lock, origin
 from vit_jax.sweeps.sweep_plan import Plan, PlannedRun, PlannedTrunk
 
 LOG = 'log.txt'
@@ -46,6 +46,11 @@ def is_finished(folder: os.PathLike) -> bool:
   """Whether a run has finished."""
   run = records.read_run(folder)
   return bool(run) and run.get('status') == 'finished'
+
+
+def by_other_code(folder: os.PathLike) -> bool:
+  """Whether a run was trained by other code than today's."""
+  return origin.by_other_code(records.read_run(folder), provenance.code())
 
 
 def trained_steps(folder: os.PathLike) -> int:

@@ -61,6 +61,7 @@ class SystemConfig(LocalConfig):
 class RunConfig:
   """One training run. `model` is the family's own config (see `run_config_class`)."""
   family: str = dataclasses.field(default='vit', metadata={'identity': True})
+  tag: str = ''  # any text: with another one it is another run, say of code that has changed
   seed: int = option(0, most=2**32 - 1)  # of initial parameters, data order, augmentation and dropout
   model: Any = None
   data: DataConfig = DataConfig()

@@ -69,6 +69,8 @@ def begin(stack: contextlib.ExitStack, run: Run, workdir: os.PathLike, display: 
   loop = Loop(folder.run, folder, display, stop, clock)
   folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
   train_state = folder.restore_or_create(clock)
+  loop.record |= {'codes': folder.codes(loop.record, int(train_state.step))}
+  folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
   if begins := int(train_state.step):
     display.note(f'{"branched off" if folder.saved_step is None else "resumed"} at step {begins} of {run.steps}')
   return loop, train_state

@@ -3,15 +3,15 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import math
-import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 
-from vit_jax import schema
+from vit_jax import models, provenance, schema
 from vit_jax.cost import flops, hardware
 from vit_jax.data import pipeline, sources
 from vit_jax.errors import UserError
@@ -50,6 +50,27 @@ class Run:
   @property
   def config_hash(self) -> str:
     return branch.trunk_hash(self.config) if self.branch_steps else run_hash(self.config)
+
+  @functools.cached_property
+  def code(self) -> str:
+    """The digest of the code that computes it (`provenance.code`), with modules that define its family elsewhere."""
+    family = models.family(self.config.family)
+    names = {part.__module__ for part in (family.config, family.model)}
+    return provenance.code(sys.modules[name] for name in sorted(names) if not name.startswith('vit_jax.'))
+
+  @functools.cached_property
+  def fingerprints(self) -> dict[str, str]:
+    """{split: what tells its data from others} (`data.fingerprint`)."""
+    return {split: self.data.fingerprint(split) for split in ('train', 'val', 'test')}
+
+  @property
+  def facts(self) -> dict[str, str]:
+    """What all processes of a run must know alike, for `processes.agree`: config, code, data and versions."""
+    flat = {f'config.{key}': value for key, value in schema.flat(schema.plain(self.config)).items()}
+    data = {f'the {split} data': value for split, value in self.fingerprints.items()}
+    facts = {**flat, 'the code': self.code, **data, 'the class names': list(self.data.class_names), **_versions(),
+             'branch_steps': list(self.branch_steps)}
+    return {name: json.dumps(value) for name, value in facts.items()}
 
   @property
   def eval_every(self) -> int:
@@ -128,13 +149,14 @@ class Run:
         'flops_per_example_train': self.flops_per_example_train, 'steps': self.steps,
         'data': {'name': self.data.name, 'split': {s: self.data.size(s) for s in ('train', 'val', 'test')},
                  'unique_examples': self.data.unique_examples, 'classes': list(self.data.class_names),
-                 'image_shape': list(self.data.image_shape)},
+                 'fingerprint': self.fingerprints, 'image_shape': list(self.data.image_shape)},
         'devices': {'kind': device.device_kind, 'platform': device.platform, 'count': jax.device_count(),
                     'processes': jax.process_count()},
-        'mesh': dict(self.mesh.shape), 'versions': _versions(), 'git': _git(),
+        'mesh': dict(self.mesh.shape), 'versions': _versions(), 'git': provenance.commit(), 'code': self.code,
         **({'pretrained': {'source': self.pretrained.source, 'new': list(self.pretrained.new)}}
            if self.pretrained else {}),
-        **({'teacher': {'config_hash': self.teacher.config_hash}} if self.teacher else {}),
+        **({'teacher': {'config_hash': self.teacher.config_hash, 'digest': self.teacher.digest}}
+           if self.teacher else {}),
         **({'branch_steps': list(self.branch_steps)} if self.branch_steps else {})}
 
 
@@ -232,14 +254,3 @@ def _versions():
   from importlib import metadata
   names = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'grain')
   return {name: metadata.version(name) for name in names}
-
-
-def _git():
-  """The commit of the code that runs, with `+` where files differ from it; None outside a checkout."""
-  git = lambda *words: subprocess.run(['git', '-C', Path(__file__).parent, *words], capture_output=True, text=True)
-  try:
-    commit = git('rev-parse', 'HEAD').stdout.strip()
-    changed = git('status', '--porcelain', '--untracked-files=no').stdout.strip()
-  except OSError:  # no git on this machine
-    return None
-  return commit + ('+' if changed else '') if commit else None

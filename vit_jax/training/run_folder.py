@@ -13,7 +13,7 @@ from etils import epath
 from vit_jax import checkpoint, goodput, records, schema
 from vit_jax.errors import UserError
 from vit_jax.parallel import processes
-from vit_jax.survival import fallback, local_tier, restarts
+from vit_jax.survival import fallback, local_tier, origin, restarts
 from vit_jax.survival import workdir as workdir_lib
 from vit_jax.training import branch, evaluate, state
 from vit_jax.training import config as run_config
@@ -60,8 +60,16 @@ def finished_results(run: Run, workdir: os.PathLike) -> dict[str, Any] | None:
     keys = '; '.join(schema.differing_keys(identity(ours), identity(there)))
     raise UserError(f'{workdir} holds another run ({there.get("config_hash")}; this one is {ours["config_hash"]}). '
                     f'Here {keys}. Give another --workdir')
+  origin.refuse_other(there, ours, os.fspath(workdir))
   results = there.get('results')
   return None if results and run.branch_steps and results['steps'] < run.steps else results
+
+
+def finished_words(run: Run, workdir: os.PathLike) -> str:
+  """A sentence on a finished run: when, by which code, and that nothing was trained."""
+  events = records.read_rows(epath.Path(workdir) / records.EVENTS)
+  when = [event.get('time') for event in events if event.get('event') == 'finished']
+  return origin.finished(records.read_run(workdir), run.code, when[-1] if when else None)
 
 
 def _counted(run, record):
@@ -88,7 +96,7 @@ class RunFolder:
     Raises:
       UserError: there is no trunk, or it belongs to another run.
     """
-    there = records.read_run(workdir) or {}
+    self._there = there = records.read_run(workdir) or {}
     if run.branch_steps:  # keeps the checkpoints from which earlier branches start
       run = dataclasses.replace(run, branch_steps=tuple(sorted({*run.branch_steps, *there.get('branch_steps', ())})))
     self.run, self.path, self._trunk, self._note = run, epath.Path(workdir), trunk, note
@@ -100,6 +108,8 @@ class RunFolder:
     begins = processes.from_writer(lambda: not there)
     self.tier = local_tier.LocalTier(system, run.config_hash, workdir, run.mesh, run.log_every, begins, note)
     resumed = self.checkpoints.latest() is not None or self.tier.steps
+    if resumed and there:
+      origin.refuse_other(there, run.record(), os.fspath(workdir))
     self.lineage = there.get('lineage') if resumed else _lineage(run, trunk) if trunk else None
     self.val_rows: list[dict] = []
     self.saved_step: int | None = None  # of the last checkpoint in the run folder; 0: none, but it is resumed locally
@@ -141,6 +151,14 @@ class RunFolder:
       from tensorboardX import SummaryWriter  # takes half a second, so imported late
       self._tensorboard = SummaryWriter(os.fspath(self.path / 'tensorboard'), purge_step=begins + 1)
     return train_state
+
+  def codes(self, record: dict[str, Any], step: int) -> list[dict[str, Any]]:
+    """Which steps are done by which code (`origin.codes`); a mixture is said."""
+    branched = self.lineage and self.saved_step is None  # the steps before are the trunk's
+    codes = origin.codes(records.read_run(self._trunk) if branched else self._there, record, step)
+    if said := origin.mixed(codes):
+      self._note(said)
+    return codes
 
   def _leave_trunk(self, like):
     step = self.lineage['step']
@@ -195,7 +213,7 @@ class RunFolder:
     """
     start = time.perf_counter()
     self.metrics.upload()
-    record = {'metrics_bytes': self.metrics.size, 'metrics_crc32': self.metrics.crc32}
+    record = {'metrics_bytes': self.metrics.size, 'metrics_crc32': self.metrics.crc32, 'code': self.run.code}
     if local:
       self.tier.save(step, state.to_plain(train_state), record | {'needs': self._needed})
     else:
@@ -234,6 +252,7 @@ def _lineage(run, trunk):
             if not key.startswith(branch.NOT_SHARED)]
     raise UserError(f'--trunk={trunk} is the trunk of other runs ({there["config_hash"]}; expected {ours}). '
                     f'Here {"; ".join(keys)}')
+  origin.refuse_other(there, run.record(), f'--trunk={trunk}')
   last = branch.branch_step(run.config.schedule, run.steps)
   with contextlib.closing(checkpoint.Checkpoints(trunk, read_only=True)) as checkpoints:
     steps = [step for step in checkpoints.steps() if step in there['branch_steps'] and step <= last]

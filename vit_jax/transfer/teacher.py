@@ -26,11 +26,13 @@ class Teacher:
     config_hash: the hash of its run.
     model: the PureModel.
     classes: for each class of the student, the index of that class in the teacher.
+    digest: tells its arrays from others; None if its checkpoint has none.
   """
   workdir: str
   config_hash: str
   model: PureModel
   classes: tuple[int, ...]
+  digest: str | None = None
 
   def shapes(self, mesh: LogicalMesh) -> dict[str, Any]:
     """Its arrays as ShapeDtypeStructs, sharded over the mesh like those of any model."""
@@ -72,7 +74,7 @@ def find(workdir: str, class_names: tuple[str, ...], image_shape: tuple[int, int
   if scales[0] != scales[1]:
     raise UserError(f'distill.teacher={workdir}: its pictures are normalised with mean and std {scales[0]}, but these '
                     f'with {scales[1]}; set data.mean and data.std to the same values')
-  return Teacher(workdir, record['config_hash'], model, classes)
+  return Teacher(workdir, record['config_hash'], model, classes, run_weights.digest(workdir, record))
 
 
 def of_any_classes(workdir: str, num_classes: int) -> Teacher:

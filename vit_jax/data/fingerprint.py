@@ -1,0 +1,46 @@
+"""The identity of a data set: a digest of which pictures a split has, so that a run notices other data in its place.
+
+It covers the names and labels of all examples, the contents of pictures that are in memory, and of others the sizes of
+the files and the contents of a sample. It does not cover where the data are: a copy has the same fingerprint. What it
+cannot see is a change inside a file that keeps its size and is not in the sample.
+"""
+
+import hashlib
+
+import numpy as np
+
+from vit_jax.data import pictures
+
+SAMPLE = 64  # pictures whose contents count, evenly spaced, where they are not in memory
+_DIGITS = 16
+
+
+def of(source, examples: np.ndarray, labels: np.ndarray) -> str:
+  """16 hex digits of some examples of a `sources.Source`, in their order.
+
+  Args:
+    source: where they are read.
+    examples: their positions in it, int [n].
+    labels: their labels, int [n].
+  """
+  hashed = hashlib.blake2b(digest_size=_DIGITS // 2)
+  hashed.update(repr((len(examples), source.class_names)).encode())
+  hashed.update(np.ascontiguousarray(labels, np.int64))
+  if source.images is not None:
+    whole = len(examples) == len(source) and np.array_equal(examples, np.arange(len(source)))
+    hashed.update(np.ascontiguousarray(source.images if whole else source.images[examples]))
+    return hashed.hexdigest()
+  for i in examples:
+    hashed.update(source.key(int(i)).encode(errors='surrogateescape'))
+  for i in examples[np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(int)]:
+    hashed.update(_contents(source, int(i)))
+  return hashed.hexdigest()
+
+
+def _contents(source, i):
+  """The bytes of a picture, or what stands for one that cannot be read: a run may do without it."""
+  try:
+    content = source.read(i)
+  except pictures.BadPicture:
+    return b'unreadable'
+  return content if isinstance(content, bytes) else np.ascontiguousarray(content).tobytes()
