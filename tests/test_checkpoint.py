@@ -157,7 +157,7 @@ def test_one_damaged_checkpoint_is_set_aside_but_several_are_not(two, tmp_path):
 
 def test_an_older_checkpoint_without_digests_is_restored(two, tmp_path, monkeypatch):
   monkeypatch.setattr(checkpoint.digest, 'digests', lambda tree: None)
-  monkeypatch.setattr(checkpoint, '_sealed', lambda record: {'metrics_bytes': record['metrics_bytes']})
+  monkeypatch.setattr(checkpoint, 'sealed', lambda record: {'metrics_bytes': record['metrics_bytes']})
   with contextlib.closing(checkpoint.Checkpoints(tmp_path)) as checkpoints:
     _save(checkpoints, 2)
     monkeypatch.undo()

@@ -14,14 +14,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vit_jax import digest, records
 from vit_jax.errors import UserError
-from vit_jax.parallel import parts, processes
+from vit_jax.parallel import processes
 
 _LATE = ('Event loop is closed', 'Encountered error while reading array index')
 
@@ -35,7 +34,7 @@ class Checkpoints:
 
   def __init__(self, workdir: os.PathLike, keep_last: int = 2, pinned: Sequence[int] = (),
                keep_every: int | None = None, penalty: Callable[[int], float | None] = lambda step: None,
-               read_only: bool = False, alone: bool = False):
+               read_only: bool = False):
     """Opens the folder and creates it if it does not exist.
 
     Args:
@@ -45,7 +44,6 @@ class Checkpoints:
       keep_every: checkpoints at multiples of this step are never deleted; None for no such multiples.
       penalty: maps a step to its metric, where lower is better, or to None. The checkpoint with the lowest is kept.
       read_only: whether to leave the folder untouched, because another process may be writing to it.
-      alone: whether the folder belongs to this process, which saves the parts of the arrays that its devices hold.
     """
     keep = [preservation_policy.LatestN(keep_last), preservation_policy.CustomSteps(pinned), _Best(penalty)]
     if keep_every:
@@ -53,15 +51,10 @@ class Checkpoints:
     self._folder = epath.Path(workdir) / records.CHECKPOINTS
     if '://' not in os.fspath(self._folder):
       self._folder = self._folder.absolute()
-    self._alone = alone
-    if alone:  # with `active_processes` Orbax creates no folder
-      self._folder.mkdir(parents=True, exist_ok=True)
-    together = _only_this_process('saver') if alone else ocp.options.MultiprocessingOptions()
     self._manager = ocp.CheckpointManager(
         self._folder, options=ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(keep), read_only=read_only,
-            create=not (read_only or alone), cleanup_tmp_directories=not read_only, enable_async_checkpointing=True,
-            multiprocessing_options=together))
+            create=not read_only, cleanup_tmp_directories=not read_only, enable_async_checkpointing=True))
 
   def save(self, step: int, tree: dict[str, Any], record: dict[str, Any]) -> None:
     """Starts a save; returns when the arrays are copied from the devices.
@@ -71,11 +64,7 @@ class Checkpoints:
       tree: nested dicts of arrays.
       record: a JSON object.
     """
-    if self._alone:
-      tree = jax.tree.map(parts.split, tree)
-    record = _sealed(record | {'arrays': digest.digests(tree)})
-    if self._alone:  # Orbax refuses arrays of one of several processes, unless they are NumPy's
-      tree = jax.tree.map(np.array, tree)
+    record = sealed(record | {'arrays': digest.digests(tree)})
     self._manager.save(
         step, args=ocp.args.Composite(state=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(record)), force=True)
 
@@ -95,7 +84,7 @@ class Checkpoints:
   def record(self, step: int) -> dict[str, Any]:
     """The JSON record of a checkpoint. Raises Damaged on all processes if one of them cannot read it."""
     path = self._folder / str(step) / 'record'
-    return _together(lambda: _unsealed(_alone(ocp.JsonCheckpointHandler, path, ocp.args.JsonRestore())))
+    return together(lambda: unsealed(_alone(ocp.JsonCheckpointHandler, path, ocp.args.JsonRestore())))
 
   def restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
     """The arrays of a checkpoint.
@@ -107,9 +96,7 @@ class Checkpoints:
     Raises:
       Damaged: on all processes, if one of them cannot read its part or if digests differ.
     """
-    local = jax.tree.map(parts.empty, like) if self._alone else like
-    tree = self._verified(step, local, ocp.StandardCheckpointHandler, ocp.args.StandardRestore(local))
-    return jax.tree.map(parts.join, like, tree) if self._alone else tree
+    return self._verified(step, like, ocp.StandardCheckpointHandler, ocp.args.StandardRestore(like))
 
   def restore_some(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
     """Like `restore`, but reads only the top-level entries (params, stats, ...) in `like`."""
@@ -122,9 +109,9 @@ class Checkpoints:
     every = self.record(step).get('arrays') or {}
     expected = {path: value for path, value in every.items() if path.partition('/')[0] in like}
     path = self._folder / str(step) / 'state'
-    tree = _together(lambda: _alone(handler, path, what))
+    tree = together(lambda: _alone(handler, path, what))
     found = digest.digests(tree) if every else {}
-    _together(lambda: _compare(found, expected))
+    compare(found, expected)
     return tree
 
   def set_aside(self, step: int) -> epath.Path:
@@ -179,26 +166,23 @@ def hush_late_callbacks() -> None:
   sys.unraisablehook = hook
 
 
-def _compare(found, expected):
-  if wrong := sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path)):
-    raise Damaged(f'{len(wrong)} of {len(expected)} arrays differ from what was saved ({", ".join(wrong[:3])})')
-
-
-def _only_this_process(name):
-  me = jax.process_index()
-  return ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me},
-                                            barrier_sync_key_prefix=f'{name}{me}')
-
-
 def _alone(handler, path, what):
   """Reads in this process alone. The manager would wait for the other processes, which may have failed."""
-  options = _only_this_process('reader')
+  me = jax.process_index()
+  options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me},
+                                               barrier_sync_key_prefix=f'reader{me}')
   reader = ocp.Checkpointer(handler(multiprocessing_options=options), multiprocessing_options=options)
   with contextlib.closing(reader):
     return reader.restore(path, what)
 
 
-def _together(read):
+def compare(found: dict[str, int], expected: dict[str, int]) -> None:
+  """Raises Damaged if the digests of arrays differ from those in their record."""
+  if wrong := sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path)):
+    raise Damaged(f'{len(wrong)} of {len(expected)} arrays differ from what was saved ({", ".join(wrong[:3])})')
+
+
+def together(read: Callable[[], Any]) -> Any:
   """The result of `read`. Raises Damaged on all processes if one does, so that all resume from the same step."""
   result, fault = None, ''
   try:
@@ -240,11 +224,12 @@ def _silenced(logger):
     logger.setLevel(level)
 
 
-def _sealed(record):
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+  """A record with a checksum of itself."""
   return record | {'checksum': _checksum(record)}
 
 
-def _unsealed(record):
+def unsealed(record: dict[str, Any]) -> dict[str, Any]:
   """Verifies and removes the checksum of a record. Older records have neither a checksum nor digests."""
   rest = {key: value for key, value in record.items() if key != 'checksum'}
   if ('checksum' in record or 'arrays' in rest) and record.get('checksum') != _checksum(rest):

@@ -1,6 +1,7 @@
 """Runs of the command line that are stopped, killed or damaged, and the files that they leave."""
 
 import pathlib
+import socket
 import subprocess
 import time
 
@@ -32,6 +33,14 @@ class Faults:
     environment = self._environment if cached else self._environment | {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
     return subprocess.Popen(command, cwd=command_line.ROOT, env=environment, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, **popen)
+
+  def start_many(self, workdir, count, *flags):
+    """Starts a run in several processes with one device each."""
+    with socket.socket() as free:
+      free.bind(('127.0.0.1', 0))
+      address = f'--distributed=127.0.0.1:{free.getsockname()[1]}'
+    return [self.start(workdir, *flags, address, f'--num_processes={count}', f'--process_id={i}', '--heartbeat_s=10')
+            for i in range(count)]
 
   def run(self, workdir, *flags):
     """Runs to the end; returns (exit code, stdout, stderr)."""

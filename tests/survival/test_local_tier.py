@@ -95,19 +95,30 @@ def test_the_newest_good_checkpoint_of_both_places(tier, mesh, tmp_path):
   assert left.steps == [2]  # the damaged one would be in the way of the run's own step 4
 
 
-def test_a_flipped_bit_is_found(tier, mesh, tmp_path):
+@pytest.mark.parametrize('name', ['arrays.npz', 'record.json'])
+@pytest.mark.parametrize('damage', ['flipped', 'cut', 'missing'])
+def test_damage_is_found(tier, mesh, tmp_path, name, damage):
   _saved(tier(), mesh, 1)
-  again = tier()
-  tree = _tree(mesh, 1)
-  with contextlib.closing(checkpoint.Checkpoints(tmp_path / 'local' / 'x', alone=True)) as other:
-    tree['key'] = tree['key'] + np.uint32(1)
-    other.save(1, tree, {})
-    other.wait()
-  folder = next((tmp_path / 'local').glob('vit_jax-*/*/0-of-1/checkpoints/1'))
-  (folder / 'state').rename(folder / 'old')
-  (tmp_path / 'local' / 'x' / 'checkpoints' / '1' / 'state').rename(folder / 'state')
-  with pytest.raises(checkpoint.Damaged, match=r'1 of \d+ arrays differ from what was saved \(key/0\)'):
-    again.checkpoints.restore(1, checkpoint.abstract(tree))
+  path, = (tmp_path / 'local').glob(f'vit_jax-*/*/0-of-1/1/{name}')
+  content = bytearray(path.read_bytes())
+  content[len(content) // 3] ^= 4
+  if damage == 'missing':
+    path.unlink()
+  else:
+    path.write_bytes(content if damage == 'flipped' else content[:len(content) // 2])
+  with pytest.raises(checkpoint.Damaged):
+    tier().checkpoints.restore(1, checkpoint.abstract(_tree(mesh, 0)))
+
+
+def test_an_array_that_was_changed_with_its_file_intact_is_found(tier, mesh, tmp_path):
+  _saved(tier(), mesh, 1)
+  path, = (tmp_path / 'local').glob('vit_jax-*/*/0-of-1/1/arrays.npz')
+  with np.load(path) as file:
+    arrays = dict(file)
+  arrays['params/kernel/1'][0, 0] += 1e-6
+  np.savez(path, **arrays)
+  with pytest.raises(checkpoint.Damaged, match=r'1 of \d+ arrays differ from what was saved \(params/kernel/1\)'):
+    tier().checkpoints.restore(1, checkpoint.abstract(_tree(mesh, 0)))
 
 
 def test_a_folder_that_cannot_be_written_is_noted_and_the_run_goes_on(tmp_path, mesh, notes):

@@ -10,10 +10,10 @@ def split(array: jax.Array) -> dict[str, jax.Array]:
   return {str(i): shards[devices[0]] for i, devices in enumerate(_holders(array))}
 
 
-def empty(like: jax.ShapeDtypeStruct) -> dict[str, np.ndarray]:
-  """Arrays of the shapes and dtypes that `split` gives; `like` has a sharding."""
+def shapes(like: jax.ShapeDtypeStruct) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shapes and dtypes of what `split` gives; `like` has a sharding."""
   shape = like.sharding.shard_shape(like.shape)
-  return {str(i): np.empty(shape, like.dtype) for i in range(len(_holders(like)))}
+  return {str(i): jax.ShapeDtypeStruct(shape, like.dtype) for i in range(len(_holders(like)))}
 
 
 def join(like: jax.ShapeDtypeStruct, parts: dict[str, np.ndarray]) -> jax.Array:

@@ -18,15 +18,13 @@ from typing import Any
 
 import jax
 
-from vit_jax import checkpoint, records
 from vit_jax.errors import UserError
 from vit_jax.options import option
 from vit_jax.parallel import processes
 from vit_jax.parallel.mesh import LogicalMesh
 from vit_jax.survival import full_disk
+from vit_jax.survival.local_checkpoints import LocalCheckpoints
 from vit_jax.survival.saving import Due, Saving
-
-_KEPT = 2  # of each process: where all are killed, some may have finished the newest and others not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,14 +90,13 @@ class LocalTier:
       self._note(f'{self._base}: local checkpoints of other processes or devices are ignored and deleted')
     for folder in stale + begins * [self._folder]:
       shutil.rmtree(folder, ignore_errors=True)
-    self.checkpoints = checkpoint.Checkpoints(self._folder, _KEPT, alone=True)
+    self.checkpoints = LocalCheckpoints(self._folder)
 
   def forget_after(self, step: int) -> None:
     """Deletes the checkpoints after a step from which the run resumes."""
     if self.checkpoints is not None:
       for later in (saved for saved in self.checkpoints.steps() if saved > step):
-        shutil.rmtree(self._folder / records.CHECKPOINTS / str(later), ignore_errors=True)
-      self.checkpoints.reload()
+        shutil.rmtree(self._folder / str(later), ignore_errors=True)
 
   def due(self, step: int) -> bool:
     """Whether to save after `step`; the same answer on all processes, which must all come here."""
@@ -137,7 +134,7 @@ class LocalTier:
   def close(self) -> None:
     """Waits until all is saved."""
     if self.checkpoints is not None:
-      _fault_of(self.checkpoints.close)
+      _fault_of(self.checkpoints.wait)
       self.checkpoints = None
 
 
@@ -147,6 +144,6 @@ def _fault_of(act):
     act()
   except jax.errors.JaxRuntimeError:
     raise
-  except Exception as error:  # Orbax and TensorStore raise many kinds
+  except Exception as error:  # of any kind: the run does not depend on it
     return 'it is full' if full_disk.is_full(error) else ' '.join(str(error).split())[:150] or type(error).__name__
   return ''
