@@ -107,8 +107,8 @@ def declared_flags(path: pathlib.Path) -> set[str]:
   out = set()
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-      call = node.func.attr
-      declares = call.startswith('DEFINE_') or call in ('add_argument', 'addoption', 'define_optional')
+      declares = node.func.attr.startswith('DEFINE_') or node.func.attr in (
+          'add_argument', 'addoption', 'define_optional')
       if declares and isinstance(node.args[0], ast.Constant):
         out.add(node.args[0].value.lstrip('-'))
   return out
