@@ -148,7 +148,7 @@ def test_prepare_without_tensorflow():
 
 
 @pytest.mark.parametrize('arguments, message', [
-  (['--name=nothing'], 'error: '), ([], 'error: --name: missing'), (['--nam=x'], "did you mean 'name'")])
+  (['--name=nothing'], 'error: '), ([], 'error: --name is missing'), (['--nam=x'], "did you mean 'name'")])
 def test_the_command_prints_an_error_without_a_traceback(arguments, message, tmp_path):
   command = [sys.executable, '-m', 'vit_jax.data.prepare', f'--data_dir={tmp_path}', *arguments]
   done = subprocess.run(command, capture_output=True, text=True)

@@ -179,7 +179,7 @@ def test_the_vote_and_the_head():
 @pytest.mark.parametrize('changes, message', [
     (dict(model__pool='gap'), r'1 arrays do not fit.*\n  cls \(16,\): no place'),
     (dict(pretrained__path=None, pretrained__probe='always'), 'pretrained: no weights to start from'),
-    (dict(pretrained__path='nowhere'), 'nowhere.*\n.*pretrained.path=nowhere names'),
+    (dict(pretrained__path='nowhere'), 'nowhere.*\n.*read from pretrained.path=nowhere'),
     (dict(optimizer__layer_decay=1.5), 'optimizer.layer_decay=1.5: must be above 0'),
 ])
 def test_bad_input(teacher, changes, message):

@@ -60,9 +60,9 @@ class Flip:
 class RandomErasing:
   """Replaces a box by noise, with a given probability (Zhong et al. 2017).
 
-  Its area is U(0.02, 1/3) of the picture, its aspect log-uniform from 0.3 to 3.3. Input and output are uint8. The values
-  in the box are uniform in 0..255, the paper's best choice (RE-R). All rows share one noise picture per step, XORed with
-  a byte of each row, as drawing all the noise would cost more than a small step.
+  Its area is U(0.02, 1/3) of the picture, its aspect log-uniform from 0.3 to 3.3. Input and output are uint8. Values in
+  the box are uniform in 0..255, the paper's best choice (RE-R). All rows share one noise picture per step, XORed with a
+  byte of each row, as drawing all the noise would cost more than a small step.
   """
 
   probability: float
