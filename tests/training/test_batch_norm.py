@@ -100,9 +100,9 @@ def test_statistics_are_averaged_with_the_weights_of_the_parameters():
 
 def test_micro_batches_are_part_of_the_identity_and_noted_in_the_header(trained, tmp_path):
   run, workdir = trained
-  config = dataclasses.replace(run.config, system=dataclasses.replace(run.config.system, microbatches=2))
-  assert run_config.run_hash(config) != run_config.run_hash(run.config)
-  split = dataclasses.replace(run, config=config)
+  halved = dataclasses.replace(run.config, system=dataclasses.replace(run.config.system, microbatches=2))
+  assert run_config.run_hash(halved) != run_config.run_hash(run.config)
+  split = dataclasses.replace(run, config=halved)
   display = Display(Console(record=True, width=200, quiet=True))
   shown = []
   for each in (run, split):

@@ -1,4 +1,4 @@
-"""A run before its first step: everything that can be decided, checked and told without compiling."""
+"""A run before its first step: everything that can be decided, checked and said without compiling."""
 
 import contextlib
 import dataclasses
@@ -109,7 +109,7 @@ class Run:
     return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or rows / n * uses >= USES_A_SLICE))
 
   def train_batches(self, first_step: int, report: Callable[[list[str]], None]) -> Iterator[dict]:
-    """The batches from `first_step` to the end, on the devices; `report` is told of pictures that cannot be read."""
+    """The batches from `first_step` to the end, on the devices. `report` gets the pictures that cannot be read."""
     size, workers = self.config.data.batch_size, self.config.system.workers
     return self._placed(size, report, lambda rows: self.data.train_batches(
         self.config.seed, first_step, self.steps - first_step, rows, workers))
