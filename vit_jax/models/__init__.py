@@ -62,7 +62,7 @@ class PureModel:
                       f'{name}: set it to none')
     self._module = name, config, tuple(image_shape), num_classes, execution
     self.graphdef, self._params, self._stats = _shapes(*self._module)
-    self.config, self.image_shape, self.num_classes = config, image_shape, num_classes
+    self.family, self.config, self.image_shape, self.num_classes = name, config, image_shape, num_classes
 
   def init(self, key: jax.Array) -> tuple[dict, dict]:
     """(params, stats) drawn from a PRNG key."""

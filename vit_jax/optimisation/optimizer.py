@@ -28,7 +28,7 @@ class OptimizerConfig:
   name: Literal['adamw', 'sgd', 'adafactor', 'lion', 'muon'] = 'adamw'
   learning_rate: float = 1e-3  # peak
   # Decoupled (Loshchilov & Hutter 2019) as in optax and PyTorch, where the learning rate multiplies it. (big_vision's
-  # wd does not: its lr 1e-3, wd 1e-4 is weight_decay 0.1 here.) SGD: added to the gradient.
+  # wd does not: its lr 1e-3, wd 1e-4 is weight_decay 0.1 here.) SGD: added to the clipped gradient, as in PyTorch.
   weight_decay: float = 0.0
   beta1: float = 0.9  # AdamW, also Muon's; Adafactor
   beta2: float = 0.999  # AdamW, also Muon's; Adafactor: the most that its rising decay comes to
@@ -61,11 +61,12 @@ def check(config: OptimizerConfig) -> None:
       raise UserError(f'optimizer.{name}={getattr(config, name)}: must be in [0, 1)')
 
 
-def transformation(config: OptimizerConfig, factors: dict | None = None,
-                   model: PureModel | None = None) -> optax.GradientTransformation:
+def transformation(config: OptimizerConfig, factors: dict | None = None, model: PureModel | None = None,
+                   decay: Callable[[dict, dict], dict] = lambda grads, params: grads) -> optax.GradientTransformation:
   """Clipped gradients to a direction; `step` scales it. `factors` as for `step`; the state is the same without.
 
-  Which axes of a parameter are a matrix's, for Adafactor and Muon, is what the `model` declares.
+  Which axes of a parameter are a matrix's, for Adafactor and Muon, is what the `model` declares. `decay` adds to the
+  clipped gradients what the parameters decay by: (gradients, parameters) -> gradients.
   """
   clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
   if factors is not None:
@@ -73,7 +74,13 @@ def transformation(config: OptimizerConfig, factors: dict | None = None,
   adam = lambda: optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
   rule = {'adamw': adam, 'sgd': lambda: optax.trace(config.momentum), 'lion': lambda: optax.scale_by_lion(*_LION_BETAS),
           'adafactor': lambda: _adafactor(config, matrices(model)), 'muon': lambda: _muon(adam(), model)}[config.name]
-  return optax.chain(clip, rule())
+  return optax.chain(clip, _then(decay, rule()))
+
+
+def _then(decay, rule):
+  """A rule that is given the gradients with the decay in them."""
+  return optax.GradientTransformation(
+      rule.init, lambda grads, state, params=None: rule.update(decay(grads, params), state, params))
 
 
 def _scaled(clip, factors, adam):
@@ -215,11 +222,11 @@ def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, lea
       jax.tree.map(lambda _: 1.0, params))
   add_decay = lambda tree: jax.tree.map(lambda t, p, m, f: t + weight_decay * f * p if m else t, tree, params, mask,
                                         each('weight_decay'))
-  if config.name == 'sgd':
-    grads = add_decay(grads)
+  coupled = config.name == 'sgd'  # all others decay apart from the gradient's scale
+  rule = transformation(config, factors, model, *([lambda grads, _: add_decay(grads)] if coupled else []))
   with jax.numpy_dtype_promotion('standard'):  # optax's Adam raises a float to its integer count
-    direction, opt_state = transformation(config, factors, model).update(grads, opt_state, params)
-  if config.name != 'sgd':
+    direction, opt_state = rule.update(grads, opt_state, params)
+  if not coupled:
     direction = add_decay(direction)
   move = lambda p, d, f: p - learning_rate * f * d
   if rates is not None:
@@ -231,9 +238,15 @@ def average_stats(config: OptimizerConfig, stats: dict, batch_stats: dict, step:
   """The moving average of batch norm's statistics: what evaluation normalises with.
 
   Where the parameters' moving average is what is evaluated, the statistics are averaged with the same weights, so that
-  the two fit: each batch's statistics count as much as the parameters that they were measured with.
+  the two fit: each batch's statistics count as much as the parameters that they were measured with. Those entered
+  their average one update earlier, so the decay is that of the step before. (The newest parameters have no statistics
+  yet.)
   """
-  return moving_average(stats, batch_stats, config.ema_decay or _STATS_DECAY, step) if stats else stats
+  if not stats:
+    return stats
+  if config.ema_decay:
+    return moving_average(stats, batch_stats, config.ema_decay, step - 1)
+  return moving_average(stats, batch_stats, _STATS_DECAY, step)
 
 
 def moving_average(ema: dict, params: dict, decay: float, step: jax.Array) -> dict:
