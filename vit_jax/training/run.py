@@ -18,6 +18,7 @@ from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
 from vit_jax.optimisation import parametrisation, schedule, trainable
+from vit_jax.optimisation.optimizer import OptimizerConfig
 from vit_jax.parallel import blocks, processes
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import LogicalMesh
@@ -178,7 +179,8 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   evaluate.check_patience(config.evaluate, data.size('val'))
   model = _model(config.family, config.model, data.image_shape, data.num_classes, config.system.execution)
   check_model(config, model, mesh)
-  forward, train, params, params_non_embedding = _costs(config.family, config.model, data.image_shape, data.num_classes)
+  forward, train, params, params_non_embedding = _costs(config.family, config.model, data.image_shape, data.num_classes,
+                                                       config.optimizer.train_only)
   steps = schedule.num_steps(config.train, config.data.batch_size, data.unique_examples, train)
   schedule.check(config.schedule, steps)
   teacher = None
@@ -219,13 +221,14 @@ _model = functools.cache(PureModel)  # the runs of a sweep share shapes
 
 
 @functools.cache
-def _costs(family, config, image_shape, num_classes) -> tuple[int, int, int, int]:
+def _costs(family, config, image_shape, num_classes, train_only) -> tuple[int, int, int, int]:
   """(forward FLOPs, training FLOPs, parameters, non-embedding parameters), whatever the execution.
 
   Counted on the scanned stack: the same numbers, and one block to trace instead of all.
   """
   model = _model(family, config, image_shape, num_classes, Execution())
-  return *flops.per_example(model), *flops.params(model)
+  freeze = trainable.freezer(OptimizerConfig(train_only=train_only), model)
+  return *flops.per_example(model, freeze), *flops.params(model)
 
 
 def estimate_seconds(run: Run) -> float:
