@@ -13,6 +13,8 @@ biases at -6.9, and ends at a learning rate of 1e-5, not 0. Not run by us yet.
 from vit_jax import config
 from vit_jax.models import mixer
 
+ARGS = ('b16', 'runlocal')
+
 
 def get_config(arg=''):
   c = config.defaults('mixer')
@@ -31,9 +33,5 @@ def get_config(arg=''):
   c.train.epochs = 300
   c.system.workers = 8
   if arg == 'runlocal':
-    c.data.source, c.data.batch_size, c.model.dtype = 'random:160', 8, 'float32'
-    c.data.val_examples = 16
-    c.schedule.warmup_steps = 1
-    c.train.epochs, c.train.steps = 0, 4
-    c.system.workers = 0
+    config.runlocal(c)
   return c

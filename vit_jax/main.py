@@ -1,6 +1,6 @@
 """Trains one config: python -m vit_jax.main --config=configs/quickstart.py [--config.KEY=VALUE] [--workdir=DIR]
 
-The same command on the same folder goes on where it was stopped. On many hosts, start it on each of them with
+The same command on the same folder resumes a run that was stopped. On many hosts, start it on each of them with
 --distributed. Once it is trained, the same command with --evaluate scores it on a --split: accuracy, loss, calibration,
 each class, the confusion matrix; printed, and written to WORKDIR/evaluation. --evaluate=RUN scores any run on its own
 data, or on that of --config; with it also a bundle or an exported file. --report writes a page about the run,
@@ -8,9 +8,9 @@ WORKDIR/report.html, once it has finished; --report=RUN that of any finished run
 
   0    done
   1    an error that the message explains: the next try would meet it again
-  42   told to stop (SIGTERM or Ctrl-C), and saved: the same command goes on
+  42   stopped by SIGTERM or Ctrl-C, and saved: the same command resumes the run
   130  stopped at once by a second Ctrl-C; 143 by a SIGTERM before there was anything to save
-  134  another process of the run was lost: the same command goes on
+  134  another process of the run was lost: the same command resumes the run
 """
 
 import os
@@ -107,7 +107,7 @@ def main() -> int:
 
 
 def _inspect() -> int:
-  """A finished run is scored, or told of on a page, and nothing is trained."""
+  """Scores a finished run or writes its page. Nothing is trained."""
   config, named = _CONFIG.value, {place for place in (_EVALUATE.value, _REPORT.value) if place}
   if len(named) > 1:
     raise UserError(f'--evaluate={_EVALUATE.value} --report={_REPORT.value}: one run at a time')

@@ -5,6 +5,8 @@ import pytest
 from vit_jax.cost import flops
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel, vit
+from vit_jax.optimisation import trainable
+from vit_jax.optimisation.optimizer import OptimizerConfig
 
 # Zhai et al. 2022, table 2, and So400m: millions of parameters without the head, GFLOPs at 224x224.
 # So400m has attention pooling; the others have a CLS token.
@@ -95,3 +97,14 @@ def test_non_embedding_excludes_embeddings_and_head():
   layer = 4 * D * D + 4 * D + 2 * D * F + F + D + 4 * D
   assert inner == c.depth * layer + 2 * D
   assert total == inner + (768 + 1) * D + 196 * D + D + (D + 1) * 1000
+
+
+def test_of_a_partly_frozen_model_what_is_differentiated_counts():
+  """A head alone costs its own gradient beside the forward pass; a part of the stack costs all that is above it."""
+  model = PureModel('vit', vit.Config(patch_size=4, width=32, depth=2, mlp_dim=64, num_heads=4, pool='gap'),
+                    (8, 8, 1), 10)
+  freeze = lambda *names: trainable.freezer(OptimizerConfig(train_only=names), model)
+  forward, everything = flops.per_example(model)
+  assert flops.per_example(model, freeze('*')) == (forward, everything)
+  assert flops.per_example(model, freeze('head/*')) == (forward, forward + 2 * 32 * 10)
+  assert forward + 2 * 32 * 10 < flops.per_example(model, freeze('encoder/*'))[1] < everything

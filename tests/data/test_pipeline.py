@@ -243,7 +243,7 @@ def test_opening_the_digits_imports_nothing_heavy():
   ({'batch_size': 0}, 'data.batch_size=0: must be from 1 to 1,048,576'),
   ({'channels': 2}, 'data.channels=2: must be 1 or 3'),
   ({'num_classes': 7}, 'data.num_classes: 7, but digits has 10 classes'),
-  ({'unique_examples': 5000}, 'data.unique_examples: 5,000, but there are 1,293'),
+  ({'unique_examples': 5000}, 'data.unique_examples: 5,000, but there are only 1,293'),
   ({'val_examples': -1}, 'data.val_examples=-1: must be at least 0'),
   ({'augment': Augment(mixup=-0.1)}, 'data.augment.mixup=-0.1: must be 0 .off. or from 0.001 to 1,000'),
   ({'augment': Augment(randaugment_magnitude=20)}, 'data.augment.randaugment_magnitude=20: must be from 0 to 10'),

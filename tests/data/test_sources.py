@@ -61,7 +61,7 @@ def test_idx_plain_and_gz(idx_folder):
   ('t10k-images-idx3-ubyte', lambda raw: raw[:-1], 'expected 136 bytes for 6 x 5 x 4, got 135; .*truncated'),
   ('t10k-images-idx3-ubyte', lambda raw: raw[:9], 'truncated'),
   ('t10k-images-idx3-ubyte', lambda raw: raw + b'x', 'expected 136 bytes'),
-  ('t10k-labels-idx1-ubyte', lambda raw: b'\0\0\x0d\1' + raw[4:], 'not an IDX file.*00 00 0d 01.*00 00 08 01'),
+  ('t10k-labels-idx1-ubyte', lambda raw: b'\0\0\x0d\1' + raw[4:], 'not an IDX file.*with 00 00 08 01, got 00 00 0d'),
   ('train-images-idx3-ubyte.gz', lambda raw: raw[:-20], 'truncated or damaged gzip'),
   ('train-labels-idx1-ubyte.gz', lambda raw: b'hello', 'truncated or damaged gzip'),
 ])

@@ -84,8 +84,8 @@ def test_no_val():
 
 
 @pytest.mark.parametrize('val, subset, message', [
-  (100, None, r'val_examples: 100, but there are 99'),
-  (10, 91, r'unique_examples: 91, but there are 90 \(train after 10 for val\)'),
+  (100, None, r'val_examples: 100, but there are only 99'),
+  (10, 91, r'unique_examples: 91, but there are only 90 \(train after 10 for val\)'),
 ])
 def test_more_examples_than_there_are(val, subset, message):
   with pytest.raises(UserError, match=message):

@@ -222,3 +222,30 @@ def test_a_family_without_a_width_or_a_depth_is_refused(fields, parametrisation,
   model.config = dataclasses.make_dataclass('Config', fields)(**fields)
   with pytest.raises(UserError, match=message):
     parametrisation_lib.factors(parametrisation, 'adamw', model)
+
+
+def test_what_does_not_grow_with_the_width_keeps_the_factors_of_the_base():
+  """The stages of a ResNet stem are as wide in a wide model as in a narrow one: only their projection has an end that
+  grows."""
+  config = vit.Config(patch_size=4, width=128, depth=2, mlp_dim=256, num_heads=4, stem='resnet', stem_depths=(1,),
+                      stem_width=16)
+  model = PureModel('vit', config, SHAPE, CLASSES)
+  factors = parametrisation_lib.factors(ParametrisationConfig('mup', base_width=32), 'adamw', model)
+  stem, flat = factors['patch_embed'], {}
+  jax.tree_util.tree_map_with_path(lambda path, f: flat.update({jax.tree_util.keystr(path): f}), stem)
+  ones = [name for name, f in flat.items() if f == parametrisation_lib.Factors(1.0, 1.0, 1.0, 1.0)]
+  assert len(flat) - len(ones) == 2 and len(ones) > 8  # the projection's kernel and bias
+  assert factors['encoder']['blocks']['mlp']['up']['kernel'].learning_rate == 1 / 4
+
+
+def test_an_mlp_that_does_not_grow_is_told_apart():
+  model = _model(width=128)  # mlp_dim 256
+  assert parametrisation_lib.factors(ParametrisationConfig('mup', base_width=32, base_mlp_dim=64), 'adamw', model) == (
+      parametrisation_lib.factors(ParametrisationConfig('mup', base_width=32), 'adamw', model))
+  fixed = parametrisation_lib.factors(ParametrisationConfig('mup', base_width=32, base_mlp_dim=256), 'adamw', model)
+  mlp = fixed['encoder']['blocks']['mlp']
+  assert mlp['up']['kernel'].learning_rate == 1 / 4  # as an output kernel: a multiplier of 1/m, folded
+  assert mlp['down']['kernel'].learning_rate == 1.0 and mlp['down']['kernel'].epsilon == 1 / 4  # as an input kernel
+  assert mlp['up']['bias'] == parametrisation_lib.Factors(1.0, 1.0, 1.0, 1.0)
+  with pytest.raises(UserError, match='model.mlp_dim=256 is 2 times parametrisation.base_mlp_dim=128'):
+    parametrisation_lib.factors(ParametrisationConfig('mup', base_width=32, base_mlp_dim=128), 'adamw', model)

@@ -85,7 +85,7 @@ def test_gradients_do_not_depend_on_mesh_or_microbatches(noisy):
 
 def test_the_default_microbatches_on_a_cpu_fit_its_caches(tiny_config):
   tiny_config.model.patch_size, tiny_config.data.batch_size = 1, 192  # 64 tokens: 600 uses of a parameter in 10 images
-  micro = lambda sizes=(1, 1, 1): _run(tiny_config, sizes).carried_out.system.microbatches
+  micro = lambda sizes=(1, 1, 1): _run(tiny_config, sizes).resolved.system.microbatches
   run = _run(tiny_config, (1, 1, 1))
   images = run_lib.USES_A_SLICE / (run.flops_per_example_forward / (2 * run.params))
   assert images <= 192 / micro() < 2 * images and micro() > 2

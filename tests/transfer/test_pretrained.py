@@ -180,7 +180,7 @@ def test_the_vote_and_the_head():
     (dict(model__pool='gap'), r'1 array does not fit.*\n  cls \(16,\): not in this model'),
     (dict(pretrained__path=None, pretrained__probe='always'),
      'pretrained.probe=.always.: no weights to start from'),
-    (dict(pretrained__path='nowhere'), 'nowhere.*\n.*pretrained.path=nowhere names'),
+    (dict(pretrained__path='nowhere'), 'nowhere.*\n.*read from pretrained.path=nowhere'),
     (dict(optimizer__layer_decay=1.5), 'optimizer.layer_decay=1.5: must be positive and at most 1'),
 ])
 def test_bad_input(teacher, changes, message):

@@ -62,16 +62,20 @@ def _size(variable) -> int:
   return math.prod(variable.aval.shape)
 
 
-def per_example(model) -> tuple[int, int]:
+def per_example(model, freeze: Callable[[dict], dict] = lambda params: params) -> tuple[int, int]:
   """(forward, training) FLOPs per example of a `models.PureModel` in evaluation mode, without recomputation.
 
-  Training is the forward pass plus the gradients of all parameters: about three times the forward pass, minus the
-  gradient of the input of the first layer. As in published counts, all tokens pass through all blocks, even if the
-  program skips those that the classifier does not read (`models.vit`).
+  Training is the forward pass plus the gradients of the parameters that are trained. If all are, that is about three
+  times the forward pass, minus the gradient of the input of the first layer. As in published counts, all tokens pass
+  through all blocks, even if the program skips those that the classifier does not read (`models.vit`).
+
+  Args:
+    model: a `models.PureModel`.
+    freeze: stops the gradient of the parameters that are not trained (`optimisation.trainable.frozen`).
   """
   image = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
   forward = lambda params, stats, image: model.apply(params, stats, image, capture=('features',))[0]
-  loss = lambda *inputs: jnp.sum(forward(*inputs))
+  loss = lambda params, *inputs: jnp.sum(forward(freeze(params), *inputs))
   inputs = model.param_shapes(), model.stats_shapes(), image
   return count(forward, *inputs), count(jax.grad(loss), *inputs)
 

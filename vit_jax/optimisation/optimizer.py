@@ -31,7 +31,8 @@ class OptimizerConfig:
   name: Literal['adamw', 'sgd', 'adafactor', 'lion', 'muon'] = 'adamw'
   learning_rate: float = option(1e-3, most=1e19)  # peak; the square of a larger step overflows float32
   # Decoupled (Loshchilov & Hutter 2019) and multiplied by the learning rate, as in optax and PyTorch. (big_vision does
-  # not multiply: its lr 1e-3 and wd 1e-4 are weight_decay 0.1 here.) SGD: added to the gradient.
+  # not multiply: its lr 1e-3 and wd 1e-4 are weight_decay 0.1 here.) SGD: added to the clipped gradient, as in
+  # PyTorch.
   weight_decay: float = 0.0
   beta1: float = option(0.9, below=1)  # AdamW, also within Muon; Adafactor
   beta2: float = option(0.999, below=1)  # AdamW, also within Muon; Adafactor: the upper limit of its increasing decay
@@ -61,14 +62,15 @@ def check(config: OptimizerConfig) -> None:
                     'is 1 / optimizer.learning_rate: a larger one turns the signs of kernels at each step')
 
 
-def transformation(config: OptimizerConfig, factors: dict | None = None,
-                   model: PureModel | None = None) -> optax.GradientTransformation:
+def transformation(config: OptimizerConfig, factors: dict | None = None, model: PureModel | None = None,
+                   decay: Callable[[dict, dict], dict] = lambda grads, params: grads) -> optax.GradientTransformation:
   """The transformation of gradients to a direction, which `step` then scales. It includes clipping.
 
   Args:
     config: the optimizer.
     factors: as for `step`; the state has the same structure without them.
     model: declares which axes of a parameter form a matrix, for Adafactor and Muon.
+    decay: (clipped gradients, parameters) -> gradients with the decay of the parameters added.
   """
   clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
   if factors is not None:
@@ -76,7 +78,13 @@ def transformation(config: OptimizerConfig, factors: dict | None = None,
   adam = lambda: optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
   rule = {'adamw': adam, 'sgd': lambda: optax.trace(config.momentum), 'lion': lambda: optax.scale_by_lion(*_LION_BETAS),
           'adafactor': lambda: _adafactor(config, matrices(model)), 'muon': lambda: _muon(adam(), model)}[config.name]
-  return optax.chain(clip, rule())
+  return optax.chain(clip, _then(decay, rule()))
+
+
+def _then(decay, rule):
+  """A rule that is given the gradients with the decay in them."""
+  return optax.GradientTransformation(
+      rule.init, lambda grads, state, params=None: rule.update(decay(grads, params), state, params))
 
 
 def _scaled(clip, factors, adam):
@@ -224,11 +232,11 @@ def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, lea
       jax.tree.map(lambda _: 1.0, params))
   add_decay = lambda tree: jax.tree.map(lambda t, p, m, f: t + weight_decay * f * p if m else t, tree, params, mask,
                                         each('weight_decay'))
-  if config.name == 'sgd':
-    grads = add_decay(grads)
+  coupled = config.name == 'sgd'  # the decay of all others is decoupled from the gradient
+  rule = transformation(config, factors, model, *([lambda grads, _: add_decay(grads)] if coupled else []))
   with jax.numpy_dtype_promotion('standard'):  # optax's Adam raises a float to an integer power
-    direction, opt_state = transformation(config, factors, model).update(grads, opt_state, params)
-  if config.name != 'sgd':
+    direction, opt_state = rule.update(grads, opt_state, params)
+  if not coupled:
     direction = add_decay(direction)
   move = lambda p, d, f: p - learning_rate * f * d
   if rates is not None:
@@ -240,9 +248,14 @@ def average_stats(config: OptimizerConfig, stats: dict, batch_stats: dict, step:
   """The moving average of batch norm's statistics, which evaluation uses.
 
   If the moving average of the parameters is evaluated, the statistics are averaged with the same weights: the
-  statistics of each batch count as much as the parameters with which they were measured.
+  statistics of each batch count as much as the parameters with which they were measured. Those entered their average
+  one update earlier, so the decay is that of the step before. (There are no statistics of the newest parameters yet.)
   """
-  return moving_average(stats, batch_stats, config.ema_decay or _STATS_DECAY, step) if stats else stats
+  if not stats:
+    return stats
+  if config.ema_decay:
+    return moving_average(stats, batch_stats, config.ema_decay, step - 1)
+  return moving_average(stats, batch_stats, _STATS_DECAY, step)
 
 
 def moving_average(ema: dict, params: dict, decay: float, step: jax.Array) -> dict:

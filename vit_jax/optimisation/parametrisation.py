@@ -29,7 +29,10 @@ Choices that the papers leave open:
 - Heads keep their size K and grow in number, as in the published ViTs, so 1/sqrt(K) is a constant. For a ladder with
   growing heads, `model.base_head_dim` scales logits as 1/K (def. 4.1). It is a field of the model, as it changes what
   the model computes.
-- mlp_dim must grow with the width. The layers counted in l are those of the stacks (the `layers` axis).
+- Which ends of a map grow follows from the shapes, which are compared with those of a model of twice the width. What
+  does not grow, such as the convolutions of a ResNet stem, keeps the factors of the base, 1. mlp_dim is assumed to be
+  proportional to the width; set `base_mlp_dim` if the base has another proportion.
+- The layers counted in l are those of the stacks (the `layers` axis).
 - CompleteP is for AdamW. With SGD, the gradient of a block falls as 1/l and L updates add up, hence the factor l
   (Bordelon et al. 2024, "Infinite limits of multi-head transformer dynamics", where it is L^(2 alpha - 1)).
 - `clip_norm` bounds sqrt(sum of lr factor x gradient^2), which is the same at every width, while the norm of the
@@ -37,6 +40,7 @@ Choices that the papers leave open:
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -56,6 +60,8 @@ class ParametrisationConfig:
   base_width: int | None = option(None, least=1, most=2**17)
   # 'mup': the model.depth at which it equals 'standard'; None: this model's depth.
   base_depth: int | None = option(None, least=1, most=4096)
+  # 'mup': the model.mlp_dim of the base; None: proportional to its width.
+  base_mlp_dim: int | None = option(None, least=1, most=2**19)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +80,7 @@ def factors(config: ParametrisationConfig, optimizer: str, model: PureModel) -> 
     UserError: a base is not used, the family has no width or depth, or there are no rules for the optimizer.
   """
   if config.name == 'standard':
-    for name in ('base_width', 'base_depth'):
+    for name in ('base_width', 'base_depth', 'base_mlp_dim'):
       if getattr(config, name) is not None:
         raise UserError(f'parametrisation.{name}={getattr(config, name)}: only parametrisation.name=mup reads it')
     return None
@@ -85,13 +91,18 @@ def factors(config: ParametrisationConfig, optimizer: str, model: PureModel) -> 
     raise UserError('parametrisation.name=mup: this model family has neither model.width nor model.depth that could '
                     'grow: set parametrisation.name=standard')
   wider, deeper = _growth(config, model, 'width'), _growth(config, model, 'depth')
-  declared = ('role', 'fan_in', 'init_power', 'ends_branch', 'out_sharding')
-  role, fan_in, init_power, ends_branch, axes = (model.param_metadata(name) for name in declared)
+  twice = _of_twice_the_width(model, mlp_grows=_mlp_grows(config, model, wider))
+  declared = ('fan_in', 'init_power', 'ends_branch', 'out_sharding')
+  fan_in, init_power, ends_branch, axes = (model.param_metadata(name) for name in declared)
 
-  def one(_, role, fan_in, init_power, ends_branch, axes):
-    return _mup(wider, deeper if 'layers' in axes else 1.0, optimizer, role, fan_in > 0, init_power, ends_branch)
+  def one(shape, wide_shape, fan_in, wide_fan_in, init_power, ends_branch, axes):
+    grows_in = wide_fan_in > fan_in
+    grows_out = math.prod(wide_shape.shape) * max(fan_in, 1) > math.prod(shape.shape) * max(wide_fan_in, 1)
+    power = init_power if grows_in or grows_out else 0.0
+    return _mup(wider, deeper if 'layers' in axes else 1.0, optimizer, grows_in, grows_out, power, ends_branch)
 
-  return jax.tree.map(one, model.param_shapes(), role, fan_in, init_power, ends_branch, axes)
+  return jax.tree.map(one, model.param_shapes(), twice.param_shapes(), fan_in, twice.param_metadata('fan_in'),
+                      init_power, ends_branch, axes)
 
 
 def initial(params: dict, factors: dict | None) -> dict:
@@ -110,10 +121,32 @@ def _growth(config, model, name):
   return 1.0 if base is None else size / base
 
 
-def _mup(wider: float, deeper: float, optimizer: str, role: str, is_map: bool, init_power: float,
+def _of_twice_the_width(model, mlp_grows):
+  """The model with everything that grows with the width twice as large; heads keep their size and grow in number."""
+  times = lambda value: tuple(2 * v for v in value) if isinstance(value, tuple) else 2 * value
+  names = ('width', 'num_heads', 'mlp_dim') if mlp_grows else ('width', 'num_heads')
+  wider = {name: times(getattr(model.config, name)) for name in names if hasattr(model.config, name)}
+  return PureModel(model.name, dataclasses.replace(model.config, **wider), model.image_shape, model.num_classes)
+
+
+def _mlp_grows(config, model, wider):
+  """Whether mlp_dim grows with the width. Raises UserError where it grows at another rate."""
+  if config.base_mlp_dim is None:
+    return True
+  if not hasattr(model.config, 'mlp_dim'):
+    raise UserError(f'parametrisation.base_mlp_dim={config.base_mlp_dim}: this model family has no model.mlp_dim: '
+                    'leave it out')
+  grown = model.config.mlp_dim / config.base_mlp_dim
+  if grown not in (1.0, wider):
+    raise UserError(f'model.mlp_dim={model.config.mlp_dim} is {grown:g} times parametrisation.base_mlp_dim='
+                    f'{config.base_mlp_dim}, and the width {wider:g} times its base: mlp_dim must grow as the width or '
+                    f'stay, so give {config.base_mlp_dim * wider:g} or {config.base_mlp_dim}')
+  return grown == wider
+
+
+def _mup(wider: float, deeper: float, optimizer: str, grows_in: bool, grows_out: bool, init_power: float,
          ends_branch: bool) -> Factors:
   """A row of the table above, with its multiplier folded in; `deeper` is 1 outside residual blocks."""
-  grows_in, grows_out = is_map and role != 'input', role != 'output'
   multiplier = 1 / deeper if ends_branch else 1.0
   if grows_in and not grows_out:
     multiplier /= wider

@@ -1,6 +1,7 @@
 """Training of a part of a model. The rest is frozen: it gets no gradient and has no optimizer state."""
 
 import fnmatch
+from collections.abc import Callable
 
 import jax
 from flax import traverse_util
@@ -26,6 +27,12 @@ def trained(config: OptimizerConfig, model: PureModel) -> dict | None:
       tops = ', '.join(sorted({f'{path[0]}/*' if len(path) > 1 else str(path[0]) for path in names}))
       raise UserError(f'optimizer.train_only={pattern!r}: matches no parameter of this model; there are {tops}')
   return {path: any(fnmatch.fnmatch(name, p) for p in config.train_only) for path, name in names.items()}
+
+
+def freezer(config: OptimizerConfig, model: PureModel) -> Callable[[dict], dict]:
+  """Parameters -> the same with `frozen` gradients, by `optimizer.train_only`. Raises as `trained`."""
+  which = trained(config, model)
+  return lambda params: frozen(params, which)
 
 
 def select(tree: dict | None, which: dict | None) -> dict | None:

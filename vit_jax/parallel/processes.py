@@ -87,7 +87,7 @@ def leaving_at_once():
 
   An orderly end would wait for them, and they wait for this one's part of the step. So they see that it is gone, and
   end too (see `start`). Exit codes: 1 for an error of this process, exits.LOST where a step failed because another one
-  is gone: the same command goes on then.
+  is gone. The same command then resumes the run.
   """
   try:
     yield

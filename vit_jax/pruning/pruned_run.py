@@ -7,6 +7,7 @@ from typing import Any
 from vit_jax import checkpoint, records, schema
 from vit_jax.cost import flops
 from vit_jax.errors import UserError
+from vit_jax.optimisation import trainable
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import state
 from vit_jax.training.trained import Trained
@@ -39,7 +40,7 @@ def write(pruned: Trained, workdir: os.PathLike, source: os.PathLike, options: d
   with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
     checkpoints.save(STEP, state.to_plain(whole), {'metrics_bytes': 0})
   params, params_non_embedding = flops.params(model)
-  forward, train = flops.per_example(model)
+  forward, train = flops.per_example(model, trainable.freezer(config.optimizer, model))
   record |= {'config': schema.plain(config), 'config_hash': schema.config_hash(config, more=lineage),
              'params': params, 'params_non_embedding': params_non_embedding, 'flops_per_example_forward': forward,
              'flops_per_example_train': train, 'lineage': lineage, 'status': 'pruned', 'results': {'step': STEP}}

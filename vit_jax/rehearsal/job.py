@@ -14,7 +14,7 @@ from vit_jax.data import config as data_config
 from vit_jax.data import pipeline, splits
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
-from vit_jax.optimisation import losses, schedule
+from vit_jax.optimisation import losses, schedule, trainable
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.parallel.rules import AXES
@@ -86,7 +86,7 @@ class Job:
   @functools.cached_property
   def flops_per_image(self) -> tuple[int, int]:
     """FLOPs per image (forward, training), without recomputation."""
-    return flops.per_example(self.model)
+    return flops.per_example(self.model, trainable.freezer(self.config.optimizer, self.model))
 
   @functools.cached_property
   def teacher(self) -> teacher_lib.Teacher | None:
@@ -106,7 +106,9 @@ class Job:
   @functools.cache  # noqa: B019 (there are few jobs, and they last as long as the program)
   def executed_flops(self, remat: str) -> int:
     """`spent_per_image` plus the FLOPs that `remat` recomputes."""
-    return flops.per_example(self._model(remat))[1] + self.spent_per_image - self.flops_per_image[1]
+    model = self._model(remat)
+    trained = flops.per_example(model, trainable.freezer(self.config.optimizer, model))[1]
+    return trained + self.spent_per_image - self.flops_per_image[1]
 
   def recomputed_share(self, remat: str) -> float:
     """The share of matmul FLOPs that `remat` adds: (executed - without remat) / without remat."""

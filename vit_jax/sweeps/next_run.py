@@ -18,7 +18,7 @@ from vit_jax.cost import flops
 from vit_jax.data import pipeline
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
-from vit_jax.optimisation import schedule
+from vit_jax.optimisation import schedule, trainable
 from vit_jax.scaling import frontier
 from vit_jax.scaling.analysis import Analysis
 from vit_jax.scaling.points import Points
@@ -158,7 +158,7 @@ class _Sizes:
   def flops(self, shape: dict[str, int]) -> int:
     """Training FLOPs per example."""
     model = self._model(shape)
-    return flops.per_example(model)[1]
+    return flops.per_example(model, trainable.freezer(self._config.optimizer, model))[1]
 
   def _model(self, shape):
     key = tuple(sorted(shape.items()))

@@ -35,9 +35,9 @@ class TrainConfig(LengthConfig, HealthConfig):
 
 @dataclasses.dataclass(frozen=True)
 class SystemConfig(LocalConfig):
-  """How a run is carried out: nothing here changes what it computes, and none of it is part of its identity.
+  """How a run is executed. Nothing here changes what it computes, and none of it is part of its identity.
 
-  But for `microbatches` with batch norm, which takes the statistics of a micro-batch (see `run_hash`).
+  The exception is `microbatches` with batch norm, whose statistics are those of a micro-batch (see `run_hash`).
   """
   mesh: MeshConfig = MeshConfig()
   execution: Execution = Execution()

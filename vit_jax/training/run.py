@@ -1,4 +1,4 @@
-"""A run before its first step: everything that can be decided, checked and told without compiling."""
+"""A run before its first step: everything that can be decided, checked and said without compiling."""
 
 import contextlib
 import dataclasses
@@ -18,6 +18,7 @@ from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
 from vit_jax.optimisation import parametrisation, schedule, trainable
+from vit_jax.optimisation.optimizer import OptimizerConfig
 from vit_jax.parallel import blocks, processes
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import LogicalMesh
@@ -109,7 +110,7 @@ class Run:
     return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or rows / n * uses >= USES_A_SLICE))
 
   def train_batches(self, first_step: int, report: Callable[[list[str]], None]) -> Iterator[dict]:
-    """The batches from `first_step` to the end, on the devices; `report` is told of pictures that cannot be read."""
+    """The batches from `first_step` to the end, on the devices. `report` gets the pictures that cannot be read."""
     size, workers = self.config.data.batch_size, self.config.system.workers
     return self._placed(size, report, lambda rows: self.data.train_batches(
         self.config.seed, first_step, self.steps - first_step, rows, workers))
@@ -178,7 +179,8 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   evaluate.check_patience(config.evaluate, data.size('val'))
   model = _model(config.family, config.model, data.image_shape, data.num_classes, config.system.execution)
   check_model(config, model, mesh)
-  forward, train, params, params_non_embedding = _costs(config.family, config.model, data.image_shape, data.num_classes)
+  forward, train, params, params_non_embedding = _costs(config.family, config.model, data.image_shape, data.num_classes,
+                                                       config.optimizer.train_only)
   steps = schedule.num_steps(config.train, config.data.batch_size, data.unique_examples, train)
   schedule.check(config.schedule, steps)
   teacher = None
@@ -219,13 +221,14 @@ _model = functools.cache(PureModel)  # the runs of a sweep share shapes
 
 
 @functools.cache
-def _costs(family, config, image_shape, num_classes) -> tuple[int, int, int, int]:
+def _costs(family, config, image_shape, num_classes, train_only) -> tuple[int, int, int, int]:
   """(forward FLOPs, training FLOPs, parameters, non-embedding parameters), whatever the execution.
 
   Counted on the scanned stack: the same numbers, and one block to trace instead of all.
   """
   model = _model(family, config, image_shape, num_classes, Execution())
-  return *flops.per_example(model), *flops.params(model)
+  freeze = trainable.freezer(OptimizerConfig(train_only=train_only), model)
+  return *flops.per_example(model, freeze), *flops.params(model)
 
 
 def estimate_seconds(run: Run) -> float:

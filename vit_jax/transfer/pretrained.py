@@ -108,7 +108,7 @@ def read(config: PretrainedConfig) -> tuple[Weights, str]:
   try:
     return _read(config.path, config.without)
   except UserError as error:
-    raise UserError(f'{error}\nThe weights were read from pretrained.path={config.path}. To start from other weights, '
+    raise UserError(f'{error}\nThe weights are read from pretrained.path={config.path}. To start from other weights, '
                     'set --config.pretrained.path=PATH to a run, a bundle, a folder of transformers or timm, or a .npz '
                     'file') from error
 
