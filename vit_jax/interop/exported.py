@@ -22,7 +22,7 @@ import numpy as np
 import safetensors.numpy
 from jax import export
 
-from vit_jax import schema
+from vit_jax import durable, schema
 from vit_jax.data import preprocessing
 from vit_jax.errors import UserError
 from vit_jax.interop.classifier import Classifier
@@ -74,7 +74,7 @@ def write(weights, path: str | os.PathLike) -> None:
     archive.writestr(_MODULE, bytes(module.serialize()))
     archive.writestr(_TENSORS, safetensors.numpy.save(params))
     archive.writestr(_MODEL, json.dumps(metadata, indent=2) + '\n')
-  temporary.replace(path)
+  durable.replace(temporary, path)
 
 
 def read(path: str | os.PathLike) -> Exported:
