@@ -10,8 +10,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [  # a module imports from lower floors and from its own room
-    {'errors', 'exits', 'host', 'provenance'},
-    {'options'},
+    {'errors', 'exits', 'host', 'provenance', 'printable', 'durable'},
+    {'options', 'console'},
     {'digest', 'goodput', 'schema', 'recipe', 'records', 'parallel', 'cost', 'drawing'},
     {'checkpoint'},
     {'layers', 'launch', 'scaling'},

@@ -9,6 +9,7 @@ from ml_collections import config_flags
 
 from vit_jax import recipe as recipe_lib
 from vit_jax.errors import UserError, nearest
+from vit_jax.printable import say
 
 
 def define_config(help_text: str = 'A recipe: configs/NAME.py, or configs/NAME.py:ARG.'):
@@ -54,7 +55,7 @@ def run(main: Callable[..., int | None], positional: bool = False) -> None:
   try:
     app.run(guarded, flags_parser=_parse)
   except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+    say(f'error: {error}', sys.stderr)
     sys.exit(1)
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
@@ -65,8 +66,11 @@ class Progress:
   """One line on a terminal that is written over and over; elsewhere a line for each thing that is done."""
 
   def __enter__(self):
-    from rich.console import Console
+    from rich.text import Text
+
+    from vit_jax.console import Console
     console = Console(stderr=True)
+    self._as_text = Text  # without markup
     self._status = console.status('') if console.is_terminal else None
     self._said = None
     if self._status:
@@ -75,9 +79,9 @@ class Progress:
 
   def __call__(self, text: str) -> None:
     if self._status:
-      self._status.update(text)
+      self._status.update(self._as_text(text))
     elif (what := text.rpartition(',')[0] if text.endswith(' s') else text) != self._said:
-      print(text, file=sys.stderr, flush=True)
+      say(text, sys.stderr)
       self._said = what
 
   def __exit__(self, *_):

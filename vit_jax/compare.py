@@ -32,9 +32,9 @@ def main(arguments: list[str]) -> int:
   if len(arguments) != 2:
     raise UserError(f'expected two run folders, got {len(arguments)}: python -m vit_jax.compare A B')
   import jax
-  from rich.console import Console
 
   from vit_jax.comparison import runs, terminal
+  from vit_jax.console import Console
 
   jax.config.update('jax_platforms', 'cpu')  # arrays stay on the host: a run may hold the accelerator
   comparison = runs.compare(*arguments, _TOLERANCE.value)

@@ -14,6 +14,7 @@ from absl import flags
 
 from vit_jax import cli
 from vit_jax.errors import UserError
+from vit_jax.printable import say
 
 _TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'stablehlo'], 'The format of OUT.')
 _STEP = flags.DEFINE_integer('step', None, "The step of a run's checkpoint; default: the one that was scored on test.",
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
   writers.write(weights, out, _TO.value)
   height, width, channels = weights.image_shape
   classes = 'no head' if weights.headless else f'{weights.num_classes} classes'
-  print(f'{out}: {weights.family}, {weights.size:,} parameters, {classes}, pictures of {height}x{width}x{channels}')
+  say(f'{out}: {weights.family}, {weights.size:,} parameters, {classes}, pictures of {height}x{width}x{channels}')
   return 0
 
 

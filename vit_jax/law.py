@@ -44,9 +44,8 @@ def main(paths: list[str]) -> int:
   if not paths:
     raise UserError('expected run folders or tables: python -m vit_jax.law DIR_OR_TABLE... [--form=chinchilla] '
                     '[--out=OUT]')
-  from rich.console import Console
-
   from vit_jax import goodput
+  from vit_jax.console import Console
   from vit_jax.scaling import analysis, estimate, law_page, points, terminal, tuned
   from vit_jax.scaling.minimize import Objective
 
@@ -74,15 +73,15 @@ def main(paths: list[str]) -> int:
     terminal.show(console, name, group)
   multipliers = analysis.multipliers(groups)
   for row in multipliers:
-    console.print(row['words'], highlight=False, markup=False)
+    console.print(row['words'], highlight=False)
   if seconds := sum(loaded.time_spent.values()):
     console.print(f'time of all runs: {goodput.duration(seconds)}: {goodput.describe(loaded.time_spent)}',
                   highlight=False)
   if _OUT.value:
     written = law_page.write(_OUT.value, groups, multipliers, _command(paths), loaded.time_spent)
-    console.print(f'written: {written}', highlight=False, markup=False, soft_wrap=True)
+    console.print(f'written: {written}', highlight=False, soft_wrap=True)
   if _WRITE_CONFIG.value:
-    console.print(_write_config(groups[''], budgets[0], paths), highlight=False, markup=False, soft_wrap=True)
+    console.print(_write_config(groups[''], budgets[0], paths), highlight=False, soft_wrap=True)
   return 0
 
 
@@ -91,7 +90,7 @@ def _write_config(group, budget, paths):
   from vit_jax.sweeps import next_run
   path, run = _WRITE_CONFIG.value, next_run.choose(group, budget)
   next_run.write(run, group, path, f'{_command(paths)} --write_config={shlex.quote(path)}')
-  return f'next run: {run.words()}\nwritten: {path}; train it with python -m vit_jax.main --config={path}'
+  return f'next run: {run.words()}\nwritten: {path}; train it with python -m vit_jax.main --config={shlex.quote(path)}'
 
 
 def _analyse(name, group, settings):

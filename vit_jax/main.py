@@ -21,6 +21,7 @@ from absl import flags
 
 from vit_jax import cli
 from vit_jax.errors import UserError
+from vit_jax.printable import say
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run folder, local or a bucket path; default runs/NAME-HASH.')
@@ -96,7 +97,7 @@ def main() -> int:
         return exits.PREEMPTED
       except full_disk.DiskFull as error:
         # At an orderly exit libraries try once more to write, and print how that fails.
-        print(f'error: {error}', file=sys.stderr, flush=True)
+        say(f'error: {error}', sys.stderr)
         os._exit(1)
     else:
       display.note(processes.from_writer(lambda: run_folder.finished_words(run, workdir)))
@@ -136,7 +137,7 @@ def _score(place, data=None) -> None:
   if _EVALUATE.value is not None:
     evaluation.show(found, evaluation.write(found, _OUT.value))
   if _REPORT.value is not None:
-    print(f'report       {run_page.write(found)}')
+    say(f'report       {run_page.write(found)}')
 
 
 def _bundle(run, workdir):

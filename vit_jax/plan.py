@@ -13,6 +13,7 @@ from absl import flags
 
 from vit_jax import cli
 from vit_jax.errors import UserError
+from vit_jax.printable import say
 
 _CONFIG = cli.define_config()
 _SWEEP = flags.DEFINE_string('sweep', None, 'Plan a whole sweep: FILE.py, or FILE.py:ARG.')
@@ -60,7 +61,7 @@ def _sweep(target, make):
   whole = sweep_plan.elsewhere(configs, names, notes, [job.size for job in jobs], target.chips * target.chip.peak_flops)
   plans = zip(names, total.plan_each(jobs, make), strict=True)
   summary = total.Total(tuple(plans), whole.flops_alone, whole.flops, target, _MFU.value, _PRICE.value)
-  print(json.dumps(summary.to_json()) if _JSON.value else '\n'.join(plan_text.sweep(summary)))
+  say(json.dumps(summary.to_json()) if _JSON.value else '\n'.join(plan_text.sweep(summary)))
   return 1 if summary.fits is False else 0
 
 
@@ -70,7 +71,7 @@ def _one(job, target, limit):
   from vit_jax.rehearsal import run_plan as plan_lib
   choice = job_lib.choice_on(job, target)
   if reason := compiler.missing():
-    print(f'{reason}\nWithout it, the plan is an estimate.', file=sys.stderr)
+    say(f'{reason}\nWithout it, the plan is an estimate.', sys.stderr)
     return plan_lib.estimated(job, target, choice, limit)
   with cli.Progress() as progress:
     return plan_lib.compiled(job, target, choice, limit,
@@ -86,16 +87,16 @@ def _search(job, target, limit):
   if not plans:
     raise UserError(f'--search_seconds={_SECONDS.value:g}: too short, no choice was compiled; give a larger value')
   if not _JSON.value:
-    print('\n'.join([*plan_text.table(plans), '']))
+    say('\n'.join([*plan_text.table(plans), '']))
   return plans[0]
 
 
 def _show(plan):
   from vit_jax.cost import slices
   from vit_jax.rehearsal import plan_text
-  print('\n'.join(plan_text.lines(plan, cli.recipe_name(), _MFU.value, _PRICE.value)))
+  say('\n'.join(plan_text.lines(plan, cli.recipe_name(), _MFU.value, _PRICE.value)))
   if plan.fits is False:
-    print(f'\n{plan_text.shortfall(plan)}')
+    say(f'\n{plan_text.shortfall(plan)}')
     near = _nearest(plan, [plan.target, *slices.larger(plan.target)])
     print(f'the nearest choice that fits: --tpu={near.target.name}, {near.choice}, {near.needs / 1e9:.2f} GB per chip, '
           f'floor {near.times.floor:.3g} s\n  {near.choice.flags()}' if near else

@@ -19,6 +19,7 @@ from absl import flags
 
 from vit_jax import cli
 from vit_jax.errors import UserError
+from vit_jax.printable import printable, say
 
 _TOP = flags.DEFINE_integer('top', 5, 'Number of classes to print for each picture.', lower_bound=1)
 _FORMAT = flags.DEFINE_enum('format', 'table', ['table', 'csv', 'json'], 'table: for reading; csv: a line per picture '
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
   if not read:
     raise UserError(f'none of the {len(paths)} pictures could be read')
   if look:
-    print(f'attention: {look.close()}', file=sys.stderr)
+    say(f'attention: {look.close()}', sys.stderr)
   return 0
 
 
@@ -92,27 +93,28 @@ def _prepared(model, paths):
     try:
       yield os.fspath(path), model.prepare(path)
     except pictures.BadPicture as error:
-      print(f'{path}: cannot be read: {error}', file=sys.stderr)
+      say(f'{printable(os.fspath(path))}: cannot be read: {error}', sys.stderr)
 
 
 def _table(class_names):
-  from rich.console import Console
+  from vit_jax.console import Console
   console = Console(highlight=False, soft_wrap=True)
 
   def write(path, classes):
-    console.print(path, markup=False, style='bold')
+    console.print(printable(path), style='bold')
     for i, probability in classes:
-      console.print(f'  {probability:7.2%}  {class_names[i]}', markup=False)
+      console.print(f'  {probability:7.2%}  {printable(class_names[i])}')
   return write
 
 
 def _csv(class_names):
   writer = csv.writer(sys.stdout, lineterminator='\n')
+  shown = printable if sys.stdout.isatty() else str  # a file gets names as they are
   writer.writerow(['path', 'rank', 'class', 'probability'])
 
   def write(path, classes):
     for rank, (i, probability) in enumerate(classes, 1):
-      writer.writerow([path, rank, class_names[i], f'{probability:.6g}'])
+      writer.writerow([shown(path), rank, shown(class_names[i]), f'{probability:.6g}'])
   return write
 
 

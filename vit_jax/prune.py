@@ -8,6 +8,7 @@ from absl import flags
 
 from vit_jax import cli
 from vit_jax.errors import UserError
+from vit_jax.printable import say
 
 _HEADS = flags.DEFINE_float('heads', 0.5, 'Fraction of the heads of each layer to remove.')
 _MLP = flags.DEFINE_float('mlp', 0.5, 'Fraction of the MLP units of each layer to remove.')
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
   print(f'parameters  {before["params"]:,} -> {record["params"]:,}')
   print(f'per image   {before["flops_per_example_forward"] / 1e9:.3g} -> '
         f'{record["flops_per_example_forward"] / 1e9:.3g} GFLOPs')
-  print(f'folder      {_WORKDIR.value}')
+  say(f'folder      {_WORKDIR.value}')
   return 0
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from etils import epath
 
+from vit_jax import durable
 from vit_jax.errors import UserError
 
 RUN, METRICS, EVENTS, CHECKPOINTS = 'run.json', 'metrics.jsonl', 'events.jsonl', 'checkpoints'
@@ -21,11 +22,7 @@ RUN, METRICS, EVENTS, CHECKPOINTS = 'run.json', 'metrics.jsonl', 'events.jsonl',
 
 def write_run(folder: os.PathLike, fields: dict[str, Any]) -> None:
   """Writes run.json atomically: a reader sees either the old file or the new one."""
-  path = epath.Path(folder) / RUN
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(RUN + '.tmp')
-  temporary.write_text(json.dumps(fields, indent=2) + '\n')
-  temporary.replace(path)
+  durable.write(epath.Path(folder) / RUN, json.dumps(fields, indent=2) + '\n')
 
 
 def read_run(folder: os.PathLike) -> dict[str, Any] | None:

@@ -57,19 +57,39 @@ def test_idx_plain_and_gz(idx_folder):
   assert len(below['train']) == 12
 
 
+HUGE = np.asarray([2**31, 2**31, 4], '>u4').tobytes()
+
+
 @pytest.mark.parametrize('name, damage, message', [
-  ('t10k-images-idx3-ubyte', lambda raw: raw[:-1], 'expected 136 bytes for 6 x 5 x 4, got 135; .*truncated'),
+  ('t10k-images-idx3-ubyte', lambda raw: raw[:-1], '120 bytes after the header, for 6 x 5 x 4, got 119; .*truncated'),
   ('t10k-images-idx3-ubyte', lambda raw: raw[:9], 'truncated'),
-  ('t10k-images-idx3-ubyte', lambda raw: raw + b'x', 'expected 136 bytes'),
-  ('t10k-labels-idx1-ubyte', lambda raw: b'\0\0\x0d\1' + raw[4:], 'not an IDX file.*with 00 00 08 01, got 00 00 0d'),
+  ('t10k-images-idx3-ubyte', lambda raw: raw + b'x', 'expected 120 bytes .* got more than 120;'),
+  ('t10k-labels-idx1-ubyte', lambda raw: b'\0\0\x0d\1' + raw[4:], 'not an IDX file.*00 00 08 01, got 00 00 0d 01'),
   ('train-images-idx3-ubyte.gz', lambda raw: raw[:-20], 'truncated or damaged gzip'),
   ('train-labels-idx1-ubyte.gz', lambda raw: b'hello', 'truncated or damaged gzip'),
+  ('t10k-images-idx3-ubyte', lambda raw: raw[:4] + HUGE, 'for 2147483648 x 2147483648 x 4, got 0;'),  # 0 modulo 2^64
+  ('train-images-idx3-ubyte.gz', lambda raw: gzip.compress(bytes([0, 0, 8, 3]) + HUGE), 'promises 18,446,744,073,709,'),
 ])
 def test_damaged_idx_is_named(idx_folder, name, damage, message):
   path = idx_folder / name
   path.write_bytes(damage(path.read_bytes()))
   with pytest.raises(UserError, match=f'(?s){name}.*{message}'):
     open_sources(DataConfig(source=f'idx:{idx_folder}'))
+
+
+def test_a_gz_file_is_unpacked_no_further_than_its_header_promises(idx_folder, monkeypatch):
+  read, whole = [], gzip.GzipFile.read
+
+  def counted(self, size=-1):
+    assert size >= 0, 'the whole file'
+    read.append(len(part := whole(self, size)))
+    return part
+  monkeypatch.setattr(gzip.GzipFile, 'read', counted)
+  path = idx_folder / 'train-labels-idx1-ubyte.gz'
+  path.write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 12]) + bytes(1 << 24)))
+  with pytest.raises(UserError, match='expected 12 bytes after the header, for 12, got more than 12'):
+    open_sources(DataConfig(source=f'idx:{idx_folder}'))
+  assert read[-2:] == [8, 13]
 
 
 def test_idx_files_that_do_not_match(idx_folder):

@@ -1,12 +1,13 @@
 """The tables that `compare` prints."""
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from vit_jax.comparison import settings, words
 from vit_jax.comparison.runs import Comparison
+from vit_jax.console import Console
+from vit_jax.printable import printable
 
 MOST_SHOWN = 10  # lines of a section, or arrays
 _MOST_COLUMNS = 24  # of metrics.jsonl
@@ -14,7 +15,7 @@ _MOST_COLUMNS = 24  # of metrics.jsonl
 
 def show(console: Console, comparison: Comparison) -> None:
   """Prints what differs: records, then rows, then tensors, then the verdict."""
-  say = lambda text, **style: console.print(Text(words.printable(text), **style), highlight=False, soft_wrap=True)
+  say = lambda text, **style: console.print(Text(printable(text), **style), highlight=False, soft_wrap=True)
   for name, run in (('A', comparison.a), ('B', comparison.b)):
     say(f'{name}  {run["path"]} ({run["config_hash"]}, {run["status"]})')
   if comparison.record:
@@ -44,7 +45,7 @@ def _record(record):
     table.add_row(Text(section, style='bold'))
     for setting in found[:MOST_SHOWN]:
       cells = (f'  {setting.key}', shown(setting.a), shown(setting.b))
-      table.add_row(*(Text(words.printable(cell)) for cell in cells))
+      table.add_row(*(Text(printable(cell)) for cell in cells))
     if len(found) > MOST_SHOWN:
       table.add_row(f'  and {len(found) - MOST_SHOWN:,} more')
   return table
@@ -59,8 +60,8 @@ def _show_rows(console, say, logs):
                  'column', 'step', 'A', 'B', 'relative', 'largest', 'last', left=('column',))
   for growth in logs.growth[:_MOST_COLUMNS]:
     cell, last = growth.first, growth.last
-    values = (Text(words.printable(words.value(value))) for value in (cell.a, cell.b))
-    table.add_row(Text(words.printable(f'{growth.split} {growth.column}')), f'{cell.step:,}', *values,
+    values = (Text(printable(words.value(value))) for value in (cell.a, cell.b))
+    table.add_row(Text(printable(f'{growth.split} {growth.column}')), f'{cell.step:,}', *values,
                   words.ratio(cell.relative), words.ratio(growth.largest.relative),
                   words.ratio(last.relative) if last else '0')
   if len(logs.growth) > _MOST_COLUMNS:
@@ -85,7 +86,7 @@ def _tensors(step):
                  left=('array',))
   for tensor in step.tensors[:MOST_SHOWN]:
     elements = (f'{tensor.elements:,} of {tensor.of:,}' if tensor.a == tensor.b else f'{tensor.a}, there {tensor.b}')
-    table.add_row(Text(words.printable(tensor.name)), Text(elements), words.ratio(tensor.absolute),
+    table.add_row(Text(printable(tensor.name)), Text(elements), words.ratio(tensor.absolute),
                   words.ratio(tensor.relative))
   if len(step.tensors) > MOST_SHOWN:
     table.caption = f'the {MOST_SHOWN} that differ most of {len(step.tensors):,}; all are in --json'

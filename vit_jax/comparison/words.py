@@ -19,8 +19,3 @@ def value(x: Any) -> str:
 def ratio(x: float | None) -> str:
   """A difference to two digits; `-` where there is none."""
   return '-' if x is None else f'{x:.2g}'
-
-
-def printable(text: str) -> str:
-  """Text of a file, with control characters spelled out: a terminal would obey them."""
-  return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)

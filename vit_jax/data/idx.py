@@ -1,6 +1,7 @@
 """IDX files, the format of MNIST (LeCun et al. 1998) and of its successors."""
 
 import gzip
+import math
 import os
 import pathlib
 import zlib
@@ -10,6 +11,8 @@ import numpy as np
 from vit_jax.data.array_sources import ArraySource
 from vit_jax.errors import UserError
 
+_MAX_EXPANSION = 100  # unpacked size / size of a .gz file; of Fashion-MNIST it is 1.8, of MNIST 4.8
+_PART = 1 << 24  # bytes that are unpacked at a time
 _FILES = {'train': 'train', 'test': 't10k'}
 
 
@@ -59,18 +62,30 @@ def _read(folder, name, dims):
   path = _find(folder, name)
   if path is None:
     raise UserError(f'{folder}: no file {name} or {name}.gz')
-  raw = path.read_bytes()
-  if path.suffix == '.gz':
-    try:
-      raw = gzip.decompress(raw)
-    except (EOFError, OSError, zlib.error) as error:
-      raise UserError(f'{path}: truncated or damaged gzip file ({error}); get it again') from error
-  if raw[:4] != bytes([0, 0, 8, dims]):
-    raise UserError(f'{path}: not an IDX file of {dims} dimension(s) of bytes: expected it to start with '
-                    f'00 00 08 {dims:02x}, got {raw[:4].hex(" ")}')
+  try:
+    with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
+      return _values(file, path, dims)
+  except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    raise UserError(f'{path}: truncated or damaged gzip file ({error}); get it again') from error
+
+
+def _values(file, path, dims):
+  """The array of an open file, of which no more is unpacked than its header promises."""
   header = 4 + 4 * dims
-  shape = np.frombuffer(raw[4:header].ljust(4 * dims, b'\0'), '>u4').astype(np.int64)
-  if len(raw) != header + shape.prod():
-    raise UserError(f'{path}: expected {header + shape.prod():,} bytes for {" x ".join(map(str, shape))}, got '
-                    f'{len(raw):,}; the file is truncated or damaged')
-  return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+  start = file.read(header)
+  if start[:4] != bytes([0, 0, 8, dims]):
+    raise UserError(f'{path}: not an IDX file of {dims} dimension(s) of bytes: expected it to start with '
+                    f'00 00 08 {dims:02x}, got {start[:4].hex(" ")}')
+  shape = tuple(int.from_bytes(start[at:at + 4]) for at in range(4, header, 4))
+  promised, size = math.prod(shape), path.stat().st_size
+  if path.suffix == '.gz' and promised > _MAX_EXPANSION * size + (1 << 20):
+    raise UserError(f'{path}: {size:,} bytes, but its header promises {promised:,} ({" x ".join(map(str, shape))}); '
+                    'the file is damaged; get it again')
+  content = bytearray()
+  while len(content) <= promised and (part := file.read(min(_PART, promised + 1 - len(content)))):
+    content += part
+  if len(content) != promised or len(start) != header:
+    got = f'more than {promised:,}' if len(content) > promised else f'{len(content):,}'
+    raise UserError(f'{path}: expected {promised:,} bytes after the header, for {" x ".join(map(str, shape))}, got '
+                    f'{got}; the file is truncated or damaged; get it again')
+  return np.frombuffer(content, np.uint8).reshape(shape)

@@ -118,14 +118,23 @@ def _check_class(folder, files):
 
 
 def _subfolders(folder):
-  return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not _hidden(e.name))
+  """The names of the folders in a folder. A link to the folder itself, or to one above it, is none of them."""
+  above = os.path.join(os.path.realpath(folder), '')
+  leads_back = lambda entry: entry.is_symlink() and above.startswith(os.path.join(os.path.realpath(entry.path), ''))
+  return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not _hidden(e.name) and not leads_back(e))
 
 
 def _files(folder):
-  """The picture files below a folder, sorted by path."""
-  found = []
+  """The picture files below a folder, sorted by path. A folder that links lead to again is read once."""
+  found, seen = [], set()
   for parent, folders, files in os.walk(folder, followlinks=True):
-    folders[:] = [name for name in folders if not _hidden(name)]
+    seen.add(os.path.realpath(parent))
+    inside = sorted((os.path.islink(os.path.join(parent, name)), name) for name in folders if not _hidden(name))
+    folders[:] = []
+    for _, name in inside:  # links last
+      if (real := os.path.realpath(os.path.join(parent, name))) not in seen:
+        seen.add(real)
+        folders.append(name)
     found += [os.path.join(parent, f) for f in files if f.lower().endswith(SUFFIXES) and not _hidden(f)]
   return sorted(found)
 

@@ -8,7 +8,11 @@ import numpy as np
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the upright picture
 
 INTERPOLATIONS = {'nearest': 0, 'lanczos': 1, 'bilinear': 2, 'bicubic': 3}  # Pillow's numbers, and transformers'
+# The only decoders of Pillow that files may reach: others start programs (Ghostscript for PostScript) or fetch data.
+FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'TIFF', 'WEBP')
+MOST_PIXELS = 178_956_970  # of a picture, also Pillow's limit: a small file can claim to have 4 thousand million
 _ORIENTATION = 0x0112
+_PNG_TEXTS, _PNG_KEYWORDS = (b'iTXt', b'tEXt', b'zTXt'), (b'XML:com.adobe.xmp', b'Raw profile')
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
@@ -22,7 +26,8 @@ def size(record: bytes | np.ndarray) -> tuple[int, int]:
     return record.shape[:2]
   if header := _plain_jpeg(record):
     return header
-  return _upright_size(_open(record))
+  image = _open(record)
+  return _upright_size(image) if image.format != 'PNG' or _png_may_be_turned(record) else (image.height, image.width)
 
 
 def decode(record: bytes | np.ndarray, channels: int, box: Box | None = None,
@@ -103,15 +108,36 @@ def _plain_jpeg(data):
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
   except ValueError:
     return None
+  _check_pixels(height, width)
   return (height, width) if colours in ('Gray', 'YCbCr', 'RGB') else None
 
 
 def _open(data):
   from PIL import Image
   try:
-    return Image.open(io.BytesIO(data))
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+  except Image.DecompressionBombError as error:
+    raise BadPicture(f'too large: {error}') from error
   except Exception as error:
-    raise BadPicture('not a picture that Pillow can open') from error
+    raise BadPicture(f'not a picture, or of another format than {", ".join(FORMATS)}') from error
+  _check_pixels(image.height, image.width)
+  return image
+
+
+def _check_pixels(height, width):
+  if height * width > MOST_PIXELS:
+    raise BadPicture(f'{width:,} x {height:,} pixels; expected at most {MOST_PIXELS:,} in all. Make it smaller')
+
+
+def _png_may_be_turned(data):
+  """Whether a PNG has a chunk from which Pillow reads an orientation. Pillow decodes all pixels before it looks."""
+  at, end = 8, len(data)
+  while at + 8 <= end:
+    kind = data[at + 4:at + 8]
+    if kind == b'eXIf' or kind in _PNG_TEXTS and data[at + 8:at + 32].startswith(_PNG_KEYWORDS):
+      return True
+    at += 12 + int.from_bytes(data[at:at + 4])
+  return False
 
 
 def _from_array(array):

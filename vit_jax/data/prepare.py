@@ -12,6 +12,7 @@ from absl import flags
 from vit_jax import cli
 from vit_jax.data import tfds_source
 from vit_jax.errors import UserError
+from vit_jax.printable import say
 
 _NAME = flags.DEFINE_string('name', None, 'NAME or NAME/CONFIG, as in the TFDS catalogue.')
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'The folder where TFDS keeps its data; default: that of TFDS.')
@@ -45,7 +46,7 @@ def main():
   for split, source in sources.items():
     print(f'{split}: {len(source):,} pictures, {len(set(source.labels.tolist()))} classes')  # also fills the cache
   place = f' --config.data.data_dir={shlex.quote(_DATA_DIR.value)}' if _DATA_DIR.value else ''
-  print(f'Use it with --config.data.source=tfds:{_NAME.value.replace("/", ":")}{place}')
+  say(f'Use it with --config.data.source={shlex.quote("tfds:" + _NAME.value.replace("/", ":"))}{place}')
   return 0
 
 

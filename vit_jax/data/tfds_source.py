@@ -194,7 +194,7 @@ def _did_you_mean(name, known):
 def prepare_command(name: str, data_dir: str | None) -> str:
   """The command that downloads and prepares a data set."""
   place = f' --data_dir={shlex.quote(str(data_dir))}' if data_dir else ''
-  return f'python -m vit_jax.data.prepare --name={name}{place}'
+  return f'python -m vit_jax.data.prepare --name={shlex.quote(name)}{place}'
 
 
 def manual_steps(builder, data_dir: str | None) -> str:

@@ -7,6 +7,8 @@ import matplotlib
 from etils import epath
 from matplotlib.figure import Figure
 
+from vit_jax import durable
+
 INK, FAINT, GREY = '#222222', '#8a8a8a', '#c8c8c8'
 AS_IS = {'parse_math': False}  # names from logs may contain dollar signs
 _STYLE = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': '#666666',
@@ -28,6 +30,6 @@ def write(figure: Figure, folder: epath.Path, stem: str, kinds: Sequence[str] = 
     extra = {'dpi': 160} if kind == 'png' else {'metadata': {'Date': None}}
     figure.savefig(content, format=kind, bbox_inches='tight', **extra)
     written.append(folder / f'{stem}.{kind}')
-    written[-1].write_bytes(content.getvalue())
+    durable.write(written[-1], content.getvalue())
     figure.set_layout_engine('none')  # keep the layout, because computing it again takes half of the time
   return written

@@ -8,11 +8,11 @@ from typing import Any
 
 from etils import epath
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vit_jax import provenance, records
+from vit_jax import durable, provenance, records
+from vit_jax.console import Console
 from vit_jax.data.config import DataConfig
 from vit_jax.drawing.page import finite
 from vit_jax.errors import UserError
@@ -20,6 +20,7 @@ from vit_jax.inspection import figures, predictions
 from vit_jax.inspection.predictions import Gallery, Predictions
 from vit_jax.inspection.scores import scores
 from vit_jax.interop.classifier import Classifier
+from vit_jax.printable import printable
 from vit_jax.training import trained
 
 MOST_ROWS = 30  # of the printed table of classes; with more classes, those with the lowest recall are shown
@@ -79,9 +80,8 @@ def write(evaluation: Evaluation, out: str | None = None) -> list[epath.Path]:
   The default of `out` is the folder `evaluation` in the run folder.
   """
   folder, split = epath.Path(out) if out else _default(evaluation.place), evaluation.summary['split']
-  folder.mkdir(parents=True, exist_ok=True)
   table = folder / f'{split}.json'
-  table.write_text(json.dumps(finite(evaluation.summary)) + '\n')
+  durable.write(table, json.dumps(finite(evaluation.summary)) + '\n')
   matrix = evaluation.summary['confusion']
   return [table] + ([] if matrix is None else figures.write_confusion(folder, f'{split}-confusion', evaluation.summary))
 
@@ -134,7 +134,8 @@ def _classes(rows):
   percent = lambda value: '-' if value is None else f'{value:.1%}'
   for row in worst if len(rows) > MOST_ROWS else rows:
     taken = f'{row["taken_for"]} ({row["times"]:,})' if row['times'] else ''
-    table.add_row(Text(row['class']), f'{row["n"]:,}', percent(row['recall']), percent(row['precision']), Text(taken))
+    table.add_row(printable(row['class']), f'{row["n"]:,}', percent(row['recall']), percent(row['precision']),
+                  printable(taken))
   if len(rows) > MOST_ROWS:
     table.caption = f'the {MOST_ROWS} with the lowest recall of {len(rows):,}; all are in the JSON file'
   return table

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from etils import epath
 
-from vit_jax import goodput, records
+from vit_jax import durable, goodput, records
 from vit_jax.data import pipeline
 from vit_jax.drawing import page
 from vit_jax.errors import UserError
@@ -28,7 +28,7 @@ def write(evaluation: Evaluation) -> epath.Path:
   """Writes report.html into the folder of the model and returns its path."""
   folder = epath.Path(evaluation.place)
   path = (folder if folder.is_dir() else folder.parent) / 'report.html'
-  path.write_bytes(render(evaluation).encode())
+  durable.write(path, render(evaluation))
   return path
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 
-from vit_jax import models, schema
+from vit_jax import durable, models, schema
 from vit_jax.data import preprocessing
 from vit_jax.errors import UserError
 from vit_jax.interop import layer_names, layout, tensors
@@ -27,7 +27,7 @@ def write(weights: Weights, folder: os.PathLike) -> None:
   fields = {'format': _FORMAT, 'family': weights.family, 'model': schema.plain(weights.config),
             'num_classes': weights.num_classes, 'class_names': weights.class_names,
             'preprocessing': schema.plain(weights.preprocessing)}
-  (folder / MODEL).write_text(json.dumps(fields, indent=2) + '\n')
+  durable.write(folder / MODEL, json.dumps(fields, indent=2) + '\n')
 
 
 def read(folder: os.PathLike, without: tuple[str, ...] = ()) -> Weights:

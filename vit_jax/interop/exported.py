@@ -6,7 +6,8 @@ The file is an uncompressed zip archive:
   weights.safetensors    the parameters and statistics, by name
   model.json             preprocessing, class names
 
-It runs on CPU, CUDA and TPU. JAX guarantees to read it for six months.
+It runs on CPU, CUDA and TPU. JAX guarantees to read it for six months. A file is not trusted: before its module is
+compiled, `module_check` looks for calls that leave it; after it has run, its outputs must be probabilities.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import json
 import os
 import pathlib
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,13 +24,15 @@ import numpy as np
 import safetensors.numpy
 from jax import export
 
-from vit_jax import schema
+from vit_jax import durable, schema
 from vit_jax.data import preprocessing
 from vit_jax.errors import UserError
+from vit_jax.interop import module_check
 from vit_jax.interop.classifier import Classifier
 
 SUFFIX = '.stablehlo'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
+_TOLERANCE = 1e-2  # of probabilities, and of their sum
 _FORMAT = 'vit_jax export 1'
 _MODULE, _TENSORS, _MODEL = 'module.bin', 'weights.safetensors', 'model.json'
 
@@ -38,6 +42,19 @@ class Exported(Classifier):
   """An exported model."""
   params: dict[str, np.ndarray]
   module: Any  # jax.export.Exported
+  where: str = 'the exported model'
+
+  def probabilities(self, prepared: Sequence[np.ndarray], batch_size: int = 64) -> np.ndarray:
+    """As of every Classifier. Raises UserError if the module does not return probabilities."""
+    out = super().probabilities(prepared, batch_size)
+    if not np.isfinite(out).all():
+      raise UserError(f'{self.where}: {np.count_nonzero(~np.isfinite(out)):,} of {out.size:,} outputs are NaN or '
+                      'infinite; expected probabilities. Export the model again')
+    if out.size and (out.min() < -_TOLERANCE or np.abs(out.sum(axis=1) - 1).max() > _TOLERANCE):
+      raise UserError(f'{self.where}: outputs from {out.min():.4g} to {out.max():.4g} whose sums are '
+                      f'{out.sum(axis=1).min():.4g} to {out.sum(axis=1).max():.4g}; expected probabilities, from 0 to '
+                      '1, with a sum of 1. Export the model again')
+    return out
 
   def forward(self, images_BHWC):
     return self._compiled(images_BHWC)
@@ -74,7 +91,7 @@ def write(weights, path: str | os.PathLike) -> None:
     archive.writestr(_MODULE, bytes(module.serialize()))
     archive.writestr(_TENSORS, safetensors.numpy.save(params))
     archive.writestr(_MODEL, json.dumps(metadata, indent=2) + '\n')
-  temporary.replace(path)
+  durable.replace(temporary, path)
 
 
 def read(path: str | os.PathLike) -> Exported:
@@ -90,6 +107,7 @@ def read(path: str | os.PathLike) -> Exported:
     if metadata.get('format') != _FORMAT:
       raise UserError(f'{where}: format: expected {_FORMAT!r}, got {metadata.get("format")!r}')
     module = export.deserialize(bytearray(module))
+    module_check.check_calls(module, where)
   except UserError:
     raise
   except FileNotFoundError as error:
@@ -99,7 +117,8 @@ def read(path: str | os.PathLike) -> Exported:
     raise UserError(f'{where}: not a complete exported model ({reason[:120]}); was the file truncated?') from error
   prepare = preprocessing.parse(metadata.get('preprocessing') or {}, where)
   names = metadata.get('class_names')
-  classes = module.out_avals[0].shape[-1]
+  classes = module_check.check_shapes(module, params, (*prepare.size, prepare.channels), where)
   if not isinstance(names, list) or len(names) != classes:
     raise UserError(f'{where}: class_names: expected a list of {classes} names')
-  return Exported(class_names=tuple(map(str, names)), preprocessing=prepare, params=params, module=module)
+  return Exported(class_names=tuple(map(str, names)), preprocessing=prepare, params=params, module=module,
+                  where=where)

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vit_jax import durable
 from vit_jax.errors import UserError
 
 INDEX = 'model.safetensors.index.json'
@@ -186,4 +187,4 @@ def write(path: os.PathLike, tensors: dict[str, np.ndarray], metadata: dict[str,
   temporary = path.with_name(path.name + '.tmp')
   save_file({name: np.asarray(value, order='C') for name, value in tensors.items()}, temporary, metadata)
   temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-  temporary.replace(path)
+  durable.replace(temporary, path)

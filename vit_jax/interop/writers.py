@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from vit_jax import durable
 from vit_jax.errors import UserError, nearest
 from vit_jax.interop import bundle, exported, google, huggingface, tensors, timm
 from vit_jax.interop.weights import Weights
@@ -44,7 +45,7 @@ def _folder(folder, arrays, texts):
   folder.mkdir(exist_ok=True)
   tensors.write(folder / _TENSORS, arrays, {'format': 'pt'})  # transformers requires it
   for name, fields in texts.items():
-    (folder / name).write_text(json.dumps(fields, indent=2) + '\n')
+    durable.write(folder / name, json.dumps(fields, indent=2) + '\n')
 
 
 def _npz(weights, path):

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from vit_jax import durable
 from vit_jax.errors import UserError
 
 _READ = ('.yaml', '.yml', '.json')  # the files that `kubectl apply -f FOLDER` reads
@@ -29,7 +30,7 @@ def write(folder: str, rendered: Mapping[str, Any]) -> list[pathlib.Path]:
                     f'got {others[0]}{more}. Remove them, or give another folder')
   out.mkdir(parents=True, exist_ok=True)
   for path, tree in zip(paths, rendered.values()):
-    path.write_text(to_yaml(tree))
+    durable.write(path, to_yaml(tree))
   return paths
 
 

@@ -21,6 +21,7 @@ from jax.sharding import NamedSharding
 
 from vit_jax import exits
 from vit_jax.errors import UserError
+from vit_jax.printable import say
 
 
 def start(distributed: str, num_processes: int | None = None, process_id: int | None = None,
@@ -95,7 +96,7 @@ def leaving_at_once():
     if jax.process_count() == 1:
       raise
     if isinstance(error, UserError):
-      print(f'error: {error}', file=sys.stderr)
+      say(f'error: {error}', sys.stderr)
     else:
       traceback.print_exc()
     sys.stdout.flush()

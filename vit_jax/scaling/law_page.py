@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from vit_jax import goodput
+from vit_jax import durable, goodput
 from vit_jax.drawing import page as page_lib
 from vit_jax.scaling import payload as payload_lib
 from vit_jax.scaling import plot
@@ -32,10 +32,10 @@ def write(out: str, groups: dict[str, Analysis], multipliers: list[dict], comman
     A message that lists what was written.
   """
   folder = epath.Path(out)
-  folder.mkdir(parents=True, exist_ok=True)
   data = payload_lib.payloads(groups)
-  (folder / 'law.json').write_text(json.dumps(page_lib.finite(law_json(groups, multipliers, command)), indent=1) + '\n')
-  (folder / 'report.html').write_text(page(data, multipliers, command, spent))
+  law = page_lib.finite(law_json(groups, multipliers, command))
+  durable.write(folder / 'law.json', json.dumps(law, indent=1) + '\n')
+  durable.write(folder / 'report.html', page(data, multipliers, command, spent))
   figures = plot.write_together(folder, 'law-all', data) if len(data) > 1 else []
   for stem, group in zip(stems(groups), data):
     figures += plot.write(folder, stem, group)

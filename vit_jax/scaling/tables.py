@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from concurrent import futures
 from typing import Any
 
@@ -40,14 +41,28 @@ def read_table(path: epath.Path) -> tuple[list[Row], list[str]]:
 
 
 def find_runs(path: epath.Path) -> list[epath.Path]:
-  """The run folders (folders with a run.json) at or below a path, sorted by name."""
-  found, level = [], [path]
+  """The run folders (folders with a run.json) at or below a path, sorted by name.
+
+  A folder that links lead to as well, such as `latest` or `best`, is found once, so links in a circle do no harm.
+  """
+  found, level, seen = [], [path], {_place(path)[1]}
   with futures.ThreadPoolExecutor(READERS) as pool:
     while level:
       inspected = list(pool.map(_inspect, level))
       found += [folder for folder, (is_run, _) in zip(level, inspected) if is_run]
-      level = [inner for _, inside in inspected for inner in inside]
+      places = {inner: _place(inner) for _, inside in inspected for inner in inside}
+      level = []
+      for inner in sorted(places, key=lambda inner: (places[inner][0], inner)):  # links last
+        if (real := places[inner][1]) not in seen:
+          seen.add(real)
+          level.append(inner)
   return sorted(found)
+
+
+def _place(path):
+  """(whether a path is a link, the path that it leads to); buckets have no links."""
+  text = os.fspath(path)
+  return (False, text) if '://' in text else (os.path.islink(text), os.path.realpath(text))
 
 
 def read_runs(folders: list[epath.Path]) -> list[tuple[Row, list[Row], bool]]:

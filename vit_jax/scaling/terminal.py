@@ -1,10 +1,11 @@
 """The terminal output of `law`."""
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vit_jax.console import Console
+from vit_jax.printable import printable
 from vit_jax.scaling.analysis import Analysis
 from vit_jax.scaling.verdict import not_identified, number
 
@@ -68,7 +69,7 @@ def _holdout(held):
            f'{number(held["rmsle_persistence"])}')
   table = _table(title, 'run', held['size'], 'beyond', 'measured', 'predicted', 'error')
   for row in sorted(held['rows'], key=lambda row: row['size'])[-12:]:
-    table.add_row(Text(row['run'][:26]), number(row['size']), f'{row["factor"]:.2f}x', number(row['measured']),
+    table.add_row(printable(row['run'])[:26], number(row['size']), f'{row["factor"]:.2f}x', number(row['measured']),
                   _with_range(row['predicted'], row.get('ci95_run')),
                   f'{100 * (row["predicted"] / row["measured"] - 1):+.2f}%')
   if len(held['rows']) > 12:

@@ -6,10 +6,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from vit_jax.console import Console
 from vit_jax.cost.slices import Slice
 from vit_jax.goodput import duration
 from vit_jax.launch.task import Task

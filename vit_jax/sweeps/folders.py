@@ -12,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from vit_jax import provenance, records
+from vit_jax import durable, provenance, records
 from vit_jax.errors import UserError
 from vit_jax.survival import lock, origin
 from vit_jax.sweeps.sweep_plan import Plan, PlannedRun, PlannedTrunk
@@ -89,9 +89,7 @@ def measured_speeds(workdir: os.PathLike) -> list[tuple[float, float]]:
 
 def write_plan(workdir: os.PathLike, name: str, plan: Plan) -> None:
   """Writes a plan into the sweep's folder, for `read_plans`."""
-  path = epath.Path(workdir) / 'plans' / f'{name}.json'
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(dataclasses.asdict(plan), indent=1) + '\n')
+  durable.write(epath.Path(workdir) / 'plans' / f'{name}.json', json.dumps(dataclasses.asdict(plan), indent=1) + '\n')
 
 
 def read_plans(workdir: os.PathLike) -> list[Plan]:

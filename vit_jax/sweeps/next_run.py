@@ -7,18 +7,20 @@ on the model itself, so that the recipe spends exactly the budget, however well 
 import copy
 import dataclasses
 import math
+import shlex
 import textwrap
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from vit_jax import schema
+from vit_jax import durable, schema
 from vit_jax.cost import flops
 from vit_jax.data import pipeline
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
 from vit_jax.optimisation import schedule, trainable
+from vit_jax.printable import printable
 from vit_jax.scaling import frontier
 from vit_jax.scaling.analysis import Analysis
 from vit_jax.scaling.points import Points
@@ -127,8 +129,7 @@ def write(next_run: NextRun, analysis: Analysis, path: str, command: str) -> Non
     raise UserError(f'--write_config={path}: expected a file name that ends in .py')
   if file.exists() and _MARK not in file.read_text():
     raise UserError(f'--write_config={path}: the file exists and was not written by this program; give another name')
-  file.parent.mkdir(parents=True, exist_ok=True)
-  file.write_text(recipe(next_run, analysis, path, command))
+  durable.write(file, recipe(next_run, analysis, path, command))
 
 
 def recipe(next_run: NextRun, analysis: Analysis, path: str, command: str) -> str:
@@ -259,7 +260,7 @@ def _docstring(run, analysis, path, command):
                 if run.run_ci95 else ' No interval: the runs were not resampled.')
   paragraphs = [
       f'The compute-optimal run at {number(best["flops"])} training FLOPs. {_MARK}.', '',
-      f'  python -m vit_jax.main --config={path}', '', predicted, '',
+      f'  python -m vit_jax.main --config={shlex.quote(path)}', '', predicted, '',
       f'The law: {law["diagnostics"]["equation"]}; {coefficients}. Form {law["form"]}, fitted to n = {law["n"]} runs '
       f'({law["objective"]["name"]}); N counts {run.count}. This run costs {run.beyond:.3g} times as much as '
       'the largest fitted one. Made by', '', f'  {command}', '',
@@ -269,4 +270,4 @@ def _docstring(run, analysis, path, command):
       f'{run.rate.words()}.']
   paragraphs += [f'Not covered by a rule: {"; ".join(run.notes)}.'] if run.notes else []
   lines = [line for text in paragraphs for line in (textwrap.wrap(text, 120) if text[:2] != '  ' else [text]) or ['']]
-  return '\n'.join(lines).replace('\\', '\\\\').replace('"""', '\\"\\"\\"') + '\n'
+  return printable('\n'.join(lines), keep='\n').replace('\\', '\\\\').replace('"""', '\\"\\"\\"') + '\n'

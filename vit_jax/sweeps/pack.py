@@ -25,6 +25,7 @@ def main(parent: str, cores: str, jobs: str) -> int:
   from vit_jax import checkpoint, exits, goodput
   from vit_jax.data import pipeline
   from vit_jax.errors import UserError
+  from vit_jax.printable import say
   from vit_jax.survival import stop
   from vit_jax.training import packed
   clock = goodput.Clock(1 / len(jobs))
@@ -37,14 +38,13 @@ def main(parent: str, cores: str, jobs: str) -> int:
   except stop.Stopped:
     return exits.PREEMPTED
   except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+    say(f'error: {error}', sys.stderr)
     return 1
   return 0
 
 
 def _member(job, open_data):
-  from rich.console import Console
-
+  from vit_jax.console import Console
   from vit_jax.sweeps import folders, sweep_plan
   from vit_jax.training import packed
   from vit_jax.training import run as run_lib

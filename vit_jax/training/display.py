@@ -1,15 +1,16 @@
 """Terminal output of a run: a header, progress, and a summary that names the next commands."""
 
 import os
+import shlex
 import time
 from typing import Any
 
 import jax
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from vit_jax import goodput, records
+from vit_jax.console import Console
 from vit_jax.cost import hardware
 from vit_jax.goodput import duration
 from vit_jax.parallel import processes
@@ -126,13 +127,14 @@ class Display:
               f'linear probe test accuracy {results["linear"]:.2%} ({examples["test"]:,} images; trained on '
               f'{examples["train"]:,})')
     self.note(f'\nbundle       {results["bundle"]} (the model with the linear probe as its head)\n'
-              f'use it       python -m vit_jax.predict {results["bundle"]} PICTURE_OR_FOLDER...\n'
+              f'use it       python -m vit_jax.predict {shlex.quote(results["bundle"])} PICTURE_OR_FOLDER...\n'
               f'train all    {command}')
 
   def summary(self, results: dict[str, Any], workdir: os.PathLike, bundle: os.PathLike | None = None) -> None:
     """Prints the results, where they are stored, and what to do next."""
+    quoted, usable = shlex.quote(os.fspath(workdir)), shlex.quote(os.fspath(bundle or workdir))
     if 'test' not in results:
-      return self.note(f'\ntrunk of {results["steps"]:,} steps: start its branches with --trunk={os.fspath(workdir)}')
+      return self.note(f'\ntrunk of {results["steps"]:,} steps: start its branches with --trunk={quoted}')
     test, val, steps = results['test'], results['val'], f'{results["steps"]:,} steps'
     if results['step'] != results['steps']:
       steps = f'{results["step"]:,} steps (the best on validation, of {steps})'
@@ -143,9 +145,9 @@ class Display:
     self.note(f'\ntime         {_time(workdir)}')
     self.note(f'run folder   {os.fspath(workdir)} (metrics.jsonl, events.jsonl, checkpoints/)\n'
               + (f'bundle       {os.fspath(bundle)}\n' if bundle else '') +
-              f'use it       python -m vit_jax.predict {os.fspath(bundle or workdir)} PICTURE_OR_FOLDER...\n'
-              f'look at it   python -m vit_jax.main --report={os.fspath(workdir)}\n'
-              f'see curves   uvx tensorboard --logdir={os.fspath(workdir)}\n'
+              f'use it       python -m vit_jax.predict {usable} PICTURE_OR_FOLDER...\n'
+              f'look at it   python -m vit_jax.main --report={quoted}\n'
+              f'see curves   uvx tensorboard --logdir={quoted}\n'
               'train more   another recipe of configs/, or any key: --config.train.epochs=100')
 
 

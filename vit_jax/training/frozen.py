@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from vit_jax import schema
+from vit_jax import durable, schema
 from vit_jax.data import device_augment
 from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.errors import UserError
@@ -70,7 +70,7 @@ def run_probe(run: Run, workdir: os.PathLike, note: Callable[[str], None]) -> di
   results = {'knn': knn, 'linear': accuracy, 'strength': strength, 'val': val_accuracy,
              'examples': {split: len(found.labels) for split, found in splits.items()}, 'bundle': os.fspath(folder)}
   record = {'config': schema.plain(run.config), 'config_hash': run.config_hash, 'results': results}
-  (epath.Path(workdir) / 'probe' / 'probe.json').write_text(json.dumps(record, indent=2) + '\n')
+  durable.write(epath.Path(workdir) / 'probe' / 'probe.json', json.dumps(record, indent=2) + '\n')
   return results
 
 
