@@ -26,6 +26,7 @@ TINY = {
     'swin': dict(width=16, depths=(2,), num_heads=(2,), window_size=2, patch_size=4),
     'resnet': dict(block='basic', depths=(1,), widths=(8,), stem='full', stem_width=8),
     'convnext': dict(depths=(1,), widths=(8,), patch_size=4, kernel_size=3),
+    'mixer': dict(patch_size=4, width=8, depth=1, tokens_mlp_dim=4, mlp_dim=16),
 }
 NUMBERS = (-1, 0, 1, 2, 1000, 10**30, 2**31 - 1, 2**31, 2**32, -(2**63), 1e38, 1e39, 1e-45, 0.5, 1.5, -0.5,
            math.nan, math.inf, -math.inf, 10**400, np.int64(3), np.float32(0.25), True)
