@@ -16,8 +16,8 @@ LOSSES = [  # each as JAX's own error and as a ValueError, the class in which gl
     'INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or there was a network error',
     # jax issue 22747
     'INTERNAL: external/xla/xla/service/gpu/nccl_utils.cc:305: NCCL operation ncclCommInitRank(&comm, nranks, id, '
-    "rank) failed: unhandled system error (run with NCCL_DEBUG=INFO for details). Last NCCL warning(error) log entry (may be "
-    "unrelated) 'socketTryAccept: Accept failed: Bad file descriptor'.",
+    "rank) failed: unhandled system error (run with NCCL_DEBUG=INFO for details). Last NCCL warning(error) log entry "
+    "(may be unrelated) 'socketTryAccept: Accept failed: Bad file descriptor'.",
     f'UNAVAILABLE: {_TASK}, got preempted, or crashed unexpectedly.',  # a log of T5X on TPUs
     'DEADLINE_EXCEEDED: Barrier timed out. Id: sync_global_devices:3. This usually happens because a task triggered '
     'the barrier too early or too slowly.',
