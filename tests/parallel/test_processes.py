@@ -1,6 +1,7 @@
 """Several real processes on this machine (gloo), beside one."""
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -183,6 +184,25 @@ def test_a_lost_process_ends_the_others(recipe, tmp_path, fault):
       process.kill()
   assert started[0].returncode in (exits.LOST, -signal.SIGABRT), errors
   assert exits.retried(exits.LOST)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_whenever_one_is_lost_the_other_ends_so_that_it_is_started_again(recipe, tmp_path, victim):
+  """At a random moment after they have come together: creating the state, compiling, training, saving."""
+  begun = tmp_path / 'run' / records.EVENTS
+  started = _train(recipe, tmp_path / 'run', 2, '--config.train.steps=100000', '--heartbeat_s=8')
+  try:
+    while not (begun.exists() and begun.stat().st_size):
+      assert started[0].poll() is None, started[0].communicate()
+      time.sleep(0.01)
+    time.sleep(random.uniform(0, 6))
+    started[victim].kill()
+    errors = started[1 - victim].communicate(timeout=120)[1]
+  finally:
+    for process in started:
+      process.kill()
+  assert started[1 - victim].returncode in (exits.LOST, -signal.SIGABRT), errors
 
 
 @pytest.mark.slow

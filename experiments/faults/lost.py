@@ -1,0 +1,168 @@
+"""Kills one of several processes, or all of them, at random moments: how the others end, what is lost, and the end.
+
+  python experiments/faults/lost.py --out=FOLDER --only=one --processes=2 --kills=20
+  python experiments/faults/lost.py --out=FOLDER --only=one --processes=4 --kills=20
+  python experiments/faults/lost.py --out=FOLDER --only=all --processes=1 --kills=10 --save_every=100000
+  python experiments/faults/lost.py --out=FOLDER --only=all --processes=2 --kills=10 --save_every=100000
+
+`one`: a random one of the processes is killed, sometimes while the program is compiled, sometimes after a checkpoint;
+the others must end with 134 (or by SIGABRT). `all`: all are killed at once, and the run has a local tier of
+`--local_seconds`; what is lost is the time between the start of the save that the run resumes from and the kill. In
+both, the run's end must equal that of an undisturbed one, byte for byte.
+"""
+
+import os
+import pathlib
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+from absl import app, flags
+
+_OUT = flags.DEFINE_string('out', None, 'Where the runs are written; a new folder.', required=True)
+_ONLY = flags.DEFINE_enum('only', 'one', ['one', 'all'], 'Whom to kill.')
+_PROCESSES = flags.DEFINE_integer('processes', 2, 'Processes of a run, with one device each.')
+_KILLS = flags.DEFINE_integer('kills', 20, 'Kills over one run.')
+_STEPS = flags.DEFINE_integer('steps', 4000, 'Length of the run.')
+_SAVE_EVERY = flags.DEFINE_integer('save_every', 100, 'Steps between checkpoints in the run folder.')
+_SECONDS = flags.DEFINE_float('local_seconds', 1.0, 'Interval of the local tier, with `all`.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')
+_HEARTBEAT_SECONDS = 10
+_LOST = (134, -signal.SIGABRT)
+
+
+def start(workdir, *words):
+  """Starts the processes of a run; what they print goes to files beside it."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  count, out = _PROCESSES.value, pathlib.Path(_OUT.value)
+  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1',
+                              'JAX_COMPILATION_CACHE_DIR': str(out / 'compiled')}
+  started = []
+  for i in range(count):
+    joined = () if count == 1 else (f'--distributed=127.0.0.1:{port}', f'--num_processes={count}', f'--process_id={i}',
+                                    f'--heartbeat_s={_HEARTBEAT_SECONDS}')
+    command = [sys.executable, '-m', 'vit_jax.main', '--config=configs/quickstart.py', '--config.train.epochs=0',
+               f'--config.train.steps={_STEPS.value}', '--config.system.log_every=10',
+               f'--config.evaluate.every={_STEPS.value // 4}', f'--workdir={workdir}', *joined, *words]
+    with open(out / f'{workdir.name}-{i}.txt', 'a') as log:
+      started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
+  return started
+
+
+def end(workdir):
+  """(metrics.jsonl, the arrays of the final checkpoint)."""
+  import jax
+  from orbax import checkpoint as ocp
+
+  from vit_jax import records
+  path = (workdir / records.CHECKPOINTS / str(records.saved_steps(workdir)[-1]) / 'state').absolute()
+  reader = ocp.PyTreeCheckpointer()
+  on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), reader.metadata(path).item_metadata.tree)
+  arrays = jax.tree_util.tree_leaves_with_path(reader.restore(path, restore_args=on_host))
+  return ((workdir / records.METRICS).read_bytes(),
+          {jax.tree_util.keystr(path): np.asarray(array).tobytes() for path, array in arrays})
+
+
+def events(workdir, name):
+  from vit_jax import records
+  rows = records.read_rows(workdir / records.EVENTS) if (workdir / records.EVENTS).exists() else []
+  return [row for row in rows if row['event'] == name]
+
+
+def until(started, condition):
+  """Waits until a condition holds or a process has ended; returns whether all are alive."""
+  while all(process.poll() is None for process in started) and not condition():
+    time.sleep(0.01)
+  return all(process.poll() is None for process in started)
+
+
+def kill_one(workdir, rng):
+  """Kills one of the processes again and again; returns how many of the ends of the others were wrong, and all."""
+  wrong, words = 0, (f'--config.system.save_every={_SAVE_EVERY.value}',)
+  for i in range(_KILLS.value):
+    begun, saved = len(events(workdir, 'begun')), len(events(workdir, 'save'))
+    started = start(workdir, *words)
+    late = i % 2  # after a newer checkpoint, so that the run gets on; else perhaps while it compiles
+    until(started, lambda begun=begun: len(events(workdir, 'begun')) > begun)
+    enough = saved + 2 if late else 0
+    alive = until(started, lambda enough=enough: len(events(workdir, 'save')) >= enough)
+    time.sleep(rng.uniform(0, 1 if late else 6))
+    if not alive or not until(started, lambda: True):
+      finish(started)
+      return wrong, i
+    victim = int(rng.integers(len(started)))
+    started[victim].kill()
+    killed = time.monotonic()
+    codes = finish(started)
+    others = codes[:victim] + codes[victim + 1:]
+    bad = any(code not in _LOST for code in others)
+    wrong += bad
+    print(f'kill {i + 1}: process {victim} of {len(codes)} {"after a checkpoint" if late else "early"}; the others '
+          f'ended with {others} after {time.monotonic() - killed:.1f} s{" WRONG" if bad else ""}', flush=True)
+  assert finish(start(workdir, *words)) == [0] * _PROCESSES.value
+  return wrong, _KILLS.value
+
+
+def kill_all(workdir, rng):
+  """Kills all processes again and again; returns how often more than the interval was lost, and all."""
+  local = pathlib.Path(_OUT.value) / 'local'
+  words = (f'--config.system.save_every={_SAVE_EVERY.value}', f'--config.system.local_dir={local}',
+           f'--config.system.local_seconds={_SECONDS.value}')
+  lost, killed, done = [], None, 0
+  while True:
+    saved, begun = len(events(workdir, 'local_save')), len(events(workdir, 'resume'))
+    started = start(workdir, *words)
+    if killed is not None:
+      until(started, lambda begun=begun: len(events(workdir, 'resume')) > begun)
+      step = events(workdir, 'resume')[-1]['step']
+      saves = (*events(workdir, 'local_save'), *events(workdir, 'save'))
+      lost.append(killed - max(row['time'] for row in saves if row['step'] == step))
+      print(f'kill {done}: resumed at step {step}, {lost[-1]:.2f} s lost', flush=True)
+    if done == _KILLS.value:
+      break
+    alive = until(started, lambda saved=saved: len(events(workdir, 'local_save')) > saved + 1)
+    time.sleep(rng.uniform(0, 2 * _SECONDS.value))
+    if not alive or not until(started, lambda: True):
+      break
+    for process in started:
+      process.kill()
+    killed, done = time.time(), done + 1
+    finish(started)
+  assert finish(started) == [0] * _PROCESSES.value
+  assert not list(local.iterdir()), 'the tier of a finished run is removed'
+  longest = max(row['stalled_s'] for row in events(workdir, 'local_save'))
+  print(f'lost: {max(lost):.2f} s at most, {np.mean(lost):.2f} s on average, with an interval of {_SECONDS.value} s; a '
+        f'local save blocked {longest:.3f} s at most')
+  return sum(seconds > 2 * _SECONDS.value for seconds in lost), done
+
+
+def finish(started):
+  return [process.wait() for process in started]
+
+
+def processor():
+  names = [line.partition(':')[2].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')]
+  return f'{os.cpu_count()} x {names[0] if names else platform.processor()}'
+
+
+def main(_):
+  out = pathlib.Path(_OUT.value)
+  out.mkdir(parents=True)
+  print(f'{_PROCESSES.value} processes on {processor()}', flush=True)
+  assert finish(start(out / 'undisturbed')) == [0] * _PROCESSES.value
+  kill = kill_one if _ONLY.value == 'one' else kill_all
+  wrong, kills = kill(out / 'killed', np.random.default_rng(_SEED.value))
+  same = end(out / 'killed') == end(out / 'undisturbed')
+  print(f'{kills} kills of {_ONLY.value} of {_PROCESSES.value}: {wrong} wrong; the end is '
+        f'{"the same, byte for byte" if same else "ANOTHER"}')
+  return int(bool(wrong) or not same)
+
+
+if __name__ == '__main__':
+  app.run(main)
