@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from vit_jax.checkpoint import Checkpoints, Damaged
-from vit_jax.errors import UserError
 from vit_jax.parallel import processes
 
 
-def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Callable[[dict], str | None],
-                note: Callable[[int, str, str], None]) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
+def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Callable[[int, dict], str | None],
+                note: Callable[[int, str, str], None], without_log: Callable[[int], str]
+                ) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
   """(step, arrays, record) of the newest good checkpoint; None if there is none, or a single one that is damaged.
 
   Damaged checkpoints are renamed, never deleted. Several processes agree: a checkpoint that one of them cannot read is
@@ -18,17 +18,19 @@ def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Calla
   Args:
     checkpoints: the checkpoints of a run.
     like: shapes, dtypes and shardings of the arrays.
-    log_fault: (record) -> what is wrong with the log that belongs to a checkpoint, or None.
+    log_fault: (step, record) -> what is wrong with the log that belongs to a checkpoint, or None.
     note: called for each damaged checkpoint with its step, what is wrong, and where it was moved to.
+    without_log: (step) -> how to go on from a checkpoint whose arrays are good, but whose log is not.
 
   Raises:
-    UserError: there are several checkpoints and none is good. A damaged disk is then unlikely, and nothing is changed.
+    Damaged: there are several checkpoints and none is good. A damaged disk is then unlikely, and nothing is changed.
   """
-  steps, faults, found = processes.from_writer(checkpoints.steps), {}, None
+  steps, faults, found, no_log = processes.from_writer(checkpoints.steps), {}, None, []
   for step in reversed(steps):
     try:
       record = checkpoints.record(step)
-      if fault := processes.from_writer(lambda record=record: log_fault(record)):
+      if fault := processes.from_writer(lambda step=step, record=record: log_fault(step, record)):
+        no_log.append(step)
         raise Damaged(fault)
       found = step, checkpoints.restore(step, like), record
       break
@@ -36,10 +38,20 @@ def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Calla
       faults[step] = str(damage)
   if found is None and len(steps) > 1:
     said = '; '.join(f'step {step}: {fault}' for step, fault in faults.items())
-    raise UserError(f'none of the {len(steps)} checkpoints can be used. {said}. Nothing was changed; to start again, '
-                    'give another --workdir')
+    intact = next((step for step in no_log if _is_intact(checkpoints, step, like)), None)
+    way = ('To start again, remove the folder of the checkpoints, or give another --workdir' if intact is None
+           else processes.from_writer(lambda: without_log(intact)))
+    raise Damaged(f'none of the {len(steps)} checkpoints can be used. {said}. Nothing was changed. {way}')
   for step, fault in faults.items():
     note(step, fault, processes.from_writer(lambda step=step: str(checkpoints.set_aside(step))))
   if faults:
     checkpoints.reload()
   return found
+
+
+def _is_intact(checkpoints, step, like):
+  try:
+    checkpoints.restore(step, like)
+  except Damaged:
+    return False
+  return True

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from vit_jax import goodput, host
+from vit_jax.checkpoint import Damaged
 from vit_jax.data import device_augment
 from vit_jax.errors import UserError
 from vit_jax.optimisation import schedule
@@ -69,6 +70,9 @@ def begin(stack: contextlib.ExitStack, run: Run, workdir: os.PathLike, display: 
   loop = Loop(folder.run, folder, display, stop, clock)
   folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
   train_state = folder.restore_or_create(clock)
+  if loop.record['lineage'] != folder.lineage:  # it went round a damaged trunk
+    loop.record['lineage'] = folder.lineage
+    folder.write(loop.record | {'status': 'running'})
   if begins := int(train_state.step):
     display.note(f'{"branched off" if folder.saved_step is None else "resumed"} at step {begins} of {run.steps}')
   return loop, train_state
@@ -84,7 +88,8 @@ def _recorded(folder, stop, clock):
     raise
   except Exception as error:
     with contextlib.suppress(OSError):  # such as a full disk
-      folder.events.append({'event': 'failed', 'why': str(error) or type(error).__name__})
+      folder.events.append({'event': 'failed', 'why': str(error) or type(error).__name__,
+                            **({'damaged': True} if isinstance(error, Damaged) else {})})
     raise
 
 
@@ -198,6 +203,7 @@ class Loop:
     results = self._results(train_state)
     self.folder.append_event('finished', results['steps'], self.clock)
     self.folder.checkpoints.wait()
+    self.folder.upload()  # a run is called finished when its rows are safe
     self.folder.write(self.record | {'status': 'trunk' if self.run.branch_steps else 'finished', 'results': results})
     return results
 
