@@ -180,3 +180,23 @@ def test_a_branch_that_lost_its_record_is_still_a_branch(run, trunk, tmp_path):
   (tmp_path / 'run' / records.RUN).unlink()
   _train(run, tmp_path / 'run', trunk)
   assert json.dumps(records.read_run(tmp_path / 'run')) == json.dumps(before)
+
+
+def test_logs_are_safe_before_anything_relies_on_them(run, tmp_path, monkeypatch):
+  """In a bucket a log is there once it is uploaded: 'begun' before a kill can come, the test row before 'finished'."""
+  calls, upload, write = [], records.Lines.upload, records.write_run
+
+  def uploaded(self):
+    upload(self)
+    calls.append(self._path.read_text())
+
+  def written(folder, fields):
+    write(folder, fields)
+    calls.append(fields['status'])
+  monkeypatch.setattr(records.Lines, 'upload', uploaded)
+  monkeypatch.setattr(records, 'write_run', written)
+  _train(run, tmp_path / 'run')
+  assert calls[0] == 'running' and json.loads(calls[1])['event'] == 'begun'
+  before = calls[:calls.index('finished')]
+  assert any('"split": "test"' in content for content in before) and any('"event": "finished"' in c for c in before)
+  assert any('"event": "save"' in content for content in calls[:calls.index(next(c for c in calls if '"test"' in c))])
