@@ -46,7 +46,7 @@ def read_run(folder: os.PathLike) -> dict[str, Any] | None:
     for name, kinds in _KINDS.items():
       _check_kind(fields, name, kinds, path)
   except UserError as error:
-    raise DamagedRun(f'{error}. {way_on(folder)}') from error
+    raise DamagedRun(f'{error}{"" if str(error).endswith("?") else "."} {way_on(folder)}') from error
   return fields
 
 
