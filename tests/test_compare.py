@@ -215,7 +215,7 @@ def test_nothing_in_common(tmp_path):
     ('metrics.jsonl', b'{"split": "train", "step": 2}\n\377\n', r'metrics.jsonl, line 2: not JSON'),
     ('metrics.jsonl', b'{}\n', r'metrics.jsonl, line 1: expected a step and a split, got step=None'),
     ('metrics.jsonl', None, r'metrics.jsonl: no such file, although the run has finished'),
-    ('run.json', b'', r'run.json: not JSON'),
+    ('run.json', b'', r'run.json: empty, expected a JSON object'),
     ('run.json', None, r'copy: no run there'),
     ('checkpoints/2/record/metadata', b'{"arrays": {}}', r'checkpoints/2: this checkpoint cannot be read: its record'),
 ])

@@ -64,7 +64,7 @@ class Checkpoints:
       tree: nested dicts of arrays.
       record: a JSON object.
     """
-    record = sealed(record | {'arrays': digest.digests(tree)})
+    record = sealed(record | {'step': step, 'arrays': digest.digests(tree)})
     self._manager.save(
         step, args=ocp.args.Composite(state=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(record)), force=True)
 
@@ -84,7 +84,13 @@ class Checkpoints:
   def record(self, step: int) -> dict[str, Any]:
     """The JSON record of a checkpoint. Raises Damaged on all processes if one of them cannot read it."""
     path = self._folder / str(step) / 'record'
-    return together(lambda: unsealed(_alone(ocp.JsonCheckpointHandler, path, ocp.args.JsonRestore())))
+
+    def read():
+      record = unsealed(_alone(ocp.JsonCheckpointHandler, path, ocp.args.JsonRestore()))
+      if (saved := record.get('step', step)) != step:  # older ones do not say
+        raise Damaged(f'it holds step {saved}: its folder was renamed; name it {saved} again')
+      return record
+    return together(read)
 
   def restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
     """The arrays of a checkpoint.

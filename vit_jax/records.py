@@ -7,9 +7,11 @@ byte. Everything that depends on the clock is in events.jsonl.
 import json
 import math
 import os
+import shlex
 import tempfile
 import time
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -18,6 +20,11 @@ from vit_jax import durable
 from vit_jax.errors import UserError
 
 RUN, METRICS, EVENTS, CHECKPOINTS = 'run.json', 'metrics.jsonl', 'events.jsonl', 'checkpoints'
+SET_ASIDE = 'metrics.damaged-{}.jsonl'  # a damaged log, and the step at which the log that replaces it begins
+
+
+class DamagedRun(UserError):
+  """A run.json that cannot be read."""
 
 
 def write_run(folder: os.PathLike, fields: dict[str, Any]) -> None:
@@ -29,23 +36,72 @@ def read_run(folder: os.PathLike) -> dict[str, Any] | None:
   """Reads the run.json of a run folder; None if there is none.
 
   Raises:
-    UserError: it is not JSON, or a field has the wrong type.
+    DamagedRun: it is not JSON, or a field has the wrong type. The message says how the run goes on.
   """
   path = epath.Path(folder) / RUN
   if not path.exists():
     return None
-  fields = _parse(path.read_bytes(), os.fspath(path))
-  for name, kinds in _KINDS.items():
-    value = fields.get(name)
-    if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-      raise UserError(f'{path}: {name}: expected {kinds[0].__name__}, got {_short(value)}')
+  try:
+    fields = parse(path.read_bytes(), os.fspath(path))
+    for name, kinds in _KINDS.items():
+      _check_kind(fields, name, kinds, path)
+  except UserError as error:
+    raise DamagedRun(f'{error}{"" if str(error).endswith("?") else "."} {way_on(folder)}') from error
   return fields
 
 
+def way_on(folder: os.PathLike) -> str:
+  """What cures a damaged run.json: without it, a run resumes from its checkpoints, and writes it again."""
+  path = os.fspath(epath.Path(folder) / RUN)
+  remove = 'remove it' if '://' in path else f'`rm {shlex.quote(path)}`'
+  return (f'To go on: {remove}, then repeat the command that trained this run: it resumes from its checkpoints and '
+          'writes the file again. Or give another folder')
+
+
 # The types of optional fields that readers of run.json rely on. In older runs, lineage is a name.
-_KINDS = {'config': (dict,), 'config_hash': (str,), 'status': (str,), 'params': (int,), 'params_non_embedding': (int,),
-          'flops_per_example_train': (int, float), 'data': (dict,), 'results': (dict,), 'branch_steps': (list,),
-          'lineage': (dict, str)}
+_KINDS = {'config': (dict,), 'config.data': (dict,), 'config.model': (dict,), 'config.optimizer': (dict,),
+          'config.family': (str,), 'config_hash': (str,), 'status': (str,), 'params': (int,),
+          'params_non_embedding': (int,), 'flops_per_example_forward': (int, float),
+          'flops_per_example_train': (int, float), 'data': (dict,), 'data.classes': (list,), 'results': (dict,),
+          'results.step': (int,), 'results.steps': (int,), 'results.val': (dict,), 'results.test': (dict,),
+          'branch_steps': (list,), 'lineage': (dict, str), 'lineage.step': (int,)}
+
+
+def _check_kind(fields, name, kinds, path):
+  value = fields
+  for key in name.split('.'):
+    value = value.get(key) if isinstance(value, dict) else None
+  if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+    raise UserError(f'{path}: {name}: expected {kinds[0].__name__}, got {_short(value)}')
+
+
+def readable_rows(path: os.PathLike, needed: Mapping[str, type]) -> tuple[list[dict[str, Any]], list[str]]:
+  """The rows of a .jsonl file that can be used, and a message for each other line. As in `read_rows` for the last line.
+
+  Args:
+    path: the file; there need be none.
+    needed: the columns that a row must have, and their types: EVENT or ROW.
+  """
+  rows, faults = [], []
+  for where, line in _lines(path):
+    try:
+      row = parse(line, where)
+      for name, kind in needed.items():
+        if not isinstance(value := row.get(name), kind) or isinstance(value, bool):
+          raise UserError(f'{where}: {name}: expected {kind.__name__}, got {_short(value)}')
+      rows.append(row)
+    except UserError as error:
+      faults.append(str(error))
+  return rows, faults
+
+
+def read_events(path: os.PathLike) -> list[dict[str, Any]]:
+  """The events of a log. No result depends on them, so lines that are damaged are left out."""
+  return readable_rows(path, EVENT)[0]
+
+
+AROUND = 'went_around'  # the event of a run that does without a damaged file; `why` says of which
+EVENT, ROW = {'event': str}, {'split': str, 'step': int}  # what every line of events.jsonl and of metrics.jsonl has
 
 
 def read_rows(path: os.PathLike) -> list[dict[str, Any]]:
@@ -54,14 +110,21 @@ def read_rows(path: os.PathLike) -> list[dict[str, Any]]:
   Raises:
     UserError: a line is not a JSON object.
   """
+  return [parse(line, where) for where, line in _lines(path)]
+
+
+def _lines(path):
+  """(where, bytes) of each complete line of a file."""
   path = epath.Path(path)
   lines = path.read_bytes().split(b'\n') if path.exists() else []
   # After the last newline there is nothing or an incomplete line.
-  return [_parse(line, f'{os.fspath(path)}, line {number}') for number, line in enumerate(lines[:-1], 1)]
+  return [(f'{os.fspath(path)}, line {number}', line) for number, line in enumerate(lines[:-1], 1)]
 
 
-def _parse(content, where):
-  """Parses a JSON object; raises UserError for anything else."""
+def parse(content: bytes, where: str) -> dict[str, Any]:
+  """Parses a JSON object; raises UserError for anything else. `where` begins the message."""
+  if not content:
+    raise UserError(f'{where}: empty, expected a JSON object; was the file damaged?')
   try:
     value = json.loads(content.decode())
   except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number with thousands of digits, deep nesting

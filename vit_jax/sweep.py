@@ -50,7 +50,10 @@ def main() -> int:
   from vit_jax.sweeps.display import Display
   workdir, display = _WORKDIR.value or f'runs/{_name()}', Display()
   if _STATUS.value:
-    display.status([job for plan in folders.read_plans(workdir) for job in jobs.make(plan, workdir)])
+    plans, faults = folders.read_plans(workdir)
+    display.status([job for plan in plans for job in jobs.make(plan, workdir)])
+    for fault in faults:
+      display.note(f'left out    {fault}')
     return 0
   if '://' not in workdir:
     workdir_lib.check(workdir)
@@ -61,8 +64,10 @@ def main() -> int:
   seconds = jobs.seconds(everything, plan, workdir, processes)
   display.plan(plan, everything, seconds)
   together = jobs.packed(jobs.by_priority(left, seconds), plan, processes)
-  display.totals(plan, everything, together, jobs.makespan(left, seconds, processes), processes)
+  damaged = any(folders.damage(job.folder) for job in everything)
+  display.totals(plan, everything, together, jobs.makespan(left, seconds, processes), processes, damaged)
   if _DRY_RUN.value:
+    display.left_out(everything)
     return 0
   if '://' in workdir:
     raise UserError(f'--workdir={workdir}: runs on this machine need a local folder for their logs and locks')
@@ -70,7 +75,7 @@ def main() -> int:
   _share_programs(workdir)
   code = _run(together, processes, display) if left else 0
   _summary(plan, everything, workdir, display)
-  return code
+  return 1 if display.left_out(everything) and not code else code
 
 
 def _launch():

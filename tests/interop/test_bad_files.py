@@ -139,8 +139,10 @@ def test_another_architecture(tmp_path):
 
 
 @pytest.mark.parametrize('key, value, message', [
-    ('hidden_size', 10**15, r'model\.width=10{15}: must be from 1 to'), ('num_hidden_layers', 10**9, 'has 1,000,000,000 blocks'),
-    ('num_attention_heads', 0, r'model\.num_heads=0: must be from 1 to'), ('hidden_act', 'quick_gelu', "hidden_act='quick_gelu'"),
+    ('hidden_size', 10**15, r'model\.width=10{15}: must be from 1 to'),
+    ('num_hidden_layers', 10**9, 'has 1,000,000,000 blocks'),
+    ('num_attention_heads', 0, r'model\.num_heads=0: must be from 1 to'),
+    ('hidden_act', 'quick_gelu', "hidden_act='quick_gelu'"),
     ('layer_norm_eps', 'tiny', 'model.epsilon'), ('image_size', [0, 3], 'preprocessing.size'),
     ('image_size', [8, 24], 'another shape'),
     ('num_channels', 7, 'preprocessing.channels'), ('patch_size', 5, 'does not divide'),

@@ -87,7 +87,7 @@ def test_links_in_a_circle_end_and_a_run_counts_once(tmp_path):
   for i in range(3):
     make_run(tmp_path / f'sweep/run{i}', 1.0 + i, 1000 * (i + 1))
   plain = load([tmp_path])
-  for name, to in (('latest', '.'), ('best', '.'), ('up', '..'), ('sweep/aaa', 'run1'), ('sweep/back', '..')):
+  for name, to in (('latest', '.'), ('best', '.'), ('sweep/aaa', 'run1'), ('sweep/back', '..')):
     (tmp_path / name).symlink_to(to)
   found = load([tmp_path])
   assert found.runs == plain.runs == ['run0', 'run1', 'run2'] and found.dropped == plain.dropped

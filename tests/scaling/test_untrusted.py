@@ -82,7 +82,7 @@ FIELDS = ('config', 'config_hash', 'lineage', 'params', 'params_non_embedding', 
 def test_any_run_folder(tmp_path, run, rows, last):
   (tmp_path / 'run').mkdir(exist_ok=True)
   (tmp_path / 'run' / records.RUN).write_text(json.dumps({'params': 10, **run, 'status': 'finished'}))
-  rows = [*rows, {'split': 'val', 'loss': 2.5, **last}]
+  rows = [*({'split': 'train', 'step': 1, **row} for row in rows), {'split': 'val', 'step': 2, 'loss': 2.5, **last}]
   (tmp_path / 'run' / records.METRICS).write_text(''.join(json.dumps(row) + '\n' for row in rows))
   points = _points([tmp_path])
   assert points is None or points.y.tolist() == [2.5]

@@ -31,6 +31,8 @@ def test_branches_wait_only_for_their_own_step(tmp_path):
   assert trunk.arguments[-1] == '--branch_steps=70,140' and first.arguments[-1] == f'--trunk={trunk.folder}'
   assert [job.ready() for job in (trunk, first, second, alone)] == [True, False, False, True]
   (tmp_path / 'trunks' / 'f00' / 'checkpoints' / '70').mkdir(parents=True)
+  assert not first.ready()  # without its run.json a trunk is not used, and its job writes it again
+  records.write_run(tmp_path / 'trunks' / 'f00', {'status': 'trunk'})
   (tmp_path / 'trunks' / 'f00' / 'checkpoints' / '140.orbax-checkpoint-tmp').mkdir()
   assert first.ready() and not second.ready() and not trunk.finished()
   (tmp_path / 'trunks' / 'f00' / 'checkpoints' / '140').mkdir()
@@ -120,7 +122,7 @@ def test_plans_are_kept_and_read_back(tmp_path):
   with pytest.raises(UserError, match='no sweep has been started in this folder'):
     folders.read_plans(tmp_path)
   folders.write_plan(tmp_path, 'mine', PLAN)
-  assert folders.read_plans(tmp_path) == [PLAN]
+  assert folders.read_plans(tmp_path) == ([PLAN], [])
   assert json.loads((tmp_path / 'plans' / 'mine.json').read_text())['runs'][0]['name'] == 'steps100'
 
 

@@ -16,6 +16,7 @@ from vit_jax.survival import lock
 from vit_jax.sweeps import display, jobs, runner
 
 FINISH = "import pathlib; pathlib.Path('run.json').write_text('{\"status\": \"finished\"}')\n"
+TRUNK = FINISH.replace('finished', 'trunk')
 
 
 class Sweep:
@@ -80,8 +81,9 @@ def test_restarts_without_progress_are_limited(sweep):
 
 
 def test_branches_start_when_the_trunk_has_reached_their_step(sweep):
-  trunk = sweep.add('trunk', """
+  trunk = sweep.add('trunk', f"""
 import os, time
+{TRUNK}
 os.makedirs('checkpoints/4')
 while not os.path.exists('../early/run.json'):
   time.sleep(0.01)
@@ -94,7 +96,7 @@ os.makedirs('checkpoints/8')
 
 
 def test_branches_of_a_failed_trunk_run_if_it_reached_their_step(sweep):
-  trunk = sweep.add('trunk', "import os, sys; os.makedirs('checkpoints/4'); sys.exit(1)", saves=(4, 8))
+  trunk = sweep.add('trunk', TRUNK + "import os, sys; os.makedirs('checkpoints/4'); sys.exit(1)", saves=(4, 8))
   for name, step in (('late', 8), ('early', 4)):
     sweep.add(name, FINISH, trunk=str(trunk))
     sweep.jobs[-1] = jobs.dataclasses.replace(sweep.jobs[-1], first_step=step)

@@ -37,7 +37,7 @@ def render(evaluation: Evaluation) -> str:
   s, run = evaluation.summary, records.read_run(evaluation.place) or {}
   low, high = s['accuracy_ci95']
   headline = f'{s["accuracy"]:.2%} of {s["examples"]:,} {s["split"]} pictures correct (95%: {low:.2%} to {high:.2%})'
-  events, config = _rows(evaluation.place, records.EVENTS), getattr(evaluation.model, 'config', None)
+  events, config = _rows(evaluation.place, records.EVENTS, records.EVENT), getattr(evaluation.model, 'config', None)
   found = _attention(evaluation)
   data = {
       'headline': headline, 'name': os.path.basename(evaluation.place.rstrip('/')), 'summary': _small(s),
@@ -78,18 +78,19 @@ def _facts(evaluation, run):
   return [[name, str(value)] for name, value in lines.items() if value]
 
 
-def _rows(place, name):
-  """The rows of a log; empty where the file is damaged or does not exist (a bundle)."""
+def _rows(place, name, needed):
+  """The rows of a log that can be read; empty where the file does not exist (a bundle)."""
   try:
-    return records.read_rows(epath.Path(place) / name)
-  except (UserError, NotADirectoryError):
+    return records.readable_rows(epath.Path(place) / name, needed)[0]
+  except NotADirectoryError:
     return []
 
 
 def _curves(place):
   """{split: {step, loss, accuracy}} of training and validation."""
   number = lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-  rows = [row for row in _rows(place, records.METRICS) if all(number(row.get(n)) for n in ('step', 'loss', 'accuracy'))]
+  rows = [row for row in _rows(place, records.METRICS, records.ROW)
+          if all(number(row.get(name)) for name in ('step', 'loss', 'accuracy'))]
   return {split: {name: [row[name] for row in rows if row.get('split') == split]
                   for name in ('step', 'loss', 'accuracy')} for split in ('train', 'val')}
 

@@ -106,10 +106,13 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
       folders = tables.find_runs(path)
       if not folders:
         raise UserError(f'{path}: expected a run folder or a folder of them, found no run.json in or below it')
-      found = [(folder, *read) for folder, read in zip(folders, tables.read_runs(folders))]
+      read = list(zip(folders, tables.read_runs(folders)))
+      damaged = [(folder.name, f'damaged: {run}') for folder, run in read if isinstance(run, UserError)]
+      found = [(folder, *run) for folder, run in read if not isinstance(run, UserError)]
+      dropped += damaged
       all_folders += folders
       runs = [run for run in found if run[1].get('status') != 'trunk']  # the branches of a trunk are the runs
-      if not runs:
+      if not runs and not damaged:
         raise UserError(f'{path}: found {len(found)} trunks, but none of their branches')
       for folder, *run in runs:
         _add_run(folder, *run, rename.get(metric, metric), rows, dropped, curves)

@@ -65,27 +65,23 @@ def _place(path):
   return (False, text) if '://' in text else (os.path.islink(text), os.path.realpath(text))
 
 
-def read_runs(folders: list[epath.Path]) -> list[tuple[Row, list[Row], bool]]:
-  """(run.json, the rows of metrics.jsonl, whether its last line is incomplete) for each run folder.
+def read_runs(folders: list[epath.Path]) -> list[tuple[Row, list[Row], bool] | UserError]:
+  """(run.json, the rows of metrics.jsonl, whether its last line is incomplete) of each run folder.
 
-  Raises:
-    UserError: a file that cannot be parsed.
+  For a run with a damaged file, it is the error that says what is wrong and what to do.
   """
   with futures.ThreadPoolExecutor(READERS) as pool:
     return list(pool.map(_read_run, folders))
 
 
 def time_spent(folders: list[epath.Path]) -> dict[str, float]:
-  """{kind: seconds}, how the runs together spent their time (see `goodput`); damaged event logs are left out."""
+  """{kind: seconds}, how the runs together spent their time (see `goodput`); damaged lines are left out."""
   with futures.ThreadPoolExecutor(READERS) as pool:
     return goodput.total(pool.map(_time_spent, folders))
 
 
 def _time_spent(folder):
-  try:
-    return goodput.breakdown(records.read_rows(folder / records.EVENTS))
-  except UserError:  # the law does not depend on it
-    return goodput.breakdown([])
+  return goodput.breakdown(records.read_events(folder / records.EVENTS))
 
 
 def _inspect(path):
@@ -96,7 +92,15 @@ def _inspect(path):
 
 
 def _read_run(folder):
-  run, rows = records.read_run(folder), records.read_rows(folder / records.METRICS)
+  try:
+    run = records.read_run(folder)
+  except UserError as error:
+    return error
+  rows, faults = records.readable_rows(folder / records.METRICS, records.ROW)
+  if faults and run.get('status') != 'trunk':  # any row may be the one that counts
+    more = f' (and {len(faults) - 1} more lines)' if len(faults) > 1 else ''
+    return UserError(f'{faults[0]}{more}. Put a copy of the file in its place, or train the run again in another '
+                     'folder')
   return run, rows, _is_cut_off(folder / records.METRICS)
 
 

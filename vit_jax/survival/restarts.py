@@ -24,7 +24,7 @@ def check(events: Iterable[dict[str, Any]], step: int) -> None:
   """
   starts, before = 0, -1  # the number of consecutive starts without progress, and the step of the last start
   for event in events:
-    if event['event'] == BEGUN:
+    if event['event'] == BEGUN and isinstance(event.get('step'), int):
       starts = starts + 1 if event['step'] <= before else 1
       before = event['step']
     elif event['event'] == 'failed' or event.get('by_hand'):

@@ -19,7 +19,7 @@ from vit_jax.sweeps.sweep_plan import Plan, PlannedRun
 
 _PLAIN_WIDTH = 160  # width of tables that are written to a file
 _LINE_SECONDS = 60  # seconds between progress lines where there is no terminal
-_STATUSES = ('finished', 'running', 'stopped', 'waiting', 'failed')
+_STATUSES = ('finished', 'running', 'stopped', 'waiting', 'failed', 'damaged')
 
 
 class Display:
@@ -47,9 +47,12 @@ class Display:
     for line in plan.notes:
       self.note(f'note: {line}')
 
-  def totals(self, plan: Plan, jobs: Sequence[Job], left: Sequence[Sequence[Job]], makespan: float,
-             processes: int) -> None:
-    """Prints below the plan what it costs, what is left to do (`left`, by process), and what sharing saves."""
+  def totals(self, plan: Plan, jobs: Sequence[Job], left: Sequence[Sequence[Job]], makespan: float, processes: int,
+             damaged: bool = False) -> None:
+    """Prints below the plan what it costs, what is left to do (`left`, by process), and what sharing saves.
+
+    `damaged` says that some jobs are left out, which `left_out` names.
+    """
     together, left = sum(len(jobs) for jobs in left if len(jobs) > 1), [job for jobs in left for job in jobs]
     self.note(f'\n{len(plan.runs)} runs, {plan.flops_alone:.2e} FLOPs{saving(plan)}')
     runs = [job for job in left if not job.saves]
@@ -59,7 +62,7 @@ class Display:
       if together:
         self.note(f'{together} of them are trained together, up to {MOST_PACKED} in one program')
     else:
-      self.note('all runs are finished')
+      self.note('all others are finished' if damaged else 'all runs are finished')
     finished = [job for job in jobs if job.finished()]
     if other := sum(folders.by_other_code(job.folder) for job in finished):
       self.note(f'note: {other} of {len(finished)} finished runs are by other code than today\'s and are not run '
@@ -142,12 +145,23 @@ class Display:
     table, counts = _table('run', 'status', 'step', 'of', 'val loss'), collections.Counter()
     for job in jobs:
       there = folders.standing(job.folder)
-      status = 'finished' if job.finished() else there.status
+      status = 'finished' if job.finished() and there.status != 'damaged' else there.status
       counts[status] += 1
       loss = '' if there.val_loss is None else f'{there.val_loss:.4f}'
       table.add_row(job.name, status, f'{there.step:,}', f'{job.steps:,}', loss)
     self.console.print(table)
     self.note(', '.join(f'{counts[status]} {status}' for status in _STATUSES if counts[status]))
+    self.left_out(jobs)
+
+  def left_out(self, jobs: Sequence[Job]) -> bool:
+    """Names damaged jobs and what to do, then what the others went round; returns whether a job is left out."""
+    damaged = {job.name: why for job in jobs if (why := folders.damage(job.folder))}
+    for name, why in damaged.items():
+      self.note(f'left out    {name}: {why}')
+    for job in jobs:
+      for remark in folders.remarks(job.folder):
+        self.note(f'note: {job.name}: {remark}')
+    return bool(damaged)
 
   def _ended(self, job):
     self._done += 1
@@ -163,6 +177,8 @@ def saving(plan: Plan) -> str:
 
 
 def _time(job, seconds):
+  if folders.damage(job.folder):
+    return 'damaged'
   if not job.finished():
     return duration(seconds[job.name])
   return 'finished (other code)' if folders.by_other_code(job.folder) else 'finished'

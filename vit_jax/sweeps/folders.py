@@ -7,12 +7,12 @@
 
 import dataclasses
 import json
+import math
 import os
-from typing import Any
 
 from etils import epath
 
-from vit_jax import durable, provenance, records
+from vit_jax import durable, provenance, records, schema
 from vit_jax.errors import UserError
 from vit_jax.survival import lock, origin
 from vit_jax.sweeps.sweep_plan import Plan, PlannedRun, PlannedTrunk
@@ -22,7 +22,10 @@ LOG = 'log.txt'
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-  """The progress of a run; `status` is 'finished', 'running', 'failed', 'stopped' (can be resumed) or 'waiting'."""
+  """The progress of a run.
+
+  `status` is 'finished', 'running', 'failed', 'stopped' (can be resumed), 'waiting', or 'damaged' (`damage` says how).
+  """
   status: str
   step: int = 0
   val_loss: float | None = None
@@ -44,8 +47,7 @@ def trunk_folder(workdir: os.PathLike, trunk_hash: str) -> epath.Path:
 
 def is_finished(folder: os.PathLike) -> bool:
   """Whether a run has finished."""
-  run = records.read_run(folder)
-  return bool(run) and run.get('status') == 'finished'
+  return _readable_run(folder).get('status') == 'finished'
 
 
 def by_other_code(folder: os.PathLike) -> bool:
@@ -55,20 +57,66 @@ def by_other_code(folder: os.PathLike) -> bool:
 
 def trained_steps(folder: os.PathLike) -> int:
   """The length in steps of a trunk or a run that has finished; else 0."""
-  return ((records.read_run(folder) or {}).get('results') or {}).get('steps', 0)
+  return (_readable_run(folder).get('results') or {}).get('steps', 0)
+
+
+def has_run(folder: os.PathLike) -> bool:
+  """Whether there is a readable run.json, without which the checkpoints of a trunk are not used."""
+  return bool(_readable_run(folder))
+
+
+def damage(folder: os.PathLike) -> str | None:
+  """What is wrong with a run's run.json, and what to do; None if it can be used, or does not exist.
+
+  Whether such a run has finished is unknown, and `vit_jax.main` refuses its folder: a sweep leaves it out.
+  """
+  try:
+    run = records.read_run(folder)
+  except UserError as error:
+    return str(error)
+  if run is None or run.get('status'):
+    return None
+  return f'{os.fspath(folder)}/{records.RUN}: no status; was the file damaged? {records.way_on(folder)}'
+
+
+def remarks(folder: os.PathLike) -> list[str]:
+  """What is wrong with the logs of a run, and what it went round. Nothing of it keeps a run from being finished."""
+  folder = epath.Path(folder)
+  events, bad_events = records.readable_rows(folder / records.EVENTS, records.EVENT)
+  _, bad_rows = records.readable_rows(folder / records.METRICS, records.ROW)
+  out = [f'{bad[0]}{f" (and {len(bad) - 1} more lines)" if len(bad) > 1 else ""}; {what}'
+         for bad, what in ((bad_events, 'left out: only times and speeds are read from it'),
+                           (bad_rows, 'a law leaves this run out')) if bad]
+  return out + [str(event.get('why')) for event in events if event['event'] == records.AROUND]
+
+
+def failed_damaged(folder: os.PathLike) -> bool:
+  """Whether the last process of a run failed because its checkpoints are damaged."""
+  events = records.read_events(epath.Path(folder) / records.EVENTS)
+  return bool(events) and events[-1]['event'] == 'failed' and bool(events[-1].get('damaged'))
+
+
+def _readable_run(folder):
+  try:
+    return records.read_run(folder) or {}
+  except UserError:
+    return {}
 
 
 def standing(folder: os.PathLike) -> Standing:
   """The progress of a run, read from its files."""
   folder = epath.Path(folder)
-  rows = records.read_rows(folder / records.METRICS)
+  rows = records.readable_rows(folder / records.METRICS, records.ROW)[0]
   step = max((row['step'] for row in rows), default=0)
-  val_loss = next((row['loss'] for row in reversed(rows) if row['split'] == 'val'), None)
+  losses = [row.get('loss') for row in rows if row['split'] == 'val']
+  val_loss = losses[-1] if losses and isinstance(losses[-1], float) else None
+  if damage(folder):
+    return Standing('damaged', step, val_loss)
   if is_finished(folder):
     return Standing('finished', step, val_loss)
   if lock.is_held(folder):
     return Standing('running', step, val_loss)
-  events = records.read_rows(folder / records.EVENTS)
+  events = records.read_events(folder / records.EVENTS)
   if events and events[-1]['event'] == 'failed':
     return Standing('failed', step, val_loss)
   return Standing('stopped' if events else 'waiting', step, val_loss)
@@ -79,10 +127,11 @@ def measured_speeds(workdir: os.PathLike) -> list[tuple[float, float]]:
   out = []
   workdir = epath.Path(workdir)
   for path in sorted(workdir.glob(f'*/{records.RUN}')) if workdir.exists() else ():
-    rows = records.read_rows(path.parent / records.EVENTS)
-    speeds = sorted(row['images_per_s'] for row in rows if row['event'] == 'train')
-    flops = (records.read_run(path.parent) or {}).get('flops_per_example_train')
-    if speeds and flops:
+    rows = records.read_events(path.parent / records.EVENTS)
+    found = [row.get('images_per_s') for row in rows if row['event'] == 'train']
+    speeds = sorted(speed for speed in found if isinstance(speed, (int, float)) and 0 < speed < math.inf)
+    flops = _readable_run(path.parent).get('flops_per_example_train')
+    if speeds and flops and flops > 0:
       out.append((float(flops), speeds[len(speeds) // 2] * flops))
   return out
 
@@ -92,20 +141,39 @@ def write_plan(workdir: os.PathLike, name: str, plan: Plan) -> None:
   durable.write(epath.Path(workdir) / 'plans' / f'{name}.json', json.dumps(dataclasses.asdict(plan), indent=1) + '\n')
 
 
-def read_plans(workdir: os.PathLike) -> list[Plan]:
-  """The plans of the sweeps that were started in a folder.
+def read_plans(workdir: os.PathLike) -> tuple[list[Plan], list[str]]:
+  """(the plans of the sweeps that were started in a folder, a message for each plan that is damaged).
 
   Raises:
-    UserError: no sweep was started there.
+    UserError: no sweep was started there, or all plans are damaged.
   """
   plans = epath.Path(workdir) / 'plans'
   found = sorted(plans.glob('*.json')) if plans.exists() else []
   if not found:
     raise UserError(f'--workdir={workdir}: no sweep has been started in this folder')
-  return [_plan(json.loads(path.read_text())) for path in found]
+  plans, faults = [], []
+  for path in found:
+    try:
+      plans.append(_plan(path.read_bytes(), os.fspath(path)))
+    except UserError as error:
+      faults.append(f'{error}; left out. The command that started the sweep writes it again')
+  if not plans:
+    raise UserError('. '.join(faults))
+  return plans, faults
 
 
-def _plan(fields: dict[str, Any]) -> Plan:
-  build = lambda cls, values: cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-  return Plan(**fields | {'runs': tuple(build(PlannedRun, run) for run in fields['runs']), 'notes': (),
-                          'trunks': tuple(build(PlannedTrunk, trunk) for trunk in fields['trunks'])})
+def _plan(content: bytes, where: str) -> Plan:
+  fields = records.parse(content, where)
+  for name in ('runs', 'trunks'):
+    if not isinstance(fields.get(name), list):
+      raise UserError(f'{where}: {name}: expected a list; was the file damaged?')
+  build = lambda cls, name: tuple(schema.cast(cls, item, f'{where}: {name}') for item in fields[name])
+  try:
+    runs, trunks = build(PlannedRun, 'runs'), build(PlannedTrunk, 'trunks')
+  except TypeError as error:  # a field is missing
+    raise UserError(f'{where}: {error}; was the file damaged?') from error
+  speed, platform = fields.get('matmul_speed'), fields.get('platform')
+  fine = runs and all(run.steps > 0 for run in runs) and all(trunk.branch_steps for trunk in trunks)
+  if not fine or not isinstance(speed, (int, float)) or not isinstance(platform, str):
+    raise UserError(f'{where}: expected runs of one step or more, a platform and a matmul_speed; was the file damaged?')
+  return Plan(runs, trunks, (), platform, float(speed))

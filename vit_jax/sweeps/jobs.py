@@ -54,13 +54,17 @@ class Job:
   def finished(self) -> bool:
     """Whether nothing is left to do."""
     if self.saves:
-      saved = set(self.saves) <= set(records.saved_steps(self.folder))
+      saved = folders.has_run(self.folder) and set(self.saves) <= set(records.saved_steps(self.folder))
       return saved or folders.trained_steps(self.folder) >= self.steps
     return folders.is_finished(self.folder)
 
   def ready(self) -> bool:
-    """Whether it can start: a branch waits until its trunk has reached its first step, or has its own checkpoints."""
-    return (not self.trunk or self.first_step in records.saved_steps(self.trunk)
+    """Whether it can start: a branch waits until its trunk has reached its first step, or has its own checkpoints.
+
+    It does not wait for a trunk whose run.json is damaged: it then trains that part itself.
+    """
+    return (not self.trunk or bool(folders.damage(self.trunk))
+            or (folders.has_run(self.trunk) and self.first_step in records.saved_steps(self.trunk))
             or folders.trained_steps(self.trunk) >= self.first_step or bool(records.saved_steps(self.folder)))
 
 
@@ -93,8 +97,8 @@ def _run_job(run, folder, trunk):
 
 
 def to_do(jobs: Sequence[Job]) -> list[Job]:
-  """The jobs that are not finished, except trunks that no unfinished run waits for."""
-  left = [job for job in jobs if not job.finished()]
+  """The jobs that are not finished, except damaged ones, and trunks that no unfinished run waits for."""
+  left = [job for job in jobs if not job.finished() and not folders.damage(job.folder)]
   wanted = {job.trunk for job in left if not job.ready()}
   return [job for job in left if not job.saves or job.folder in wanted]
 

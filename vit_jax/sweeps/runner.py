@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 from vit_jax import exits, records
 from vit_jax.survival import lock
+from vit_jax.sweeps import folders
 from vit_jax.sweeps.display import Display
 from vit_jax.sweeps.jobs import Job, cores, log_path
 
@@ -58,6 +59,7 @@ class Runner:
     self._shares = _shares(cores(), processes)
     self._display = display
     self._failed_trunks: set[str] = set()
+    self._damaged_trunks: set[str] = set()  # those whose branches do without
     self._signals: list[int] = []
     self.failed: list[Job] = []
 
@@ -96,7 +98,7 @@ class Runner:
         continue
       if all(job.finished() for job in attempt.jobs):  # by another sweep
         self._end(attempt, 'finished by another sweep')
-      elif all(job.ready() for job in attempt.jobs):
+      elif all(job.ready() or job.trunk in self._damaged_trunks for job in attempt.jobs):
         self._start(attempt)
       elif self._failed_trunks & {job.trunk for job in attempt.jobs}:
         self._apart(attempt) if len(attempt.jobs) > 1 else self._fail(attempt, 'its trunk failed')
@@ -168,7 +170,8 @@ class Runner:
     self._waiting.remove(attempt)
     self.failed.append(attempt.job)
     if attempt.job.saves:
-      self._failed_trunks.add(attempt.job.folder)
+      damaged = folders.failed_damaged(attempt.job.folder)
+      (self._damaged_trunks if damaged else self._failed_trunks).add(attempt.job.folder)
     said = _last_lines(attempt) if attempt.process else []
     events = records.Events(f'{attempt.job.folder}/{records.EVENTS}')
     events.append({'event': 'failed', 'why': why, 'said': said[-1] if said else ''})

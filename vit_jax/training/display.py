@@ -159,7 +159,7 @@ def _start(pretrained):
 
 def _time(workdir):
   """Says how the time was spent, over all restarts."""
-  spent = goodput.breakdown(records.read_rows(os.path.join(workdir, records.EVENTS)))
+  spent = goodput.breakdown(records.read_events(os.path.join(workdir, records.EVENTS)))
   return f'{duration(sum(spent.values()))}: {goodput.describe(spent)}'
 
 

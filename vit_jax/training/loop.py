@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from vit_jax import goodput, host
+from vit_jax.checkpoint import Damaged
 from vit_jax.data import device_augment
 from vit_jax.errors import UserError
 from vit_jax.optimisation import schedule
@@ -69,7 +70,8 @@ def begin(stack: contextlib.ExitStack, run: Run, workdir: os.PathLike, display: 
   loop = Loop(folder.run, folder, display, stop, clock)
   folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
   train_state = folder.restore_or_create(clock)
-  loop.record |= {'codes': folder.codes(loop.record, int(train_state.step))}
+  # Which code does which steps, and a lineage that went round a damaged trunk, are known by now.
+  loop.record |= {'lineage': folder.lineage, 'codes': folder.codes(loop.record, int(train_state.step))}
   folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
   if begins := int(train_state.step):
     display.note(f'{"branched off" if folder.saved_step is None else "resumed"} at step {begins} of {run.steps}')
@@ -86,7 +88,8 @@ def _recorded(folder, stop, clock):
     raise
   except Exception as error:
     with contextlib.suppress(OSError):  # such as a full disk
-      folder.events.append({'event': 'failed', 'why': str(error) or type(error).__name__})
+      folder.events.append({'event': 'failed', 'why': str(error) or type(error).__name__,
+                            **({'damaged': True} if isinstance(error, Damaged) else {})})
     raise
 
 
@@ -203,6 +206,7 @@ class Loop:
     results = self._results(train_state)
     self.folder.append_event('finished', results['steps'], self.clock)
     self.folder.checkpoints.wait()
+    self.folder.upload()  # a run is called finished when its rows are safe
     self.folder.write(self.record | {'status': 'trunk' if self.run.branch_steps else 'finished', 'results': results})
     self.folder.tier.remove()
     return results

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +55,8 @@ def finished_results(run: Run, workdir: os.PathLike) -> dict[str, Any] | None:
   there = records.read_run(workdir)
   if there is None:
     return None
+  if 'config_hash' not in there:
+    raise UserError(f'{workdir}/{records.RUN}: no config_hash; was the file damaged? {records.way_on(workdir)}')
   ours = run.record()
   if there.get('config_hash') != ours['config_hash']:
     identity = lambda record: record.get('config', {}) | {'system': {'microbatches': _counted(run, record)}}
@@ -110,7 +113,11 @@ class RunFolder:
     resumed = self.checkpoints.latest() is not None or self.tier.steps
     if resumed and there:
       origin.refuse_other(there, run.record(), os.fspath(workdir))
-    self.lineage = there.get('lineage') if resumed else _lineage(run, trunk) if trunk else None
+    self._kept: list[int] = []  # checkpoints of the trunk from which the run can start
+    if resumed:
+      self.lineage = there.get('lineage') if there else self._lost_lineage()
+    else:
+      self.lineage = self._find_lineage() if trunk else None
     self.val_rows: list[dict] = []
     self.saved_step: int | None = None  # of the last checkpoint in the run folder; 0: none, but it is resumed locally
     self._needed: int | None = None  # the step of the last checkpoint, if it must not be missing later
@@ -123,10 +130,12 @@ class RunFolder:
       UserError: three restarts made no newer checkpoint, or none of several checkpoints can be used.
     """
     newest = max(self.checkpoints.latest() or 0, *self.tier.steps, 0)
-    processes.from_writer(lambda: restarts.check(records.read_rows(self.path / records.EVENTS), newest))
+    processes.from_writer(lambda: restarts.check(records.read_events(self.path / records.EVENTS), newest))
     self.events.append({'event': restarts.BEGUN, 'step': newest})
+    self.events.upload()  # restarts are counted even where every process is killed
     train_state = state.create(self.run.model, self.run.config, self.run.mesh)
-    found = fallback.newest_good(self.checkpoints, _abstract(train_state), self._fault, self._note_damage, self.tier)
+    found = fallback.newest_good(self.checkpoints, _abstract(train_state), self._fault, self._note_damage,
+                                 self._without_log, self.tier)
     if found:
       event, (step, tree, record) = 'resume', found
       self.saved_step = self.checkpoints.latest() or 0
@@ -134,12 +143,13 @@ class RunFolder:
         self._note(f'step {step} is that of a local checkpoint (system.local_dir); the last in {self.path} is of step '
                    f'{self.saved_step}')
       train_state = state.from_plain(train_state, tree)
-      self.metrics.rewind(record['metrics_bytes'])
+      self.metrics.rewind(0 if self._log_begins_after(step) else record['metrics_bytes'])
     else:
-      event = 'branch' if self.lineage else 'start'
       self.metrics.rewind(0)
-      if self.lineage:
-        train_state = state.reset_metrics(self._leave_trunk(train_state))
+      left = self._leave_trunk(train_state) if self.lineage else None
+      event = 'branch' if left else 'start'
+      if left:
+        train_state = state.reset_metrics(left)
       elif self.run.pretrained:
         train_state = self.run.pretrained.fill(train_state)
     rows = processes.from_writer(lambda: records.read_rows(self.path / records.METRICS))
@@ -160,26 +170,78 @@ class RunFolder:
       self._note(said)
     return codes
 
-  def _leave_trunk(self, like):
-    step = self.lineage['step']
-    with contextlib.closing(checkpoint.Checkpoints(self._trunk, read_only=True)) as trunk:
-      try:
-        return _restore(trunk, step, like)
-      except checkpoint.Damaged as damage:
-        raise UserError(f'--trunk={self._trunk}: its checkpoint of step {step}, from which this run starts, cannot be '
-                        f'used: {damage}. Without --trunk the run trains this part itself') from damage
+  def _find_lineage(self):
+    """{'trunk': its hash, 'step': the last kept checkpoint up to the cooldown}; None if there is no such checkpoint."""
+    try:
+      self._kept = _kept_steps(self.run, self._trunk)
+    except records.DamagedRun as damage:
+      self._go_around(str(damage))
+    return {'trunk': branch.trunk_hash(self.run.config), 'step': self._kept[-1]} if self._kept else None
 
-  def _fault(self, record):
-    """What a checkpoint needs and the folder lacks: lines of the log, or a checkpoint that a branch starts from."""
+  def _lost_lineage(self):
+    """The lineage of a run that resumes without run.json, from its events."""
+    events = records.read_events(self.path / records.EVENTS)
+    began = next((event for event in reversed(events) if event['event'] in ('start', 'branch')), {})
+    if began.get('event') == 'branch' and isinstance(began.get('step'), int):
+      return {'trunk': branch.trunk_hash(self.run.config), 'step': began['step']}
+    return None
+
+  def _leave_trunk(self, like):
+    """The state of the last kept checkpoint of the trunk that is good, and sets the lineage; None if none is."""
+    with contextlib.closing(checkpoint.Checkpoints(self._trunk, read_only=True)) as trunk:
+      for step in reversed(self._kept):
+        try:
+          found = _restore(trunk, step, like)
+        except checkpoint.Damaged as damage:
+          self._go_around(f'its checkpoint of step {step} cannot be used: {damage}')
+          continue
+        self.lineage = self.lineage | {'step': step}
+        return found
+    self.lineage = None
+    return None
+
+  def _go_around(self, why):
+    """A branch is the run of its length: what a trunk cannot give, it trains itself, and ends the same."""
+    why = f'--trunk={self._trunk}: {why}. The run trains this part itself'
+    self.events.append({'event': records.AROUND, 'why': why})
+    self._note(why)
+
+  def _log_begins_after(self, step):
+    """Whether metrics.jsonl was set aside at this step or later, as `_without_log` says."""
+    aside = self.path.glob(records.SET_ASIDE.format('*'))
+    numbers = [path.name.partition('-')[2].partition('.')[0] for path in aside]
+    return any(number.isdecimal() and int(number) >= step for number in numbers)
+
+  def _without_log(self, step):
+    """How to go on from a checkpoint whose arrays are good, though the log before it is not."""
+    log, aside = (os.fspath(self.path / name) for name in (records.METRICS, records.SET_ASIDE.format(step)))
+    command = shlex.join(['mv', log, aside] if self.metrics.size else ['touch', aside])
+    return (f'The arrays of step {step} are good, only the log is damaged. To go on from there with a log that begins '
+            f'there: `{command}`, then the same command. Or put a copy of {records.METRICS} in its place')
+
+  def _fault(self, step, record):
+    """What a checkpoint needs and the folder lacks: lines of the log, or a checkpoint that a branch starts from.
+
+    Lines are not needed where the log was set aside after the checkpoint.
+    """
+    if record.get('config_hash') not in (None, self.run.config_hash):  # run.json was taken away, and with it the proof
+      return f'it is of another run ({record["config_hash"]}; this one is {self.run.config_hash})'
     needs = record.get('needs')
     if needs is not None and needs not in self.checkpoints.steps():
       return f'the checkpoint of step {needs} in {self.path} is needed and was not finished'
+    if self._log_begins_after(step):
+      return None
     return self.metrics.changed(record['metrics_bytes'], record.get('metrics_crc32'))
 
   def _note_damage(self, step, fault, moved_to):
     self.events.append({'event': 'damaged', 'step': step, 'why': fault, 'moved_to': moved_to})
     self._note(f'the checkpoint of step {step} cannot be used: {fault}. It was moved to {moved_to}' if moved_to else
                f'the local checkpoint of step {step} cannot be used: {fault}. It was deleted')
+
+  def upload(self) -> None:
+    """Makes the lines of both logs durable."""
+    self.metrics.upload()
+    self.events.upload()
 
   def write(self, record: dict[str, Any]) -> None:
     """Writes run.json. Raises UserError if this process does not see what the writer wrote."""
@@ -212,8 +274,9 @@ class RunFolder:
     The log up to here is made durable first. Its length and checksum are stored in the checkpoint.
     """
     start = time.perf_counter()
-    self.metrics.upload()
-    record = {'metrics_bytes': self.metrics.size, 'metrics_crc32': self.metrics.crc32, 'code': self.run.code}
+    self.upload()
+    record = {'metrics_bytes': self.metrics.size, 'metrics_crc32': self.metrics.crc32, 'code': self.run.code,
+              'config_hash': self.run.config_hash}
     if local:
       self.tier.save(step, state.to_plain(train_state), record | {'needs': self._needed})
     else:
@@ -240,23 +303,22 @@ class RunFolder:
       self._tensorboard.close()
 
 
-def _lineage(run, trunk):
-  """{'trunk': its hash, 'step': the last kept checkpoint up to the cooldown}; None if there is no such checkpoint."""
+def _kept_steps(run, trunk):
+  """The steps up to the cooldown of a run whose checkpoints the trunk keeps."""
   there, ours = records.read_run(trunk), branch.trunk_hash(run.config)
   if there is None or there.get('status') != 'trunk':
     raise UserError(f'--trunk={trunk}: no trunk there; to train one, run the same command with --workdir={trunk} and '
                     f'--branch_steps={branch.branch_step(run.config.schedule, run.steps)} instead of --trunk')
-  if there['config_hash'] != ours:
+  if there.get('config_hash') != ours:
     record = run.record()['config']
-    keys = [key for key in schema.differing_keys(record, there['config'])
+    keys = [key for key in schema.differing_keys(record, there.get('config', {}))
             if not key.startswith(branch.NOT_SHARED)]
-    raise UserError(f'--trunk={trunk} is the trunk of other runs ({there["config_hash"]}; expected {ours}). '
+    raise UserError(f'--trunk={trunk} is the trunk of other runs ({there.get("config_hash")}; expected {ours}). '
                     f'Here {"; ".join(keys)}')
   origin.refuse_other(there, run.record(), f'--trunk={trunk}')
   last = branch.branch_step(run.config.schedule, run.steps)
   with contextlib.closing(checkpoint.Checkpoints(trunk, read_only=True)) as checkpoints:
-    steps = [step for step in checkpoints.steps() if step in there['branch_steps'] and step <= last]
-  return {'trunk': ours, 'step': steps[-1]} if steps else None
+    return [step for step in checkpoints.steps() if step in there.get('branch_steps', ()) and step <= last]
 
 
 def _abstract(like):
