@@ -120,6 +120,7 @@ class RunFolder:
       self.lineage = self._find_lineage() if trunk else None
     self.val_rows: list[dict] = []
     self.saved_step: int | None = None  # of the last checkpoint in the run folder; 0: none, but it is resumed locally
+    self._codes: list[dict[str, Any]] = []  # which steps are done by which
     self._needed: int | None = None  # the step of the last checkpoint, if it must not be missing later
     self._tensorboard = None
 
@@ -143,6 +144,7 @@ class RunFolder:
         self._note(f'step {step} is that of a local checkpoint (system.local_dir); the last in {self.path} is of step '
                    f'{self.saved_step}')
       train_state = state.from_plain(train_state, tree)
+      self._there = self._there or {'codes': record.get('codes', ())}  # where run.json was lost
       self.metrics.rewind(0 if self._log_begins_after(step) else record['metrics_bytes'])
     else:
       self.metrics.rewind(0)
@@ -165,10 +167,10 @@ class RunFolder:
   def codes(self, record: dict[str, Any], step: int) -> list[dict[str, Any]]:
     """Which steps are done by which code (`origin.codes`); a mixture is said."""
     branched = self.lineage and self.saved_step is None  # the steps before are the trunk's
-    codes = origin.codes(records.read_run(self._trunk) if branched else self._there, record, step)
-    if said := origin.mixed(codes):
+    self._codes = origin.codes(records.read_run(self._trunk) if branched else self._there, record, step)
+    if said := origin.mixed(self._codes):
       self._note(said)
-    return codes
+    return self._codes
 
   def _find_lineage(self):
     """{'trunk': its hash, 'step': the last kept checkpoint up to the cooldown}; None if there is no such checkpoint."""
@@ -275,8 +277,8 @@ class RunFolder:
     """
     start = time.perf_counter()
     self.upload()
-    record = {'metrics_bytes': self.metrics.size, 'metrics_crc32': self.metrics.crc32, 'code': self.run.code,
-              'config_hash': self.run.config_hash}
+    record = {'metrics_bytes': self.metrics.size, 'metrics_crc32': self.metrics.crc32,
+              'config_hash': self.run.config_hash, 'codes': self._codes}
     if local:
       self.tier.save(step, state.to_plain(train_state), record | {'needs': self._needed})
     else:
