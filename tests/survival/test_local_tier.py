@@ -155,7 +155,7 @@ def test_a_full_disk_is_noted_and_freed(tmp_path, mesh, notes):
 def test_by_steps_or_by_the_clock(tier, monkeypatch):
   now = [0.0]
   monkeypatch.setattr('time.monotonic', lambda: now[0])
-  by_steps, by_clock = tier(local_every=3, local_seconds=0), tier(workdir='other', local_every=0, local_seconds=20)
+  by_steps, by_clock = tier(local_every=3, local_seconds=0), tier(workdir='other', local_every=0, local_seconds=40)
   assert [step for step in range(1, 8) if by_steps.due(step) and not by_steps._saving.done()] == [3, 6]
   due = []
   for step in range(1, 8):

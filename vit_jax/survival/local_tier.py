@@ -1,8 +1,9 @@
 """The local tier: more frequent checkpoints in this machine's memory or on its disk, against the loss of processes.
 
-If all processes of a run are killed, at most `local_every` steps or `local_seconds` are lost, plus the time that a save
-takes. If the machine crashes, its memory is lost: the run resumes from the checkpoints in the run folder, which are
-saved as without a local tier. It does so too if a checkpoint there was unfinished that is needed later (`Due.needed`).
+If all processes of a run are killed, at most `local_every` steps are lost, plus those during a save; or at most the
+time `local_seconds`, as long as a save takes less than half of it. If the machine crashes, its memory is lost: the run
+resumes from the checkpoints in the run folder, which are saved as without a local tier. It does so too if a checkpoint
+there was unfinished that is needed later (`Due.needed`).
 """
 
 import contextlib
@@ -32,7 +33,7 @@ class LocalConfig:
   """Where and how often to save on this machine, in addition to the run folder."""
   local_dir: str | None = None  # a folder in memory or on a local disk, such as /dev/shm; None: no local tier
   local_every: int | None = option(None, hint='None or 0: by the clock alone')  # steps between local saves
-  # Largest time between local saves; several processes look at the clock when a row is logged.
+  # The most time that may be lost; saved twice as often. Several processes look at the clock when a row is logged.
   local_seconds: float | None = option(30.0, hint='None or 0: by steps alone')
 
 
@@ -77,7 +78,7 @@ class LocalTier:
     self._folder = self._base / f'{layout:08x}' / f'{jax.process_index()}-of-{jax.process_count()}'
     if self._failed(_fault_of(lambda: self._open(begins))):
       return
-    when = Due((), None, config.local_every, (config.local_seconds or 0) / 60, log_every, evaluations=False)
+    when = Due((), None, config.local_every, (config.local_seconds or 0) / 2 / 60, log_every, evaluations=False)
     self._saving = Saving(when, self.checkpoints)
     everyone = [set(json.loads(steps)) for steps in processes.all_say(json.dumps(self.checkpoints.steps()))]
     self.steps = sorted(set.intersection(*everyone))
