@@ -8,7 +8,8 @@ from vit_jax.errors import UserError
 from vit_jax.parallel import processes
 
 
-def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Callable[[dict], str | None],
+def newest_good(checkpoints: Checkpoints, like: Callable[[dict], dict[str, Any]],
+                log_fault: Callable[[dict], str | None],
                 note: Callable[[int, str, str], None]) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
   """(step, arrays, record) of the newest good checkpoint; None if there is none, or a single one that is damaged.
 
@@ -17,7 +18,7 @@ def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Calla
 
   Args:
     checkpoints: the checkpoints of a run.
-    like: shapes, dtypes and shardings of the arrays.
+    like: (record) -> shapes, dtypes and shardings of the arrays.
     log_fault: (record) -> what is wrong with the log that belongs to a checkpoint, or None.
     note: called for each damaged checkpoint with its step, what is wrong, and where it was moved to.
 
@@ -30,7 +31,7 @@ def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Calla
       record = checkpoints.record(step)
       if fault := processes.from_writer(lambda record=record: log_fault(record)):
         raise Damaged(fault)
-      found = step, checkpoints.restore(step, like), record
+      found = step, checkpoints.restore(step, like(record)), record
       break
     except Damaged as damage:
       faults[step] = str(damage)

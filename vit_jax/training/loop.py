@@ -11,22 +11,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import goodput, host
-from vit_jax.data import device_augment
+from vit_jax import goodput
+from vit_jax.data import device_augment, order
 from vit_jax.errors import UserError
 from vit_jax.optimisation import schedule
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import processes
-from vit_jax.survival import full_disk, health, lock
+from vit_jax.survival import full_disk, health, lock, sound
 from vit_jax.survival.profiler import Profiler
 from vit_jax.survival.saving import Saving
 from vit_jax.survival.stop import Stop, Stopped
-from vit_jax.training import dispatch, evaluate, state
+from vit_jax.training import dispatch, evaluate, replay, state
 from vit_jax.training.display import Display
+from vit_jax.training.program import Program
 from vit_jax.training.run import Run
 from vit_jax.training.run_folder import RunFolder
 from vit_jax.training.state import TrainState
-from vit_jax.training.step import trace
 
 IN_FLIGHT = 2  # number of calls that the host may run ahead of the devices
 MOST_NAMED = 5  # number of events of a kind that are printed; events.jsonl has them all
@@ -67,8 +67,10 @@ def begin(stack: contextlib.ExitStack, run: Run, workdir: os.PathLike, display: 
   folder = stack.enter_context(contextlib.closing(RunFolder(run, workdir, trunk, display.note)))
   stack.enter_context(_recorded(folder, stop, clock))
   loop = Loop(folder.run, folder, display, stop, clock)
-  folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
+  folder.write(loop.record | {'status': loop.status})
   train_state = folder.restore_or_create(clock)
+  if folder.left_out:  # of which the checkpoint knows
+    folder.write(loop.record | {'status': loop.status})
   if begins := int(train_state.step):
     display.note(f'{"branched off" if folder.saved_step is None else "resumed"} at step {begins} of {run.steps}')
   return loop, train_state
@@ -96,35 +98,82 @@ def _eval_step(model, data, mesh):
 
 class Loop:
   """The loop of a run and its compiled steps."""
+  tamper: replay.Tamper | None = None  # of tests: a device that computes wrongly
 
   def __init__(self, run: Run, folder: RunFolder, display: Display, stop: Stop, clock: goodput.Clock):
     self.run, self.folder, self.display, self.stop, self.clock = run, folder, display, stop, clock
-    self.record = run.record() | {'lineage': folder.lineage}  # the content of run.json
+    self._record = run.record() | {'lineage': folder.lineage}
     self._saving, self._watch = Saving(run.saved_when, folder.checkpoints), health.Watch(run.config.train)
     self._eval_step = _eval_step(run.model, run.config.data, run.mesh)
     self._in_flight = collections.deque()  # (last step, number of steps, metrics) of calls that are not yet awaited
     self._event_counts = collections.Counter()  # {kind of event: how many so far}
 
+  @property
+  def record(self) -> dict[str, Any]:
+    """The content of run.json."""
+    return self._record | ({'left_out': self.folder.left_out} if self.folder.left_out else {})
+
+  @property
+  def status(self) -> str:
+    """That of a run that is not finished, for run.json."""
+    return 'trunk' if self.run.branch_steps else 'running'
+
   def to_end(self, train_state: TrainState, profile: bool = False) -> TrainState:
-    """Trains until the length is reached or patience has run out. The order in a step is log, evaluate, save."""
-    run, folder, step = self.run, self.folder, int(train_state.step)
+    """Trains until the length is reached or patience has run out, going back where the config says so."""
+    run, step = self.run, int(train_state.step)
     self.catch_up(train_state)
     if step >= run.steps or self._out_of_patience():
       return train_state
     with contextlib.ExitStack() as stack:
-      profiler = stack.enter_context(contextlib.closing(Profiler(folder.path / 'profile', step, run.steps, profile)))
-      train, calls = self._compile(train_state, profiler)
+      profiler = stack.enter_context(
+          contextlib.closing(Profiler(self.folder.path / 'profile', step, run.steps, profile)))
+      with self.compiling():
+        program = Program(run, train_state, self.tamper)
       self.display.start(step, run.steps)
       stack.callback(self.display.stop)
-      for count, operands in stack.enter_context(contextlib.closing(calls)):
+      while True:
+        try:
+          return self._run(program, train_state, profiler)
+        except health.Spike as spike:
+          train_state = self._go_back(spike, train_state)
+
+  def _run(self, program: Program, train_state: TrainState, profiler: Profiler) -> TrainState:
+    """Trains to the end. The order in a step is log, evaluate, save."""
+    step = int(train_state.step)
+    with contextlib.closing(self._calls(program, step, profiler)) as calls:
+      for count, operands in calls:
         profiler.before(step)
-        train_state, metrics = train(train_state, *operands)
         step += count
+        with self._good_named():
+          train_state, metrics = program(train_state, step, operands)
         self.observe(step, metrics, count)
         train_state = self.after(train_state, step)
         if self._out_of_patience():
           break
-      self.save_last(train_state, step)
+    self.save_last(train_state, step)
+    return train_state
+
+  def _go_back(self, spike: health.Spike, train_state: TrainState) -> TrainState:
+    """The state of the last save, from where the run goes on without the batch of a spike.
+
+    The batches left out are in the record of each later checkpoint. A run that is stopped before the next save meets
+    the same spike again. What comes out does not depend on where the last save was.
+
+    Raises:
+      UserError: too many batches have been left out.
+    """
+    run, folder, event = self.run, self.folder, spike.event
+    jax.block_until_ready([metrics for _, _, metrics in self._in_flight])
+    self._in_flight.clear()
+    if len(folder.left_out) - len(set(run.config.train.leave_out)) >= run.config.train.most_rewinds:
+      raise UserError(f'{spike}. {run.config.train.most_rewinds} batches have been left out for such a reason '
+                      f'(train.most_rewinds); {self._last_good()}')
+    batch = order.batch_of(event['step'] - 1, folder.left_out) + 1
+    train_state = folder.go_back(train_state, batch)
+    to = int(train_state.step)
+    self._record_event({**event, 'event': 'rewind', 'batch': batch, 'to': to, 'left_out': folder.left_out},
+                       f'{spike}: back to step {to}, and batch {batch} is left out')
+    folder.write(self.record | {'status': self.status})
     return train_state
 
   def catch_up(self, train_state: TrainState) -> None:
@@ -136,7 +185,7 @@ class Loop:
   def batches(self, step: int) -> Iterator[dict]:
     """Yields the batches from a step on, and measures the time spent waiting for them."""
     report = lambda errors: self._report(errors, step + 1)
-    with contextlib.closing(self.run.train_batches(step, report)) as batches:
+    with contextlib.closing(self.run.train_batches(step, report, self.folder.left_out)) as batches:
       while True:
         with self.clock.measure('data'):
           batch = next(batches, None)
@@ -218,22 +267,13 @@ class Loop:
     return {'step': int(train_state.step), 'steps': steps, 'val': short(val), 'test': short(test),
             'test_examples': self.run.data.size('test')}
 
-  def _compile(self, train_state: TrainState, profiler: Profiler) -> tuple[Callable, Iterator[tuple[int, tuple]]]:
-    """A compiled function (state, *operands) -> (state, metrics), and the (number of steps, operands) of each call."""
-    run, step, most = self.run, int(train_state.step), dispatch.steps_per_call(self.run)
-    taught = () if run.teacher is None else (run.teacher.arrays(run.mesh),)
-    with self.compiling():
-      if most > 1:
-        resident = dispatch.Resident([run], most)
-        lowered = resident.lower(train_state, *taught)
-        calls = dispatch.calls(step, run.steps, most, lambda s: self.next_due(s, *profiler.range), self.timed(resident))
-      else:
-        lowered = trace(run.model, run.resolved, run.steps, run.mesh, run.teacher).lower()
-        calls = self._one_by_one(step)
-      compiled = host.compile_step(lowered, run.platform)
-    return lambda train_state, *operands: compiled(train_state, *operands, *taught), calls
-
-  def _one_by_one(self, step):
+  def _calls(self, program: Program, step: int, profiler: Profiler) -> Iterator[tuple[int, tuple]]:
+    """Yields (number of steps, operands) of each call from a step on."""
+    if resident := program.resident:
+      resident.orders = [self.run.data.train_order(self.run.config.seed, self.folder.left_out)]
+      yield from dispatch.calls(step, self.run.steps, resident.most, lambda s: self.next_due(
+          s, *profiler.range, *program.bounds(s)), self.timed(resident))
+      return
     with contextlib.closing(self.batches(step)) as batches:
       for batch in batches:
         yield 1, (batch,)
@@ -285,16 +325,26 @@ class Loop:
       self.display.step(last, float(metrics['loss'][-1]))
 
   def _observe(self, step: int, metrics: dict[str, float]) -> None:
-    try:
+    with self._good_named(self._may_help()):
       events = self._watch.observe(step, **metrics)
-    except UserError as error:
-      saved = self.folder.saved_step
-      good = f'the last good checkpoint is at step {saved}' if saved else 'no checkpoint has been saved yet'
-      raise UserError(f'{error}; {good}. A lower optimizer.learning_rate '
-                      f'(now {self.run.config.optimizer.learning_rate}) or a longer schedule.warmup_steps may help'
-                      ) from error
     for event in events:
       self._record_event(event, health.words(event))
+
+  @contextlib.contextmanager
+  def _good_named(self, help: str = '') -> Iterator[None]:
+    """Adds the last good checkpoint, and what may help, to an error."""
+    try:
+      yield
+    except UserError as error:
+      raise UserError(f'{error}; {self._last_good()}{help}') from error
+
+  def _last_good(self):
+    saved = self.folder.saved_step
+    return f'the last good checkpoint is at step {saved}' if saved else 'no checkpoint has been saved yet'
+
+  def _may_help(self):
+    return (f'. A lower optimizer.learning_rate (now {self.run.config.optimizer.learning_rate}) or a longer '
+            'schedule.warmup_steps may help')
 
   def _log(self, train_state: TrainState, step: int) -> TrainState:
     """Logs a row of means since the last row; returns the state with its sums reset to zero."""
@@ -307,17 +357,12 @@ class Loop:
     row = {'split': 'train', **run.position(step), 'loss': float(loss), 'accuracy': float(correct),
            'error': float(1 - correct), 'learning_rate': float(multiplier) * run.config.optimizer.learning_rate,
            'grad_norm': float(grad_norm)}
-    if run.config.train.on_nonfinite == 'skip':
-      row['skipped'] = step - self._row_before(step) - int(sums['steps'])
+    if 'skip' in (run.config.train.on_nonfinite, run.config.train.on_spike):
+      row['skipped'] = int(sums['skipped'])
     self.folder.log(row)
     speed = self.display.row(row, run)
     self.folder.events.append({'event': 'train', 'step': step, 'images_per_s': round(speed, 1)})
     return state.reset_metrics(train_state)
-
-  def _row_before(self, step: int) -> int:
-    """The step of the training row before the row of `step`, or the step at which the log begins."""
-    begins = self.folder.lineage['step'] if self.folder.lineage else 0
-    return max((step - 1) // self.run.log_every * self.run.log_every, begins)
 
   def _evaluate(self, train_state: TrainState, step: int, split: str = 'val') -> dict[str, Any] | None:
     """Scores a split, logs the row and returns it; None if the split is empty."""
@@ -344,6 +389,12 @@ class Loop:
 
   def _save(self, train_state: TrainState, step: int) -> None:
     self._wait(0)  # a state whose metrics are not finite is never saved
+    plain = state.to_plain(train_state)
+    arrays = {name: plain[name] for name in ('params', 'stats', 'optimizer', 'ema')}
+    with self._good_named(self._may_help()):
+      sound.check_finite(arrays, step)
+    with self._good_named():
+      sound.check_copies(arrays, step)
     with self.clock.measure('save'):
       stalled = self.folder.save(train_state, step)
     self._saving.done()

@@ -99,9 +99,23 @@ class RunFolder:
                                               self._penalty)
     resumed = self.checkpoints.latest() is not None
     self.lineage = there.get('lineage') if resumed else _lineage(run, trunk) if trunk else None
+    self.left_out = sorted(set(run.config.train.leave_out))  # batches of the order, numbered from 1
     self.val_rows: list[dict] = []
     self.saved_step: int | None = None
     self._tensorboard = None
+
+  def go_back(self, like: TrainState, batch: int) -> TrainState:
+    """The state of the last save, or the initial one, for a run that leaves out one more batch; the log ends there."""
+    self.left_out = sorted([*self.left_out, batch])
+    self.checkpoints.wait()
+    if self.saved_step is None:
+      train_state = self._begin(state.create(self.run.model, self.run.config, self.run.mesh))
+    else:
+      record = self.checkpoints.record(self.saved_step)
+      train_state = self.restore(self.saved_step, like)
+      self.metrics.rewind(record['metrics_bytes'])
+    self._read_log(int(train_state.step))
+    return train_state
 
   def restore_or_create(self, clock: goodput.Clock) -> TrainState:
     """The state of the newest good checkpoint, with the log truncated to it; else the trunk's, or the initial state.
@@ -114,32 +128,43 @@ class RunFolder:
     self.events.append({'event': restarts.BEGUN, 'step': newest})
     train_state = state.create(self.run.model, self.run.config, self.run.mesh)
     log_fault = lambda record: self.metrics.changed(record['metrics_bytes'], record.get('metrics_crc32'))
-    found = fallback.newest_good(self.checkpoints, _abstract(train_state), log_fault, self._note_damage)
+    like = lambda record: _abstract(train_state, record)
+    found = fallback.newest_good(self.checkpoints, like, log_fault, self._note_damage)
     if found:
       event, (self.saved_step, tree, record) = 'resume', found
       train_state = state.from_plain(train_state, tree)
       self.metrics.rewind(record['metrics_bytes'])
+      self.left_out = record.get('left_out', self.left_out)
     else:
-      event = 'branch' if self.lineage else 'start'
-      self.metrics.rewind(0)
-      if self.lineage:
-        train_state = state.reset_metrics(self._leave_trunk(train_state))
-      elif self.run.pretrained:
-        train_state = self.run.pretrained.fill(train_state)
-    rows = processes.from_writer(lambda: records.read_rows(self.path / records.METRICS))
-    self.val_rows = [row for row in rows if row['split'] == 'val']
+      event, train_state = 'branch' if self.lineage else 'start', self._begin(train_state)
     begins = int(train_state.step)
     clock.started()
     self.append_event(event, begins, clock, steps=self.run.steps)
+    self._read_log(begins)
+    return train_state
+
+  def _begin(self, train_state):
+    """The state before the first step of this folder, and an empty log."""
+    self.metrics.rewind(0)
+    if self.lineage:
+      return state.reset_metrics(self._leave_trunk(train_state))
+    return self.run.pretrained.fill(train_state) if self.run.pretrained else train_state
+
+  def _read_log(self, step):
+    """Reads the rows that the log has up to `step`, from where it goes on."""
+    rows = processes.from_writer(lambda: records.read_rows(self.path / records.METRICS))
+    self.val_rows = [row for row in rows if row['split'] == 'val']
     if processes.is_writer():
       from tensorboardX import SummaryWriter  # takes half a second, so imported late
-      self._tensorboard = SummaryWriter(os.fspath(self.path / 'tensorboard'), purge_step=begins + 1)
-    return train_state
+      if self._tensorboard:
+        self._tensorboard.close()
+      self._tensorboard = SummaryWriter(os.fspath(self.path / 'tensorboard'), purge_step=step + 1)
 
   def _leave_trunk(self, like):
     step = self.lineage['step']
     with contextlib.closing(checkpoint.Checkpoints(self._trunk, read_only=True)) as trunk:
       try:
+        self.left_out = trunk.record(step).get('left_out', self.left_out)
         return _restore(trunk, step, like)
       except checkpoint.Damaged as damage:
         raise UserError(f'--trunk={self._trunk}: its checkpoint of step {step}, from which this run starts, cannot be '
@@ -182,6 +207,7 @@ class RunFolder:
     start = time.perf_counter()
     self.metrics.upload()
     record = {'metrics_bytes': self.metrics.size, 'metrics_crc32': self.metrics.crc32}
+    record |= {'left_out': self.left_out} if self.left_out else {}
     self.checkpoints.save(step, state.to_plain(train_state), record)
     self.saved_step = step
     return time.perf_counter() - start
@@ -221,9 +247,9 @@ def _lineage(run, trunk):
   return {'trunk': ours, 'step': steps[-1]} if steps else None
 
 
-def _abstract(like):
-  return checkpoint.abstract(state.to_plain(like))
+def _abstract(like, record):
+  return state.saved_by(record, checkpoint.abstract(state.to_plain(like)))
 
 
 def _restore(checkpoints, step, like):
-  return state.from_plain(like, checkpoints.restore(step, _abstract(like)))
+  return state.from_plain(like, checkpoints.restore(step, _abstract(like, checkpoints.record(step))))
