@@ -171,6 +171,8 @@ class Loop:
     batch = order.batch_of(event['step'] - 1, folder.left_out) + 1
     train_state = folder.go_back(train_state, batch)
     to = int(train_state.step)
+    self.display.stop()
+    self.display.start(to, run.steps)
     self._record_event({**event, 'event': 'rewind', 'batch': batch, 'to': to, 'left_out': folder.left_out},
                        f'{spike}: back to step {to}, and batch {batch} is left out')
     folder.write(self.record | {'status': self.status})

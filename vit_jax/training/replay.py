@@ -66,7 +66,7 @@ class Replay:
       tamper: of tests: changes the gradients of one of the two runs.
     """
     inspect = Inspect(model)
-    self._names, self._devices = inspect.names(), mesh.devices.flat
+    self._names, self._devices = inspect.names(), list(mesh.devices.flat)
     self._step = compiled(inspect)
     self._other = compiled(Inspect(model, tamper)) if tamper else self._step
 
