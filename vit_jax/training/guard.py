@@ -37,12 +37,16 @@ def initial(config: HealthConfig) -> dict:
 def judged(config: HealthConfig, before: Any, after: Any, metrics: dict) -> tuple[Any, dict]:
   """(`after`, or `before` with its counters moved on where the step must change nothing; the metrics and the verdict).
 
+  Where the config asks for nothing of the kind, `after` and the metrics as they are.
+
   Args:
     config: what to do about such steps.
     before: the TrainState before the step.
     after: the TrainState after it, with the same step count as `before`.
     metrics: loss and gradient norm of the step.
   """
+  if not active(config):
+    return after, metrics
   verdict, usual = jnp.int32(health.FINE), jnp.float32(jnp.nan)
   if config.on_spike != 'note':
     moved, jumps, levels = {}, [], []

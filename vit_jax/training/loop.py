@@ -1,6 +1,5 @@
 """The training loop: train, log, evaluate, save, and resume a run that was stopped."""
 
-import collections
 import contextlib
 import functools
 import os
@@ -21,15 +20,13 @@ from vit_jax.survival import full_disk, health, lock, sound
 from vit_jax.survival.profiler import Profiler
 from vit_jax.survival.saving import Saving
 from vit_jax.survival.stop import Stop, Stopped
-from vit_jax.training import dispatch, evaluate, replay, state
+from vit_jax.training import dispatch, evaluate, in_flight, replay, state
 from vit_jax.training.display import Display
+from vit_jax.training.in_flight import InFlight
 from vit_jax.training.program import Program
 from vit_jax.training.run import Run
 from vit_jax.training.run_folder import RunFolder
 from vit_jax.training.state import TrainState
-
-IN_FLIGHT = 2  # number of calls that the host may run ahead of the devices
-MOST_NAMED = 5  # number of events of a kind that are printed; events.jsonl has them all
 
 
 def train(run: Run, workdir: os.PathLike, display: Display, profile: bool = False,
@@ -67,10 +64,11 @@ def begin(stack: contextlib.ExitStack, run: Run, workdir: os.PathLike, display: 
   folder = stack.enter_context(contextlib.closing(RunFolder(run, workdir, trunk, display.note)))
   stack.enter_context(_recorded(folder, stop, clock))
   loop = Loop(folder.run, folder, display, stop, clock)
-  folder.write(loop.record | {'status': loop.status})
+  folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
   train_state = folder.restore_or_create(clock)
-  if folder.left_out:  # of which the checkpoint knows
-    folder.write(loop.record | {'status': loop.status})
+  if folder.left_out:  # as the checkpoint or the config says
+    loop.record |= {'left_out': folder.left_out}
+    folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
   if begins := int(train_state.step):
     display.note(f'{"branched off" if folder.saved_step is None else "resumed"} at step {begins} of {run.steps}')
   return loop, train_state
@@ -102,21 +100,9 @@ class Loop:
 
   def __init__(self, run: Run, folder: RunFolder, display: Display, stop: Stop, clock: goodput.Clock):
     self.run, self.folder, self.display, self.stop, self.clock = run, folder, display, stop, clock
-    self._record = run.record() | {'lineage': folder.lineage}
-    self._saving, self._watch = Saving(run.saved_when, folder.checkpoints), health.Watch(run.config.train)
+    self.record = run.record() | {'lineage': folder.lineage}  # the content of run.json
+    self._saving, self._in_flight = Saving(run.saved_when, folder.checkpoints), InFlight(run, folder, display)
     self._eval_step = _eval_step(run.model, run.config.data, run.mesh)
-    self._in_flight = collections.deque()  # (last step, number of steps, metrics) of calls that are not yet awaited
-    self._event_counts = collections.Counter()  # {kind of event: how many so far}
-
-  @property
-  def record(self) -> dict[str, Any]:
-    """The content of run.json."""
-    return self._record | ({'left_out': self.folder.left_out} if self.folder.left_out else {})
-
-  @property
-  def status(self) -> str:
-    """That of a run that is not finished, for run.json."""
-    return 'trunk' if self.run.branch_steps else 'running'
 
   def to_end(self, train_state: TrainState, profile: bool = False) -> TrainState:
     """Trains until the length is reached or patience has run out, going back where the config says so."""
@@ -144,7 +130,7 @@ class Loop:
       for count, operands in calls:
         profiler.before(step)
         step += count
-        with self._good_named():
+        with self._in_flight.explained():
           train_state, metrics = program(train_state, step, operands)
         self.observe(step, metrics, count)
         train_state = self.after(train_state, step)
@@ -163,19 +149,20 @@ class Loop:
       UserError: too many batches have been left out.
     """
     run, folder, event = self.run, self.folder, spike.event
-    jax.block_until_ready([metrics for _, _, metrics in self._in_flight])
-    self._in_flight.clear()
-    if len(folder.left_out) - len(set(run.config.train.leave_out)) >= run.config.train.most_rewinds:
-      raise UserError(f'{spike}. {run.config.train.most_rewinds} batches have been left out for such a reason '
-                      f'(train.most_rewinds); {self._last_good()}')
+    self._in_flight.drop()
+    most = run.config.train.most_rewinds
+    with self._in_flight.explained():
+      if len(folder.left_out) - len(set(run.config.train.leave_out)) >= most:
+        raise UserError(f'{spike}. {most} batches have been left out for such a reason (train.most_rewinds)')
     batch = order.batch_of(event['step'] - 1, folder.left_out) + 1
     train_state = folder.go_back(train_state, batch)
     to = int(train_state.step)
     self.display.stop()
     self.display.start(to, run.steps)
-    self._record_event({**event, 'event': 'rewind', 'batch': batch, 'to': to, 'left_out': folder.left_out},
+    self._in_flight.record_event({**event, 'event': 'rewind', 'batch': batch, 'to': to, 'left_out': folder.left_out},
                        f'{spike}: back to step {to}, and batch {batch} is left out')
-    folder.write(self.record | {'status': self.status})
+    self.record |= {'left_out': folder.left_out}
+    folder.write(self.record | {'status': 'trunk' if run.branch_steps else 'running'})
     return train_state
 
   def catch_up(self, train_state: TrainState) -> None:
@@ -202,8 +189,8 @@ class Loop:
     Raises:
       UserError: a loss or gradient is not finite, and the run must end.
     """
-    self._in_flight.append((step, count, metrics))
-    self._wait(IN_FLIGHT)
+    self._in_flight.add(step, metrics, count)
+    self._in_flight.wait(in_flight.AHEAD)
 
   def next_due(self, step: int, *others: int) -> int:
     """The next step at which something is due, or the next of `others`; a call of several steps ends there."""
@@ -308,49 +295,11 @@ class Loop:
   def _report(self, errors: list[str], step: int) -> None:
     """Reports pictures that could not be read. They keep their place in the batch, with weight 0."""
     for error in errors:
-      self._record_event({'event': 'unreadable', 'step': step, 'what': error}, f'skipped (weight 0): {error}')
-
-  def _record_event(self, event: dict[str, Any], words: str) -> None:
-    """Records an event with a running count, and prints the first few of each kind."""
-    self._event_counts[event['event']] += 1
-    self.folder.events.append({**event, 'count': self._event_counts[event['event']]})
-    if self._event_counts[event['event']] <= MOST_NAMED:
-      self.display.note(words)
-
-  def _wait(self, ahead: int) -> None:
-    """Waits until at most `ahead` calls are in flight; metrics that are not finite may end the run."""
-    while len(self._in_flight) > ahead:
-      last, count, metrics = self._in_flight.popleft()
-      metrics = {name: np.asarray(value).reshape(-1)[:count] for name, value in metrics.items()}
-      for i, step in enumerate(range(last - count + 1, last + 1)):
-        self._observe(step, {name: float(values[i]) for name, values in metrics.items()})
-      self.display.step(last, float(metrics['loss'][-1]))
-
-  def _observe(self, step: int, metrics: dict[str, float]) -> None:
-    with self._good_named(self._may_help()):
-      events = self._watch.observe(step, **metrics)
-    for event in events:
-      self._record_event(event, health.words(event))
-
-  @contextlib.contextmanager
-  def _good_named(self, help: str = '') -> Iterator[None]:
-    """Adds the last good checkpoint, and what may help, to an error."""
-    try:
-      yield
-    except UserError as error:
-      raise UserError(f'{error}; {self._last_good()}{help}') from error
-
-  def _last_good(self):
-    saved = self.folder.saved_step
-    return f'the last good checkpoint is at step {saved}' if saved else 'no checkpoint has been saved yet'
-
-  def _may_help(self):
-    return (f'. A lower optimizer.learning_rate (now {self.run.config.optimizer.learning_rate}) or a longer '
-            'schedule.warmup_steps may help')
+      self._in_flight.record_event({'event': 'unreadable', 'step': step, 'what': error}, f'skipped (weight 0): {error}')
 
   def _log(self, train_state: TrainState, step: int) -> TrainState:
     """Logs a row of means since the last row; returns the state with its sums reset to zero."""
-    self._wait(0)
+    self._in_flight.wait()
     run, sums = self.run, jax.device_get(train_state.metrics)
     with np.errstate(invalid='ignore'):  # 0 / 0 where every step was skipped
       loss, correct, grad_norm = sums['loss'] / sums['weight'], sums['correct'] / sums['weight'], (
@@ -370,7 +319,7 @@ class Loop:
     """Scores a split, logs the row and returns it; None if the split is empty."""
     if not self.run.data.size(split):
       return None
-    self._wait(0)
+    self._in_flight.wait()
     start = time.perf_counter()
     params = train_state.ema if self.run.config.optimizer.ema_decay else train_state.params
     batches = self.run.eval_batches(split, lambda errors: self._report(errors, step))
@@ -390,12 +339,12 @@ class Loop:
       yield batch
 
   def _save(self, train_state: TrainState, step: int) -> None:
-    self._wait(0)  # a state whose metrics are not finite is never saved
+    self._in_flight.wait()  # a state whose metrics are not finite is never saved
     plain = state.to_plain(train_state)
     arrays = {name: plain[name] for name in ('params', 'stats', 'optimizer', 'ema')}
-    with self._good_named(self._may_help()):
+    with self._in_flight.explained(may_diverge=True):
       sound.check_finite(arrays, step)
-    with self._good_named():
+    with self._in_flight.explained():
       sound.check_copies(arrays, step)
     with self.clock.measure('save'):
       stalled = self.folder.save(train_state, step)

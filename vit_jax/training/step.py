@@ -31,8 +31,8 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     teacher: the teacher of distillation; without one, the third argument is left out.
     inspect: (gradients, step) -> more metrics, of what the optimizer is given.
 
-  The batch is a dict of image [B, H, W, C] uint8, label [B] int32 and weight [B] float32; rows of weight 0 are not
-  counted. All randomness is a function of (seed, step, global row), independent of sharding and micro-batches.
+  A batch is a dict of image [B, H, W, C] uint8, label [B] int32 and weight [B] float32; rows of weight 0 do not count.
+  All randomness is a function of (seed, step, global row), independent of sharding and micro-batches.
   """
   opt = config.optimizer
   trained = trainable.trained(opt, model)
@@ -46,8 +46,8 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     if teacher_BC is None:
       loss_B = losses.per_example(config.loss.name, logits_BC, targets_BC)
     else:
-      loss_B = distillation.per_example(config.distill, config.loss.name, logits_BC, intermediates, targets_BC,
-                                        teacher_BC)
+      loss_B = distillation.per_example(
+          config.distill, config.loss.name, logits_BC, intermediates, targets_BC, teacher_BC)
     correct_B = jnp.argmax(logits_BC, axis=-1) == jnp.argmax(targets_BC, axis=-1)
     return jnp.sum(loss_B * weight_B), (batch_stats, jnp.sum(weight_B, where=correct_B))
 
@@ -73,10 +73,9 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     metrics = {'loss': loss / weight, 'grad_norm': optax.tree.norm(grads)}
     new = {'loss': loss, 'correct': correct, 'weight': weight, 'grad_norm': metrics['grad_norm'],
            'steps': jnp.float32(1)}
-    sums = state.metrics | {name: state.metrics[name] + value for name, value in new.items()}
+    sums = state.metrics | jax.tree.map(jnp.add, {name: state.metrics[name] for name in new}, new)
     after = state._replace(params=params, stats=stats, optimizer=opt_state, ema=ema, metrics=sums)
-    if guard.active(config.train):
-      after, metrics = guard.judged(config.train, state, after, metrics)
+    after, metrics = guard.judged(config.train, state, after, metrics)
     return after._replace(step=state.step + 1), metrics | (inspect(grads, state.step) if inspect else {})
 
   return train_step
