@@ -87,7 +87,7 @@ def _newest(folder):
   """The result of `newest_good`, and a message for each step that was damaged."""
   with contextlib.closing(checkpoint.Checkpoints(folder)) as checkpoints:
     noted = []
-    found = fallback.newest_good(checkpoints, checkpoint.abstract(_tree(0.0)), lambda step, record: None,
+    found = fallback.newest_good(checkpoints, lambda record: checkpoint.abstract(_tree(0.0)), lambda step, record: None,
                                  lambda *words: noted.append(words), str)
     return found, noted, checkpoints.steps()
 

@@ -8,11 +8,13 @@ damage is missed with probability 2^-32. Digests detect faults of disks, not del
 
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from vit_jax import host
 
@@ -47,14 +49,31 @@ def _sum_on_host(array: jax.Array | np.ndarray) -> np.uint32:
   return np.sum(_mix(bits.astype(np.uint32) ^ (position * np.uint32(_GOLDEN))), dtype=np.uint32)
 
 
-@jax.jit  # per shape and not for the whole tree, so that parameters, moments and averages share programs
-def _sum(array: jax.Array) -> jax.Array:
+def per_device(arrays: Sequence[jax.Array], specs: Sequence[PartitionSpec]) -> jax.Array:
+  """Digests of the part of each array that each device holds, uint32 [devices, arrays]; to be traced on a mesh.
+
+  Devices that hold equal parts have equal digests. A device whose memory or computation is faulty differs.
+
+  Args:
+    arrays: the arrays.
+    specs: how each is split over the mesh.
+  """
+  here = lambda *parts: jnp.stack([total(part) for part in parts])[None]
+  axes = jax.sharding.get_abstract_mesh().axis_names
+  return jax.shard_map(here, in_specs=tuple(specs), out_specs=PartitionSpec(axes))(*arrays)
+
+
+def total(array: jax.Array) -> jax.Array:
+  """The sum over an array's elements of their bits, each mixed with its position: the digest without its name."""
   words = _words(array)
   position = jnp.zeros(words.shape, jnp.uint32)  # in row-major order, modulo 2^32; a reshape would gather
   for axis in range(words.ndim):
     stride = math.prod(words.shape[axis + 1:]) % 2**32
     position += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * np.uint32(stride)
   return jnp.sum(_mix(words ^ (position * np.uint32(_GOLDEN))), dtype=jnp.uint32)
+
+
+_sum = jax.jit(total)  # per shape and not for the whole tree, so that parameters, moments and averages share programs
 
 
 def _words(array):

@@ -43,7 +43,7 @@ def loop_cost(folder):
 
   from vit_jax import host, records
   from vit_jax.training import config as run_config
-  from vit_jax.training import loop, state
+  from vit_jax.training import in_flight, loop, state
   from vit_jax.training import run as run_lib
   from vit_jax.training.display import Display
   from vit_jax.training.step import trace
@@ -60,7 +60,7 @@ def loop_cost(folder):
     for i in range(STEPS):
       now, told = step(now, batches[i % 20])
       flying.append(told)
-      if len(flying) > loop.IN_FLIGHT:
+      if len(flying) > in_flight.AHEAD:
         jax.block_until_ready(flying.popleft())
     jax.block_until_ready(now)
     bare = (time.perf_counter() - begins) / STEPS

@@ -27,13 +27,13 @@ def test_stop_is_the_default(values, said):
 def test_skipped_steps_are_reported_and_too_many_in_a_row_end_the_run():
   watch = health.Watch(health.HealthConfig(on_nonfinite='skip', most_skipped=2))
   for step, in_a_row in ((1, 1), (2, 2)):
-    event, = watch.observe(step, NAN, 1.0)
+    event, = watch.observe(step, NAN, 1.0, health.NOT_FINITE, in_a_row)
     assert (event['event'], event['step'], event['in_a_row']) == ('nonfinite', step, in_a_row)
   assert watch.observe(3, 1.0, 1.0) == []
-  watch.observe(4, 1.0, NAN)
-  watch.observe(5, 1.0, NAN)
-  with pytest.raises(UserError, match='at step 6, and 2 steps before it were skipped'):
-    watch.observe(6, 1.0, NAN)
+  assert 'gradient norm is nan' in health.words(*watch.observe(4, 1.0, NAN, health.NOT_FINITE, 1))
+  assert 'update of the parameters is not finite' in health.words(*watch.observe(5, 1.0, 1.0, health.NO_UPDATE, 2))
+  with pytest.raises(UserError, match='at step 6, and the 2 steps before it were skipped'):
+    watch.observe(6, 1.0, NAN, health.NOT_FINITE, 3)
 
 
 def test_jumps_are_reported_once_and_ordinary_values_are_not():
@@ -81,7 +81,10 @@ def test_a_skipped_step_changes_nothing_but_the_step_count(tiny_config):
   after, bad_metrics = step(before, bad)
   assert math.isfinite(metrics['loss']) and not math.isfinite(bad_metrics['loss'])
   assert int(after.step) == int(before.step) + 1
-  jax.tree.map(np.testing.assert_array_equal, after._replace(step=before.step), before)
+  counters = {'skipped': 1, 'in_a_row': 1}
+  assert {name: float(after.metrics[name]) for name in counters} == counters
+  after = after._replace(step=before.step, metrics=after.metrics | {name: before.metrics[name] for name in counters})
+  jax.tree.map(np.testing.assert_array_equal, after, before)
   moved, _ = step(before, good)
   assert float(moved.metrics['steps']) == 2
   assert not np.array_equal(moved.params['head']['kernel'], before.params['head']['kernel'])

@@ -45,7 +45,7 @@ def _shown(sweep):
   shown.plan(PLAN, made, seconds)
   damaged = any(folders.damage(job.folder) for job in made)
   together = jobs.packed(jobs.by_priority(left, seconds), PLAN, 1)
-  shown.totals(PLAN, together, jobs.makespan(left, seconds, 1), 1, damaged)
+  shown.totals(PLAN, made, together, jobs.makespan(left, seconds, 1), 1, damaged)
   shown.status(made)
   return out.getvalue(), [job.name for job in left]
 

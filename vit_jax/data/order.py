@@ -6,6 +6,7 @@ versions, but not the result of `permutation`, and a run must be able to resume 
 """
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -55,6 +56,24 @@ class TrainOrder:
 
   def __setstate__(self, state):
     self.__init__(**state)
+
+
+class LeftOut:
+  """An order without some of its batches: each later batch comes one step earlier for each that is left out."""
+
+  def __init__(self, order: TrainOrder, left_out: Sequence[int]):
+    """`left_out` numbers batches from 1: batch n is that of the n-th step of the whole order."""
+    self._order, self._left_out, self.batch_size = order, left_out, order.batch_size
+
+  def __call__(self, step: int) -> np.ndarray:
+    return self._order(batch_of(step, self._left_out))
+
+
+def batch_of(step: int, left_out: Sequence[int]) -> int:
+  """The place in the whole order, from 0, of the batch of a step, from 0, where some batches are left out."""
+  for number in sorted(set(left_out)):
+    step += number - 1 <= step
+  return step
 
 
 class EvalOrder:

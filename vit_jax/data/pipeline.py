@@ -9,6 +9,7 @@ To resume, only `first_step` is needed. With several processes, each passes `row
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from vit_jax.data import fingerprint, host_augment, splits
 from vit_jax.data import sources as sources_lib
 from vit_jax.data.batches import ChunkReader, MemoryBatches, RecordBatches
 from vit_jax.data.config import DataConfig, check, check_pictures
-from vit_jax.data.order import EvalOrder, TrainOrder
+from vit_jax.data.order import EvalOrder, LeftOut, TrainOrder
 from vit_jax.errors import UserError
 
 SPLITS = ('train', 'val', 'test')
@@ -70,13 +71,14 @@ class Data:
     """
     return self._arrays_after(split, self._transforms(split))
 
-  def train_order(self, seed: int) -> TrainOrder:
-    """The order of the examples of the training subset."""
-    return TrainOrder(self.unique_examples, self.config.batch_size, seed, self.config.augment.repeats)
+  def train_order(self, seed: int, left_out: Sequence[int] = ()) -> TrainOrder | LeftOut:
+    """The order of the examples of the training subset; `left_out` numbers batches, from 1, that are left out."""
+    order = TrainOrder(self.unique_examples, self.config.batch_size, seed, self.config.augment.repeats)
+    return LeftOut(order, left_out) if left_out else order
 
   def train_batches(self, seed: int, first_step: int, num_steps: int, rows: slice | np.ndarray | None = None,
-                    workers: int = 0) -> MemoryBatches | RecordBatches:
-    """The training batches first_step, first_step + 1, ...; each is a pure function of (seed, step).
+                    workers: int = 0, left_out: Sequence[int] = ()) -> MemoryBatches | RecordBatches:
+    """The training batches first_step, first_step + 1, ...; each is a pure function of (seed, step, left_out).
 
     Args:
       seed: determines the order and the random transforms on the host.
@@ -84,6 +86,7 @@ class Data:
       num_steps: the number of batches.
       rows: this process's rows of the global batch, as an index; None for all.
       workers: the number of processes that read and decode; 0 for threads of this process.
+      left_out: batches of the order, numbered from 1, that are left out.
 
     Returns:
       A closable iterator. Its `take_errors()` returns messages on bad records since the last call.
@@ -92,7 +95,8 @@ class Data:
       UserError: by the iterator, if a record cannot be read and on_error='stop'.
     """
     steps = range(first_step, first_step + num_steps)
-    return self._batches('train', self.train_order(seed), steps, rows, seed, workers, self._transforms('train'))
+    order = self.train_order(seed, left_out)
+    return self._batches('train', order, steps, rows, seed, workers, self._transforms('train'))
 
   def eval_batches(self, split: str, batch_size: int | None = None, rows: slice | np.ndarray | None = None,
                    workers: int = 0,

@@ -8,8 +8,9 @@ from vit_jax.parallel import processes
 from vit_jax.survival.local_tier import LocalTier
 
 
-def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Callable[[int, dict], str | None],
-                note: Callable[[int, str, str], None], without_log: Callable[[int], str], tier: LocalTier | None = None,
+def newest_good(checkpoints: Checkpoints, like: Callable[[dict], dict[str, Any]],
+                log_fault: Callable[[int, dict], str | None], note: Callable[[int, str, str], None],
+                without_log: Callable[[int], str], tier: LocalTier | None = None,
                 ) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
   """(step, arrays, record) of the newest good checkpoint; None if there is none, or a single one that is damaged.
 
@@ -18,7 +19,7 @@ def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Calla
 
   Args:
     checkpoints: the checkpoints of a run.
-    like: shapes, dtypes and shardings of the arrays.
+    like: (record) -> shapes, dtypes and shardings of the arrays.
     log_fault: (step, record) -> what is wrong with the log that belongs to a checkpoint, or None.
     note: called for each damaged checkpoint with its step, what is wrong, and where it was moved to; '' if deleted.
     without_log: (step) -> how to go on from a checkpoint whose arrays are good, but whose log is not.
@@ -36,7 +37,7 @@ def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Calla
       if fault := processes.from_writer(lambda step=step, record=record: log_fault(step, record)):
         no_log += [step] if in_folder else []
         raise Damaged(fault)
-      found = step, place.restore(step, like), record
+      found = step, place.restore(step, like(record)), record
       break
     except Damaged as damage:
       if in_folder:
@@ -60,7 +61,7 @@ def newest_good(checkpoints: Checkpoints, like: dict[str, Any], log_fault: Calla
 
 def _is_intact(checkpoints, step, like):
   try:
-    checkpoints.restore(step, like)
+    checkpoints.restore(step, like(checkpoints.record(step)))
   except Damaged:
     return False
   return True

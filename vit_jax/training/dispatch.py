@@ -15,7 +15,9 @@ import numpy as np
 
 from vit_jax.optimisation import schedule
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import guard
 from vit_jax.training import state as state_lib
+from vit_jax.training.replay import Inspect
 from vit_jax.training.run import Run
 from vit_jax.training.step import make_step
 
@@ -47,11 +49,15 @@ class Resident:
 
   With `packed`, several runs are trained by one program (`training.packed`), and their states, rows and metrics have a
   leading axis.
+
+  Attributes:
+    most: the largest number of steps of a call.
+    orders: the order of the examples of each run.
   """
 
   def __init__(self, runs: Sequence[Run], most: int, packed: bool = False):
     self.most, self._runs, self._packed = most, runs, packed
-    self._orders = [run.data.train_order(run.config.seed) for run in runs]
+    self.orders = [run.data.train_order(run.config.seed, run.config.train.leave_out) for run in runs]
     self._length = jax.tree.map(np.int32, schedule.length(runs[0].config.schedule, runs[0].steps))
     everywhere = mesh_lib.sharding(runs[0].mesh)
     self._pictures, self._labels = (jax.device_put(a, everywhere) for a in runs[0].data.arrays('train'))
@@ -60,30 +66,37 @@ class Resident:
     """The operands of a call of `count` steps after `step` finished ones, without the state and a teacher's arrays."""
     positions = np.zeros((self.most, len(self._runs), self._runs[0].config.data.batch_size), np.int32)
     for i in range(count):
-      positions[i] = [order(step + i) for order in self._orders]
+      positions[i] = [order(step + i) for order in self.orders]
     rows = positions if self._packed else positions[:, 0]
     return self._pictures, self._labels, rows, np.int32(count), self._length
 
-  def lower(self, train_state: state_lib.TrainState, taught: dict | None = None) -> jax.stages.Lowered:
+  def lower(self, train_state: state_lib.TrainState, taught: dict | None = None,
+            inspect: Inspect | None = None) -> jax.stages.Lowered:
     """Lowers a loop of steps: (state, *operands, *teacher's arrays) -> (state, {name: [most, ..]}).
 
-    The state is donated and keeps its sharding. The program is the same for runs that differ only in length, cooldown,
-    learning rate, weight decay and seed.
+    The state is donated, unless `inspect` is given, and keeps its sharding. The program is the same for runs that
+    differ only in length, cooldown, learning rate, weight decay and seed.
     """
     run = self._runs[0]
 
     def call(train_state, pictures, labels, positions, count, length, *taught):
-      step = make_step(run.model, run.resolved, length, run.teacher)
+      step = make_step(run.model, run.resolved, length, run.teacher, inspect)
       step = jax.vmap(step) if self._packed else step
-      return _steps(step, train_state, pictures, labels, positions, count, *taught)
+      names = guard.reported(run.config.train)
+      kinds = {name: jax.ShapeDtypeStruct(positions.shape[1:-1], jnp.float32) for name in names}
+      kinds |= inspect.shapes(run.mesh) if inspect else {}
+      return _steps(step, kinds, train_state, pictures, labels, positions, count, *taught)
 
-    jitted = jax.jit(mesh_lib.traced_on(run.mesh, call), donate_argnums=0, out_shardings=(
+    jitted = jax.jit(mesh_lib.traced_on(run.mesh, call), donate_argnums=() if inspect else 0, out_shardings=(
         jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(run.mesh)))
     return jitted.lower(train_state, *self.operands(0, 0), *([taught] if taught else []))
 
 
-def _steps(step, train_state, pictures, labels, positions, count, *taught):
-  """Runs `count` steps. Row i of `positions` ([most, B], packed [most, K, B]) has the indices of batch i's pictures."""
+def _steps(step, kinds, train_state, pictures, labels, positions, count, *taught):
+  """Runs `count` steps, whose metrics have the shapes and types of `kinds`.
+
+  Row i of `positions` ([most, B], packed [most, K, B]) has the indices of batch i's pictures.
+  """
   pick = lambda array, rows: array.at[rows].get(mode='promise_in_bounds')
 
   def body(i, carry):
@@ -95,8 +108,8 @@ def _steps(step, train_state, pictures, labels, positions, count, *taught):
     train_state, new = step(train_state, batch, *taught)
     return train_state, {name: metrics[name].at[i].set(value) for name, value in new.items()}
 
-  zeros = jnp.zeros((len(positions), *positions.shape[1:-1]), jnp.float32)
-  return jax.lax.fori_loop(0, count, body, (train_state, {'loss': zeros, 'grad_norm': zeros}))
+  zeros = {name: jnp.zeros((len(positions), *kind.shape), kind.dtype) for name, kind in kinds.items()}
+  return jax.lax.fori_loop(0, count, body, (train_state, zeros))
 
 
 def calls(step: int, last: int, most: int, next_due: Callable[[int], int],

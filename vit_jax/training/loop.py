@@ -1,6 +1,5 @@
 """The training loop: train, log, evaluate, save, and resume a run that was stopped."""
 
-import collections
 import contextlib
 import functools
 import os
@@ -11,26 +10,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import goodput, host
+from vit_jax import goodput
 from vit_jax.checkpoint import Damaged
-from vit_jax.data import device_augment
+from vit_jax.data import device_augment, order
 from vit_jax.errors import UserError
 from vit_jax.optimisation import schedule
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import processes
-from vit_jax.survival import full_disk, health, lock
+from vit_jax.survival import full_disk, health, lock, sound
 from vit_jax.survival.profiler import Profiler
 from vit_jax.survival.saving import Saving
 from vit_jax.survival.stop import Stop, Stopped
-from vit_jax.training import dispatch, evaluate, state
+from vit_jax.training import dispatch, evaluate, in_flight, replay, state
 from vit_jax.training.display import Display
+from vit_jax.training.in_flight import InFlight
+from vit_jax.training.program import Program
 from vit_jax.training.run import Run
 from vit_jax.training.run_folder import RunFolder
 from vit_jax.training.state import TrainState
-from vit_jax.training.step import trace
-
-IN_FLIGHT = 2  # number of calls that the host may run ahead of the devices
-MOST_NAMED = 5  # number of events of a kind that are printed; events.jsonl has them all
 
 
 def train(run: Run, workdir: os.PathLike, display: Display, profile: bool = False,
@@ -70,8 +67,10 @@ def begin(stack: contextlib.ExitStack, run: Run, workdir: os.PathLike, display: 
   loop = Loop(folder.run, folder, display, stop, clock)
   folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
   train_state = folder.restore_or_create(clock)
-  # Which code does which steps, and a lineage that went round a damaged trunk, are known by now.
+  # Which code does which steps, what is left out, and a lineage that went round a damaged trunk, are known by now.
   loop.record |= {'lineage': folder.lineage, 'codes': folder.codes(loop.record, int(train_state.step))}
+  if folder.left_out:  # as the checkpoint or the config says
+    loop.record |= {'left_out': folder.left_out}
   folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
   if begins := int(train_state.step):
     display.note(f'{"branched off" if folder.saved_step is None else "resumed"} at step {begins} of {run.steps}')
@@ -101,35 +100,73 @@ def _eval_step(model, data, mesh):
 
 class Loop:
   """The loop of a run and its compiled steps."""
+  tamper: replay.Tamper | None = None  # of tests: a device that computes wrongly
 
   def __init__(self, run: Run, folder: RunFolder, display: Display, stop: Stop, clock: goodput.Clock):
     self.run, self.folder, self.display, self.stop, self.clock = run, folder, display, stop, clock
     self.record = run.record() | {'lineage': folder.lineage}  # the content of run.json
-    self._saving, self._watch = Saving(run.saved_when, folder.checkpoints), health.Watch(run.config.train)
+    self._saving, self._in_flight = Saving(run.saved_when, folder.checkpoints), InFlight(run, folder, display)
     self._eval_step = _eval_step(run.model, run.config.data, run.mesh)
-    self._in_flight = collections.deque()  # (last step, number of steps, metrics) of calls that are not yet awaited
-    self._event_counts = collections.Counter()  # {kind of event: how many so far}
 
   def to_end(self, train_state: TrainState, profile: bool = False) -> TrainState:
-    """Trains until the length is reached or patience has run out. The order in a step is log, evaluate, save."""
-    run, folder, step = self.run, self.folder, int(train_state.step)
+    """Trains until the length is reached or patience has run out, going back where the config says so."""
+    run, step = self.run, int(train_state.step)
     self.catch_up(train_state)
     if step >= run.steps or self._out_of_patience():
       return train_state
     with contextlib.ExitStack() as stack:
-      profiler = stack.enter_context(contextlib.closing(Profiler(folder.path / 'profile', step, run.steps, profile)))
-      train, calls = self._compile(train_state, profiler)
+      profiler = stack.enter_context(
+          contextlib.closing(Profiler(self.folder.path / 'profile', step, run.steps, profile)))
+      with self.compiling():
+        program = Program(run, train_state, self.tamper)
       self.display.start(step, run.steps)
       stack.callback(self.display.stop)
-      for count, operands in stack.enter_context(contextlib.closing(calls)):
+      while True:
+        try:
+          return self._run(program, train_state, profiler)
+        except health.Spike as spike:
+          train_state = self._go_back(spike, train_state)
+
+  def _run(self, program: Program, train_state: TrainState, profiler: Profiler) -> TrainState:
+    """Trains to the end. The order in a step is log, evaluate, save."""
+    step = int(train_state.step)
+    with contextlib.closing(self._calls(program, step, profiler)) as calls:
+      for count, operands in calls:
         profiler.before(step)
-        train_state, metrics = train(train_state, *operands)
         step += count
+        with self._in_flight.explained():
+          train_state, metrics = program(train_state, step, operands)
         self.observe(step, metrics, count)
         train_state = self.after(train_state, step)
         if self._out_of_patience():
           break
-      self.save_last(train_state, step)
+    self.save_last(train_state, step)
+    return train_state
+
+  def _go_back(self, spike: health.Spike, train_state: TrainState) -> TrainState:
+    """The state of the last save, from where the run goes on without the batch of a spike.
+
+    The batches left out are in the record of each later checkpoint. A run that is stopped before the next save meets
+    the same spike again. What comes out does not depend on where the last save was.
+
+    Raises:
+      UserError: too many batches have been left out.
+    """
+    run, folder, event = self.run, self.folder, spike.event
+    self._in_flight.drop()
+    most = run.config.train.most_rewinds
+    with self._in_flight.explained():
+      if len(folder.left_out) - len(set(run.config.train.leave_out)) >= most:
+        raise UserError(f'{spike}. {most} batches have been left out for such a reason (train.most_rewinds)')
+    batch = order.batch_of(event['step'] - 1, folder.left_out) + 1
+    train_state = folder.go_back(train_state, batch)
+    to = int(train_state.step)
+    self.display.stop()
+    self.display.start(to, run.steps)
+    self._in_flight.record_event({**event, 'event': 'rewind', 'batch': batch, 'to': to, 'left_out': folder.left_out},
+                       f'{spike}: back to step {to}, and batch {batch} is left out')
+    self.record |= {'left_out': folder.left_out}
+    folder.write(self.record | {'status': 'trunk' if run.branch_steps else 'running'})
     return train_state
 
   def catch_up(self, train_state: TrainState) -> None:
@@ -141,7 +178,7 @@ class Loop:
   def batches(self, step: int) -> Iterator[dict]:
     """Yields the batches from a step on, and measures the time spent waiting for them."""
     report = lambda errors: self._report(errors, step + 1)
-    with contextlib.closing(self.run.train_batches(step, report)) as batches:
+    with contextlib.closing(self.run.train_batches(step, report, self.folder.left_out)) as batches:
       while True:
         with self.clock.measure('data'):
           batch = next(batches, None)
@@ -156,8 +193,8 @@ class Loop:
     Raises:
       UserError: a loss or gradient is not finite, and the run must end.
     """
-    self._in_flight.append((step, count, metrics))
-    self._wait(IN_FLIGHT)
+    self._in_flight.add(step, metrics, count)
+    self._in_flight.wait(in_flight.AHEAD)
 
   def next_due(self, step: int, *others: int) -> int:
     """The next step at which something is due, or the next of `others`; a call of several steps ends there."""
@@ -228,22 +265,13 @@ class Loop:
     return {'step': int(train_state.step), 'steps': steps, 'val': short(val), 'test': short(test),
             'test_examples': self.run.data.size('test')}
 
-  def _compile(self, train_state: TrainState, profiler: Profiler) -> tuple[Callable, Iterator[tuple[int, tuple]]]:
-    """A compiled function (state, *operands) -> (state, metrics), and the (number of steps, operands) of each call."""
-    run, step, most = self.run, int(train_state.step), dispatch.steps_per_call(self.run)
-    taught = () if run.teacher is None else (run.teacher.arrays(run.mesh),)
-    with self.compiling():
-      if most > 1:
-        resident = dispatch.Resident([run], most)
-        lowered = resident.lower(train_state, *taught)
-        calls = dispatch.calls(step, run.steps, most, lambda s: self.next_due(s, *profiler.range), self.timed(resident))
-      else:
-        lowered = trace(run.model, run.resolved, run.steps, run.mesh, run.teacher).lower()
-        calls = self._one_by_one(step)
-      compiled = host.compile_step(lowered, run.platform)
-    return lambda train_state, *operands: compiled(train_state, *operands, *taught), calls
-
-  def _one_by_one(self, step):
+  def _calls(self, program: Program, step: int, profiler: Profiler) -> Iterator[tuple[int, tuple]]:
+    """Yields (number of steps, operands) of each call from a step on."""
+    if resident := program.resident:
+      resident.orders = [self.run.data.train_order(self.run.config.seed, self.folder.left_out)]
+      yield from dispatch.calls(step, self.run.steps, resident.most, lambda s: self.next_due(
+          s, *profiler.range, *program.bounds(s)), self.timed(resident))
+      return
     with contextlib.closing(self.batches(step)) as batches:
       for batch in batches:
         yield 1, (batch,)
@@ -276,39 +304,11 @@ class Loop:
   def _report(self, errors: list[str], step: int) -> None:
     """Reports pictures that could not be read. They keep their place in the batch, with weight 0."""
     for error in errors:
-      self._record_event({'event': 'unreadable', 'step': step, 'what': error}, f'skipped (weight 0): {error}')
-
-  def _record_event(self, event: dict[str, Any], words: str) -> None:
-    """Records an event with a running count, and prints the first few of each kind."""
-    self._event_counts[event['event']] += 1
-    self.folder.events.append({**event, 'count': self._event_counts[event['event']]})
-    if self._event_counts[event['event']] <= MOST_NAMED:
-      self.display.note(words)
-
-  def _wait(self, ahead: int) -> None:
-    """Waits until at most `ahead` calls are in flight; metrics that are not finite may end the run."""
-    while len(self._in_flight) > ahead:
-      last, count, metrics = self._in_flight.popleft()
-      metrics = {name: np.asarray(value).reshape(-1)[:count] for name, value in metrics.items()}
-      for i, step in enumerate(range(last - count + 1, last + 1)):
-        self._observe(step, {name: float(values[i]) for name, values in metrics.items()})
-      self.display.step(last, float(metrics['loss'][-1]))
-
-  def _observe(self, step: int, metrics: dict[str, float]) -> None:
-    try:
-      events = self._watch.observe(step, **metrics)
-    except UserError as error:
-      saved = self.folder.saved_step
-      good = f'the last good checkpoint is at step {saved}' if saved else 'no checkpoint has been saved yet'
-      raise UserError(f'{error}; {good}. A lower optimizer.learning_rate '
-                      f'(now {self.run.config.optimizer.learning_rate}) or a longer schedule.warmup_steps may help'
-                      ) from error
-    for event in events:
-      self._record_event(event, health.words(event))
+      self._in_flight.record_event({'event': 'unreadable', 'step': step, 'what': error}, f'skipped (weight 0): {error}')
 
   def _log(self, train_state: TrainState, step: int) -> TrainState:
     """Logs a row of means since the last row; returns the state with its sums reset to zero."""
-    self._wait(0)
+    self._in_flight.wait()
     run, sums = self.run, jax.device_get(train_state.metrics)
     with np.errstate(invalid='ignore'):  # 0 / 0 where every step was skipped
       loss, correct, grad_norm = sums['loss'] / sums['weight'], sums['correct'] / sums['weight'], (
@@ -317,23 +317,18 @@ class Loop:
     row = {'split': 'train', **run.position(step), 'loss': float(loss), 'accuracy': float(correct),
            'error': float(1 - correct), 'learning_rate': float(multiplier) * run.config.optimizer.learning_rate,
            'grad_norm': float(grad_norm)}
-    if run.config.train.on_nonfinite == 'skip':
-      row['skipped'] = step - self._row_before(step) - int(sums['steps'])
+    if 'skip' in (run.config.train.on_nonfinite, run.config.train.on_spike):
+      row['skipped'] = int(sums['skipped'])
     self.folder.log(row)
     speed = self.display.row(row, run)
     self.folder.events.append({'event': 'train', 'step': step, 'images_per_s': round(speed, 1)})
     return state.reset_metrics(train_state)
 
-  def _row_before(self, step: int) -> int:
-    """The step of the training row before the row of `step`, or the step at which the log begins."""
-    begins = self.folder.lineage['step'] if self.folder.lineage else 0
-    return max((step - 1) // self.run.log_every * self.run.log_every, begins)
-
   def _evaluate(self, train_state: TrainState, step: int, split: str = 'val') -> dict[str, Any] | None:
     """Scores a split, logs the row and returns it; None if the split is empty."""
     if not self.run.data.size(split):
       return None
-    self._wait(0)
+    self._in_flight.wait()
     start = time.perf_counter()
     params = train_state.ema if self.run.config.optimizer.ema_decay else train_state.params
     batches = self.run.eval_batches(split, lambda errors: self._report(errors, step))
@@ -353,7 +348,13 @@ class Loop:
       yield batch
 
   def _save(self, train_state: TrainState, step: int, local: bool = False) -> None:
-    self._wait(0)  # a state whose metrics are not finite is never saved
+    self._in_flight.wait()  # a state whose metrics are not finite is never saved
+    plain = state.to_plain(train_state)
+    arrays = {name: plain[name] for name in ('params', 'stats', 'optimizer', 'ema')}
+    with self._in_flight.explained(may_diverge=True):
+      sound.check_finite(arrays, step)
+    with self._in_flight.explained():
+      sound.check_copies(arrays, step)
     with self.clock.measure('save'):
       stalled = self.folder.save(train_state, step, local)
     if not local:

@@ -31,8 +31,10 @@ from vit_jax.training.step import make_step
 
 
 def can_be_packed(config: RunConfig) -> bool:
-  """Whether a run can be packed: its length is known in advance, and it has no teacher and no pretrained weights."""
-  return not config.evaluate.patience and config.distill.teacher is None and config.pretrained.path is None
+  """Whether a run can be packed: its length is known in advance, it has no teacher and no pretrained weights, and no
+  step is run twice or undone."""
+  alone = config.evaluate.patience or config.system.replay_every or config.train.on_spike == 'rewind'
+  return not alone and config.distill.teacher is None and config.pretrained.path is None
 
 
 @dataclasses.dataclass

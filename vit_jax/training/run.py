@@ -109,11 +109,16 @@ class Run:
     rows = self.config.data.batch_size // mesh_lib.batch_shards(self.mesh)
     return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or rows / n * uses >= USES_A_SLICE))
 
-  def train_batches(self, first_step: int, report: Callable[[list[str]], None]) -> Iterator[dict]:
-    """The batches from `first_step` to the end, on the devices. `report` gets the pictures that cannot be read."""
+  def train_batches(self, first_step: int, report: Callable[[list[str]], None],
+                    left_out: Sequence[int] | None = None) -> Iterator[dict]:
+    """The batches from `first_step` to the end, on the devices. `report` gets the pictures that cannot be read.
+
+    `left_out` numbers batches of the order that are left out; None: those of the config.
+    """
+    left_out = self.config.train.leave_out if left_out is None else left_out
     size, workers = self.config.data.batch_size, self.config.system.workers
     return self._placed(size, report, lambda rows: self.data.train_batches(
-        self.config.seed, first_step, self.steps - first_step, rows, workers))
+        self.config.seed, first_step, self.steps - first_step, rows, workers, left_out))
 
   def eval_batches(self, split: str, report: Callable[[list[str]], None]) -> Iterator[dict]:
     """All batches of a split, as `train_batches` gives those of training."""

@@ -118,11 +118,26 @@ class RunFolder:
       self.lineage = there.get('lineage') if there else self._lost_lineage()
     else:
       self.lineage = self._find_lineage() if trunk else None
+    self.left_out = sorted(set(run.config.train.leave_out))  # batches of the order, numbered from 1
     self.val_rows: list[dict] = []
     self.saved_step: int | None = None  # of the last checkpoint in the run folder; 0: none, but it is resumed locally
     self._codes: list[dict[str, Any]] = []  # which steps are done by which
     self._needed: int | None = None  # the step of the last checkpoint, if it must not be missing later
     self._tensorboard = None
+
+  def go_back(self, like: TrainState, batch: int) -> TrainState:
+    """The state of the last save, or the initial one, for a run that leaves out one more batch; the log ends there."""
+    self.left_out = sorted([*self.left_out, batch])
+    self.checkpoints.wait()
+    self.tier.forget_after(self.saved_step or 0)
+    if not self.saved_step:
+      train_state = self._begin(state.create(self.run.model, self.run.config, self.run.mesh))
+    else:
+      record = self.checkpoints.record(self.saved_step)
+      train_state = self.restore(self.saved_step, like)
+      self.metrics.rewind(record['metrics_bytes'])
+    self._read_log(int(train_state.step))
+    return train_state
 
   def restore_or_create(self, clock: goodput.Clock) -> TrainState:
     """The state of the newest good checkpoint, with the log truncated to it; else the trunk's, or the initial state.
@@ -135,8 +150,8 @@ class RunFolder:
     self.events.append({'event': restarts.BEGUN, 'step': newest})
     self.events.upload()  # restarts are counted even where every process is killed
     train_state = state.create(self.run.model, self.run.config, self.run.mesh)
-    found = fallback.newest_good(self.checkpoints, _abstract(train_state), self._fault, self._note_damage,
-                                 self._without_log, self.tier)
+    like = lambda record: _abstract(train_state, record)
+    found = fallback.newest_good(self.checkpoints, like, self._fault, self._note_damage, self._without_log, self.tier)
     if found:
       event, (step, tree, record) = 'resume', found
       self.saved_step = self.checkpoints.latest() or 0
@@ -146,23 +161,32 @@ class RunFolder:
       train_state = state.from_plain(train_state, tree)
       self._there = self._there or {'codes': record.get('codes', ())}  # where run.json was lost
       self.metrics.rewind(0 if self._log_begins_after(step) else record['metrics_bytes'])
+      self.left_out = record.get('left_out', self.left_out)
     else:
-      self.metrics.rewind(0)
-      left = self._leave_trunk(train_state) if self.lineage else None
-      event = 'branch' if left else 'start'
-      if left:
-        train_state = state.reset_metrics(left)
-      elif self.run.pretrained:
-        train_state = self.run.pretrained.fill(train_state)
-    rows = processes.from_writer(lambda: records.read_rows(self.path / records.METRICS))
-    self.val_rows = [row for row in rows if row['split'] == 'val']
+      train_state = self._begin(train_state)
+      event = 'branch' if self.lineage else 'start'
     begins = int(train_state.step)
     clock.started()
     self.append_event(event, begins, clock, steps=self.run.steps)
+    self._read_log(begins)
+    return train_state
+
+  def _begin(self, train_state):
+    """The state before the first step of this folder, and an empty log."""
+    self.metrics.rewind(0)
+    if self.lineage and (left := self._leave_trunk(train_state)):
+      return state.reset_metrics(left)
+    return self.run.pretrained.fill(train_state) if self.run.pretrained else train_state
+
+  def _read_log(self, step):
+    """Reads the rows that the log has up to `step`, from where it goes on."""
+    rows = processes.from_writer(lambda: records.read_rows(self.path / records.METRICS))
+    self.val_rows = [row for row in rows if row['split'] == 'val']
     if processes.is_writer():
       from tensorboardX import SummaryWriter  # takes half a second, so imported late
-      self._tensorboard = SummaryWriter(os.fspath(self.path / 'tensorboard'), purge_step=begins + 1)
-    return train_state
+      if self._tensorboard:
+        self._tensorboard.close()
+      self._tensorboard = SummaryWriter(os.fspath(self.path / 'tensorboard'), purge_step=step + 1)
 
   def codes(self, record: dict[str, Any], step: int) -> list[dict[str, Any]]:
     """Which steps are done by which code (`origin.codes`); a mixture is said."""
@@ -194,6 +218,7 @@ class RunFolder:
       for step in reversed(self._kept):
         try:
           found = _restore(trunk, step, like)
+          self.left_out = trunk.record(step).get('left_out', self.left_out)
         except checkpoint.Damaged as damage:
           self._go_around(f'its checkpoint of step {step} cannot be used: {damage}')
           continue
@@ -278,7 +303,8 @@ class RunFolder:
     start = time.perf_counter()
     self.upload()
     record = {'metrics_bytes': self.metrics.size, 'metrics_crc32': self.metrics.crc32,
-              'config_hash': self.run.config_hash, 'codes': self._codes}
+              'config_hash': self.run.config_hash, 'codes': self._codes,
+              **({'left_out': self.left_out} if self.left_out else {})}
     if local:
       self.tier.save(step, state.to_plain(train_state), record | {'needs': self._needed})
     else:
@@ -323,9 +349,9 @@ def _kept_steps(run, trunk):
     return [step for step in checkpoints.steps() if step in there.get('branch_steps', ()) and step <= last]
 
 
-def _abstract(like):
-  return checkpoint.abstract(state.to_plain(like))
+def _abstract(like, record):
+  return state.saved_by(record, checkpoint.abstract(state.to_plain(like)))
 
 
 def _restore(checkpoints, step, like):
-  return state.from_plain(like, checkpoints.restore(step, _abstract(like)))
+  return state.from_plain(like, checkpoints.restore(step, _abstract(like, checkpoints.record(step))))

@@ -11,6 +11,7 @@ from vit_jax.models import PureModel
 from vit_jax.optimisation import layerwise, losses, optimizer, parametrisation, schedule, trainable
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import LogicalMesh
+from vit_jax.training import guard
 from vit_jax.training import state as state_lib
 from vit_jax.training.config import RunConfig
 from vit_jax.training.state import TrainState
@@ -19,8 +20,8 @@ from vit_jax.transfer.teacher import Teacher
 
 
 def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.Length, augment: Callable,
-                    teacher: Teacher | None = None) -> Callable:
-  """Returns `(state, batch, teacher's arrays) -> (state, {'loss', 'grad_norm'})`, to be jitted.
+                    teacher: Teacher | None = None, inspect: Callable | None = None) -> Callable:
+  """Returns `(state, batch, teacher's arrays) -> (state, metrics)`, to be jitted; `guard.reported` names the metrics.
 
   Args:
     model: the model as pure functions.
@@ -28,9 +29,10 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     steps: the run's length, for the schedule; a `Length` may be traced.
     augment: (key, images uint8 [B, H, W, C], targets [B, C], weights [B]) -> (images float32, targets).
     teacher: the teacher of distillation; without one, the third argument is left out.
+    inspect: (gradients, step) -> more metrics, of what the optimizer is given.
 
-  The batch is a dict of image [B, H, W, C] uint8, label [B] int32 and weight [B] float32; rows of weight 0 are not
-  counted. All randomness is a function of (seed, step, global row), independent of sharding and micro-batches.
+  A batch is a dict of image [B, H, W, C] uint8, label [B] int32 and weight [B] float32; rows of weight 0 do not count.
+  All randomness is a function of (seed, step, global row), independent of sharding and micro-batches.
   """
   opt = config.optimizer
   trained = trainable.trained(opt, model)
@@ -44,8 +46,8 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     if teacher_BC is None:
       loss_B = losses.per_example(config.loss.name, logits_BC, targets_BC)
     else:
-      loss_B = distillation.per_example(config.distill, config.loss.name, logits_BC, intermediates, targets_BC,
-                                        teacher_BC)
+      loss_B = distillation.per_example(
+          config.distill, config.loss.name, logits_BC, intermediates, targets_BC, teacher_BC)
     correct_B = jnp.argmax(logits_BC, axis=-1) == jnp.argmax(targets_BC, axis=-1)
     return jnp.sum(loss_B * weight_B), (batch_stats, jnp.sum(weight_B, where=correct_B))
 
@@ -71,37 +73,35 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     metrics = {'loss': loss / weight, 'grad_norm': optax.tree.norm(grads)}
     new = {'loss': loss, 'correct': correct, 'weight': weight, 'grad_norm': metrics['grad_norm'],
            'steps': jnp.float32(1)}
-    sums = jax.tree.map(jnp.add, state.metrics, new)
+    sums = state.metrics | jax.tree.map(jnp.add, {name: state.metrics[name] for name in new}, new)
     after = state._replace(params=params, stats=stats, optimizer=opt_state, ema=ema, metrics=sums)
-    if config.train.on_nonfinite == 'skip':
-      finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
-      after = jax.tree.map(lambda a, b: jnp.where(finite, a, b), after, state)
-    return after._replace(step=state.step + 1), metrics
+    after, metrics = guard.judged(config.train, state, after, metrics)
+    return after._replace(step=state.step + 1), metrics | (inspect(grads, state.step) if inspect else {})
 
   return train_step
 
 
 def make_step(model: PureModel, config: RunConfig, steps: int | schedule.Length,
-              teacher: Teacher | None = None) -> Callable:
+              teacher: Teacher | None = None, inspect: Callable | None = None) -> Callable:
   """`make_train_step` with the augmentation of the run's config."""
   augment = device_augment.augment(config.data.augment, device_augment.normalizer(config.data))
-  return make_train_step(model, config, steps, augment, teacher)
+  return make_train_step(model, config, steps, augment, teacher, inspect)
 
 
 def trace(model: PureModel, config: RunConfig, steps: int, mesh: LogicalMesh,
-          teacher: Teacher | None = None) -> jax.stages.Traced:
+          teacher: Teacher | None = None, inspect: Callable | None = None) -> jax.stages.Traced:
   """Traces the step on a mesh from shapes alone. The loop compiles it, and `plan` compiles it for absent devices.
 
-  The state is donated and keeps its sharding.
+  The state is donated, unless `inspect` is given for a step that is run twice, and keeps its sharding.
   """
   rows = mesh_lib.sharding(mesh, 'batch')
   array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.data.batch_size, *shape), dtype, sharding=rows)
   batch = {'image': array(jnp.uint8, *model.image_shape), 'label': array(jnp.int32), 'weight': array(jnp.float32)}
   train_state = state_lib.abstract(model, config, mesh)
-  step = make_step(model, config, steps, teacher)
+  step = make_step(model, config, steps, teacher, inspect)
   places, everywhere = jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(mesh)
-  jitted = jax.jit(mesh_lib.traced_on(mesh, step), donate_argnums=0,
-                   out_shardings=(places, {'loss': everywhere, 'grad_norm': everywhere}))
+  jitted = jax.jit(mesh_lib.traced_on(mesh, step), donate_argnums=() if inspect else 0,
+                   out_shardings=(places, everywhere))
   return jitted.trace(train_state, batch, *([teacher.shapes(mesh)] if teacher else []))
 
 
