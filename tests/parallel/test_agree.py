@@ -47,7 +47,6 @@ def test_what_differs_is_named(monkeypatch):
     ValueError('UNKNOWN: Gloo all-reduce failed: [external/gloo/transport/tcp/pair.cc:547] Connection closed by peer'),
     RuntimeError('NCCL operation ncclAllReduce(...) failed: remote process exited or there was a network error.'),
     RuntimeError('UNAVAILABLE: The tasks have crashed. Use the task logs to find out what happened to them.'),
-    OSError('Broken pipe'),
     jax.errors.JaxRuntimeError('INTERNAL: Program hung or a slice was reset'),
     jax.errors.JaxRuntimeError('DEADLINE_EXCEEDED: Barrier timed out')])
 def test_a_lost_process_is_recognised_by_what_is_said(error):
@@ -57,6 +56,8 @@ def test_a_lost_process_is_recognised_by_what_is_said(error):
 @pytest.mark.parametrize('error', [
     UserError('the processes of this run do not agree'), MemoryError(), ValueError('invalid literal for int()'),
     KeyError('loss'), jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 10 bytes'),
-    TypeError('unsupported operand'), ZeroDivisionError('division by zero')])
+    TypeError('unsupported operand'), FileNotFoundError('/data/gloomy-barrier/x.png'), BrokenPipeError('Broken pipe'),
+    ValueError('mesh axes data, dcn: 3 devices'), RuntimeError('the compilation cache is unavailable'),
+    ZeroDivisionError('division by zero')])
 def test_other_errors_would_come_again(error):
   assert not processes.is_loss(error)

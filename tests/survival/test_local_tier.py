@@ -84,8 +84,8 @@ def test_the_newest_good_checkpoint_of_both_places(tier, mesh, tmp_path):
     checkpoints.save(3, _tree(mesh, 3), {'metrics_bytes': 3})
     checkpoints.wait()
     found = lambda fault, noted: fallback.newest_good(
-        checkpoints, like, lambda step, record: fault.get(record['metrics_bytes']), lambda *words: noted.append(words),
-        lambda step: '', local)
+        checkpoints, lambda record: like, lambda step, record: fault.get(record['metrics_bytes']),
+        lambda *words: noted.append(words), lambda step: '', local)
     assert found({}, [])[0] == 4
     noted = []
     step, tree, _ = found({4: 'lines were lost'}, noted)

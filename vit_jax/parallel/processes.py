@@ -65,11 +65,9 @@ def start(distributed: str, num_processes: int | None = None, process_id: int | 
                     '--distributed=none') from error
 
 
-# What JAX's backends say where another process is gone: gloo (CPU), NCCL (GPU), the TPU's networks, the coordinator.
-_LOST_WORDS = re.compile(
-    'gloo|nccl|heartbeat|coordination service|connection (reset|refused|closed)|broken pipe|socket closed|'
-    'peer (is )?(gone|lost|closed)|task .* (died|disconnected|unhealthy)|unavailable|deadline_exceeded|aborted|'
-    'slice.*(health|unhealthy)|megascale|dcn|barrier', re.IGNORECASE)
+# How errors begin, or what they say, where another process is gone and JAX raises some other class than its own.
+_LOST_WORDS = re.compile('^(UNKNOWN|INTERNAL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|FAILED_PRECONDITION|CANCELLED): |'
+                         'Gloo [a-z-]+ failed|NCCL (operation|error)')
 
 
 def is_loss(error: BaseException) -> bool:
@@ -77,7 +75,7 @@ def is_loss(error: BaseException) -> bool:
 
   Of the runtime's own errors all count but those of memory, which would come again.
   """
-  if isinstance(error, UserError) or 'RESOURCE_EXHAUSTED' in str(error) or isinstance(error, MemoryError):
+  if isinstance(error, (UserError, MemoryError)) or 'RESOURCE_EXHAUSTED' in str(error):
     return False
   return isinstance(error, jax.errors.JaxRuntimeError) or bool(_LOST_WORDS.search(str(error)))
 
