@@ -110,6 +110,23 @@ def test_pruning_units_without_effect_leaves_the_logits_unchanged(name):
   np.testing.assert_allclose(ours, model.apply(params, {}, images)[0], rtol=1e-4, atol=1e-4)
 
 
+def test_importance_is_of_pictures_scaled_as_the_run_scales_them(monkeypatch):
+  c = config.defaults('vit')
+  c.data.mean, c.data.std = (0.25,), (0.125,)
+  seen = []
+
+  def importance(model, params, stats, batches, normalize):
+    seen.append(normalize(np.full((1, 1, 1, 1), 255, np.uint8)))
+    raise UserError('seen')
+
+  monkeypatch.setattr(structured, 'importance', importance)
+  monkeypatch.setattr(structured, '_batches', lambda source, examples: [])
+  source = types.SimpleNamespace(config=run_config.cast(c), model=None, params={}, stats={})
+  with pytest.raises(UserError, match='seen'):
+    structured.prune(source, {'heads': 0.5})
+  np.testing.assert_allclose(seen[0], (1 - 0.25) / 0.125)
+
+
 def test_the_share_that_is_kept():
   assert [structured._kept('heads', share, 3) for share in (0, 0.3, 0.5, 0.67)] == [3, 2, 1, 1]
   for share, message in ((1.0, r'must be in \[0, 1\)'), (-0.1, r'--heads=-0\.1'), (0.9, 'leaves none of 3')):

@@ -13,7 +13,7 @@ of an attention; the up and down maps of an MLP.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -56,7 +56,8 @@ def prune(source: Trained, shares: dict[str, float],
   if family.pruned is None:
     raise UserError(f'family={source.config.family}: pruning supports only families {models.that_have("pruned")}')
   kept = {axis: _kept(axis, share, getattr(config, FIELDS[axis])) for axis, share in shares.items()}
-  scores = importance(source.model, source.params, source.stats, _batches(source, examples))
+  normalize = device_augment.normalizer(source.config.data)
+  scores = importance(source.model, source.params, source.stats, _batches(source, examples), normalize)
   axes = source.model.param_axes()
   best = {module: np.sort(np.argsort(values, axis=-1)[..., -kept[unit]:], axis=-1)
           for unit in kept for module, values in scores[unit].items()}
@@ -66,14 +67,16 @@ def prune(source: Trained, shares: dict[str, float],
                              params=take(source.params, axes, best)), scores
 
 
-def importance(model: PureModel, params: dict, stats: dict,
-               batches: Iterable[dict]) -> dict[str, dict[Path, np.ndarray]]:
+def importance(model: PureModel, params: dict, stats: dict, batches: Iterable[dict],
+               normalize: Callable[[jax.Array], jax.Array] = device_augment.normalize,
+               ) -> dict[str, dict[Path, np.ndarray]]:
   """The importance of each unit: the mean of (dL/dz)^2 over batches, where L is the mean cross-entropy of a batch.
 
   Args:
     model: a vit or a deit.
     params, stats: its parameters and statistics.
     batches: dicts of image, uint8 [B, H, W, C], and label, int [B].
+    normalize: scales the pictures as the model was trained with them.
 
   Returns:
     {'heads' or 'mlp': {path of the module: float32 [L, units], or [units] outside the stack}}.
@@ -83,7 +86,7 @@ def importance(model: PureModel, params: dict, stats: dict,
   @jax.jit
   def squared(params, batch):
     def loss(params):
-      logits_BC, _, _ = model.apply(params, stats, device_augment.normalize(batch['image']))
+      logits_BC, _, _ = model.apply(params, stats, normalize(batch['image']))
       targets_BC = losses.targets(batch['label'], model.num_classes, 0.0)
       return jnp.mean(losses.per_example('softmax', logits_BC, targets_BC))
 
