@@ -73,7 +73,7 @@ def main() -> int:
     branch_steps = _steps(_BRANCH_STEPS.value)
     run_lib.check(config)
     if _WORKDIR.value is not None and not branch_steps:
-      run_folder.check(config, _WORKDIR.value)
+      processes.from_writer(lambda: run_folder.check(config, _WORKDIR.value))
     else:
       workdir_lib.check(_WORKDIR.value or 'runs')
     run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)

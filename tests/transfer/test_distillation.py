@@ -76,7 +76,8 @@ def test_a_cnn_teaches_a_deit(cnn, tmp_path):
   run = run_lib.prepare(_taught(cnn, weight=1.0))
   loop.train(run, tmp_path / 'run', Display())
   record = records.read_run(tmp_path / 'run')
-  assert record['teacher'] == {'config_hash': records.read_run(cnn)['config_hash']}
+  assert record['teacher']['config_hash'] == records.read_run(cnn)['config_hash']
+  assert len(record['teacher']['digest']) == 16
   images, labels = run.data.arrays('train')
   student, teacher = (trained.load(folder) for folder in (tmp_path / 'run', cnn))
   decisions = teacher(list(images)).argmax(-1)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vit_jax import options
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers import noise
 from vit_jax.layers.dense import Dense, lecun_normal, zeros
@@ -19,6 +20,7 @@ from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.patch_embed import PatchEmbed
 from vit_jax.layers.stack import Execution, Stack
 from vit_jax.models.family import Family
+from vit_jax.options import option
 from vit_jax.parallel.mesh import constrain
 
 _S = dict(width=512, depth=8, tokens_mlp_dim=256, mlp_dim=2048)
@@ -36,15 +38,15 @@ SIZES = {
 @dataclasses.dataclass(frozen=True)
 class Config:
   """An MLP-Mixer's shape; `size('S/16')` gives the published ones. The defaults are S/16."""
-  patch_size: int = 16
-  width: int = 512  # channels
-  depth: int = 8
-  tokens_mlp_dim: int = 256  # hidden units of the MLP over the patches
-  mlp_dim: int = 2048  # hidden units of the MLP over the channels
-  dropout: float = 0.0  # in both MLPs, after the GELU
-  drop_path: float = 0.0  # stochastic depth of the last block; rises linearly from 0 at the first
+  patch_size: int = option(16, least=1, most=2**14)
+  width: int = option(512, least=1, most=2**17)  # channels
+  depth: int = option(8, least=1, most=4096)
+  tokens_mlp_dim: int = option(256, least=1, most=2**17)  # hidden units of the MLP over the patches
+  mlp_dim: int = option(2048, least=1, most=2**17)  # hidden units of the MLP over the channels
+  dropout: float = option(0.0, below=1)  # in both MLPs, after the GELU
+  drop_path: float = option(0.0, below=1)  # stochastic depth of the last block; rises linearly from 0 at the first
   gelu: Literal['exact', 'tanh'] = 'tanh'  # as in the published code
-  epsilon: float = 1e-6  # of the norms, as in the published code
+  epsilon: float = option(1e-6, least=1e-20, most=1)  # of the norms, as in the published code
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # of matmuls; parameters and norms stay float32
 
 
@@ -57,12 +59,7 @@ def size(name: str) -> dict:
 
 def check(config: Config, image_shape: tuple[int, int, int]) -> None:
   """Raises UserError where the shape cannot be built; before anything is compiled."""
-  for name in ('patch_size', 'width', 'depth', 'tokens_mlp_dim', 'mlp_dim'):
-    if getattr(config, name) < 1:
-      raise UserError(f'model.{name}={getattr(config, name)}: must be at least 1')
-  for name in ('dropout', 'drop_path'):
-    if not 0 <= getattr(config, name) < 1:
-      raise UserError(f'model.{name}={getattr(config, name)}: must be in [0, 1)')
+  options.check(config, 'model')
   if any(side % config.patch_size for side in image_shape[:2]):
     raise UserError(f'model.patch_size={config.patch_size} does not divide the image of {image_shape[0]}x'
                     f'{image_shape[1]}: set data.image_size to multiples of it, or another patch size')

@@ -45,7 +45,7 @@ class LocalCheckpoints:
     unfinished = self._folder / f'{step}{_UNFINISHED}'
     unfinished.mkdir()
     np.savez(unfinished / _ARRAYS, **arrays)
-    (unfinished / _RECORD).write_text(json.dumps(record))
+    (unfinished / _RECORD).write_bytes(json.dumps(record).encode())  # whole once its folder has its name
     unfinished.rename(self._folder / str(step))
     for old in self.steps()[:-_KEPT]:
       shutil.rmtree(self._folder / str(old))
