@@ -52,7 +52,7 @@ def _sum_on_host(array: jax.Array | np.ndarray) -> np.uint32:
 def per_device(arrays: Sequence[jax.Array], specs: Sequence[PartitionSpec]) -> jax.Array:
   """Digests of the part of each array that each device holds, uint32 [devices, arrays]; to be traced on a mesh.
 
-  Devices that hold equal parts have equal digests. A device whose memory or computation is faulty differs.
+  Devices that hold equal parts have equal digests.
 
   Args:
     arrays: the arrays.

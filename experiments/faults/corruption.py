@@ -9,7 +9,6 @@ import io
 import logging
 import os
 import pathlib
-import re
 import statistics
 import sys
 import tempfile
@@ -78,7 +77,11 @@ def train(run, workdir: pathlib.Path):
 
 def flips(say):
   """Flips bits of one device's gradients; each is to be found before the update, on the right device."""
-  run = prepare('vit', **{'train.steps': _FLIPS.value, 'system.replay_every': 1})
+  for name in ('vit in bfloat16', 'vit'):
+    flips_of(prepare(name, **{'train.steps': _FLIPS.value, 'system.replay_every': 1}), say)
+
+
+def flips_of(run, say):
   names, train_state = replay.Inspect(run.model).names(), state.create(run.model, run.config, run.mesh)
   fault, good = at_random(len(names), run.mesh.size), Program(run, train_state)
   bad, found, named = Program(run, train_state, flipped(run.model, fault)), 0, 0
@@ -88,10 +91,10 @@ def flips(say):
       bad(train_state, step, (batch,))
     except UserError as error:
       found += 1
-      where = f'gradients of {names[leaf]} on {run.mesh.devices.flat[device]}.'
-      named += re.search(re.escape(where), str(error)) is not None
+      named += names[leaf] in str(error) and f'(on {run.mesh.devices.flat[device]}, ' in str(error)
     train_state, _ = good(train_state, step, (batch,))
-  say(f'flips: {found} of {_FLIPS.value} mantissa bits of one of {run.mesh.size} devices found before the update; '
+  sizes = ' x '.join(map(str, run.mesh.shape.values()))
+  say(f'flips: {found} of {_FLIPS.value} mantissa bits of one device found before the update, on a mesh of {sizes}; '
       f'{named} times with the right array and device')
 
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vit_jax import digest, host
 from vit_jax.errors import UserError
 
+CHECKED = ('params', 'stats', 'optimizer', 'ema')  # what of a state is checked
 MOST_NAMED = 3  # arrays or devices in a message
 
 
@@ -71,6 +72,13 @@ def differing_copies(tree: dict[str, Any]) -> tuple[list[str], list[str]] | None
   odd = {path: found for i, path in enumerate(leaves) if (found := _odd_ones(mesh, _axes(specs[i]), single[:, i]))}
   devices = sorted(set().union(*odd.values()))
   return [describe(mesh.devices.flat[i]) for i in devices], list(odd)
+
+
+def per_device(tree: dict[str, Any]) -> np.ndarray:
+  """Digests of what each device holds of each array, uint32 [devices, arrays], the same on all processes."""
+  arrays = jax.tree.leaves(tree)
+  specs = tuple(leaf.sharding.spec for leaf in arrays)
+  return np.asarray(host.in_turn(_digests(arrays[0].sharding.mesh, specs, False)(arrays)))
 
 
 def describe(device: jax.Device) -> str:

@@ -84,7 +84,7 @@ class Resident:
       step = jax.vmap(step) if self._packed else step
       names = guard.reported(run.config.train)
       kinds = {name: jax.ShapeDtypeStruct(positions.shape[1:-1], jnp.float32) for name in names}
-      kinds |= inspect.shapes(run.mesh) if inspect else {}
+      kinds |= inspect.shapes() if inspect else {}
       return _steps(step, kinds, train_state, pictures, labels, positions, count, *taught)
 
     jitted = jax.jit(mesh_lib.traced_on(run.mesh, call), donate_argnums=() if inspect else 0, out_shardings=(

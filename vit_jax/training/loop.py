@@ -350,7 +350,7 @@ class Loop:
   def _save(self, train_state: TrainState, step: int, local: bool = False) -> None:
     self._in_flight.wait()  # a state whose metrics are not finite is never saved
     plain = state.to_plain(train_state)
-    arrays = {name: plain[name] for name in ('params', 'stats', 'optimizer', 'ema')}
+    arrays = {name: plain[name] for name in sound.CHECKED}
     with self._in_flight.explained(may_diverge=True):
       sound.check_finite(arrays, step)
     with self._in_flight.explained():

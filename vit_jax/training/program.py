@@ -24,7 +24,8 @@ class Program:
     self._run, most = run, dispatch.steps_per_call(run)
     self._taught = () if run.teacher is None else (run.teacher.arrays(run.mesh),)
     self.resident = dispatch.Resident([run], most) if most > 1 else None
-    compiled = lambda inspect=None: host.compile_step(self._lower(train_state, inspect), run.platform)
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), train_state)
+    compiled = lambda inspect=None: host.compile_step(self._lower(shapes, inspect), run.platform)
     self._once, self._every = compiled(), run.config.system.replay_every
     self._twice = replay.Replay(run.model, run.mesh, compiled, tamper) if self._every else None
 

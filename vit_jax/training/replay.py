@@ -1,13 +1,15 @@
 """Steps that are run twice, to find devices that compute wrongly without an error.
 
-Every `system.replay_every`-th step is run twice from the same state and batch by one program, which reports a digest of
-each gradient on each device. If loss, gradient norm or a digest differ, a device was wrong once. The run then ends, and
-nothing of this step is kept. The state of a step is not overwritten by the first of its two runs, so such a step needs
-the memory of two states. The program is the training step with digests as further results, so the state after it is
-that of a run without replay, bit for bit.
+Every `system.replay_every`-th step is run twice from the same state and batch by one program. Compared are loss,
+gradient norm and a digest of each gradient as every device has it, and digests of the part of the state after the step
+that each device holds. If they differ, a device was wrong once. The run then ends, and nothing of this step is kept.
+The state before the step stays until then, so such a step needs the memory of two states.
 
-Digests are taken after the gradients of the devices have been summed. A fault on one device before the sum reaches all
-of them, and the message then says that the device is not known.
+The program is the training step with the digests of gradients as further results. Digests leave open how a gradient is
+split: a constraint would move the sums of other values, and their last bits. So the state after the step is that of a
+run without replay, bit for bit. A wrong value soon reaches all devices, by the gradients' sum or norm. If what differs
+does not tell the device, the step is run a few more times with digests of the part of each gradient that each device
+holds, as a faulty device is often wrong again.
 """
 
 import dataclasses
@@ -21,35 +23,52 @@ import numpy as np
 from vit_jax import digest, host
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
-from vit_jax.parallel import rules
+from vit_jax.parallel import processes, rules
 from vit_jax.parallel.mesh import LogicalMesh
 from vit_jax.survival import sound
+from vit_jax.training import state
 from vit_jax.training.state import TrainState
 
+_TRIES = 3  # runs that look for the device that is wrong
 Tamper = Callable[[dict, jax.Array], dict]  # (gradients, step) -> gradients, as a faulty device would have made them
 
 
 @dataclasses.dataclass(frozen=True)
 class Inspect:
-  """`(gradients, step) -> {'digests': uint32 [devices, gradients]}`, to be traced as a part of a training step.
+  """`(gradients, step) -> (gradients, {'digests': uint32})`, to be traced as a part of a training step.
 
-  Tests set `tamper`. It changes what is inspected and not what the optimizer is given.
+  Attributes:
+    model: the model.
+    mesh: where the digests are [devices, gradients], and split gradients as parameters; None: [gradients].
+    tamper: of tests: makes a fault.
   """
   model: PureModel
+  mesh: LogicalMesh | None = None
   tamper: Tamper | None = None
 
-  def __call__(self, gradients: dict, step: jax.Array) -> dict[str, jax.Array]:
+  def __call__(self, gradients: dict, step: jax.Array) -> tuple[dict, dict[str, jax.Array]]:
     gradients = self.tamper(gradients, step) if self.tamper else gradients
+    leaves = jax.tree.leaves(gradients)
+    if self.mesh is None:
+      return gradients, {'digests': jnp.stack([digest.total(leaf) for leaf in leaves])}
     axes = jax.tree.leaves(self.model.param_axes(), is_leaf=lambda axes: isinstance(axes, tuple))
-    return {'digests': digest.per_device(jax.tree.leaves(gradients), [rules.spec(*names) for names in axes])}
+    return gradients, {'digests': digest.per_device(leaves, [rules.spec(*names) for names in axes])}
 
-  def shapes(self, mesh: LogicalMesh) -> dict[str, jax.ShapeDtypeStruct]:
-    return {'digests': jax.ShapeDtypeStruct((mesh.size, len(self.names())), jnp.uint32)}
+  def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+    devices = () if self.mesh is None else (self.mesh.size,)
+    return {'digests': jax.ShapeDtypeStruct((*devices, len(self.names())), jnp.uint32)}
 
   def names(self) -> list[str]:
     """The paths of the gradients, in the order of the digests."""
     leaves = jax.tree_util.tree_leaves_with_path(self.model.param_shapes())
     return [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in leaves]
+
+
+@dataclasses.dataclass
+class _Seen:
+  """What is compared of a step."""
+  metrics: dict[str, np.ndarray]  # bits, uint32 [devices of this process, ..]
+  after: np.ndarray  # digests of the state, uint32 [devices, arrays]
 
 
 class Replay:
@@ -62,44 +81,71 @@ class Replay:
     Args:
       model: the model.
       mesh: the mesh.
-      compiled: compiles a step that reports what an `Inspect` does: (state, *operands) -> (state, metrics).
-      tamper: of tests: changes the gradients of one of the two runs.
+      compiled: compiles a step with an `Inspect`: (state, *operands) -> (state, metrics).
+      tamper: of tests: a fault in the first of the two runs, and in the first of those that look for the device.
     """
     inspect = Inspect(model)
-    self._names, self._devices = inspect.names(), list(mesh.devices.flat)
-    self._step = compiled(inspect)
-    self._other = compiled(Inspect(model, tamper)) if tamper else self._step
+    self._model, self._mesh, self._compiled, self._tamper = model, mesh, compiled, tamper
+    self._names, self._step, self._search = inspect.names(), compiled(inspect), None
+    self._other = compiled(Inspect(model, tamper=tamper)) if tamper else self._step
 
   def __call__(self, train_state: TrainState, *operands: Any) -> tuple[TrainState, dict[str, jax.Array]]:
     """The state after a step, and its metrics.
 
     Raises:
-      UserError: the two runs of the step differ; the message names the gradients and the devices.
+      UserError: the two runs of the step differ; the message names the arrays and the devices. All processes raise it.
     """
-    first = self._metrics(self._other(train_state, *operands)[1])  # its state is freed before the second run starts
+    first = _seen(*host.in_turn(self._other(train_state, *operands)))  # frees its state before the second run
     after, metrics = host.in_turn(self._step(train_state, *operands))
-    second = self._metrics(metrics)
-    if any((first[name] != second[name]).any() for name in first):
+    said = processes.all_say(self._difference(first, _seen(after, metrics)))
+    if any(said):
+      del after
+      what, where = '; '.join(dict.fromkeys(filter(None, said))), self._where(train_state, operands)
       raise UserError(f'step {int(train_state.step) + 1} was run twice from the same state and batch, and the results '
-                      f'differ: {self._difference(first, second)}. A device computes wrongly. Nothing of this step was '
-                      'kept')
+                      f'differ: {what} ({where}). A device computes wrongly. Nothing of this step was kept')
     return after, {name: value for name, value in metrics.items() if name != 'digests'}
 
-  def _metrics(self, metrics):
-    """The bits of the metrics of one step, on the host."""
-    words = {name: np.asarray(value) for name, value in metrics.items()}
-    first = {name: value[0] if value.ndim > (2 if name == 'digests' else 0) else value for name, value in words.items()}
-    return {name: np.atleast_1d(value).view(np.uint32) for name, value in first.items()}
+  def _where(self, train_state, operands):
+    """Runs the step again, and says which devices differ."""
+    if self._mesh.size == 1:
+      return f'on {sound.describe(self._mesh.devices.flat[0])}'
+    self._search = self._search or [self._compiled(Inspect(self._model, self._mesh, tamper))
+                                    for tamper in dict.fromkeys((self._tamper, None))]
+    runs = [self._search[min(i, len(self._search) - 1)] for i in range(_TRIES)]
+    digests = [_of_one_step(2, np.asarray(host.in_turn(run(train_state, *operands)[1])['digests'])) for run in runs]
+    wrong = np.any([found != digests[-1] for found in digests], axis=(0, 2))
+    devices = [sound.describe(device) for device, some in zip(self._mesh.devices.flat, wrong, strict=True) if some]
+    if not devices or len(devices) == self._mesh.size:
+      return f'which device is wrong is not known; it was looked for in {_TRIES} more runs of the step'
+    return f'on {sound.listed(devices)}, as {_TRIES} more runs of the step show'
 
   def _difference(self, first, second):
-    values = [f'{name} {_number(first[name])} and {_number(second[name])}' for name in ('loss', 'grad_norm')
-              if first[name] != second[name]]
-    wrong = first['digests'] != second['digests']  # [devices, gradients]
-    names = [name for name, some in zip(self._names, wrong.any(0), strict=True) if some]
-    devices = [sound.describe(device) for device, some in zip(self._devices, wrong.any(1), strict=True) if some]
-    where = f'on {sound.listed(devices)}' if len(devices) < len(wrong) or len(wrong) == 1 else (
-        f'on all {len(wrong)} devices, as they are summed over them, so which one is wrong is not known')
-    return '; '.join(values + ([f'gradients of {sound.listed(names)} {where}'] if names else []))
+    """What differs, in words; empty if nothing does."""
+    differs = {name: bits != second.metrics[name] for name, bits in first.metrics.items()}
+    if not any(wrong.any() for wrong in differs.values()) and (first.after == second.after).all():
+      return ''
+    names = [name for name, some in zip(self._names, differs['digests'].any(0), strict=True) if some]
+    what = [f'{name} {_number(first, name)} and {_number(second, name)}' for name in ('loss', 'grad_norm')
+            if differs[name].any()] + ([f'gradients of {sound.listed(names)}'] if names else [])
+    return ', '.join(what or ['the update'])
+
+
+def _seen(after, metrics):
+  """Reads from each device what it has computed: values that count as copies can differ."""
+  shards = {name: value.addressable_shards for name, value in metrics.items()}
+  bits = {name: np.stack([_of_one_step(name == 'digests', np.asarray(shard.data)) for shard in parts]).view(np.uint32)
+          for name, parts in shards.items()}
+  plain = state.to_plain(after)
+  return _Seen(bits, sound.per_device({name: plain[name] for name in sound.CHECKED}))
+
+
+def _of_one_step(ndim, value):
+  """A value of a step, which has `ndim` axes, also from a call of several steps, where it is the first."""
+  return value[0] if value.ndim > ndim else value
+
+
+def _number(seen, name):
+  return ', '.join(str(value) for value in dict.fromkeys(seen.metrics[name].view(np.float32).reshape(-1).tolist()))
 
 
 def replayed(step: int, every: int) -> bool:
@@ -113,7 +159,3 @@ def bounds(step: int, every: int) -> tuple[int, ...]:
     return ()
   last = (step // every + 1) * every
   return last - 1, last
-
-
-def _number(bits):
-  return float(bits.view(np.float32)[0])

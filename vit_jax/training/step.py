@@ -29,7 +29,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     steps: the run's length, for the schedule; a `Length` may be traced.
     augment: (key, images uint8 [B, H, W, C], targets [B, C], weights [B]) -> (images float32, targets).
     teacher: the teacher of distillation; without one, the third argument is left out.
-    inspect: (gradients, step) -> more metrics, of what the optimizer is given.
+    inspect: (gradients, step) -> (gradients for the optimizer, more metrics).
 
   A batch is a dict of image [B, H, W, C] uint8, label [B] int32 and weight [B] float32; rows of weight 0 do not count.
   All randomness is a function of (seed, step, global row), independent of sharding and micro-batches.
@@ -39,6 +39,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
   factors = trainable.select(parametrisation.factors(config.parametrisation, opt.name, model), trained)
   rates = trainable.select(layerwise.rates(opt.layer_decay, model), trained)
   unrolled = _unrolled(model, config)
+  inspect = inspect or (lambda grads, step: (grads, {}))
 
   def loss_of(params, stats, images, targets_BC, weight_B, keys_B, teacher_BC):
     params = trainable.frozen(params, trained)
@@ -60,9 +61,8 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     teacher_BC = teacher.logits(taught, images) if teacher else None
     inputs = (images, targets_BC, batch['weight'], keys_B, teacher_BC)
     (loss, (batch_stats, correct)), grads = _accumulate(loss_of, state, inputs, config.system.microbatches, unrolled)
-
     weight = jnp.maximum(jnp.sum(batch['weight']), 1e-9)
-    grads = jax.tree.map(lambda g: g / weight, grads)
+    grads, inspected = inspect(jax.tree.map(lambda g: g / weight, grads), state.step)
     scale = schedule.multiplier(config.schedule, steps, state.step)
     moved, opt_state = optimizer.step(
         opt, trainable.select(grads, trained), state.optimizer, trainable.select(state.params, trained),
@@ -76,7 +76,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     sums = state.metrics | jax.tree.map(jnp.add, {name: state.metrics[name] for name in new}, new)
     after = state._replace(params=params, stats=stats, optimizer=opt_state, ema=ema, metrics=sums)
     after, metrics = guard.judged(config.train, state, after, metrics)
-    return after._replace(step=state.step + 1), metrics | (inspect(grads, state.step) if inspect else {})
+    return after._replace(step=state.step + 1), metrics | inspected
 
   return train_step
 
