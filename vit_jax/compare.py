@@ -6,7 +6,7 @@ versions of JAX. What the command says:
   run.json        what differs in config, code, data, versions, devices and sizes
   metrics.jsonl   the first row that differs, in which column and by how much, and how the difference grows
   checkpoints     of the steps that both saved, the first with arrays that differ, and those, the largest relative
-                  difference first; arrays are told apart by the digests that were saved with them, and read only of a
+                  difference first; arrays are compared by the digests that were saved with them, and read only of a
                   step at which these differ
 
 Runs that have not finished are compared as far as both go. A row that only one has counts as a difference where the

@@ -188,13 +188,8 @@ def flat(tree: dict, path: str = '') -> dict[str, Any]:
   return out
 
 
-def differing_keys(ours: dict, theirs: dict, path: str = '') -> list[str]:
-  """`key: ours, theirs` for each leaf in which two nested plain dicts differ."""
-  out = []
-  for key in sorted(ours.keys() | theirs.keys()):
-    a, b = ours.get(key), theirs.get(key)
-    if isinstance(a, dict) or isinstance(b, dict):
-      out += differing_keys(a or {}, b or {}, f'{path}{key}.')
-    elif a != b:
-      out.append(f'{path}{key}: {a!r}, there {b!r}')
-  return out
+def differing_keys(ours: dict, theirs: dict) -> list[str]:
+  """`key: ours, there theirs` for each leaf in which two nested plain dicts differ."""
+  a, b = flat(ours), flat(theirs)
+  keys = sorted(a.keys() | b.keys(), key=lambda key: key.split('.'))
+  return [f'{key}: {a.get(key)!r}, there {b.get(key)!r}' for key in keys if a.get(key) != b.get(key)]

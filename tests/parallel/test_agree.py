@@ -32,8 +32,9 @@ def test_two_that_differ_refuse(tmp_path, flags, said):
   assert not (tmp_path / 'run' / 'metrics.jsonl').exists()
 
 
-def test_one_agrees_with_itself():
-  processes.agree({'config.seed': '0'})
+def test_one_process_compares_with_nobody(monkeypatch):
+  monkeypatch.setattr(processes, '_gathered', lambda text: pytest.fail('there is nobody to gather from'))
+  assert processes.agree({'config.seed': '0'}) is None
 
 
 def test_what_differs_is_named(monkeypatch):

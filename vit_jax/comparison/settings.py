@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from vit_jax import schema
+
 ABSENT = object()
 
 # Where the fields of run.json belong. Fields that are not listed, as of another version, come last, under `other`.
@@ -44,7 +46,9 @@ def _sections(record):
       'config.system': config.get('system'),
       **{section: {name: record.get(name) for name in names} for section, names in _FIELDS.items()},
       'other': {name: value for name, value in record.items() if name not in {*known, *_ELSEWHERE, *_MEASURED}}}
-  return {section: _flat(fields) for section, fields in sections.items()}
+  # A field that is null in run.json says no more than one that is absent.
+  return {section: {key: value for key, value in schema.flat(fields).items() if value is not None}
+          for section, fields in sections.items()}
 
 
 def _numbered(data):
@@ -53,16 +57,6 @@ def _numbered(data):
   if not isinstance(classes, list):
     return data
   return data | {'classes': {'count': len(classes)} | {str(i): name for i, name in enumerate(classes)}}
-
-
-def _flat(tree, path=''):
-  """{dotted key: value} of nested dicts. A field that is null in run.json says no more than one that is absent."""
-  if not isinstance(tree, dict):
-    return {} if tree is None else {path: tree}
-  out = {}
-  for key, value in tree.items():
-    out |= _flat(value, f'{path}.{key}' if path else key)
-  return out
 
 
 def _differing(ours, theirs):

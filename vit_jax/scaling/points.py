@@ -220,15 +220,9 @@ def _trunk(config):
   return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def flat(tree: Mapping[str, Any], path: str = '') -> dict[str, Any]:
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
   """The leaves of a nested config as {'model.width': 64, ...}, so that any field can define groups or hold-outs."""
-  out = {}
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      out |= flat(value, f'{path}{key}.')
-    elif isinstance(value, (str, int, float, bool)):
-      out[f'{path}{key}'] = value
-  return out
+  return {key: value for key, value in schema.flat(config).items() if isinstance(value, (str, int, float, bool))}
 
 
 def _unique(rows):

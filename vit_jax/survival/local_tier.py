@@ -47,7 +47,7 @@ class LocalTier:
   """The local checkpoints of a run, of which each process saves those parts of the arrays that its devices hold.
 
   They belong to one config, run folder and layout of processes and devices, and are found by no other run. Where they
-  cannot be written, for example because the disk is full, the run is told and goes on without them.
+  cannot be written, for example because the disk is full, a note is printed and the run continues without them.
 
   Attributes:
     checkpoints: those of this process; None: there is no local tier.

@@ -136,7 +136,7 @@ def recipe(next_run: NextRun, analysis: Analysis, path: str, command: str) -> st
   """The text of the recipe, with the prediction in its docstring and all values that are not defaults in its body."""
   changed = schema.changed(next_run.config)
   family = changed.pop('family')
-  values = '\n'.join(f'  c.{key} = {value!r}' for key, value in _leaves(changed))
+  values = '\n'.join(f'  c.{key} = {value!r}' for key, value in _leaves(changed).items())
   return (f'"""{_docstring(next_run, analysis, path, command)}"""\n\nfrom vit_jax import config\n\n\n'
           f'def get_config():\n  c = config.defaults({family!r})\n{values}\n  return c\n')
 
@@ -234,20 +234,17 @@ def _rate_rule(points, configs, dial):
 def _unruled(configs, index, ladder):
   """Yields notes such as `data.batch_size 64, as in the nearest run (of 32, 64)` on fields that vary without a rule."""
   ruled = {'optimizer.learning_rate', 'seed', *(f'model.{name}' for name in (ladder.dial, *ladder.rules))}
-  default = dict(_leaves(run_config.defaults(configs[index]['family']).to_dict()))  # of fields newer than a run
-  flat = [default | dict(_leaves(config)) for config in configs]
+  default = _leaves(run_config.defaults(configs[index]['family']).to_dict())  # of fields newer than a run
+  flat = [default | _leaves(config) for config in configs]
   for key, value in flat[index].items():
     found = {str(f.get(key)) for f in flat}
     if len(found) > 1 and key not in ruled and key.partition('.')[0] not in ('train', 'system'):
       yield f'{key} {value}, as in the nearest run (of {", ".join(sorted(found)[:4])})'
 
 
-def _leaves(tree, path=''):
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      yield from _leaves(value, f'{path}{key}.')
-    else:
-      yield path + key, tuple(value) if isinstance(value, list) else value
+def _leaves(tree):
+  """{'model.width': 192, ...}; lists are tuples, as in a recipe."""
+  return {key: tuple(value) if isinstance(value, list) else value for key, value in schema.flat(tree).items()}
 
 
 def _docstring(run, analysis, path, command):
