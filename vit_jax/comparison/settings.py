@@ -47,7 +47,7 @@ def _sections(record):
       **{section: {name: record.get(name) for name in names} for section, names in _FIELDS.items()},
       'other': {name: value for name, value in record.items() if name not in {*known, *_ELSEWHERE, *_MEASURED}}}
   # A field that is null in run.json says no more than one that is absent.
-  return {section: {key: value for key, value in schema.flat(fields).items() if value is not None}
+  return {section: {key: value for key, value in schema.flat(fields or {}).items() if value is not None}
           for section, fields in sections.items()}
 
 
