@@ -80,12 +80,15 @@ def _server():
 
 
 def final_arrays(workdir: pathlib.Path) -> dict[str, bytes]:
-  """Every array of a run's newest checkpoint, by however many processes it was saved."""
+  """Every array of a run's newest checkpoint, by however many processes it was saved. Raises ValueError for some damage."""
   import jax
   import numpy as np
   from orbax import checkpoint as ocp
   path = (workdir / records.CHECKPOINTS / str(records.saved_steps(workdir)[-1]) / 'state').absolute()
   reader = ocp.PyTreeCheckpointer()
-  on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), reader.metadata(path).item_metadata.tree)
+  found = reader.metadata(path).item_metadata
+  if found is None:
+    raise ValueError(f'{path}: its list of arrays cannot be read')
+  on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), found.tree)
   tree = reader.restore(path, restore_args=on_host)
   return {jax.tree_util.keystr(p): np.asarray(a).tobytes() for p, a in jax.tree_util.tree_leaves_with_path(tree)}
