@@ -80,7 +80,7 @@ def _server():
 
 
 def final_arrays(workdir: pathlib.Path) -> dict[str, bytes]:
-  """Every array of a run's newest checkpoint, by however many processes it was saved. Raises ValueError for some damage."""
+  """Every array of a run's newest checkpoint, saved by any number of processes. Raises ValueError for some damage."""
   import jax
   import numpy as np
   from orbax import checkpoint as ocp
