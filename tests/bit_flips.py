@@ -9,16 +9,22 @@ BITS = 23  # of a float32's mantissa
 
 
 def flipped(model, fault):
-  """A Tamper: one bit of one element of one device's copy is flipped.
+  """Tampers: one bit of one element of one device's copy is flipped, and the same operations without an effect.
 
   `fault` maps the traced step to int32 scalars (leaf, device, element, bit); the element is taken modulo its number.
   """
+  never = lambda step: step < 0  # the compiler does not know that it is false
+  return _tamper(model, fault, lambda step: ~never(step)), _tamper(model, fault, never)
+
+
+def _tamper(model, fault, active):
   axes = jax.tree.leaves(model.param_axes(), is_leaf=lambda axes: isinstance(axes, tuple))
 
   def tamper(gradients, step):
     leaves, tree = jax.tree.flatten(gradients)
     specs = tuple(rules.spec(*names) for names in axes)
     leaf, device, element, bit = fault(step)
+    on = active(step)
 
     def here(*parts):
       position = jnp.int32(0)
@@ -27,7 +33,7 @@ def flipped(model, fault):
       out = []
       for i, part in enumerate(parts):
         words = jax.lax.bitcast_convert_type(part, jnp.uint32).reshape(-1)
-        hit = (jnp.arange(words.size) == element % words.size) & (leaf == i) & (device == position)
+        hit = (jnp.arange(words.size) == element % words.size) & on & (leaf == i) & (device == position)
         words = jnp.where(hit, words ^ (jnp.uint32(1) << bit.astype(jnp.uint32)), words)
         out.append(jax.lax.bitcast_convert_type(words, jnp.float32).reshape(part.shape))
       return tuple(out)

@@ -100,7 +100,7 @@ def _eval_step(model, data, mesh):
 
 class Loop:
   """The loop of a run and its compiled steps."""
-  tamper: replay.Tamper | None = None  # of tests: a device that computes wrongly
+  tampers: replay.Tampers = replay.SOUND  # of tests: a device that computes wrongly
 
   def __init__(self, run: Run, folder: RunFolder, display: Display, stop: Stop, clock: goodput.Clock):
     self.run, self.folder, self.display, self.stop, self.clock = run, folder, display, stop, clock
@@ -118,7 +118,7 @@ class Loop:
       profiler = stack.enter_context(
           contextlib.closing(Profiler(self.folder.path / 'profile', step, run.steps, profile)))
       with self.compiling():
-        program = Program(run, train_state, self.tamper)
+        program = Program(run, train_state, self.tampers)
       self.display.start(step, run.steps)
       stack.callback(self.display.stop)
       while True:

@@ -19,15 +19,15 @@ class Program:
     resident: the pictures and orders of calls of several steps; None: a call is one step and takes a batch.
   """
 
-  def __init__(self, run: Run, train_state: TrainState, tamper: replay.Tamper | None = None):
-    """Compiles the step; `tamper` is for tests (`replay.Replay`)."""
+  def __init__(self, run: Run, train_state: TrainState, tampers: replay.Tampers = replay.SOUND):
+    """Compiles the step; `tampers` are for tests (`replay.Replay`)."""
     self._run, most = run, dispatch.steps_per_call(run)
     self._taught = () if run.teacher is None else (run.teacher.arrays(run.mesh),)
     self.resident = dispatch.Resident([run], most) if most > 1 else None
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), train_state)
     compiled = lambda inspect=None: host.compile_step(self._lower(shapes, inspect), run.platform)
     self._once, self._every = compiled(), run.config.system.replay_every
-    self._twice = replay.Replay(run.model, run.mesh, compiled, tamper) if self._every else None
+    self._twice = replay.Replay(run.model, run.mesh, compiled, tampers) if self._every else None
 
   def __call__(self, train_state: TrainState, step: int, operands: tuple[Any, ...]) -> tuple[TrainState, dict]:
     """(state, metrics) after the call that ends at `step`."""

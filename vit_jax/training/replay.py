@@ -31,6 +31,10 @@ from vit_jax.training.state import TrainState
 
 _TRIES = 3  # runs that look for the device that is wrong
 Tamper = Callable[[dict, jax.Array], dict]  # (gradients, step) -> gradients, as a faulty device would have made them
+# Of tests: what a faulty device makes of gradients, and what a sound one makes of them. The sound one must have the
+# operations of the faulty one, because with other operations a compiler may regroup sums.
+Tampers = tuple[Tamper | None, Tamper | None]
+SOUND: Tampers = (None, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,19 +79,19 @@ class Replay:
   """A compiled training step that is run twice."""
 
   def __init__(self, model: PureModel, mesh: LogicalMesh, compiled: Callable[[Inspect], Callable],
-               tamper: Tamper | None = None):
+               tampers: Tampers = SOUND):
     """Compiles the step.
 
     Args:
       model: the model.
       mesh: the mesh.
       compiled: compiles a step with an `Inspect`: (state, *operands) -> (state, metrics).
-      tamper: of tests: a fault in the first of the two runs, and in the first of those that look for the device.
+      tampers: of tests: a fault in the first of the two runs, and in the first of those that look for the device.
     """
-    inspect = Inspect(model)
-    self._model, self._mesh, self._compiled, self._tamper = model, mesh, compiled, tamper
-    self._names, self._step, self._search = inspect.names(), compiled(inspect), None
-    self._other = compiled(Inspect(model, tamper=tamper)) if tamper else self._step
+    self._model, self._mesh, self._compiled, self._tampers = model, mesh, compiled, tuple(dict.fromkeys(tampers))
+    self._names, self._search = Inspect(model).names(), None
+    programs = [compiled(Inspect(model, tamper=tamper)) for tamper in self._tampers]
+    self._other, self._step = programs[0], programs[-1]
 
   def __call__(self, train_state: TrainState, *operands: Any) -> tuple[TrainState, dict[str, jax.Array]]:
     """The state after a step, and its metrics.
@@ -110,7 +114,7 @@ class Replay:
     if self._mesh.size == 1:
       return f'on {sound.describe(self._mesh.devices.flat[0])}'
     self._search = self._search or [self._compiled(Inspect(self._model, self._mesh, tamper))
-                                    for tamper in dict.fromkeys((self._tamper, None))]
+                                    for tamper in self._tampers]
     runs = [self._search[min(i, len(self._search) - 1)] for i in range(_TRIES)]
     digests = [_of_one_step(2, np.asarray(host.in_turn(run(train_state, *operands)[1])['digests'])) for run in runs]
     wrong = np.any([found != digests[-1] for found in digests], axis=(0, 2))
