@@ -56,7 +56,7 @@ class Checkpoints:
     compared: the steps that both have.
     arrays: how many arrays both have, over all these steps.
     differing: the steps at which any bit differs.
-    first: the first of them; None where all are equal.
+    first: the first of them. None if there are none.
     beyond: the first that differs by more than the tolerance.
     only_a, only_b: the steps that one of them has: older checkpoints are cleared away.
   """
@@ -70,14 +70,14 @@ class Checkpoints:
 
 
 class Saved:
-  """The checkpoints of one run folder, read as arrays of the host, whatever devices they were saved from."""
+  """The checkpoints of one run folder. They are read as host arrays, whatever devices they were saved from."""
 
   def __init__(self, workdir: os.PathLike, without: tuple[str, ...] = ()):
-    """Looks what is there; entries of the state in `without` are left out."""
+    """Lists the checkpoints. Entries of the state in `without` are left out."""
     self.steps = records.saved_steps(workdir)
     self._folder, self._without = epath.Path(workdir) / records.CHECKPOINTS, without
     if '://' not in os.fspath(workdir):
-      self._folder = self._folder.absolute()  # orbax finds nothing else
+      self._folder = self._folder.absolute()  # orbax needs an absolute path
     self._checkpoints = checkpoint.Checkpoints(workdir, read_only=True) if self.steps else None
 
   def close(self) -> None:
@@ -85,7 +85,7 @@ class Saved:
       self._checkpoints.close()
 
   def digests(self, step: int) -> dict[str, int]:
-    """{path of an array: its digest}, as on record; of an old checkpoint, whose record has none, of what is read."""
+    """{path of an array: its digest}, from the checkpoint's record. Old records have none: arrays are read instead."""
     with self._named(step):
       found = self._checkpoints.record(step).get('arrays')
     if not found:
@@ -122,7 +122,7 @@ class Saved:
 
   @contextlib.contextmanager
   def _named(self, step):
-    """Damage is said of which checkpoint."""
+    """Names the checkpoint in errors about damage."""
     try:
       yield
     except checkpoint.Damaged as damage:
@@ -130,10 +130,10 @@ class Saved:
 
 
 def compare(a: Saved, b: Saved, tolerance: float = 0.0) -> Checkpoints:
-  """Compares the checkpoints of the steps that both have: by their digests, and by their arrays where these differ.
+  """Compares the checkpoints of the steps that both have, by their digests.
 
-  Arrays are read of the first step that differs; with a tolerance also of the steps after it, up to the first that
-  differs by more.
+  Arrays are read at the first step whose digests differ. With a tolerance they are also read at later steps, up to the
+  first that differs by more.
   """
   compared = [step for step in a.steps if step in b.steps]
   pairs = {step: (a.digests(step), b.digests(step)) for step in compared}
@@ -151,7 +151,7 @@ def compare(a: Saved, b: Saved, tolerance: float = 0.0) -> Checkpoints:
 
 
 def _step(a, b, step, ours, theirs):
-  """What differs at a step, one entry of the state after another, so that no more than one is in memory."""
+  """What differs at a step. Entries of the state are read one after another, so that only one is in memory."""
   kinds_a, kinds_b = a.kinds(step), b.kinds(step)
   kind = {name: (kinds_a.get(name, 'missing'), kinds_b.get(name, 'missing'))
           for name in ours if name in theirs and ours[name] != theirs[name]}

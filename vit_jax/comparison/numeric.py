@@ -7,14 +7,14 @@ import numpy as np
 
 
 def same(a: Any, b: Any) -> bool:
-  """Whether two values of JSON are equal; NaN, which other programs write, equals itself here."""
+  """Whether two JSON values are equal. NaN, which other programs write, equals itself here."""
   return a == b or (a != a and b != b)
 
 
 def apart(a: Any, b: Any) -> tuple[float | None, float | None]:
-  """(absolute, relative) difference of two values of JSON; None where there is none, as of a missing number.
+  """(absolute, relative) difference of two JSON values. Both are None if either value is not a finite number.
 
-  The relative one is that to the larger magnitude, so it does not depend on the order: 0 for equals, 2 at most.
+  The relative difference is measured against the larger magnitude. It does not depend on the order, and is at most 2.
   """
   a, b = _number(a), _number(b)
   if a is None or b is None or not math.isfinite(a - b):
@@ -27,10 +27,10 @@ def arrays_apart(a: np.ndarray, b: np.ndarray) -> tuple[float | None, float | No
   """(absolute, relative, elements) of two arrays of one shape and dtype.
 
   Returns:
-    absolute: the largest difference of two elements; None where one is not finite and the other is not the same.
-    relative: that, divided by the largest magnitude in either array. Dividing element by element would say 2 of nearly
-      every array, since some element near zero has changed its sign.
-    elements: how many differ in any bit. -0 and 0 do, although their difference is 0.
+    absolute: the largest difference of two elements. None if elements that differ include one that is not finite.
+    relative: that, divided by the largest magnitude in either array. Element by element it would be 2 for nearly every
+      array, because some element near zero has changed its sign.
+    elements: how many differ in any bit. -0 and 0 count as different, although their difference is 0.
   """
   bits = lambda array: np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(array.size, array.dtype.itemsize)
   differing = (bits(a) != bits(b)).any(axis=1)
@@ -43,7 +43,7 @@ def arrays_apart(a: np.ndarray, b: np.ndarray) -> tuple[float | None, float | No
 
 
 def beyond(relative: float | None, tolerance: float) -> bool:
-  """Whether two values that are not the same count as different. What has no difference in numbers always does."""
+  """Whether two values that are not the same count as different. They always do if they have no relative difference."""
   return relative is None or not tolerance or relative > tolerance
 
 

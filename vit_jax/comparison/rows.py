@@ -11,13 +11,13 @@ from vit_jax import records
 from vit_jax.comparison import numeric
 from vit_jax.errors import UserError
 
-_COUNTED = ('examples', 'unique_examples', 'epochs', 'flops')  # follow from the config: named after what is measured
+_COUNTED = ('examples', 'unique_examples', 'epochs', 'flops')  # follow from the config, so they come last
 Key = tuple[int, str, int]  # step, split, and which of several rows of these
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """A column of a row that both runs have, with different values. `relative` as in `numeric.apart`."""
+  """A column of a row that both runs have, with different values (`numeric.apart`)."""
   split: str
   step: int
   column: str
@@ -29,7 +29,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-  """A column that differs in some rows of a split: where it begins, how far it goes and what is left at the end.
+  """A column that differs in some rows of a split: where that begins, how far it goes and what is left at the end.
 
   Attributes:
     first, largest, last: the first cell that differs, the one that differs most, and that of the last row which both
@@ -52,8 +52,8 @@ class Logs:
   Attributes:
     compared: how many rows both have.
     exact: how many of these are equal in every column.
-    first: the columns of the first row that differs; none where all are equal.
-    beyond: the columns of the first row that differs by more than the tolerance, those columns alone.
+    first: the columns of the first row that differs. Empty if all rows are equal.
+    beyond: the columns that differ by more than the tolerance, in the first row that has any.
     growth: every column that differs.
     only_a, only_b: (step, split) of rows that only one has.
     missing: those of them that the other run should have: it is finished, or has logged a later step.
@@ -72,10 +72,10 @@ class Log:
   """The rows of one run, and which of all rows it should have."""
 
   def __init__(self, workdir: os.PathLike, record: dict[str, Any], without: tuple[str, ...] = ()):
-    """Reads metrics.jsonl; rows of the splits in `without` are left out.
+    """Reads metrics.jsonl. Rows of the splits in `without` are left out.
 
     Raises:
-      UserError: it is damaged, or missing although the run has finished.
+      UserError: the file is damaged, or missing although the run has finished.
     """
     path = epath.Path(workdir) / records.METRICS
     self._finished, lineage = record.get('status') == 'finished', record.get('lineage')
@@ -95,7 +95,7 @@ class Log:
     self._last = max((step for step, *_ in self.rows), default=0)
 
   def should_have(self, step: int) -> bool:
-    """Whether a row of this step that another run has belongs into this log."""
+    """Whether this log should have a row of this step, given that another run has one."""
     return step > self._begins and (self._finished or step < self._last)
 
 
@@ -105,7 +105,8 @@ def compare(a: Log, b: Log, tolerance: float = 0.0) -> Logs:
   Args:
     tolerance: the relative difference up to which values count as equal.
   """
-  common = sorted((key for key in a.rows if key in b.rows), key=lambda key: key[0])  # of a step: as they were logged
+  # By step; rows of one step stay in the order in which they were logged.
+  common = sorted((key for key in a.rows if key in b.rows), key=lambda key: key[0])
   cells = {key: _cells(key, a.rows[key], b.rows[key]) for key in common}
   differing = [cells[key] for key in common if cells[key]]
   beyond = [far for row in differing if (far := [c for c in row if numeric.beyond(c.relative, tolerance)])]

@@ -1,4 +1,4 @@
-"""Two run folders compared: records, logs and checkpoints, and in one sentence whether and where they part."""
+"""Compares the records, logs and checkpoints of two run folders, and says in one sentence where they part."""
 
 import contextlib
 import dataclasses
@@ -11,13 +11,13 @@ from vit_jax import records
 from vit_jax.comparison import arrays, rows, settings, words
 from vit_jax.errors import UserError
 
-# Sums since the last row of training: with another `log_every` those are rows and sums of other steps.
+# Sums since the last training row. With another `log_every` they are sums over other steps.
 _SINCE_LAST_ROW = {'rows': ('train',), 'arrays': ('metrics',)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """What two runs have in common and what not.
+  """What two runs have in common, and what differs.
 
   Attributes:
     a, b: {path, config_hash, status} of the runs.
@@ -37,14 +37,14 @@ class Comparison:
 
   @property
   def step(self) -> int | None:
-    """The first step at which the runs part; None where they do not."""
+    """The first step at which the runs part. None if they do not."""
     return min(self._parting().values(), default=None)
 
   @property
   def equal(self) -> bool:
     """Whether all that both have is equal within the tolerance, no row is missing and there was something to compare.
 
-    Records may differ: other code or devices that give the same numbers are what one wants to prove.
+    Records may differ: the command is there to show that other code or devices give the same numbers.
     """
     return self.step is None and bool(self.logs.compared or self.checkpoints.compared)
 
@@ -97,7 +97,7 @@ def compare(a: str, b: str, tolerance: float = 0.0) -> Comparison:
   """Compares two run folders, local or bucket paths. Runs that have not finished are compared as far as both go.
 
   Raises:
-    UserError: no run there, a damaged or missing file, or a tolerance that is none.
+    UserError: no run there, a damaged or missing file, or a negative tolerance.
   """
   if not (math.isfinite(tolerance) and tolerance >= 0):
     raise UserError(f'--tolerance={tolerance}: expected a relative difference, 0 or more, such as 1e-6')

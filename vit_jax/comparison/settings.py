@@ -6,7 +6,7 @@ from vit_jax import schema
 
 ABSENT = object()
 
-# Where the fields of run.json belong. Fields that are not listed, as of another version, come last, under `other`.
+# Where the fields of run.json belong. Fields that are not listed come last, under `other`.
 _FIELDS = {
     'code': ('git', 'code'),
     'data': ('data', 'teacher', 'pretrained'),
@@ -19,7 +19,7 @@ _MEASURED = ('results',)  # the same numbers are rows of metrics.jsonl
 
 
 class Setting(NamedTuple):
-  """A leaf of run.json in which two runs differ; ABSENT where a run does not have it."""
+  """A leaf of run.json in which two runs differ. A run that lacks it has ABSENT."""
   key: str
   a: Any
   b: Any
@@ -52,7 +52,7 @@ def _sections(record):
 
 
 def _numbered(data):
-  """Class names by their number, so that a renamed one is a line of its own."""
+  """Class names by their number, so that each renamed class has a line of its own."""
   classes = data.get('classes')
   if not isinstance(classes, list):
     return data

@@ -1,4 +1,4 @@
-"""Numbers, counts and text of files as people read them."""
+"""Numbers, counts and text of files, formatted for people."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ def count(n: int, noun: str) -> str:
 
 
 def value(x: Any) -> str:
-  """A value of JSON; null stands for a number that is not finite, or for no value."""
+  """A JSON value. Null stands for a number that is not finite, or for no value."""
   text = x if isinstance(x, str) else 'none' if x is None else f'{x:.9g}' if isinstance(x, float) else str(x)
   return text if len(text) <= _WIDEST else text[:_WIDEST] + ' ...'
 
 
 def ratio(x: float | None) -> str:
-  """A difference to two digits; `-` where there is none."""
+  """A difference to two digits, or `-` if there is none."""
   return '-' if x is None else f'{x:.2g}'
