@@ -15,7 +15,8 @@ from vit_jax import exits, records
 from vit_jax.survival import lock
 from vit_jax.sweeps import display, jobs, runner
 
-FINISH = "import pathlib; pathlib.Path('run.json').write_text('{\"status\": \"finished\"}')\n"
+# In one step, as runs write it: the runner may look at any moment, and takes an empty run.json for a damaged one.
+FINISH = "import os; open('new', 'w').write('{\"status\": \"finished\"}'); os.replace('new', 'run.json')\n"
 TRUNK = FINISH.replace('finished', 'trunk')
 
 
