@@ -29,8 +29,9 @@ T = TypeVar('T')
 
 
 class _Config(ml_collections.ConfigDict):
-  """A ConfigDict in which a field's old name stands for the field."""
+  """A ConfigDict in which a field's old name stands for the field, and that knows which fields were set."""
   _renamed: dict[str, str] = {}
+  _given: frozenset[str] = frozenset()
 
   def _now(self, key):
     if (new := self._renamed.get(key)) is not None:
@@ -46,6 +47,20 @@ class _Config(ml_collections.ConfigDict):
     if self.is_locked and key not in self:  # ConfigDict's own words list all fields and their values
       raise KeyError(f'no such key {key!r}{nearest(key, self.keys())}')
     super().__setitem__(key, value)
+    object.__setattr__(self, '_given', self._given | {key})
+
+  def __setstate__(self, state):  # of copy.deepcopy and pickle
+    super().__setstate__(state)
+    self._remember(state['_renamed'], state['_given'])
+
+  def copy_and_resolve_references(self, visit_map=None):
+    copied = super().copy_and_resolve_references(visit_map)
+    copied._remember(self._renamed, self._given)
+    return copied
+
+  def _remember(self, renamed, given):
+    object.__setattr__(self, '_renamed', renamed)
+    object.__setattr__(self, '_given', given)
 
   def __contains__(self, key):
     return super().__contains__(self._now(key))
@@ -70,7 +85,6 @@ def to_config_dict(cls: type) -> ml_collections.ConfigDict:
   It takes any value, so that image_size = 224 is fine for a pair; `cast` is what checks types.
   """
   config, hints = _Config(type_safe=False), typing.get_type_hints(cls)
-  object.__setattr__(config, '_renamed', _renamed(cls))
   for field in dataclasses.fields(cls):
     kind = _strip_optional(hints[field.name])[0]
     if dataclasses.is_dataclass(kind):
@@ -80,11 +94,12 @@ def to_config_dict(cls: type) -> ml_collections.ConfigDict:
       config[field.name] = placeholder(type(typing.get_args(kind)[0]) if literal else typing.get_origin(kind) or kind)
     else:
       config[field.name] = default
+  config._remember(_renamed(cls), frozenset())
   return config.lock()
 
 
 def cast(cls: type[T], config: Any, path: str = 'config') -> T:
-  """Casts a ConfigDict (or nested dict) to the frozen dataclass `cls`.
+  """Casts a ConfigDict (or nested dict) to the frozen dataclass `cls`. `given` then says which fields were set.
 
   Raises:
     UserError: an unknown key (with the nearest valid one) or a value of the wrong type.
@@ -98,7 +113,18 @@ def cast(cls: type[T], config: Any, path: str = 'config') -> T:
     if name != key:
       _note_renamed(key, name)
     values[name] = _cast_value(hints[name], config[key], f'{path}.{name}')
-  return cls(**values)
+  made = cls(**values)
+  object.__setattr__(made, '_given', config._given if isinstance(config, _Config) else frozenset(values))
+  return made
+
+
+def given(config: Any) -> frozenset[str]:
+  """The fields of a config dataclass that a recipe or a flag has set, also those set to their default.
+
+  `dataclasses.replace` forgets which were set; then only those count that are not at their default.
+  """
+  other = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) != _default(field)}
+  return getattr(config, '_given', frozenset()) | other
 
 
 def _cast_value(kind, value, path):

@@ -189,7 +189,9 @@ def test_bad_input(teacher, changes, message):
 
 
 def test_the_family_of_the_weights_is_used_unless_a_shape_is_set(teacher):
-  plain = dataclasses.replace(_recipe(teacher), family='swin', model=run_config.run_config_class('swin')().model)
+  c = config.defaults('swin')
+  c.pretrained.path = str(teacher)
+  plain = run_config.cast(c)
   assert pretrained.resolve(plain).family == 'vit'
   shaped = dataclasses.replace(plain, model=dataclasses.replace(plain.model, window_size=3))
   with pytest.raises(UserError, match="weights of family 'vit', but model.window_size is set for family 'swin'"):

@@ -68,7 +68,7 @@ def matching_arrays(weights: Weights, model: PureModel, class_names: tuple[str, 
     arrays = f'{len(wrong)} array{"s do" if len(wrong) > 1 else " does"}'
     raise UserError(f'{weights.source}: {arrays} not fit the {weights.family} of this config:\n  '
                     + '\n  '.join(sorted(wrong)[:_MOST_NAMED]) + more
-                    + '\nList arrays that may be left out in pretrained.ignore, or leave config.model at its defaults')
+                    + '\nList arrays that may be left out in pretrained.ignore, or leave out what sets config.model')
   matching = {path: np.asarray(given[path], np.float32) for path in wanted if path in given and path not in left_out}
   return {'params': {}, 'stats': {}} | traverse_util.unflatten_dict(matching)
 

@@ -55,7 +55,10 @@ class BatchNorm(nnx.Module):
   ("cross-replica"), but with gradient accumulation of one micro-batch; rows of weight 0 are in them. The module then
   holds them in place of the ones that it was given. Evaluation normalises with their moving average, which the training
   step takes, so that it can fit the parameters' average. The variance is the biased one, in training and in evaluation.
+
+  A module whose `frozen` is set does in training what it does in evaluation (`models.PureModel.resting`).
   """
+  frozen = False
 
   def __init__(self, width: int, *, axis: str | None = 'embed', zero_scale: bool = False, dtype=jnp.float32,
                epsilon: float = 1e-5):
@@ -69,7 +72,7 @@ class BatchNorm(nnx.Module):
     """[..., D] -> [..., D]."""
     x = x.astype(jnp.float32)
     broadcast = lambda v: v.reshape((1,) * (x.ndim - 1) + (-1,))
-    if training:
+    if training and not self.frozen:
       axes = tuple(range(x.ndim - 1))
       mean = x.mean(axes)
       var = jnp.mean(jnp.square(x - broadcast(mean)), axes)

@@ -3,7 +3,9 @@
 What a family provides is in `models.family`.
 """
 
+import copy
 import functools
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -61,7 +63,7 @@ class PureModel:
             capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict, dict]:
     """(logits [B, C], intermediates, stats); see `models.family.Model`. With keys, the stats are those of this batch.
 
-    It is the training step that averages them (`optimisation.optimizer.moving_average`).
+    It is the training step that averages them (`optimisation.optimizer.average_stats`).
 
     Raises:
       UserError: an intermediate that the family does not have.
@@ -77,6 +79,17 @@ class PureModel:
   def module(self, params: dict, stats: dict) -> nnx.Module:
     """The Flax module with these arrays in it."""
     return nnx.merge(self.graphdef, _filled(self._params, params), _filled(self._stats, stats))
+
+  def resting(self, paths: Collection[tuple]) -> 'PureModel':
+    """The same model, in which the modules at these paths, such as batch norms, are `frozen`."""
+    if not paths:
+      return self
+    module, model = nnx.merge(self.graphdef, self._params, self._stats), copy.copy(self)
+    for path in paths:
+      functools.reduce(lambda node, key: node[key] if isinstance(key, int) else getattr(node, key), path,
+                       module).frozen = True
+    model.graphdef = _split(module)[0]
+    return model
 
   def param_shapes(self) -> dict:
     """ShapeDtypeStructs of the parameters, as a nested plain dict."""

@@ -9,9 +9,10 @@ A new family is one file with
    their role. Sharding, muP, Muon, Adafactor, layer-wise rates and pruning read these; they have no list of families.
    Blocks that repeat are a `layers.stack.Stack`, whose `run` scans, unrolls and recomputes them as `execution` says.
    The residual stream is `parallel.mesh.constrain`ed to be split by 'batch' in each block. Noise is drawn by
-   `layers.noise` from the keys of the examples. Four names are read elsewhere: `patch_embed` is what comes before the
-   blocks, `norm` the last norm, `head` the logits' map (a `Dense` of the role 'output', which new classes replace), and
-   a list that has one module for each stage is indexed by the stage (`optimisation.layerwise`).
+   `layers.noise` from the keys of the examples. A module that holds statistics has an attribute `frozen`; if it is set,
+   training uses them as evaluation does (`layers.norm.BatchNorm`). Four names are read elsewhere: `patch_embed` is what
+   comes before the blocks, `norm` the last norm, `head` the logits' map (a `Dense` of the role 'output', which new
+   classes replace), and a list that has one module for each stage is indexed by the stage (`optimisation.layerwise`).
 3. `FAMILY = Family(Config, MyModel, ...)`, and its line in `models.FAMILIES`.
 
 A recipe in configs/ and a test complete it. tests/models/test_conformance.py checks the rest of the contract: give it a

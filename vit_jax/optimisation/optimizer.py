@@ -41,7 +41,8 @@ class OptimizerConfig:
   clip_norm: float | None = option(1.0, above=0, off=0)  # largest global norm of the gradient; 0 or None: not clipped
   # The learning rate of each layer as a multiple of the next one's (`layerwise`).
   layer_decay: float = option(1.0, above=0, most=1)
-  # Patterns of parameter names, such as 'head/*'; only these parameters are trained. Empty: all.
+  # Patterns of parameter names, such as 'head/*'; only these parameters are trained. Empty: all. A batch norm that is
+  # frozen normalises with its running statistics, which do not move.
   train_only: tuple[str, ...] = ()
   # Decay of the moving average of the parameters, which is then evaluated; 0: no average.
   ema_decay: float = option(0.0, below=1)

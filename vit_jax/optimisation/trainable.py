@@ -1,4 +1,8 @@
-"""Training of a part of a model. The rest is frozen: it gets no gradient and has no optimizer state."""
+"""Training of a part of a model. The rest is frozen: it gets no gradient and has no optimizer state.
+
+Batch norm's statistics are frozen with its parameters: a norm that is frozen normalises with the statistics that it
+has, as in evaluation, and they do not move. Otherwise features that no parameter changes would change all the same.
+"""
 
 import fnmatch
 from collections.abc import Callable
@@ -27,6 +31,30 @@ def trained(config: OptimizerConfig, model: PureModel) -> dict | None:
       tops = ', '.join(sorted({f'{path[0]}/*' if len(path) > 1 else str(path[0]) for path in names}))
       raise UserError(f'optimizer.train_only={pattern!r}: matches no parameter of this model; there are {tops}')
   return {path: any(fnmatch.fnmatch(name, p) for p in config.train_only) for path, name in names.items()}
+
+
+def resting(which: dict | None, model: PureModel) -> frozenset[tuple]:
+  """The paths of the modules that hold statistics and are frozen: none of their parameters is trained.
+
+  Of a module without parameters, it is those of the nearest module around it that has some.
+  """
+  if which is None:
+    return frozenset()
+
+  def rests(module):
+    own = [some for path, some in which.items() if path[:len(module)] == module]
+    return not any(own) if own else rests(module[:-1])
+
+  return frozenset(path[:-1] for path in traverse_util.flatten_dict(model.stats_shapes()) if rests(path[:-1]))
+
+
+def moving(stats: dict, moved: dict, resting: frozenset[tuple]) -> dict:
+  """`moved`, in which the statistics of the modules that are `resting` are those of `stats`."""
+  if not resting:
+    return moved
+  before, after = traverse_util.flatten_dict(stats), traverse_util.flatten_dict(moved)
+  return traverse_util.unflatten_dict({path: before[path] if path[:-1] in resting else value
+                                       for path, value in after.items()})
 
 
 def freezer(config: OptimizerConfig, model: PureModel) -> Callable[[dict], dict]:

@@ -134,7 +134,10 @@ def write(next_run: NextRun, analysis: Analysis, path: str, command: str) -> Non
 
 def recipe(next_run: NextRun, analysis: Analysis, path: str, command: str) -> str:
   """The text of the recipe, with the prediction in its docstring and all values that are not defaults in its body."""
-  changed = schema.changed(next_run.config)
+  config = next_run.config
+  changed = schema.changed(config)
+  if config.pretrained.path is not None:  # what is not set would be that of the weights
+    changed['model'] = schema.plain(config.model)
   family = changed.pop('family')
   values = '\n'.join(f'  c.{key} = {value!r}' for key, value in _leaves(changed).items())
   return (f'"""{_docstring(next_run, analysis, path, command)}"""\n\nfrom vit_jax import config\n\n\n'

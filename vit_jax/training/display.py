@@ -152,9 +152,10 @@ class Display:
 
 
 def _start(pretrained):
-  """Says what a run starts from, and which of its parameters are new."""
+  """Says what a run starts from, which of its parameters are new, and what of the model is set otherwise."""
   tops = sorted({name.partition('/')[0] for name in pretrained.new})
-  return pretrained.source + (f' (new: {", ".join(tops)})' if tops else '')
+  notes = [f'new: {", ".join(tops)}'] * bool(tops) + list(pretrained.otherwise)
+  return pretrained.source + (f' ({"; ".join(notes)})' if notes else '')
 
 
 def _time(workdir):

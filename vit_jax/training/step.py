@@ -36,21 +36,12 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
   """
   opt = config.optimizer
   trained = trainable.trained(opt, model)
+  resting = trainable.resting(trained, model)
+  loss_of = _loss_of(model.resting(resting), config, trained)
   factors = trainable.select(parametrisation.factors(config.parametrisation, opt.name, model), trained)
   rates = trainable.select(layerwise.rates(opt.layer_decay, model), trained)
   unrolled = _unrolled(model, config)
   inspect = inspect or (lambda grads, step: (grads, {}))
-
-  def loss_of(params, stats, images, targets_BC, weight_B, keys_B, teacher_BC):
-    params = trainable.frozen(params, trained)
-    logits_BC, intermediates, batch_stats = model.apply(params, stats, images, keys_B)
-    if teacher_BC is None:
-      loss_B = losses.per_example(config.loss.name, logits_BC, targets_BC)
-    else:
-      loss_B = distillation.per_example(
-          config.distill, config.loss.name, logits_BC, intermediates, targets_BC, teacher_BC)
-    correct_B = jnp.argmax(logits_BC, axis=-1) == jnp.argmax(targets_BC, axis=-1)
-    return jnp.sum(loss_B * weight_B), (batch_stats, jnp.sum(weight_B, where=correct_B))
 
   def train_step(state: TrainState, batch: dict, taught: dict | None = None) -> tuple[TrainState, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
@@ -69,7 +60,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
         scale * state.hparams['learning_rate'], state.hparams['weight_decay'], factors, model, rates)
     params = trainable.merged(state.params, moved, trained)
     ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
-    stats = optimizer.average_stats(opt, state.stats, batch_stats, state.step)
+    stats = trainable.moving(state.stats, optimizer.average_stats(opt, state.stats, batch_stats, state.step), resting)
     metrics = {'loss': loss / weight, 'grad_norm': optax.tree.norm(grads)}
     new = {'loss': loss, 'correct': correct, 'weight': weight, 'grad_norm': metrics['grad_norm'],
            'steps': jnp.float32(1)}
@@ -79,6 +70,23 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     return after._replace(step=state.step + 1), metrics | inspected
 
   return train_step
+
+
+def _loss_of(model, config, trained):
+  """(parameters, statistics, images, ..) -> (loss sum, (the batch's statistics, number of correct rows))."""
+
+  def loss_of(params, stats, images, targets_BC, weight_B, keys_B, teacher_BC):
+    params = trainable.frozen(params, trained)
+    logits_BC, intermediates, batch_stats = model.apply(params, stats, images, keys_B)
+    if teacher_BC is None:
+      loss_B = losses.per_example(config.loss.name, logits_BC, targets_BC)
+    else:
+      loss_B = distillation.per_example(
+          config.distill, config.loss.name, logits_BC, intermediates, targets_BC, teacher_BC)
+    correct_B = jnp.argmax(logits_BC, axis=-1) == jnp.argmax(targets_BC, axis=-1)
+    return jnp.sum(loss_B * weight_B), (batch_stats, jnp.sum(weight_B, where=correct_B))
+
+  return loss_of
 
 
 def make_step(model: PureModel, config: RunConfig, steps: int | schedule.Length,

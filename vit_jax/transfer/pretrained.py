@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from vit_jax import interop
+from vit_jax import interop, schema
 from vit_jax.errors import UserError
 from vit_jax.interop import matching
 from vit_jax.interop.weights import Weights
@@ -39,10 +39,12 @@ class Pretrained:
     source: where they were read from.
     arrays: {'params', 'stats'}: nested dicts of the arrays that the model uses.
     new: the names of the model's parameters that start at random.
+    otherwise: what the config sets of the model that is not so in the weights, in words.
   """
   source: str
   arrays: dict[str, dict]
   new: tuple[str, ...]
+  otherwise: tuple[str, ...] = ()
 
   def fill(self, train_state: Any) -> Any:
     """The initial state with these weights filled in, with the same sharding."""
@@ -62,8 +64,8 @@ def check(config: PretrainedConfig) -> None:
 def resolve(config: Any) -> Any:
   """Resolves a RunConfig with `pretrained.path`: family, model and preprocessing are set to those of the weights.
 
-  Fields of `model` and `data` that are not at their defaults keep their values, and so do dropout, drop_path and dtype.
-  A config without `pretrained.path` is returned unchanged.
+  Fields of `model` that a recipe or a flag has set keep their values, whatever these are, and so do dropout, drop_path
+  and dtype, and fields of `data` that are not None. A config without `pretrained.path` is returned unchanged.
 
   Raises:
     UserError: the weights cannot be read, or the config is for another family or other weights.
@@ -97,10 +99,14 @@ def find(config: PretrainedConfig, model: PureModel, class_names: tuple[str, ...
   if config.path is None:
     return None
   weights, _ = read(config)
-  arrays = matching.matching_arrays(weights, model, class_names, config.ignore)
+  otherwise = _set_otherwise(weights, model)
+  try:
+    arrays = matching.matching_arrays(weights, model, class_names, config.ignore)
+  except UserError as error:
+    raise UserError('\n'.join([str(error), *(f'The config sets {what}' for what in otherwise)])) from error
   taken = traverse_util.flatten_dict(arrays['params'])
   new = ['/'.join(map(str, path)) for path in traverse_util.flatten_dict(model.param_shapes()) if path not in taken]
-  return Pretrained(weights.source, arrays, tuple(new))
+  return Pretrained(weights.source, arrays, tuple(new), otherwise)
 
 
 def read(config: PretrainedConfig) -> tuple[Weights, str]:
@@ -130,16 +136,23 @@ def digest(weights: Weights) -> str:
 
 
 def _model(config, weights):
-  changed = {f.name: getattr(config.model, f.name) for f in dataclasses.fields(config.model)
-             if getattr(config.model, f.name) != getattr(type(config.model)(), f.name)}
-  theirs = weights.config
+  given, path, theirs = schema.given(config.model), config.pretrained.path, weights.config
   if config.family != weights.family:
-    if structure := sorted(changed.keys() - set(_OF_TRAINING)):
-      raise UserError(f'pretrained.path={config.pretrained.path}: weights of family {weights.family!r}, but '
-                      f'model.{structure[0]} is set for family {config.family!r}; start from '
-                      f'config.defaults({weights.family!r})')
-  ours = {name: getattr(config.model, name) for name in _OF_TRAINING if hasattr(config.model, name)} | changed
-  return dataclasses.replace(theirs, **{name: value for name, value in ours.items() if hasattr(theirs, name)})
+    if 'family' in schema.given(config):
+      raise UserError(f'pretrained.path={path}: weights of family {weights.family!r}, but family={config.family!r} is '
+                      'set')
+    if structure := sorted(given - set(_OF_TRAINING)):
+      raise UserError(f'pretrained.path={path}: weights of family {weights.family!r}, but model.{structure[0]} is set '
+                      f'for family {config.family!r}; start from config.defaults({weights.family!r})')
+  return dataclasses.replace(theirs, **{name: getattr(config.model, name) for name in {*_OF_TRAINING, *given}
+                                        if hasattr(config.model, name) and hasattr(theirs, name)})
+
+
+def _set_otherwise(weights: Weights, model: PureModel) -> tuple[str, ...]:
+  """What the config sets of the model that is not so in the weights, in words."""
+  ours, theirs = (dataclasses.asdict(config) for config in (model.config, weights.config))
+  return tuple(f'model.{name}={value!r}, the weights have {theirs[name]!r}' for name, value in ours.items()
+               if value != theirs[name] and name not in _OF_TRAINING)
 
 
 def _filled(tree: dict, arrays: dict) -> dict:
