@@ -32,7 +32,7 @@ _STEPS = flags.DEFINE_integer('steps', 4000, 'Length of the run.')
 _SAVE_EVERY = flags.DEFINE_integer('save_every', 100, 'Steps between checkpoints in the run folder.')
 _SECONDS = flags.DEFINE_float('local_seconds', 1.0, 'The most time that may be lost, with `all`.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')
-_HEARTBEAT_SECONDS = 10
+_HEARTBEAT_SECONDS = 30  # longer than a busy machine makes a process wait
 _LOST = (134, -signal.SIGABRT)
 
 
