@@ -64,7 +64,7 @@ _KINDS = {'config': (dict,), 'config.data': (dict,), 'config.model': (dict,), 'c
           'params_non_embedding': (int,), 'flops_per_example_forward': (int, float),
           'flops_per_example_train': (int, float), 'data': (dict,), 'data.classes': (list,), 'results': (dict,),
           'results.step': (int,), 'results.steps': (int,), 'results.val': (dict,), 'results.test': (dict,),
-          'branch_steps': (list,), 'lineage': (dict, str), 'lineage.step': (int,)}
+          'branch_steps': (list,), 'trunk_hash': (str,), 'lineage': (dict, str), 'lineage.step': (int,)}
 
 
 def _check_kind(fields, name, kinds, path):

@@ -1,24 +1,25 @@
 """Silent corruption and poisoned batches: what is found, what is not, and what the search costs.
 
-  python experiments/faults/corruption.py --out=runs/corruption --only=flips,alarms,cost,rewind
+  python experiments/faults/corruption.py --out=runs/corruption --only=flips,alarms
+  python experiments/faults/corruption.py --out=runs/corruption --only=rewind,cost
 
-On eight fake CPU devices, and for `cost` on one. Prints a line for each result, and writes them to OUT/corruption.log.
+The first is on eight fake CPU devices, the second on one. Prints a line for each result, and writes them to
+OUT/corruption.log.
 """
 
 import io
 import logging
 import os
 import pathlib
-import statistics
 import sys
 import tempfile
 import time
 
-_ONE = 'cost'
+_ON_ONE = ('--only=rewind', '--only=cost')
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ.setdefault('JAX_NUM_CPU_DEVICES', '1' if f'--only={_ONE}' in sys.argv else '8')
+os.environ.setdefault('JAX_NUM_CPU_DEVICES', '1' if any(word.startswith(_ON_ONE) for word in sys.argv) else '8')
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -37,15 +38,15 @@ from vit_jax.training import run as run_lib  # noqa: E402
 from vit_jax.training.display import Display  # noqa: E402
 from vit_jax.training.program import Program  # noqa: E402
 
-_ALL = ['flips', 'alarms', 'rewind', _ONE]
-_ONLY = flags.DEFINE_list('only', _ALL[:-1], 'Which parts; cost is run by itself, on one device.')
+_ONLY = flags.DEFINE_list('only', ['flips', 'alarms'], 'Which parts: of these, or of rewind and cost.')
 _OUT = flags.DEFINE_string('out', 'runs/corruption', 'A folder for the log.')
 _FLIPS = flags.DEFINE_integer('flips', 100, 'Bits that are flipped, one at a time.')
 _STEPS = flags.DEFINE_integer('steps', 2000, 'Steps of each of the five runs in which nothing is wrong.')
-_PAIRS = flags.DEFINE_integer('pairs', 60, 'Pairs of timings.')
+_PAIRS = flags.DEFINE_integer('pairs', 200, 'Pairs of timings.')
 _POISONED = flags.DEFINE_integer('poisoned', 5, 'Runs with a poisoned batch.')
 
 VIT = dict(patch_size=4, width=32, depth=2, mlp_dim=64, num_heads=4)
+ONE_DEVICE = {'system.mesh.data': 1, 'system.mesh.fsdp': 1, 'system.mesh.tensor': 1}
 MODELS = {  # family, model, mesh (data, fsdp, tensor), other options
     'vit': ('vit', VIT | dict(pool='gap', dropout=0.1), (2, 2, 2), {'optimizer.ema_decay': 0.9}),
     'vit in bfloat16': ('vit', VIT | dict(pool='gap', dtype='bfloat16', drop_path=0.1), (8, 1, 1),
@@ -78,24 +79,36 @@ def train(run, workdir: pathlib.Path):
 def flips(say):
   """Flips bits of one device's gradients; each is to be found before the update, on the right device."""
   for name in ('vit in bfloat16', 'vit'):
-    flips_of(prepare(name, **{'train.steps': _FLIPS.value, 'system.replay_every': 1}), say)
+    flips_of(prepare(name, **{'train.steps': 2 * _FLIPS.value, 'system.replay_every': 1}), say)
 
 
 def flips_of(run, say):
+  """Flips a bit in each step with an odd number. In the others the same program must find nothing."""
   names, train_state = replay.Inspect(run.model).names(), state.create(run.model, run.config, run.mesh)
   fault, good = at_random(len(names), run.mesh.size), Program(run, train_state)
-  bad, found, named = Program(run, train_state, flipped(run.model, fault)), 0, 0
+  nowhere = lambda step: [jnp.where(step % 2 == 0, place, -1) for place in fault(step)]  # no array, no device
+  bad, found, named, false = Program(run, train_state, flipped(run.model, nowhere)), 0, 0, 0
   for step, batch in enumerate(run.train_batches(0, lambda errors: None), 1):
-    leaf, device, *_ = map(int, fault(jnp.int32(step - 1)))
-    try:
-      bad(train_state, step, (batch,))
-    except UserError as error:
-      found += 1
-      named += names[leaf] in str(error) and f'(on {run.mesh.devices.flat[device]}, ' in str(error)
-    train_state, _ = good(train_state, step, (batch,))
+    said = what_is_said(bad, train_state, step, batch)
+    if step % 2:
+      leaf, device, *_ = map(int, fault(jnp.int32(step - 1)))
+      found += bool(said)
+      named += names[leaf] in said and f'(on {run.mesh.devices.flat[device]}, ' in said
+    else:
+      false += bool(said)
+    train_state, _ = good(train_state, step, (batch,))  # also shows that the state is still that before the step
   sizes = ' x '.join(map(str, run.mesh.shape.values()))
   say(f'flips: {found} of {_FLIPS.value} mantissa bits of one device found before the update, on a mesh of {sizes}; '
-      f'{named} times with the right array and device')
+      f'{named} times with the right array and device; {false} of {_FLIPS.value} steps without a flip refused')
+
+
+def what_is_said(program, train_state, step, batch):
+  """The message with which a step is refused, '' if it is not."""
+  try:
+    program(train_state, step, (batch,))
+  except UserError as error:
+    return str(error)
+  return ''
 
 
 def alarms(say):
@@ -114,37 +127,43 @@ def alarms(say):
 
 
 def cost(say):
-  """The time of steps of which the last is run twice, beside that of as many steps; pairs are timed in turn."""
-  for every in (10, 50):
-    stretch = Stretch(every)
-    stretch.seconds(True)
-    pairs = []
-    for i in range(_PAIRS.value):
-      pair = {twice: stretch.seconds(twice) for twice in ((True, False), (False, True))[i % 2]}
-      pairs.append(pair[True] / pair[False] - 1)
-    say(f'cost: one step in {every} run twice takes {statistics.median(pairs):.1%} more time (median of {_PAIRS.value} '
-        f'pairs; quartiles {np.percentile(pairs, 25):.1%} and {np.percentile(pairs, 75):.1%}; allowed '
-        f'{1 / every + 0.01:.1%})')
+  """The time that a step which is run twice takes beyond one that is run once.
+
+  All other steps are the same, so that one step in k that is run twice costs this time in k steps. Stretches of a few
+  steps are timed in turn, with and without, so that other work on the machine disturbs both alike.
+  """
+  stretch = Stretch()
+  stretch.seconds(True)
+  pairs = []
+  for i in range(_PAIRS.value):
+    pair = {twice: stretch.seconds(twice) for twice in ((True, False), (False, True))[i % 2]}
+    pairs.append((pair[True] - pair[False]) / pair[False] * Stretch.steps)
+  for what, more in zip(('by the clock', 'time of the processors'), np.transpose(pairs), strict=True):
+    middle = np.median(more)
+    each = ', '.join(f'{middle / k:.1%} for one step in {k} (allowed {1 / k + 0.01:.1%})' for k in (10, 50, 100))
+    say(f'cost, {what}: a step that is run twice takes {1 + middle:.2f} times that of a step (median of {len(pairs)} '
+        f'pairs; quartiles {1 + np.percentile(more, 25):.2f} and {1 + np.percentile(more, 75):.2f}): {each}')
 
 
 class Stretch:
   """A stretch of steps on one device, the last of which is run twice or not."""
+  steps = 5
 
-  def __init__(self, every: int):
-    sizes = {'model.width': 96, 'model.mlp_dim': 384, 'model.depth': 4, 'data.batch_size': 128, 'system.mesh.data': 1,
-             'system.mesh.fsdp': 1, 'system.mesh.tensor': 1, 'train.steps': 10**6, 'schedule.warmup_steps': 10}
-    run = prepare('vit', **sizes, **{'system.replay_every': every, 'system.steps_per_call': 1})
-    self._every, self._state = every, state.create(run.model, run.config, run.mesh)
+  def __init__(self):
+    sizes = {'model.width': 96, 'model.mlp_dim': 384, 'model.depth': 4, 'data.batch_size': 128, 'train.steps': 10**6,
+             'schedule.warmup_steps': 10}
+    run = prepare('vit', **sizes, **ONE_DEVICE, **{'system.replay_every': self.steps, 'system.steps_per_call': 1})
+    self._state = state.create(run.model, run.config, run.mesh)
     self._program, self._batches = Program(run, self._state), run.train_batches(0, lambda errors: None)
 
-  def seconds(self, twice: bool) -> float:
-    """The time that the next steps take."""
-    start = time.perf_counter()
-    for step in range(1, self._every + 1):
-      number = step if twice or step < self._every else step + 1  # a number that is not a multiple is run once
+  def seconds(self, twice: bool) -> np.ndarray:
+    """The time that the next steps take: by the clock, and of all processors."""
+    start = np.array([time.perf_counter(), time.process_time()])
+    for step in range(1, self.steps + 1):
+      number = step if twice or step < self.steps else step + 1  # a number that is not a multiple is run once
       self._state, metrics = self._program(self._state, number, (next(self._batches),))
-      jax.block_until_ready(metrics)
-    return time.perf_counter() - start
+    jax.block_until_ready((self._state, metrics))  # only here: steps are queued, as in training
+    return np.array([time.perf_counter(), time.process_time()]) - start
 
 
 class Poisoned:
@@ -169,9 +188,11 @@ def rewind(say):
   for seed in range(_POISONED.value):
     bad, ends = 300 + 37 * seed, []
     for options in ({}, {'train.leave_out': (bad,)}):
-      changes = {'train.steps': 600, 'train.on_spike': 'rewind', 'seed': seed, 'data.batch_size': 128}
-      run = prepare('vit', **changes, **options)
-      poison(run.data, bad)
+      changes = {'train.steps': 600, 'train.on_spike': 'rewind', 'seed': seed, 'data.batch_size': 128,
+                 'system.steps_per_call': 1}  # else pictures are read on the device, where none is poisoned
+      run = prepare('vit', **changes, **ONE_DEVICE, **options)
+      if not options:
+        poison(run.data, bad)
       with tempfile.TemporaryDirectory() as folder:
         ends.append(train(run, pathlib.Path(folder)))
         went = [row for row in records.read_rows(pathlib.Path(folder) / records.EVENTS) if row['event'] == 'rewind']

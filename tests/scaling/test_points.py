@@ -68,6 +68,39 @@ def test_branches_of_a_trunk_are_one_cluster(tmp_path):
   assert any('4 runs form 3 independent lineages' in words for words in points.notes)
 
 
+def _add_to_record(folder, **fields):
+  record = records.read_run(folder)
+  records.write_run(folder, record | fields | {'config': record['config'] | fields.get('config', {})})
+
+
+@pytest.mark.parametrize('recorded', ['lineage', 'trunk_hash', None])
+def test_runs_of_one_trunk_are_one_cluster_whichever_version_wrote_them(tmp_path, recorded):
+  """A later version writes a config with more fields. Trained once or not, and by whatever is recorded of it."""
+  wsd = {'schedule': {'name': 'wsd', 'cooldown_fraction': 0.3}}
+  for i, (field, steps) in enumerate([({}, 100), ({}, 200), ({'new': {'field': None}}, 300), ({}, 400)]):
+    trunk = {'lineage': {'trunk': 'a', 'step': 7}} if recorded == 'lineage' else {'trunk_hash': 'a'} if recorded else {}
+    make_run(tmp_path / f'run{i}', 1 + i, steps=steps)
+    _add_to_record(tmp_path / f'run{i}', config=wsd | field | {'train': {'steps': steps}}, **(trunk if i else {}))
+  make_run(tmp_path / 'seed1', 9.0, seed=1)
+  _add_to_record(tmp_path / 'seed1', config=wsd)
+  apart = 0 if recorded else 1  # without a record the config decides
+  assert len(set(load([tmp_path]).clusters)) == 2 + apart
+
+
+def test_schedules_without_a_trunk_and_early_stopping_make_independent_runs(tmp_path):
+  for i, (name, patience) in enumerate([('cosine', None), ('cosine', None), ('wsd', 3), ('wsd', 3)]):
+    make_run(tmp_path / f'run{i}', 1 + i, steps=100 * (i + 1))
+    _add_to_record(tmp_path / f'run{i}', config={'schedule': {'name': name}, 'evaluate': {'patience': patience}})
+  assert len(set(load([tmp_path]).clusters)) == 4
+
+
+def test_the_point_of_a_run_that_stopped_early_is_the_row_of_its_results(tmp_path):
+  make_run(tmp_path / 'run', 1.5, steps=100)  # 3.0 at step 50
+  _add_to_record(tmp_path / 'run', results={'step': 50, 'steps': 100})
+  points = load([tmp_path])
+  assert points.y.tolist() == [3.0] and points.columns['examples'].tolist() == [3200]
+
+
 def test_trunks_are_not_points(tmp_path):
   """The layout that a sweep with cooldown branches leaves: trunks in trunks/, branches beside that folder."""
   for trunk in 'ab':

@@ -10,6 +10,7 @@ from rich.console import Console
 from vit_jax import checkpoint, config, records
 from vit_jax.errors import UserError
 from vit_jax.optimisation.schedule import ScheduleConfig, multiplier
+from vit_jax.scaling import points
 from vit_jax.training import branch, loop
 from vit_jax.training import config as run_config
 from vit_jax.training import run as run_lib
@@ -83,6 +84,13 @@ def test_the_trunk_keeps_the_branch_steps_and_is_not_a_run(folders):
   assert {14, 28} <= set(checkpoint.Checkpoints(folders / 'trunk', read_only=True).steps())
   train = [row['step'] for row in records.read_rows(folders / 'trunk' / 'metrics.jsonl') if row['split'] == 'train']
   assert train == list(range(1, 29))  # extending it repeated and lost no step
+
+
+def test_a_branch_and_the_run_trained_alone_are_one_draw(folders):
+  """Whether or not the trunk was used as a cache, runs of one trunk are one cluster of a law's bootstrap."""
+  assert set(points.load([folders / 'alone20', folders / 'branch40']).clusters) == {0}
+  trunk = branch.trunk_hash(_config(7))
+  assert all(records.read_run(folders / name)['trunk_hash'] == trunk for name in ('alone20', 'branch40', 'trunk'))
 
 
 @pytest.mark.slow

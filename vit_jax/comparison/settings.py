@@ -14,7 +14,7 @@ _FIELDS = {
     'devices': ('devices', 'mesh'),
     'size': ('params', 'params_non_embedding', 'flops_per_example_forward', 'flops_per_example_train', 'steps'),
 }
-_ELSEWHERE = ('config', 'config_hash', 'status')
+_ELSEWHERE = ('config', 'config_hash', 'trunk_hash', 'status')
 _MEASURED = ('results',)  # the same numbers are rows of metrics.jsonl
 
 

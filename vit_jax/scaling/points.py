@@ -128,7 +128,7 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
   _check_columns(rows, [metric, *need, *(['x'] if x else [])], {**rename, **names}, group)
   kept, values = _clean(rows, names, [metric, *need, *(['x'] if x else [])], dropped)
   _check_comparable(kept, group)
-  labels = [str(row.get('lineage') or row.get('config_hash') or row['run']) for row in kept]
+  labels = _lineages(kept)
   runs = [str(row['run']) for row in kept]
   return Points(metric, x, values.pop(metric), values, runs, np.unique(labels, return_inverse=True)[1], kept, curves,
                 tuple(dropped), (*_notes(runs, labels), *_codes(kept)), tables.time_spent(all_folders))
@@ -183,11 +183,13 @@ def _add_run(folder, run, lines, half_line, metric, rows, dropped, curves):
   optimizer = config.get('optimizer')
   lineage = run.get('lineage')
   lineage = (lineage.get('trunk') or lineage.get('parent')) if isinstance(lineage, dict) else lineage
+  shared = _shared(config)
   rows.append({
       'run': name, 'folder': folder.absolute().parent.name, metric: last[short], 'split': present[0],
       'params': run.get('params'), 'params_non_embedding': run.get('params_non_embedding'),
       'data': (run.get('data') or {}).get('name'),
-      'lineage': _trunk(config) or lineage, 'code': (run.get('codes') or [run])[-1].get('code'),
+      'lineage': run.get('trunk_hash') or lineage or shared, '_shared': shared,
+      'code': (run.get('codes') or [run])[-1].get('code'),
       'learning_rate': optimizer.get('learning_rate') if isinstance(optimizer, dict) else None,
       'seed': config.get('seed'),
       'config_hash': run.get('config_hash'), '_config': config, '_metric': metric,
@@ -204,11 +206,28 @@ def _of_results(scored, run):
   return next((line for line in scored if step is not None and line.get('step') == step), scored[-1])
 
 
-def _trunk(config):
-  """What runs share that are branches of one trunk, trained once or once for each: they are no independent draws.
+def _lineages(rows):
+  """A name for each row; rows of one name are branches of one trunk, trained once or once for each of them.
 
-  It is the config without length, cooldown and evaluation; None for schedules that have no shared part.
+  They are no independent draws. Runs share a trunk if the same one is recorded, or if their configs are equal without
+  length, cooldown and evaluation. The record decides where a later version has written a config with more fields.
   """
+  above = {}
+
+  def root(name):
+    while above.setdefault(name, name) != name:
+      name = above[name]
+    return name
+
+  named = [str(row.get('lineage') or row.get('config_hash') or row['run']) for row in rows]
+  for name, row in zip(named, rows, strict=True):
+    if row.get('_shared'):
+      above[root(row['_shared'])] = root(name)
+  return [root(name) for name in named]
+
+
+def _shared(config):
+  """A digest of what the configs of branches of one trunk share; None for schedules that have no shared part."""
   schedule = config.get('schedule') or {}
   if schedule.get('name') not in ('wsd', 'rsqrt') or (config.get('evaluate') or {}).get('patience'):
     return None

@@ -12,6 +12,7 @@ from vit_jax.errors import UserError
 from vit_jax.optimisation.schedule import LengthConfig, ScheduleConfig
 from vit_jax.training.config import RunConfig, run_hash
 
+_SHARED = ('wsd', 'rsqrt')  # schedules that do not depend on the length before the cooldown
 # Prefixes of the keys in which runs of one trunk may differ.
 NOT_SHARED = ('system.', 'evaluate.', 'schedule.cooldown_fraction',
               *(f'train.{field.name}' for field in dataclasses.fields(LengthConfig)))
@@ -23,7 +24,7 @@ def branch_step(config: ScheduleConfig, steps: int) -> int:
   Raises:
     UserError: the schedule depends on the length of the run from its first step.
   """
-  if config.name not in ('wsd', 'rsqrt'):
+  if config.name not in _SHARED:
     raise UserError(f'schedule.name={config.name!r}: only wsd and rsqrt runs share a trunk; the other schedules '
                     'depend on the length of the run from the first step')
   return steps - math.ceil(config.cooldown_fraction * steps)
@@ -48,3 +49,8 @@ def trunk_hash(config: RunConfig) -> str:
   trunk = trunk_config(config, 1)
   no_length = dataclasses.replace(trunk.train, steps=None)
   return run_hash(dataclasses.replace(trunk, train=no_length), without=('system', 'evaluate'))
+
+
+def shares_trunk(config: RunConfig) -> bool:
+  """Whether a run has a trunk that runs of other lengths share, whether or not it is trained from one."""
+  return config.schedule.name in _SHARED and not config.evaluate.patience

@@ -163,6 +163,7 @@ class Run:
            if self.pretrained else {}),
         **({'teacher': {'config_hash': self.teacher.config_hash, 'digest': self.teacher.digest}}
            if self.teacher else {}),
+        **({'trunk_hash': branch.trunk_hash(self.config)} if branch.shares_trunk(self.config) else {}),
         **({'branch_steps': list(self.branch_steps)} if self.branch_steps else {})}
 
 
