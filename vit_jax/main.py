@@ -117,10 +117,10 @@ def _inspect() -> int:
   from vit_jax import host
   from vit_jax.interop import sources
   from vit_jax.training import config as run_config
-  from vit_jax.transfer import pretrained
+  from vit_jax.transfer import given
 
   host.hush_absent_tpu()
-  cast = None if config is None else pretrained.resolve(run_config.cast(config))
+  cast = None if config is None else given.resolve(run_config.cast(config))
   if not named:
     named = [_WORKDIR.value or f'runs/{cli.recipe_name()}-{run_config.run_hash(cast)}']
     if not sources.is_run(named[0]):

@@ -31,6 +31,9 @@ OTHERS = [
     jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 16106127360 bytes.'),
     jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space '
                                'hbm. Used 17.90G of 15.48G hbm. Exceeded hbm capacity by 2.42G.'),
+    jax.errors.JaxRuntimeError('INVALID_ARGUMENT: Expected parameter 0 of size 64, got a buffer of size 32'),
+    jax.errors.JaxRuntimeError('UNIMPLEMENTED: DotThunk does not support element type F8E4M3'),
+    jax.errors.JaxRuntimeError('NOT_FOUND: No registered implementation for custom call to splash on platform CPU'),
     MemoryError('Unable to allocate 3.1 GiB for an array'),
     ValueError('Incompatible shapes for broadcasting: (32, 10) and (32, 1000).'),
     ValueError('all input arrays must have the same shape'),
@@ -50,3 +53,46 @@ def test_a_lost_process(text, kind):
 @pytest.mark.parametrize('error', OTHERS, ids=lambda error: type(error).__name__)
 def test_an_error_that_would_come_again(error):
   assert not processes.is_loss(error)
+
+
+@pytest.fixture(name='leave')
+def _leave(monkeypatch):
+  """Makes the end of the process an exception."""
+  def end(code):
+    raise SystemExit(code)
+  monkeypatch.setattr(processes.os, '_exit', end)
+
+
+@pytest.mark.parametrize('error, code', [
+    (jax.errors.JaxRuntimeError(f'UNAVAILABLE: {_TASK}'), 134),
+    (jax.errors.JaxRuntimeError('DEADLINE_EXCEEDED: Barrier timed out. Id: PjRT_Client_Connect'), 134),
+    (RuntimeError('UNAVAILABLE: failed to connect to all addresses'), 134),
+])
+def test_a_process_that_is_lost_while_they_come_together(error, code, leave, monkeypatch, capsys):
+  def initialize(**_):
+    raise error
+  monkeypatch.setattr(jax.distributed, 'initialize', initialize)
+  with pytest.raises(SystemExit) as end:
+    processes.start('10.0.0.2:8476', 2, 1)
+  assert end.value.code == code and str(error) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('error', [ValueError('coordinator_address should be defined.'),
+                                   RuntimeError('jax.distributed.initialize should only be called once.')])
+def test_a_cluster_that_is_not_there(error, monkeypatch):
+  def initialize(**_):
+    raise error
+  monkeypatch.setattr(jax.distributed, 'initialize', initialize)
+  with pytest.raises(UserError, match='Without a cluster: --distributed=none'):
+    processes.start('auto')
+
+
+def test_a_process_that_is_lost_before_the_devices_are_known(leave, monkeypatch):
+  """JAX then does not know how many processes there are, and says so each time that it is asked."""
+  def count():
+    raise jax.errors.JaxRuntimeError('DEADLINE_EXCEEDED: GetKeyValue() timed out with key: cpu:local_topology/cpu/1')
+  monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
+  monkeypatch.setattr(jax, 'process_count', count)
+  with pytest.raises(SystemExit) as end, processes.leaving_at_once():
+    jax.process_count()
+  assert end.value.code == 134

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import shutil
 
 import jax
 import numpy as np
@@ -87,14 +88,25 @@ def test_gradients_equal_those_of_each_run_alone(tiny_config):
       np.testing.assert_allclose(a, b[i], atol=1e-6, rtol=0, err_msg=jax.tree_util.keystr(path))
 
 
+def _bytes(folder):
+  """The bytes of the log and of every array of the final checkpoint."""
+  return (folder / records.METRICS).read_bytes(), final_arrays(folder)
+
+
 @pytest.mark.slow
-def test_stopped_runs_save_and_resume_together_or_alone(tiny_config, tmp_path, monkeypatch):
+def test_stopped_runs_resume_in_the_same_bits_together_and_up_to_rounding_alone(tiny_config, tmp_path, monkeypatch):
+  packed.train(_members(tiny_config, tmp_path / 'undisturbed'), goodput.Clock())
   members = _members(tiny_config, tmp_path)
   with monkeypatch.context() as patch, pytest.raises(Stopped):
     patch.setattr(packed.Stop, 'stop_requested', lambda self: members[0].loop.folder.metrics.size > 1200)
     packed.train(members, goodput.Clock())
   stopped_at = {records.saved_steps(m.workdir)[-1] for m in members}
   assert len(stopped_at) == 1 and 0 < stopped_at.pop() < 20
+  for i in range(3):
+    shutil.copytree(tmp_path / f'packed{i}', tmp_path / 'again' / f'packed{i}')
+  packed.train(_members(tiny_config, tmp_path / 'again'), goodput.Clock())  # the same group
+  for i in range(3):
+    assert _bytes(tmp_path / 'again' / f'packed{i}') == _bytes(tmp_path / 'undisturbed' / f'packed{i}')
   _alone(tiny_config, members[2].workdir, **HPARAMS[2])  # a finished run does not affect the others
   packed.train(_members(tiny_config, tmp_path), goodput.Clock())
   for i, hparams in enumerate(HPARAMS):

@@ -5,10 +5,10 @@ import jax
 import numpy as np
 import pytest
 
-from vit_jax import config, records
+from vit_jax import config, records, schema
 from vit_jax.errors import UserError
 from vit_jax.training import config as run_config
-from vit_jax.training import loop, trained
+from vit_jax.training import loop, run_folder, trained
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
 from vit_jax.transfer import distillation
@@ -89,7 +89,8 @@ def test_a_cnn_teaches_a_deit(cnn, tmp_path):
   np.testing.assert_allclose(logits, mean, rtol=1e-5, atol=1e-5)
 
 
-def test_a_run_with_a_teacher_resumes_as_if_undisturbed(cnn, tmp_path):
+def test_a_stopped_run_goes_on_with_a_copy_of_its_teacher_and_with_no_other(cnn, tmp_path):
+  """As if it had never been stopped; also a folder of an older version, which knew the teacher by its folder."""
   run, folder = run_lib.prepare(_taught(cnn)), tmp_path / 'run'
   loop.train(run, folder, Display())
   undisturbed = (folder / 'metrics.jsonl').read_bytes()
@@ -98,7 +99,35 @@ def test_a_run_with_a_teacher_resumes_as_if_undisturbed(cnn, tmp_path):
   record = records.read_run(folder)
   record['status'] = record.pop('results') and 'running'
   records.write_run(folder, record)
-  loop.train(run, folder, Display())
+
+  teacher = tmp_path / 'elsewhere'
+  shutil.copytree(cnn, teacher)
+  copied = run_lib.prepare(_taught(teacher))
+  assert copied.config_hash == run.config_hash != run_config.run_hash(_taught(cnn))
+  plain = schema.plain(_taught(teacher))
+  older = record | {'config': plain, 'config_hash': run_config.run_hash(run_config.cast(plain))}
+  for there in (older, record):
+    records.write_run(folder, there)
+    assert run_folder.finished_results(copied, folder) is None
+
+  c = _recipe('resnet', dict(block='basic', depths=(1,), widths=(16,), stem='full', stem_width=16), seed=1)
+  c.train.steps, c.evaluate.every = 4, 4
+  other = tmp_path / 'other'
+  loop.train(run_lib.prepare(run_config.cast(c)), other, Display())
+  with pytest.raises(UserError, match=r"holds another run .*Here distill.digest: '\w+', there '\w+'"):
+    run_folder.finished_results(run_lib.prepare(_taught(other)), folder)
+  with pytest.raises(UserError, match=f'expected a teacher with distill.digest={run.config.distill.digest}, got'):
+    run_lib.prepare(_taught(other, digest=run.config.distill.digest))
+  shutil.rmtree(teacher)
+  shutil.copytree(other, teacher)  # another one in its place
+  records.write_run(folder, older)
+  with pytest.raises(UserError, match='the teacher is another one'):
+    run_folder.finished_results(run_lib.prepare(_taught(teacher)), folder)
+  records.write_run(folder, record)
+
+  shutil.rmtree(teacher)
+  shutil.copytree(cnn, teacher)
+  loop.train(copied, folder, Display())
   assert (folder / 'metrics.jsonl').read_bytes() == undisturbed
 
 
@@ -112,8 +141,9 @@ def test_a_run_with_a_teacher_resumes_as_if_undisturbed(cnn, tmp_path):
 def test_bad_input(cnn, tmp_path, distill, message):
   other = json.loads((cnn / 'run.json').read_text())
   other['data']['classes'] = ['cat', 'dog']
-  (tmp_path / 'run.json').write_text(json.dumps(other))
-  places = {'CNN': str(cnn), 'OTHER': str(tmp_path)}
+  shutil.copytree(cnn, tmp_path / 'other')
+  (tmp_path / 'other' / 'run.json').write_text(json.dumps(other))
+  places = {'CNN': str(cnn), 'OTHER': str(tmp_path / 'other')}
   if 'teacher' in distill:
     distill = dict(distill, teacher=places.get(distill['teacher'], distill['teacher']))
   with pytest.raises(UserError, match=message):

@@ -15,7 +15,7 @@ from vit_jax.errors import UserError
 from vit_jax.interop import bundle
 from vit_jax.optimisation import layerwise, trainable
 from vit_jax.training import config as run_config
-from vit_jax.training import frozen, loop, state, trained
+from vit_jax.training import frozen, loop, run_folder, state, trained
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
 from vit_jax.transfer import pretrained, probe
@@ -86,7 +86,7 @@ def test_every_mesh_starts_from_the_same_weights(teacher, mesh):
       lambda a: a.sharding, state.abstract(run.model, run.config, run.mesh).params)
 
 
-def test_a_run_from_weights_learns_and_resumes_as_if_undisturbed(teacher, tmp_path):
+def test_a_run_from_weights_learns_and_resumes_with_a_copy_of_them_and_with_no_others(teacher, tmp_path):
   run, folder = run_lib.prepare(_recipe(teacher, train__steps=8)), tmp_path / 'run'
   results = loop.train(run, folder, Display())
   assert results['test']['accuracy'] > 0.7  # from scratch, eight steps reach a fifth of that
@@ -96,6 +96,13 @@ def test_a_run_from_weights_learns_and_resumes_as_if_undisturbed(teacher, tmp_pa
   record = records.read_run(folder)
   record['status'] = record.pop('results') and 'running'
   records.write_run(folder, record)
+  weights = interop.read(teacher)
+  bundle.write(dataclasses.replace(weights, params=weights.params | {'cls': weights.params['cls'] + 1}), tmp_path / 'b')
+  with pytest.raises(UserError, match=r"holds another run .*Here pretrained.digest: '\w+', there '\w+'"):
+    run_folder.finished_results(run_lib.prepare(_recipe(tmp_path / 'b', train__steps=8)), folder)
+  shutil.copytree(teacher, tmp_path / 'elsewhere')
+  run = run_lib.prepare(_recipe(tmp_path / 'elsewhere', train__steps=8))
+  assert run_folder.finished_results(run, folder) is None
   loop.train(run, folder, Display())
   assert (folder / 'metrics.jsonl').read_bytes() == undisturbed
   used = trained.load(folder)

@@ -61,23 +61,34 @@ def start(distributed: str, num_processes: int | None = None, process_id: int | 
   try:
     jax.distributed.initialize(**address, heartbeat_timeout_seconds=heartbeat_s)
   except (ValueError, RuntimeError) as error:
-    raise UserError(f'--distributed={distributed}: the processes did not come together: {error}. Without a cluster: '
-                    '--distributed=none') from error
+    apart = f'--distributed={distributed}: the processes did not come together: {error}'
+    if is_loss(error):
+      say(f'error: {apart}', sys.stderr)
+      _leave(exits.LOST)
+    raise UserError(f'{apart}. Without a cluster: --distributed=none') from error
 
 
-# How errors begin, or what they say, where another process is gone and JAX raises some other class than its own.
-_LOST_WORDS = re.compile('^(UNKNOWN|INTERNAL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|FAILED_PRECONDITION|CANCELLED): |'
-                         'Gloo [a-z-]+ failed|NCCL (operation|error)')
+_COLLECTIVE = re.compile('Gloo [a-z-]+ failed|NCCL (operation|error)')
+# How errors begin where another process is gone and JAX raises some other class than its own.
+_LOST = re.compile('(UNKNOWN|INTERNAL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|FAILED_PRECONDITION|CANCELLED): ')
+# How the runtime's own errors begin that the next try would meet again.
+_AGAIN = re.compile('(INVALID_ARGUMENT|NOT_FOUND|ALREADY_EXISTS|PERMISSION_DENIED|UNAUTHENTICATED|UNIMPLEMENTED|'
+                    'OUT_OF_RANGE|DATA_LOSS): ')
 
 
 def is_loss(error: BaseException) -> bool:
   """Whether an error means that another process is gone, whatever its class: a collective or the coordinator broke off.
 
-  Of the runtime's own errors all count but those of memory, which would come again.
+  Of the runtime's own errors all count but those that would come again: of memory, of wrong arguments, of what is not
+  implemented.
   """
-  if isinstance(error, (UserError, MemoryError)) or 'RESOURCE_EXHAUSTED' in str(error):
+  text = str(error)
+  if isinstance(error, (UserError, MemoryError)) or 'RESOURCE_EXHAUSTED' in text:
     return False
-  return isinstance(error, jax.errors.JaxRuntimeError) or bool(_LOST_WORDS.search(str(error)))
+  if _COLLECTIVE.search(text):
+    return True
+  own = isinstance(error, jax.errors.JaxRuntimeError)
+  return not _AGAIN.match(text) if own else bool(_LOST.match(text))
 
 
 @contextlib.contextmanager
@@ -91,15 +102,29 @@ def leaving_at_once():
   try:
     yield
   except (Exception, KeyboardInterrupt) as error:
-    if jax.process_count() == 1:
+    if _alone():
       raise
     if isinstance(error, UserError):
       say(f'error: {error}', sys.stderr)
     else:
       traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exits.INTERRUPTED if isinstance(error, KeyboardInterrupt) else exits.LOST if is_loss(error) else 1)
+    _leave(exits.INTERRUPTED if isinstance(error, KeyboardInterrupt) else exits.LOST if is_loss(error) else 1)
+
+
+def _leave(code):
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)
+
+
+def _alone():
+  """Whether there are no others; JAX knows how many there are once all have told one another of their devices."""
+  if not jax.distributed.is_initialized():
+    return True
+  try:
+    return jax.process_count() == 1
+  except RuntimeError:  # one was lost before
+    return False
 
 
 def is_writer() -> bool:

@@ -163,7 +163,7 @@ def read(sweep_spec: str, check: Callable[[Any], Any] | None = None
     UserError: the sweep file, the recipe or an override is invalid.
   """
   from vit_jax.training import config as run_config
-  from vit_jax.transfer import pretrained
+  from vit_jax.transfer import given
   sweep = spec.load(sweep_spec)
   recipe = recipe_lib.load_recipe(sweep.recipe)
   commands = [_arguments(sweep.recipe, recipe, overrides) for overrides in sweep.runs]
@@ -172,7 +172,7 @@ def read(sweep_spec: str, check: Callable[[Any], Any] | None = None
     _in_run(arguments, check or run_config.check, config)
   configs, notes = {}, []
   for arguments, config in parsed:
-    config = _in_run(arguments, pretrained.resolve, config)
+    config = _in_run(arguments, given.resolve, config)
     configs.setdefault(run_config.run_hash(config), (arguments, config))
   if (same := len(commands) - len(configs)) > 0:
     notes.append(f'{len(commands)} runs are given, of which {same} are duplicates: {len(configs)} runs')

@@ -1,8 +1,9 @@
 """Branching cooldowns: runs that differ only in length share their stable phase, the trunk, which is trained once.
 
 A branch *is* the run of its length: it has the same config and config_hash, and ends bit for bit the same on the same
-devices. The trunk is a cache. Its identity does not include the length, and it keeps a checkpoint where each branch
-starts (Zhai et al. 2022, sec. 3; Haegele et al. 2024, sec. 3).
+devices. If it or its trunk is packed with other runs (`packed`), it ends the same up to rounding. The trunk is a cache.
+Its identity does not include the length, and it keeps a checkpoint where each branch starts (Zhai et al. 2022, sec. 3;
+Haegele et al. 2024, sec. 3).
 """
 
 import dataclasses

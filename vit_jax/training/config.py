@@ -95,13 +95,15 @@ def defaults(family: str = 'vit') -> ml_collections.ConfigDict:
 def run_hash(config: RunConfig, without: tuple[str, ...] = ('system',)) -> str:
   """A run's identity (`config.config_hash`); with batch norm the number of micro-batches belongs to it.
 
-  Where the digest of the weights that it starts from is known, it does not matter where they lie. A probe and the
-  training of the same model share a folder.
+  Where the digest of a teacher or of the weights that it starts from is known, it does not matter in which folder they
+  are. A probe and the training of the same model share a folder.
   """
   given = dataclasses.replace(config.pretrained, probe='never')
   if given.digest is not None:
     given = dataclasses.replace(given, path=None)
   config = dataclasses.replace(config, pretrained=given)
+  if config.distill.digest is not None:
+    config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, teacher=None))
   micro = config.system.microbatches
   batch_norm = micro > 1 and models.family(config.family).batch_norm
   return schema.config_hash(config, without, {'microbatches': micro} if batch_norm else {})

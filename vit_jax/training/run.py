@@ -26,6 +26,7 @@ from vit_jax.survival.saving import Due
 from vit_jax.training import branch, evaluate
 from vit_jax.training import config as run_config
 from vit_jax.training.config import RunConfig, run_hash
+from vit_jax.transfer import given
 from vit_jax.transfer import pretrained as pretrained_lib
 from vit_jax.transfer import teacher as teacher_lib
 
@@ -180,7 +181,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   mesh = check(config)
   if config.pretrained.path is not None and config.pretrained.digest is None:  # weights, perhaps a download, come last
     sources.open_sources(config.data)
-  config = pretrained_lib.resolve(config)
+  config = given.resolve(config)
   data = open_data(config.data)
   evaluate.check_patience(config.evaluate, data.size('val'))
   model = _model(config.family, config.model, data.image_shape, data.num_classes, config.system.execution)
@@ -191,7 +192,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   schedule.check(config.schedule, steps)
   teacher = None
   if config.distill.teacher is not None:
-    teacher = teacher_lib.find(config.distill.teacher, data.class_names, data.image_shape, config.data)
+    teacher = teacher_lib.find(config.distill, data.class_names, data.image_shape, config.data)
   start = pretrained_lib.find(config.pretrained, model, data.class_names)
   return Run(config, data, model, mesh, steps, params, params_non_embedding, forward, train, teacher, start)
 
@@ -219,7 +220,7 @@ def prepare_trunk(config: RunConfig, branch_steps: Sequence[int],
   if not branch_steps or min(branch_steps) < 1:
     raise UserError(f'--branch_steps={",".join(map(str, branch_steps))}: steps from 1 on are needed')
   check(config)
-  run = prepare(branch.trunk_config(pretrained_lib.resolve(config), max(branch_steps)), open_data)
+  run = prepare(branch.trunk_config(given.resolve(config), max(branch_steps)), open_data)
   return dataclasses.replace(run, branch_steps=tuple(sorted(set(branch_steps))))
 
 

@@ -39,7 +39,8 @@ def check(config: RunConfig, workdir: os.PathLike) -> None:
     theirs = run_config.cast(there['config'])
   except UserError:  # of another version: the hashes will tell
     return
-  unknown = ('system', *(_BY_WEIGHTS if config.pretrained.path else ()))
+  given = (_BY_WEIGHTS if config.pretrained.path else ()) + (('distill',) if config.distill.teacher else ())
+  unknown = ('system', *given)
   known = lambda fields: {key: value for key, value in fields.items() if key not in unknown}
   if known(schema.changed(config)) != known(schema.changed(theirs)):
     keys = '; '.join(schema.differing_keys(known(schema.plain(config)), known(schema.plain(theirs))))
@@ -58,7 +59,7 @@ def finished_results(run: Run, workdir: os.PathLike) -> dict[str, Any] | None:
   if 'config_hash' not in there:
     raise UserError(f'{workdir}/{records.RUN}: no config_hash; was the file damaged? {records.way_on(workdir)}')
   ours = run.record()
-  if there.get('config_hash') != ours['config_hash']:
+  if there['config_hash'] not in (ours['config_hash'], _by_folder(run)):
     identity = lambda record: record.get('config', {}) | {'system': {'microbatches': _counted(run, record)}}
     keys = '; '.join(schema.differing_keys(identity(ours), identity(there)))
     raise UserError(f'{workdir} holds another run ({there.get("config_hash")}; this one is {ours["config_hash"]}). '
@@ -66,6 +67,12 @@ def finished_results(run: Run, workdir: os.PathLike) -> dict[str, Any] | None:
   origin.refuse_other(there, ours, os.fspath(workdir))
   results = there.get('results')
   return None if results and run.branch_steps and results['steps'] < run.steps else results
+
+
+def _by_folder(run):
+  """The identity of a run in older versions, which knew a teacher by its folder; `origin` compares its digest."""
+  distill = dataclasses.replace(run.config.distill, digest=None)
+  return dataclasses.replace(run, config=dataclasses.replace(run.config, distill=distill)).config_hash
 
 
 def finished_words(run: Run, workdir: os.PathLike) -> str:

@@ -18,6 +18,8 @@ class DistillConfig:
   kind: Literal['hard', 'soft'] = 'hard'  # its decision as a label (eq. 3), or its probabilities (eq. 2)
   weight: float = option(0.5, most=1)  # the weight of the teacher in the loss; that of the labels is 1 - weight
   temperature: float = option(1.0, least=0.01, most=1_000)  # 'soft': the logits of both are divided by it
+  # Of the teacher's arrays. It replaces the folder in the run's identity, and another teacher in the folder is refused.
+  digest: str | None = None
 
 
 def check(config: DistillConfig) -> None:

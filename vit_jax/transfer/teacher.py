@@ -15,6 +15,7 @@ from vit_jax.interop.classifier import class_indices
 from vit_jax.models import PureModel
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import LogicalMesh
+from vit_jax.transfer.distillation import DistillConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +59,30 @@ class Teacher:
     return jax.lax.stop_gradient(jnp.take(logits_BC, jnp.asarray(self.classes), axis=1))
 
 
-def find(workdir: str, class_names: tuple[str, ...], image_shape: tuple[int, int, int], data: DataConfig) -> Teacher:
-  """The teacher in a run folder, checked against the student's data; no arrays are loaded.
+def resolve(config: Any) -> Any:
+  """A RunConfig with the digest of its teacher; without a teacher it is returned unchanged.
+
+  Raises:
+    UserError: there is no finished run, or one with another digest than `distill.digest`.
+  """
+  given = config.distill
+  if given.teacher is None:
+    return config
+  digest = run_weights.digest(given.teacher, _finished(given.teacher))
+  if given.digest not in (None, digest):
+    raise UserError(f'distill.teacher={given.teacher}: expected a teacher with distill.digest={given.digest}, got '
+                    f'{digest}')
+  return dataclasses.replace(config, distill=dataclasses.replace(given, digest=digest))
+
+
+def find(config: DistillConfig, class_names: tuple[str, ...], image_shape: tuple[int, int, int],
+         data: DataConfig) -> Teacher:
+  """The teacher of a resolved config, checked against the student's data; no arrays are loaded.
 
   Raises:
     UserError: there is no finished run, the teacher does not know a class, or channels or scaling differ.
   """
+  workdir = config.teacher
   record = _finished(workdir)
   model = run_weights.model_of(record)
   classes = class_indices(record['data']['classes'], class_names, f'distill.teacher={workdir}: it')
@@ -74,7 +93,7 @@ def find(workdir: str, class_names: tuple[str, ...], image_shape: tuple[int, int
   if scales[0] != scales[1]:
     raise UserError(f'distill.teacher={workdir}: its pictures are normalised with mean and std {scales[0]}, but these '
                     f'with {scales[1]}; set data.mean and data.std to the same values')
-  return Teacher(workdir, record['config_hash'], model, classes, run_weights.digest(workdir, record))
+  return Teacher(workdir, record['config_hash'], model, classes, config.digest)
 
 
 def of_any_classes(workdir: str, num_classes: int) -> Teacher:
