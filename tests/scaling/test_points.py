@@ -221,7 +221,7 @@ def test_bad_rows_are_dropped_by_name_and_count(tmp_path):
   points = load([path], need=['params'])
   assert points.runs == ['a', 'h']
   assert dict(points.dropped) == {'b': 'loss is nan', 'c': 'loss is not above 0', 'd': 'no params',
-                                  'e': 'loss is not above 0', 'f': 'loss is not a number', 'g': 'no loss'}
+                                  'e': 'loss is not above 0', 'f': "loss is not a number: 'high'", 'g': 'no loss'}
 
 
 def test_columns_that_are_not_needed_drop_no_points(tmp_path):

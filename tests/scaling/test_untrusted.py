@@ -63,7 +63,7 @@ def test_a_csv_table_gives_the_rows_that_are_numbers(tmp_path, rows):
 @example([10**400, True, [1], '1_0', 2.5])
 def test_a_jsonl_table_gives_the_rows_that_are_numbers(tmp_path, losses):
   path = tmp_path / 'table.jsonl'
-  path.write_text(''.join(json.dumps({'run': i, 'loss': loss}) + '\n' for i, loss in enumerate(losses)))
+  path.write_text(''.join(json.dumps({'run': i, 'step': i, 'loss': loss}) + '\n' for i, loss in enumerate(losses)))
   points = _points([path])
   good = [float(loss) for loss in losses if type(loss) in (int, float) and 0 < loss < 1e308 and math.isfinite(loss)]
   texts = sum(isinstance(loss, str) for loss in losses)  # strings of numbers count too, as in CSV

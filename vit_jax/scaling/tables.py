@@ -1,9 +1,12 @@
-"""Readers of tables (CSV, TSV, JSON, JSONL) and run folders, which return rows as plain dicts."""
+"""Readers of tables (CSV, TSV, JSON, JSONL, Parquet) and run folders, which return rows as plain dicts."""
 
 import csv
+import gzip
 import io
 import json
 import os
+import re
+import zlib
 from concurrent import futures
 from typing import Any
 
@@ -13,31 +16,74 @@ from vit_jax import goodput, records
 from vit_jax.errors import UserError
 
 Row = dict[str, Any]
+LARGEST = 2**31  # bytes of an unpacked table
+_SEPARATORS = (',', ';', '\t', '|')
+_STATES = ('finished', 'running', 'crashed', 'failed', 'killed', 'preempted', 'preempting', 'pending')  # of W&B
 READERS = 16  # threads, because reading many small files from a bucket is mostly waiting
 SPLITS = ('val', 'test', 'train')  # a metric without a split is read from the first of these that a run has
 
 
 def read_table(path: epath.Path) -> tuple[list[Row], list[str]]:
-  """The rows of a .csv, .tsv, .json or .jsonl table, and a sentence for each line left out.
+  """The rows of a .csv, .tsv, .json, .jsonl or .parquet table, also .gz, and a sentence for each line left out.
+
+  The columns Name and State of an export from W&B become the run's name and whether it counts: only finished runs do.
 
   Raises:
     UserError: another kind of file, an empty table, or a line other than the last that cannot be parsed.
   """
-  try:
-    text = path.read_bytes().decode('utf-8-sig')  # spreadsheets write a byte order mark
-  except UnicodeDecodeError as error:
-    raise UserError(f'{path}: expected UTF-8, got {error}; save the table as UTF-8') from error
-  if path.suffix in ('.csv', '.tsv'):
-    rows, dropped = _csv(path, text, '\t' if path.suffix == '.tsv' else ',')
-  elif path.suffix == '.jsonl':
-    rows, dropped = _jsonl(path, text)
-  elif path.suffix == '.json':
-    rows, dropped = _json(path, text), []
-  else:
-    raise UserError(f'{path}: expected a table that ends in .csv, .tsv, .json or .jsonl, got {path.suffix!r}')
+  content, suffixes = path.read_bytes(), [suffix.lower() for suffix in path.suffixes]
+  if suffixes[-1:] == ['.gz']:
+    content, suffixes = _unzipped(path, content), suffixes[:-1]
+  kind = suffixes[-1] if suffixes else ''
+  if kind not in _KINDS:
+    raise UserError(f'{path}: expected a table that ends in {", ".join(_KINDS)} (or one of these and .gz), got '
+                    f'{path.suffix!r}')
+  rows, dropped = _KINDS[kind](path, content if kind == '.parquet' else _text(path, content))
   if not rows:
     raise UserError(f'{path}: expected a table with rows, got an empty one')
-  return rows, dropped
+  return _finished(path, rows, dropped)
+
+
+def _text(path, content):
+  try:
+    return content.decode('utf-8-sig')  # spreadsheets write a byte order mark
+  except UnicodeDecodeError as error:
+    raise UserError(f'{path}: expected UTF-8, got {error}; save the table as UTF-8') from error
+
+
+def _unzipped(path, content):
+  try:
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+      out = file.read(LARGEST + 1)
+  except (OSError, EOFError, zlib.error) as error:
+    raise UserError(f'{path}: expected a gzip file, got an error: {error}') from error
+  if len(out) > LARGEST:
+    raise UserError(f'{path}: expected at most {LARGEST} bytes when unpacked')
+  return out
+
+
+def _parquet(path, content):
+  try:
+    import pyarrow
+    from pyarrow import parquet
+  except ImportError as error:
+    raise UserError(f'{path}: Parquet needs another package: pip install pyarrow') from error
+  try:
+    return parquet.read_table(pyarrow.BufferReader(content)).to_pylist(), []
+  except (pyarrow.ArrowException, OSError, ValueError) as error:
+    raise UserError(f'{path}: expected a Parquet file, got an error: {str(error)[:200]}') from error
+
+
+def _finished(path, rows, dropped):
+  """The rows of runs that are finished, by the column State of an export from W&B; all rows of another table."""
+  if not all(str(row.get('State', '')).lower() in _STATES for row in rows):
+    return rows, dropped
+  for number, row in enumerate(rows, 2):
+    if 'Name' in row:
+      row.setdefault('run', row['Name'])
+    if row['State'].lower() != 'finished':
+      dropped.append(f'{row.get("run") or f"{path.name}, line {number}"}: not finished (State {row["State"]!r})')
+  return [row for row in rows if row['State'].lower() == 'finished'], dropped
 
 
 def find_runs(path: epath.Path) -> list[epath.Path]:
@@ -110,24 +156,51 @@ def _is_cut_off(path):
   return bool(content) and not content.endswith(b'\n')
 
 
-def _csv(path, text, delimiter):
+def _csv(path, text):
+  separator = _separator(path, text)
   try:
-    lines = list(csv.reader(io.StringIO(text, newline=''), delimiter=delimiter))
+    lines = list(csv.reader(io.StringIO(text, newline=''), delimiter=separator))
   except csv.Error as error:
     raise UserError(f'{path}: {error}') from error
-  lines = [(i, fields) for i, fields in enumerate(lines, 1) if any(f.strip() for f in fields)]
+  lines = [(i, [field.strip() for field in fields]) for i, fields in enumerate(lines, 1) if any(
+      field.strip() for field in fields)]
   if not lines:
     return [], []
-  header, body, dropped = [name.strip() for name in lines[0][1]], lines[1:], []
+  header, body, dropped = lines[0][1], lines[1:], []
   if repeated := sorted({name for name in header if header.count(name) > 1}):
     raise UserError(f'{path}: expected distinct column names, got {repeated[0]!r} twice')
-  if body and len(body[-1][1]) != len(header) and not text.endswith('\n'):
+  if body and not text.endswith('\n') and _is_cut(header, [fields for _, fields in body]):
     dropped.append(f'{path.name}, line {body[-1][0]}: incomplete last line')
     body = body[:-1]
   for number, fields in body:
     if len(fields) != len(header):
-      raise UserError(f'{path}, line {number}: expected {len(header)} fields as in the header, got {len(fields)}')
-  return [dict(zip(header, (f.strip() for f in fields))) for _, fields in body], dropped
+      raise UserError(f'{path}, line {number}: expected {len(header)} fields as in the header, got {len(fields)} (the '
+                      f'separator is {separator!r})')
+  rows = [dict(zip(header, fields)) for _, fields in body]
+  return [{key: value for key, value in row.items() if key or value} for row in rows], dropped
+
+
+def _separator(path, text):
+  """The character between fields: of those in use, the one that the header has most of.
+
+  Raises:
+    UserError: the numbers seem to have decimal commas.
+  """
+  head, _, rest = text.partition('\n')
+  found = max(_SEPARATORS, key=head.count)
+  if found == ';' and (comma := re.search(r'(?:^|;)\s*(-?\d+,\d+)\s*(?=;|\r|\n|$)', rest)):
+    raise UserError(f"{path}: the separator is ';' and numbers have decimal commas, such as {comma[1]!r}: expected "
+                    'decimal points; save the table with a point as the decimal separator')
+  return found if head.count(found) else ','
+
+
+def _is_cut(header, rows):
+  """Whether the last row of a file without a last newline was cut off: in its fields, or inside its last number."""
+  if len(rows[-1]) != len(header):
+    return True
+  digits = [len(re.sub(r'\D', '', row[-1].lower().partition('e')[0])) for row in rows if len(row) == len(header)]
+  broken = re.search(r'(e[+-]?|[.+-])$', rows[-1][-1], re.IGNORECASE)  # a number cannot end like this
+  return bool(broken and digits[-1]) or (len(digits) > 2 and 2 * digits[-1] <= min(digits[:-1]))
 
 
 def _jsonl(path, text):
@@ -153,10 +226,13 @@ def _json(path, text):
     raise UserError(f'{path}: expected JSON, got an error: {error}') from error
   if not isinstance(rows, list):
     raise UserError(f'{path}: expected a list of objects, one per row, got {type(rows).__name__}')
-  return [_object(path, number, row) for number, row in enumerate(rows, 1)]
+  return [_object(path, number, row) for number, row in enumerate(rows, 1)], []
 
 
 def _object(path, number, row):
   if not isinstance(row, dict):
     raise UserError(f'{path}, row {number}: expected an object, got {row!r}')
   return row
+
+
+_KINDS = {'.csv': _csv, '.tsv': _csv, '.json': _json, '.jsonl': _jsonl, '.parquet': _parquet}

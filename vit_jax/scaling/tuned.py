@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vit_jax.scaling.points import AXES, Points, column, flat, number
+from vit_jax.scaling.points import AXES, Points, column
+from vit_jax.scaling.rows import number
+from vit_jax.scaling.run_rows import flat
 
 _NAMES = {'learning_rate': 'optimizer.learning_rate'}  # short names of columns
 
