@@ -1,14 +1,15 @@
 """The digest of the code: what changes it, and what does not."""
 
+import importlib.util
 import pathlib
 import shutil
 import subprocess
 import sys
-import types
 
 import pytest
 
 from vit_jax import provenance
+from vit_jax.models import FAMILIES
 
 SOURCE = '''"""A docstring."""
 import math
@@ -76,15 +77,51 @@ def test_the_rooms_that_compute_are_covered(package, file, counts):
   assert provenance.code() != before
 
 
-def test_modules_from_elsewhere_count(tmp_path):
-  file = tmp_path / 'plug_in.py'
-  file.write_text('x = 1\n')
-  module = types.ModuleType('plug_in')
-  module.__file__ = str(file)
-  first = provenance.code([module])
+def _plug_in(folder):
+  """The class that a plug-in defines, whose module is loaded by its path."""
+  spec = importlib.util.spec_from_file_location('plug_in', folder / 'plug_in.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.Model
+
+
+@pytest.mark.parametrize('package', [False, True])
+@pytest.mark.parametrize('line, used', [
+    ('import helper', 'helper.py'), ('from helper import scale', 'helper.py'), ('import parts.norm', 'parts/norm.py'),
+    ('from parts import norm', 'parts/norm.py'), ('from parts import norm', 'parts/__init__.py'),
+    ('import numpy', None), ('from vit_jax.layers import norm', None)])
+def test_a_plug_in_counts_with_what_it_imports_from_beside_it(tmp_path, monkeypatch, line, used, package):
+  folder = tmp_path / 'mine' if package else tmp_path
+  (folder / 'parts').mkdir(parents=True)
+  for name in ('helper.py', 'parts/__init__.py', 'parts/norm.py', 'other.py', *(['__init__.py'] * package)):
+    (folder / name).write_text('import other\nscale = 1\n' if used == name and not package else 'scale = 1\n')
+  if package:
+    line = line.replace('import helper', 'from . import helper').replace('from helper', 'from .helper').replace(
+        'import parts.norm', 'import mine.parts.norm').replace('from parts', 'from .parts')
+  (folder / 'plug_in.py').write_text(f'class Model:\n  def __call__(self):\n    {line}\n')
+  files = provenance.elsewhere(_plug_in(folder))
+  assert folder / 'plug_in.py' in files and (used is None or folder / used in files)
+  assert (folder / 'other.py' in files) == (used is not None and not package)  # through what it imports
+  first = provenance.code(files)
   assert first != provenance.code()
-  file.write_text('x = 2\n')
-  assert provenance.code([module]) != first
+  for path in [folder / 'plug_in.py', *([folder / used] if used else [])]:
+    before = path.read_text()
+    path.write_text('# a comment\n' + before)
+    assert provenance.code(files) == first
+    path.write_text(before + 'more = 1\n')
+    assert provenance.code(files) != first
+    path.write_text(before)
+  moved = shutil.copytree(tmp_path, tmp_path.with_name('moved'), dirs_exist_ok=True)
+  assert provenance.code(moved / file.relative_to(tmp_path) for file in files) == first  # wherever they are
+
+
+def test_this_package_and_other_peoples_are_not_elsewhere(tmp_path):
+  assert not provenance.elsewhere(FAMILIES['vit'].config, FAMILIES['vit'].model, int)
+  installed = tmp_path / 'site-packages'
+  installed.mkdir()
+  (installed / 'helper.py').write_text('')
+  (installed / 'plug_in.py').write_text('class Model:\n  def __call__(self):\n    import helper\n')
+  assert provenance.elsewhere(_plug_in(installed)) == [installed / 'plug_in.py']
 
 
 @pytest.mark.parametrize('damage', ['', '{', '[1]', '{"a": 1}'])

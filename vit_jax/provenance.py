@@ -1,7 +1,8 @@
 """What a number was computed by: a digest of the sources that compute it, which comments and formatting do not change.
 
-Covered are the rooms of this package up to training, and modules from elsewhere that a run uses (its recipe, plug-ins).
-Not covered are what reads results (laws, pages, plans), and other packages, whose versions run.json has beside it.
+Covered are the rooms of this package up to training, and plug-ins: the files elsewhere that define the model family of
+a run, such as its recipe, with what they import from beside them. A recipe that only sets values is covered by the
+config. Not covered are what reads results (laws, pages, plans), and other packages, whose versions are in run.json.
 """
 
 import ast
@@ -12,7 +13,7 @@ import json
 import os
 import pathlib
 import subprocess
-import types
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,20 +23,33 @@ ROOMS = ('host', 'digest', 'schema', 'parallel', 'layers', 'models', 'data', 'in
 _PACKAGE = pathlib.Path(__file__).parent
 _CACHE = 'vit_jax/code.json'  # in the user's cache folder: {SHA-256 of a file: digest of its code}
 _DIGITS = 12
+_INSTALLED = ('site-packages', 'dist-packages')  # where a file's neighbours are other people's
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def code(modules: Iterable[types.ModuleType] = ()) -> str:
+def code(files: Iterable[os.PathLike] = ()) -> str:
   """12 hex digits of the sources that compute: equal for sources that parse to the same program without docstrings.
 
   Args:
-    modules: from elsewhere, such as a recipe's; those of this package are covered anyway.
+    files: from elsewhere (`elsewhere`); those of this package are covered anyway. What is gone is left out.
   """
   own = {path.relative_to(_PACKAGE).as_posix(): path for room in ROOMS for path in _files(room)}
-  there = {module.__name__: pathlib.Path(inspect.getfile(module)) for module in modules}
+  there = {f'elsewhere/{path.relative_to(_base(path)).as_posix()}': path for path in map(pathlib.Path, files)
+           if path.is_file()}
   digests = _digests([*own.values(), *there.values()])
   named = {name: digests[path] for name, path in (own | there).items()}
   return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+
+
+def elsewhere(*classes: type) -> list[pathlib.Path]:
+  """The files outside of this package that define some classes, and what these files import from beside them."""
+  found, left = {}, [path for cls in classes if (path := _defined_in(cls)) and _PACKAGE not in path.parents]
+  while left:
+    path = left.pop()
+    if path not in found:
+      found[path] = True
+      left += _imported(path)
+  return sorted(found)
 
 
 def of_source(source: str) -> str:
@@ -59,6 +73,42 @@ def commit() -> str | None:
 def _files(room):
   path = _PACKAGE / room
   return sorted(path.rglob('*.py')) if path.is_dir() else [path.with_suffix('.py')]
+
+
+def _defined_in(cls):
+  """The file of a class, also of one whose module was loaded by its path; None if there is none."""
+  module = sys.modules.get(cls.__module__)
+  places = [getattr(module, '__file__', None)] + [
+      part.__code__.co_filename for part in vars(cls).values() if inspect.isfunction(part)]
+  return next((pathlib.Path(place).resolve() for place in places if place and os.path.isfile(place)), None)
+
+
+def _base(path):
+  """The folder that a file is imported from: the one above its outermost package."""
+  folder = path.parent
+  while (folder / '__init__.py').is_file():
+    folder = folder.parent
+  return folder
+
+
+def _imported(path) -> list[pathlib.Path]:
+  """The files that a file imports from its own package, or from the folder that it is in itself."""
+  base, out = _base(path), []
+  own = path.relative_to(base).parts[0]
+  for node in ast.walk(ast.parse(path.read_bytes())):
+    if isinstance(node, ast.Import):
+      names = [alias.name.split('.') for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      around = path.relative_to(base).parts[:-node.level] if node.level else ()
+      module = [*around, *(node.module or '').split('.')] if node.module else [*around]
+      names = [module] + [[*module, alias.name] for alias in node.names]
+    else:
+      continue
+    for name in names:
+      if base.name not in _INSTALLED or name[:1] == [own]:
+        steps = [base.joinpath(*name[:i + 1]) for i in range(len(name))]
+        out += [file for step in steps for file in (step.with_suffix('.py'), step / '__init__.py') if file.is_file()]
+  return [file.resolve() for file in out if _PACKAGE not in file.resolve().parents]
 
 
 def _digests(paths):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_jax.data import pipeline
+from vit_jax.data import fingerprint, pipeline
 from vit_jax.data.array_sources import ArraySource
 from vit_jax.data.config import DataConfig
 from vit_jax.data.fingerprint import SAMPLE, of
@@ -71,7 +71,7 @@ def test_other_files_names_sizes_and_contents_are_other_data(folder):
 
 class _Many:
   """Names without pictures: what a large folder costs."""
-  images, class_names, reads = None, ('a', 'b'), 0
+  name, images, class_names, reads = 'many', None, ('a', 'b'), 0
 
   def key(self, i):
     return f'n{i // 1000:08d}/picture_{i}.jpeg {i}'
@@ -79,6 +79,14 @@ class _Many:
   def read(self, i):
     self.reads += 1
     return b'x' * 100
+
+
+def test_what_takes_long_has_a_progress_bar(monkeypatch, capsys):
+  quick = of(_Many(), np.arange(500), np.arange(500) % 2)
+  assert not capsys.readouterr().err
+  monkeypatch.setattr(fingerprint, '_PATIENCE_S', -1)
+  assert of(_Many(), np.arange(500), np.arange(500) % 2) == quick
+  assert '500/500' in (said := capsys.readouterr().err) and 'fingerprint of many: names and sizes' in said
 
 
 def test_a_large_data_set_is_sampled():

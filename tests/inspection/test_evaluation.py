@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_jax import interop, records
+from vit_jax import interop, provenance, records
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError
 from vit_jax.inspection import evaluation, predictions, run_page
@@ -28,6 +28,18 @@ def test_scores_equal_those_of_the_run(workdir, split):
   assert summary['accuracy'] == pytest.approx(results[split]['accuracy'], abs=1e-9)
   assert summary['loss'] == pytest.approx(results[split]['loss'], rel=1e-4)
   assert summary['examples'] == sum(map(sum, summary['confusion'])) == {'test': 360, 'val': 144}[split]
+
+
+def test_other_code_than_that_of_the_run_is_said_and_recorded(workdir, monkeypatch, tmp_path, capsys):
+  own = evaluation.evaluate(workdir)
+  assert own.summary['code'] == own.summary['trained_by_code'] and own.summary['git'] == provenance.commit()
+  evaluation.show(own, [])
+  assert 'trained by code' not in capsys.readouterr().out
+  monkeypatch.setattr(provenance, 'code', lambda files=(): 'other')
+  found = evaluation.evaluate(workdir)
+  evaluation.show(found, evaluation.write(found, tmp_path))
+  assert f'note: trained by code {own.summary["code"]}, scored by code other' in capsys.readouterr().out
+  assert json.loads((tmp_path / 'test.json').read_text())['code'] == 'other'
 
 
 @pytest.mark.parametrize('batch_size', [7, 360, 1000])

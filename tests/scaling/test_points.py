@@ -68,9 +68,12 @@ def test_branches_of_a_trunk_are_one_cluster(tmp_path):
   assert any('4 runs form 3 independent lineages' in words for words in points.notes)
 
 
-def _add_to_record(folder, **fields):
-  record = records.read_run(folder)
-  records.write_run(folder, record | fields | {'config': record['config'] | fields.get('config', {})})
+def _change(folder, **fields):
+  """Changes fields of a run.json; a dict is merged into the one that is there."""
+  run = records.read_run(folder)
+  for key, value in fields.items():
+    run[key] = (run.get(key) or {}) | value if isinstance(value, dict) else value
+  records.write_run(folder, run)
 
 
 @pytest.mark.parametrize('recorded', ['lineage', 'trunk_hash', None])
@@ -80,9 +83,9 @@ def test_runs_of_one_trunk_are_one_cluster_whichever_version_wrote_them(tmp_path
   for i, (field, steps) in enumerate([({}, 100), ({}, 200), ({'new': {'field': None}}, 300), ({}, 400)]):
     trunk = {'lineage': {'trunk': 'a', 'step': 7}} if recorded == 'lineage' else {'trunk_hash': 'a'} if recorded else {}
     make_run(tmp_path / f'run{i}', 1 + i, steps=steps)
-    _add_to_record(tmp_path / f'run{i}', config=wsd | field | {'train': {'steps': steps}}, **(trunk if i else {}))
+    _change(tmp_path / f'run{i}', config=wsd | field | {'train': {'steps': steps}}, **(trunk if i else {}))
   make_run(tmp_path / 'seed1', 9.0, seed=1)
-  _add_to_record(tmp_path / 'seed1', config=wsd)
+  _change(tmp_path / 'seed1', config=wsd)
   apart = 0 if recorded else 1  # without a record the config decides
   assert len(set(load([tmp_path]).clusters)) == 2 + apart
 
@@ -90,15 +93,37 @@ def test_runs_of_one_trunk_are_one_cluster_whichever_version_wrote_them(tmp_path
 def test_schedules_without_a_trunk_and_early_stopping_make_independent_runs(tmp_path):
   for i, (name, patience) in enumerate([('cosine', None), ('cosine', None), ('wsd', 3), ('wsd', 3)]):
     make_run(tmp_path / f'run{i}', 1 + i, steps=100 * (i + 1))
-    _add_to_record(tmp_path / f'run{i}', config={'schedule': {'name': name}, 'evaluate': {'patience': patience}})
+    _change(tmp_path / f'run{i}', config={'schedule': {'name': name}, 'evaluate': {'patience': patience}})
   assert len(set(load([tmp_path]).clusters)) == 4
 
 
-def test_the_point_of_a_run_that_stopped_early_is_the_row_of_its_results(tmp_path):
-  make_run(tmp_path / 'run', 1.5, steps=100)  # 3.0 at step 50
-  _add_to_record(tmp_path / 'run', results={'step': 50, 'steps': 100})
+def test_an_early_stopped_run_gives_the_row_of_its_results(tmp_path):
+  _change(make_run(tmp_path / 'stopped', steps=160), results={'step': 80, 'steps': 160})  # the row of half the steps
+  _change(make_run(tmp_path / 'whole', steps=160), results={'step': 160, 'steps': 160})
   points = load([tmp_path])
-  assert points.y.tolist() == [3.0] and points.columns['examples'].tolist() == [3200]
+  assert dict(zip(points.runs, points.y.tolist())) == {'stopped': 2.0, 'whole': 1.0}
+  assert dict(zip(points.runs, points.columns['examples'].tolist())) == {'stopped': 64 * 80, 'whole': 64 * 160}
+
+
+@pytest.mark.parametrize('schedule, clusters', [('wsd', 2), ('rsqrt', 2), ('cosine', 4)])
+def test_runs_that_have_a_trunk_in_common_are_one_cluster_also_trained_alone(tmp_path, schedule, clusters):
+  for steps in (100, 200):
+    for seed in (0, 1):
+      _change(make_run(tmp_path / f'{steps}-{seed}', steps=steps, seed=seed), config={
+          'schedule': {'name': schedule, 'cooldown_fraction': 10 / steps}, 'train': {'steps': steps},
+          'evaluate': {'every': steps // 10}, 'system': {'workers': seed}})
+  points = load([tmp_path])
+  assert len(set(points.clusters)) == clusters
+
+
+def test_points_of_several_versions_of_the_code_are_noted(tmp_path):
+  for i, code in enumerate(['a', 'a', 'b', None]):
+    _change(make_run(tmp_path / f'run{i}', 1 + i, steps=100 + i), code=code)
+  _change(tmp_path / 'run0', codes=[{'from_step': 0, 'code': 'b'}, {'from_step': 40, 'code': 'a'}])
+  points = load([tmp_path])
+  assert [row['code'] for row in points.rows] == ['a', 'a', 'b', None]
+  assert any('the points are of 2 versions of the code (2 of a, 1 of b); --group=code' in note for note in points.notes)
+  assert not any('versions of the code' in note for note in load([tmp_path / 'run0', tmp_path / 'run1']).notes)
 
 
 def test_trunks_are_not_points(tmp_path):

@@ -116,6 +116,8 @@ def test_a_run_finished_or_continued_by_other_code_says_so(tiny_config, tmp_path
   assert [(part['from_step'], part['code']) for part in records.read_run(tmp_path / 'run')['codes']] == [
       (0, first.code), (4, 'other')]
   assert any('first 4 steps are by other code' in note for note in notes)
+  begun = [row for row in records.read_rows(tmp_path / 'run' / records.EVENTS) if row['event'] == 'code']
+  assert [(row['step'], row['code']) for row in begun] == [(0, first.code), (4, 'other')]
 
 
 def test_a_tag_makes_another_run(tiny_config):

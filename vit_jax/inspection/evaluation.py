@@ -69,7 +69,8 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None,
   if record and config is None:
     _refuse_other_data(place, record, data, split)
   summary = {'run': os.fspath(place), 'step': getattr(model, 'step', None), 'data': data.name, 'split': split,
-             'code': provenance.code(), 'trained_by_code': (record or {}).get('code'),
+             'code': provenance.code((record or {}).get('plug_ins', ())), 'git': provenance.commit(),
+             'trained_by_code': (record or {}).get('code'),
              'unreadable': list(predicted.unreadable), **scores(predicted)}
   return Evaluation(os.fspath(place), model, summary, predicted, gallery)
 

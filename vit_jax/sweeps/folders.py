@@ -52,7 +52,8 @@ def is_finished(folder: os.PathLike) -> bool:
 
 def by_other_code(folder: os.PathLike) -> bool:
   """Whether a run was trained by other code than today's."""
-  return origin.by_other_code(records.read_run(folder), provenance.code())
+  record = records.read_run(folder) or {}
+  return origin.by_other_code(record, provenance.code(record.get('plug_ins', ())))
 
 
 def trained_steps(folder: os.PathLike) -> int:

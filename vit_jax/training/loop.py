@@ -72,7 +72,9 @@ def begin(stack: contextlib.ExitStack, run: Run, workdir: os.PathLike, display: 
   if folder.left_out:  # as the checkpoint or the config says
     loop.record |= {'left_out': folder.left_out}
   folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
-  if begins := int(train_state.step):
+  begins = int(train_state.step)
+  folder.events.append({'event': 'code', 'step': begins, 'code': run.code})
+  if begins:
     display.note(f'{"branched off" if folder.saved_step is None else "resumed"} at step {begins} of {run.steps}')
   return loop, train_state
 

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import math
-import sys
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -55,10 +55,14 @@ class Run:
 
   @functools.cached_property
   def code(self) -> str:
-    """The digest of the code that computes it (`provenance.code`), with modules that define its family elsewhere."""
+    """The digest of the code that computes it (`provenance.code`)."""
+    return provenance.code(self.plug_ins)
+
+  @functools.cached_property
+  def plug_ins(self) -> list[pathlib.Path]:
+    """The files outside of this package that define its family."""
     family = models.family(self.config.family)
-    names = {part.__module__ for part in (family.config, family.model)}
-    return provenance.code(sys.modules[name] for name in sorted(names) if not name.startswith('vit_jax.'))
+    return provenance.elsewhere(family.config, family.model)
 
   @functools.cached_property
   def fingerprints(self) -> dict[str, str]:
@@ -160,6 +164,7 @@ class Run:
         'devices': {'kind': device.device_kind, 'platform': device.platform, 'count': jax.device_count(),
                     'processes': jax.process_count()},
         'mesh': dict(self.mesh.shape), 'versions': _versions(), 'git': provenance.commit(), 'code': self.code,
+        **({'plug_ins': [str(path) for path in self.plug_ins]} if self.plug_ins else {}),
         **({'pretrained': {'source': self.pretrained.source, 'new': list(self.pretrained.new)}}
            if self.pretrained else {}),
         **({'teacher': {'config_hash': self.teacher.config_hash, 'digest': self.teacher.digest}}
