@@ -1,0 +1,3 @@
+"""placeholder"""
+def names(): return []
+def outcome(name, place): pass
