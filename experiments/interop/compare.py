@@ -54,18 +54,14 @@ def _value(rng, name, shape):
 
 def ours(weights: Weights, images_BCHW: np.ndarray) -> np.ndarray:
   """Logits [B, C], or pooled features [B, D] of a backbone without a head."""
-  params, classes = dict(weights.params), weights.num_classes
-  if weights.headless:
-    width = _width(weights)
-    classes, params['head'] = width, {'kernel': np.eye(width, dtype=np.float32), 'bias': np.zeros(width, np.float32)}
-  model = PureModel(weights.family, weights.config, weights.image_shape, classes)
-  apply = jax.jit(lambda params, stats, x: model.apply(params, stats, jnp.transpose(x, (0, 2, 3, 1)))[0])
-  return np.asarray(apply(params, weights.stats, images_BCHW))
+  model = PureModel(weights.family, weights.config, weights.image_shape, weights.num_classes or 1)
+  heads = {key: jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), tree)
+           for key, tree in model.param_shapes().items() if key not in weights.params}
 
-
-def _width(weights):
-  shapes = PureModel(weights.family, weights.config, weights.image_shape, 1).param_shapes()
-  return shapes['head']['kernel'].shape[0]
+  def apply(params, stats, images):
+    logits_BC, intermediates, _ = model.apply(params, stats, jnp.transpose(images, (0, 2, 3, 1)))
+    return intermediates['pre_logits'] if weights.headless else logits_BC
+  return np.asarray(jax.jit(apply)(heads | weights.params, weights.stats, images_BCHW))
 
 
 def compare(name: str, folder: pathlib.Path, images_BCHW: np.ndarray, theirs: np.ndarray) -> Outcome:
