@@ -146,6 +146,17 @@ def _swin(shapes, e):
 
 
 def _resnet(shapes, e):
+  e.only('output_stride', 32)
+  e.only('global_pool', 'avg')
+  e.only('stem_type', '')
+  e.only('block_reduce_first', 1)
+  e.only('down_kernel_size', 1)
+  e.only('aa_layer', None)
+  e.only('block_args', None, {})
+  e.only('act_layer', *_RELU)
+  e.only('norm_layer', *_BATCH_NORM)
+  for key in ('replace_stem_pool', 'avg_down', 'pruned'):
+    e.only(key, False)
   depths = _depths(shapes, r'layer(\d+)\.(\d+)\.')
   block = e.choose('block', [('BasicBlock', 'basic'), ('Bottleneck', 'bottleneck')], None)
   last = 'conv3' if block == 'bottleneck' else 'conv2'
@@ -158,17 +169,6 @@ def _resnet(shapes, e):
     out |= {'bottleneck': widths[0] // inner, 'groups': inner // per_group}
   if len(depths) > 4:  # from the fifth on, timm widens the kernels instead of halving the picture
     raise e.refused('layers', 'expected at most four stages')
-  e.only('output_stride', 32)
-  e.only('global_pool', 'avg')
-  e.only('stem_type', '')
-  e.only('block_reduce_first', 1)
-  e.only('down_kernel_size', 1)
-  e.only('aa_layer', None)
-  e.only('block_args', None, {})
-  e.only('act_layer', *_RELU)
-  e.only('norm_layer', *_BATCH_NORM)
-  for key in ('replace_stem_pool', 'avg_down', 'pruned'):
-    e.only(key, False)
   _finish(e, 'layers', 'channels', 'stem_width', 'cardinality', 'base_width')
   return out, timm_rules.resnet()
 
