@@ -41,6 +41,9 @@ _EVALUATE = cli.define_optional('evaluate', 'Score instead of training: --evalua
 _REPORT = cli.define_optional('report', 'Write WORKDIR/report.html after training; --report=RUN: of that finished run, '
                               'instead of training.')
 _SPLIT = flags.DEFINE_enum('split', 'test', ['test', 'val', 'train'], 'What --evaluate and --report score.')
+_CLASSES = flags.DEFINE_string('classes', None, 'For --evaluate of a model whose classes have other names than those '
+                               'of the data: a file with a name in each line, in the order of the model; or "order", if '
+                               'they are those of the data in their order.')
 _OUT = flags.DEFINE_string('out', None, 'Where --evaluate writes; default: RUN/evaluation.')
 _PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps to WORKDIR/profile, for XProf.')
 
@@ -133,7 +136,7 @@ def _score(place, data=None) -> None:
   """What --evaluate and --report ask for."""
   from vit_jax.inspection import evaluation, run_page
   with cli.Progress() as progress:
-    found = evaluation.evaluate(place, _SPLIT.value, data, progress)
+    found = evaluation.evaluate(place, _SPLIT.value, data, _CLASSES.value, progress)
   if _EVALUATE.value is not None:
     evaluation.show(found, evaluation.write(found, _OUT.value))
   if _REPORT.value is not None:

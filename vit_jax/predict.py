@@ -73,15 +73,16 @@ def _load(run):
 
 def _pictures(places):
   """The given files, and the pictures in the given folders except hidden ones."""
-  from vit_jax.data.image_folder import SUFFIXES
+  from vit_jax.data import folder_names
   paths = []
   for place in map(pathlib.Path, places):
     if not place.exists():
       raise UserError(f'{place}: no such file or folder')
-    below = sorted(path for path in place.rglob('*') if path.suffix.lower() in SUFFIXES and path.is_file()
+    below = sorted(path for path in place.rglob('*') if folder_names.is_picture(path.name) and path.is_file()
                    and not any(part.startswith('.') for part in path.relative_to(place).parts))
     if place.is_dir() and not below:
-      raise UserError(f'{place}: expected a folder with pictures ({", ".join(SUFFIXES)}), found none')
+      raise UserError(f'{place}: expected a folder with pictures '
+                      f'({", ".join(folder_names.SUFFIXES)}), found none')
     paths += below if place.is_dir() else [place]
   return paths
 

@@ -13,7 +13,7 @@ from golden_files import GOLDEN, NAMES, TOLERANCE, folder, golden
 
 from vit_jax import interop
 from vit_jax.errors import UserError
-from vit_jax.interop import huggingface, timm, writers
+from vit_jax.interop import huggingface, huggingface_writer, timm, timm_writer, writers
 from vit_jax.interop.weights import Weights
 
 
@@ -52,9 +52,9 @@ def test_the_tensors_written_are_those_read(name):
   there = golden(name)
   assert there.program in ('hf', 'timm')
   if there.program == 'timm':
-    written, expected = timm.write(_read(name)), there.tensors
+    written, expected = timm_writer.write(_read(name)), there.tensors
   else:
-    written, expected = huggingface.write(_read(name)), {
+    written, expected = huggingface_writer.write(_read(name)), {
         _file_name(key, there.config['model_type']): value for key, value in there.tensors.items()}
   expected = {key: value for key, value in expected.items() if value.dtype == np.float32}
   written = {key: value for key, value in written.items() if value.dtype == np.float32}

@@ -34,17 +34,32 @@ class ResizeCenterCrop:
   ratio: float = 1.0
   interpolation: str = 'bilinear'
   squeeze: bool = False
+  pixels: str = 'exact'  # see `preprocessing.Preprocessing`
   random = False
 
   def __call__(self, record: bytes | np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
     height, width = pictures.size(record)
+    box = self._whole_pixels(height, width) if self.pixels == 'floor' else self._exact(height, width)
+    return pictures.decode(record, self.channels, box, self.size, self.interpolation)
+
+  def _whole_pixels(self, height, width):
+    if self.squeeze:
+      whole = [round(size / self.ratio) for size in self.size]
+    else:
+      short = round(min(self.size) / self.ratio)
+      whole = [short if size == min(height, width) else int(short * size / min(height, width))
+               for size in (height, width)]
+    top, left = ((side - size) // 2 for side, size in zip(whole, self.size))
+    down, across = height / whole[0], width / whole[1]
+    return left * across, top * down, (left + self.size[1]) * across, (top + self.size[0]) * down
+
+  def _exact(self, height, width):
     scale = self.ratio * min(height / self.size[0], width / self.size[1])
     box_height, box_width = self.size[0] * scale, self.size[1] * scale
     if self.squeeze:
       box_height, box_width = self.ratio * height, self.ratio * width
     top, left = (height - box_height) / 2, (width - box_width) / 2
-    box = (max(left, 0), max(top, 0), min(left + box_width, width), min(top + box_height, height))
-    return pictures.decode(record, self.channels, box, self.size, self.interpolation)
+    return max(left, 0), max(top, 0), min(left + box_width, width), min(top + box_height, height)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,14 +4,14 @@ import dataclasses
 import functools
 import os
 import pathlib
+import sys
+from typing import NamedTuple
 
 import numpy as np
 
-from vit_jax.data import pictures
+from vit_jax.data import folder_names, pictures
 from vit_jax.errors import UserError, nearest
-
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
-_SPLITS = ('train', 'val', 'test')
+from vit_jax.printable import printable, say
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +64,12 @@ class FolderSource:
 def open_folder(root: pathlib.Path) -> dict[str, FolderSource]:
   """Opens the splits ROOT/{train,val,test}/CLASS/*.jpg, or a single split ROOT/CLASS/*.jpg.
 
-  Hidden files and folders are ignored. Pictures may be in subfolders of a class folder.
+  Splits go by the names that people use for them (`folder_names.split_of`). Hidden files and folders are ignored.
+  Pictures may be in subfolders of a class folder. Links are followed, but not to what is above them, and each file is
+  read once. What is left out is said: pictures outside of a class, pictures of kinds that are not read.
+
+  Returns:
+    'train', and 'val' and 'test' if they are there with classes; without 'train' if there are only others.
 
   Raises:
     UserError: there is no such folder, it has no classes, a class has no readable picture, or a class is not in train.
@@ -72,42 +77,109 @@ def open_folder(root: pathlib.Path) -> dict[str, FolderSource]:
   if not root.is_dir():
     near = nearest(root.name, _subfolders(root.parent)) if root.parent.is_dir() else ''
     raise UserError(f'folder:{root}: no such folder{near}')
-  subfolders = _subfolders(root)
-  if 'train' not in subfolders:
-    if subfolders and set(subfolders) <= set(_SPLITS):
-      raise UserError(f'{root}: has {", ".join(subfolders)}, but no train')
+  found = _splits(root)
+  if not found:
     return {'train': _open_split(root, root.name, None)}
-  sources = {'train': _open_split(root / 'train', root.name, None)}
-  for split in _SPLITS[1:]:
-    if split in subfolders:
-      sources[split] = _open_split(root / split, root.name, sources['train'].class_names)
+  sources, of_all = {}, tuple(sorted({folder_names.text(name) for place in found.values()
+                                      for name in _subfolders(place)}))
+  for split, folder in sorted(found.items(), key=lambda item: item[0] != 'train'):  # train knows the classes
+    if split != 'train' and not _subfolders(folder):
+      _say_unlabelled(folder, split)
+      continue
+    known = sources['train'].class_names if 'train' in sources else None if split == 'train' else of_all
+    sources[split] = _open_split(folder, root.name, known)
+  if not sources:
+    raise UserError(f'{root}: has {", ".join(sorted(found))}, but none with class folders')
   return sources
+
+
+def _splits(root):
+  """{'train', 'val', 'test': folder} of a folder of splits; {} for a folder of classes."""
+  subfolders, found = _subfolders(root), {}
+  for name in subfolders:
+    if split := folder_names.split_of(name):
+      if split in found:
+        raise UserError(f'{root}: {found[split].name!r} and {name!r} both mean {split}; expected one of them')
+      found[split] = root / name
+  others = [name for name in subfolders if folder_names.split_of(name) is None and _files(root / name)[0]]
+  if 'train' not in found and (others or len(found) < len(subfolders)):
+    return {}  # a class may be called "test"
+  if others:
+    raise UserError(f'{root}: has {found["train"].name!r} beside {others[0]!r}, which is no split; expected either '
+                    'splits or classes in one folder. Move it into a split, or elsewhere')
+  return found
+
+
+def _say_unlabelled(folder, split):
+  if loose := [entry.name for entry in os.scandir(folder) if folder_names.is_picture(entry.name)]:
+    say(f'{printable(os.fspath(folder))}: {len(loose):,} pictures without class folders have no labels, so that they '
+        f'are not scored as {split}. To classify them: python -m vit_jax.predict RUN '
+        f'{printable(os.fspath(folder))}', sys.stderr)
 
 
 def _open_split(folder, name, class_names):
   found = _subfolders(folder)
+  loose = [entry.name for entry in os.scandir(folder) if folder_names.is_picture(entry.name)]
   if not found:
-    loose = sum(1 for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    raise UserError(f'{folder}: ' + (f'{loose} pictures but no class folders; sort them into {folder}/CLASS/'
+    raise UserError(f'{folder}: ' + (f'{len(loose)} pictures but no class folders; sort them into {folder}/CLASS/'
                                      if loose else f'empty; put pictures into {folder}/CLASS/'))
-  if class_names is None and len(found) < 2:
-    raise UserError(f'{folder}: one class, {found[0]!r}; a classifier needs two or more class folders')
-  class_names = class_names or tuple(found)
-  paths, labels = [], []
-  for class_name in found:
-    if class_name not in class_names:
-      raise UserError(f'{folder / class_name}: train has no such class{nearest(class_name, class_names)}')
-    files = _files(folder / class_name)
-    _check_class(folder / class_name, files)
-    paths += files
-    labels += [class_names.index(class_name)] * len(files)
-  return FolderSource(name, class_names, tuple(paths), np.asarray(labels, np.int32), folder)
+  names = {class_folder: folder_names.text(class_folder) for class_folder in found}
+  if class_names is None and len(found) < 2:  # to score, one class will do
+    raise UserError(f'{folder}: one class, {names[found[0]]!r}; a classifier needs two or more class folders')
+  class_names = class_names or tuple(names.values())
+  real = {os.path.realpath(folder / class_folder): class_folder for class_folder in found}
+  listed, others = {}, []
+  for class_folder in found:
+    if names[class_folder] not in class_names:
+      raise UserError(f'{folder / class_folder}: train has no such class{nearest(names[class_folder], class_names)}')
+    elsewhere = {path for path, other in real.items() if other != class_folder}
+    listed[class_folder], unread = _files(folder / class_folder, elsewhere)
+    others += unread
+  kept, twice = _once(listed)
+  for class_folder in found:
+    _check_class(folder / class_folder, kept[class_folder], listed[class_folder], others)
+  _say_left_out(folder, loose, others, twice)
+  labels = [class_names.index(names[f]) for f in found for _ in kept[f]]
+  return FolderSource(name, class_names, tuple(path for f in found for path in kept[f]),
+                      np.asarray(labels, np.int32), folder)
 
 
-def _check_class(folder, files):
+def _once(listed):
+  """({class: its paths}, links that lead to pictures of another class) of {class: its `_File`s}: each file once."""
+  owner, twice = {}, []
+  files = [(file, class_name) for class_name, files in listed.items() for file in files]
+  for file, class_name in sorted(files, key=lambda item: item[0].linked):  # a file belongs to where it is
+    if owner.setdefault(file.real, class_name) != class_name:
+      twice.append(file.path)
+  paths = {class_name: {} for class_name in listed}
+  for file, class_name in files:
+    if owner[file.real] == class_name:
+      paths[class_name].setdefault(file.real, file.path)
+  return {class_name: sorted(found.values()) for class_name, found in paths.items()}, twice
+
+
+def _say_left_out(folder, loose, others, twice):
+  """Says which pictures are not used."""
+  said = []
+  if loose:
+    said.append(f'{len(loose):,} pictures are in no class folder, such as {loose[0]}')
+  if others:
+    said.append(f'{len(others):,} pictures are of kinds that are not read ({folder_names.kinds(others)}), such as '
+                f'{others[0]}; convert them to JPEG or PNG')
+  if twice:
+    said.append(f'{len(twice):,} links lead to pictures of another class, such as {twice[0]}')
+  for text in said:
+    say(f'left out: {printable(os.fspath(folder))}: {printable(folder_names.text(text))}', sys.stderr)
+
+
+def _check_class(folder, files, before, others):
   """Raises UserError for a class without any readable picture. Single bad pictures are handled when they are read."""
   if not files:
-    raise UserError(f'{folder}: no pictures; expected files {" ".join(SUFFIXES)}')
+    if before:
+      raise UserError(f'{folder}: all of its {len(before)} pictures are links to pictures of another class')
+    unread = [path for path in others if path.startswith(os.path.join(folder, ''))]
+    kinds = f', found {folder_names.kinds(unread)}' if unread else ''
+    raise UserError(f'{folder}: no pictures; expected files {" ".join(folder_names.SUFFIXES)}{kinds}')
   for path in files:
     try:
       pictures.size(pathlib.Path(path).read_bytes())
@@ -121,23 +193,46 @@ def _subfolders(folder):
   """The names of the folders in a folder. A link to the folder itself, or to one above it, is none of them."""
   above = os.path.join(os.path.realpath(folder), '')
   leads_back = lambda entry: entry.is_symlink() and above.startswith(os.path.join(os.path.realpath(entry.path), ''))
-  return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not _hidden(e.name) and not leads_back(e))
+  return sorted(e.name for e in os.scandir(folder)
+                if e.is_dir() and not folder_names.hidden(e.name) and not leads_back(e))
 
 
-def _files(folder):
-  """The picture files below a folder, sorted by path. A folder that links lead to again is read once."""
-  found, seen = [], set()
-  for parent, folders, files in os.walk(folder, followlinks=True):
-    seen.add(os.path.realpath(parent))
-    inside = sorted((os.path.islink(os.path.join(parent, name)), name) for name in folders if not _hidden(name))
-    folders[:] = []
-    for _, name in inside:  # links last
-      if (real := os.path.realpath(os.path.join(parent, name))) not in seen:
+class _File(NamedTuple):
+  """A picture's path, the file that it is, and whether a link leads there."""
+  path: str
+  real: str
+  linked: bool
+
+
+def _files(folder, elsewhere=frozenset()):
+  """([`_File`] of pictures, paths of pictures of kinds that are not read) below a folder, sorted by path.
+
+  A folder is read once, however many links lead to it. Not followed are links to folders above, in which other classes
+  are, and to the folders `elsewhere`, which are those of other classes.
+  """
+  top = os.path.realpath(folder)
+  above = lambda real: os.path.join(top, '').startswith(os.path.join(real, '')) and real != top
+  found, others, seen, waiting = [], [], {*elsewhere, top}, [(os.fspath(folder), top, os.path.islink(folder))]
+  while waiting:
+    place, real_place, linked = waiting.pop()
+    links = []
+    for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
+      if folder_names.hidden(entry.name):
+        continue
+      link = entry.is_symlink()
+      real = os.path.realpath(entry.path) if link else os.path.join(real_place, entry.name)
+      if entry.is_dir():
+        if link:
+          links.append((entry.path, real, True))
+        elif real not in seen:
+          seen.add(real)
+          waiting.append((entry.path, real, linked))
+      elif folder_names.is_picture(entry.name):
+        found.append(_File(entry.path, real, linked or link))
+      elif folder_names.is_other_picture(entry.name):
+        others.append(entry.path)
+    for path, real, _ in links:
+      if real not in seen and not above(real):
         seen.add(real)
-        folders.append(name)
-    found += [os.path.join(parent, f) for f in files if f.lower().endswith(SUFFIXES) and not _hidden(f)]
-  return sorted(found)
-
-
-def _hidden(name):
-  return name.startswith('.') or name == '__MACOSX'
+        waiting.insert(0, (path, real, True))  # after all that is here itself
+  return sorted(found), sorted(others)

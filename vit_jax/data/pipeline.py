@@ -37,11 +37,11 @@ class Data:
   """
 
   def __init__(self, config: DataConfig, parts: dict[str, splits.Part], image_shape: tuple[int, int, int]):
-    source = parts['train'].source
+    source = (parts.get('train') or next(iter(parts.values()))).source
     self.config, self.image_shape = config, image_shape
     self.name, self.class_names = source.name, source.class_names
     self.num_classes = len(source.class_names)
-    self.unique_examples = len(parts['train'].examples)
+    self.unique_examples = len(parts['train'].examples) if 'train' in parts else 0
     self._parts, self._arrays, self._fingerprints = parts, {}, {}
 
   def size(self, split: str) -> int:
@@ -119,7 +119,7 @@ class Data:
 
   def _part(self, split):
     if split not in self._parts:
-      raise UserError(f'split {split!r}: expected one of {", ".join(SPLITS)}')
+      raise UserError(f'split {split!r}: expected one of {", ".join(s for s in SPLITS if s in self._parts)}')
     return self._parts[split]
 
   def _transforms(self, split, evaluate=False):
@@ -155,21 +155,30 @@ class Data:
     return RecordBatches(reader, len(steps), workers, self.config.on_error)
 
 
-def open_data(config: DataConfig) -> Data:
+def open_data(config: DataConfig, to_train: bool = True) -> Data:
   """Opens the data of a run. Errors in it are raised here, before anything is compiled.
+
+  Args:
+    config: the data options.
+    to_train: whether there must be training pictures; otherwise, data with only a test or val split will do.
 
   Raises:
     UserError: an option is out of range, data is missing or malformed, or classes or sizes do not match.
   """
   check(config)
   sources = sources_lib.open_sources(config)
-  train = sources['train']
+  if to_train and 'train' not in sources:
+    raise UserError(f'{config.source}: has {", ".join(sources)}, but no train; expected pictures to train on. '
+                    '--evaluate scores a model on it')
+  train = sources.get('train') or next(iter(sources.values()))
   classes = len(train.class_names)
   if config.num_classes not in (None, classes):
     raise UserError(f'data.num_classes: {config.num_classes}, but {train.name} has {classes} classes')
   image_size = config.image_size or _own_size(config, sources)
   channels = config.channels or train.channels
   check_pictures(config, image_size, channels)
+  if 'train' not in sources:
+    return Data(config, {split: splits.whole(source) for split, source in sources.items()}, (*image_size, channels))
   parts = splits.assign(sources, config.val_examples, config.unique_examples)
   if not len(parts['train'].examples):
     raise UserError(f'{train.name}: no example is left for training after {len(parts["test"].examples):,} for test')

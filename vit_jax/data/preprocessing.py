@@ -27,6 +27,9 @@ class Preprocessing:
   interpolation: Literal['nearest', 'bilinear', 'bicubic', 'lanczos'] = 'bilinear'
   crop: float = 1.0  # centre crop / resized short side
   squeeze: bool = False  # pictures of other proportions are squeezed instead of cropped
+  # exact: the crop is cut out before it is resized, at fractions of pixels. floor: as transformers does, the picture is
+  # resized to whole pixels, and the crop begins at a whole pixel, rounded down.
+  pixels: Literal['exact', 'floor'] = 'exact'
 
   def per_channel(self) -> tuple[list[float], list[float]]:
     """(mean, std), each with one value per channel."""
@@ -48,7 +51,8 @@ class Preprocessing:
   @property
   def frame(self) -> host_augment.ResizeCenterCrop:
     """The transform that `prepare` applies to an encoded picture or an array."""
-    return host_augment.ResizeCenterCrop(self.size, self.channels, self.crop, self.interpolation, self.squeeze)
+    return host_augment.ResizeCenterCrop(self.size, self.channels, self.crop, self.interpolation, self.squeeze,
+                                         self.pixels)
 
   def normalize(self, images_BHWC: jax.Array) -> jax.Array:
     """Normalises uint8 or float32 values from 0 to 255 to the float32 inputs of the model."""

@@ -75,14 +75,14 @@ def assign(sources: dict[str, Source], val_examples: int | None, unique_examples
   sources = dict(sources)
   if 'test' not in sources and 'val' in sources:
     sources['test'] = sources.pop('val')
-  train = _whole(sources['train'])
+  train = whole(sources['train'])
   if 'test' in sources:
-    test = _whole(sources['test'])
+    test = whole(sources['test'])
   else:
     test, train = _cut(train, math.ceil(TEST_FRACTION * len(train.examples)), _TEST)
 
   if 'val' in sources:
-    val = _whole(sources['val'])
+    val = whole(sources['val'])
     if val_examples is not None:
       val = _cut(val, _checked('val_examples', val_examples, len(val.examples), 'the val split'), _VAL)[0]
   else:
@@ -97,7 +97,8 @@ def assign(sources: dict[str, Source], val_examples: int | None, unique_examples
   return {'train': train, 'val': val, 'test': test}
 
 
-def _whole(source):
+def whole(source: Source) -> Part:
+  """All examples of a source."""
   return Part(source, np.arange(len(source)))
 
 

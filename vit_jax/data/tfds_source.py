@@ -109,7 +109,7 @@ class TfdsSource:
 
 
 def open_tfds(name: str, data_dir: str | None) -> dict[str, TfdsSource]:
-  """Opens the splits of `NAME[/CONFIG]`: 'train', and 'val' and 'test' if they exist and have labels.
+  """Opens the splits of `NAME[/CONFIG]`, 'train', 'val' and 'test', that exist and have labels.
 
   Raises:
     NotPrepared: the data has not been prepared; the message has the command that prepares it.
@@ -143,8 +143,8 @@ def open_tfds(name: str, data_dir: str | None) -> dict[str, TfdsSource]:
       source = TfdsSource(split=split, records=records, **common)
       if source.has_labels():
         sources[_SPLITS[split]] = source
-  if 'train' not in sources:
-    raise UserError(f'tfds:{name}: has {", ".join(info.splits)}, but no train split with labels')
+  if not sources:
+    raise UserError(f'tfds:{name}: has {", ".join(info.splits)}, but no train, validation or test split with labels')
   return sources
 
 

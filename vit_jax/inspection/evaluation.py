@@ -13,6 +13,7 @@ from rich.text import Text
 
 from vit_jax import durable, provenance, records
 from vit_jax.console import Console
+from vit_jax.data import pipeline
 from vit_jax.data.config import DataConfig
 from vit_jax.drawing.page import finite
 from vit_jax.errors import UserError
@@ -44,7 +45,7 @@ class Evaluation:
   gallery: Gallery
 
 
-def evaluate(place: str, split: str = 'test', config: DataConfig | None = None,
+def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, classes: str | None = None,
              progress: Callable[[str], None] = lambda text: None) -> Evaluation:
   """Scores a model on a split.
 
@@ -52,6 +53,8 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None,
     place: a run folder, a bundle or an exported file: whatever `trained.load` reads.
     split: the name of the split.
     config: other data to score, whose classes the model must know; None: the data that the run was trained on.
+    classes: which class of the data each class of the model is: a text file with a name for each, in the model's
+      order, or 'order', if they are those of the data in their order; None: they have the same names.
     progress: called with a line of text that says what is done and how long it will take.
 
   Raises:
@@ -62,6 +65,7 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None,
   own = getattr(model, 'config', None)
   if config is None and own is None:
     raise UserError(f'{place}: does not say what data it was trained on; give the data to score with --config')
+  model = _renamed(model, classes, config or own.data)
   data = predictions.open_data(model, config or own.data)
   gallery = Gallery(data, split)
   predicted = predictions.of_split(model, data, split, progress=progress, see=gallery.see)
@@ -73,6 +77,28 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None,
              'trained_by_code': (record or {}).get('code'),
              'unreadable': list(predicted.unreadable), **scores(predicted)}
   return Evaluation(os.fspath(place), model, summary, predicted, gallery)
+
+
+def _renamed(model, classes, config):
+  """The model with the names of the data for its classes."""
+  if classes is None:
+    return model
+  n = len(model.class_names)
+  if classes == 'order':
+    names, said = pipeline.open_data(dataclasses.replace(
+        config, image_size=model.preprocessing.size, channels=model.preprocessing.channels), to_train=False
+        ).class_names, 'the data have'
+  else:
+    try:
+      names = tuple(line.strip() for line in epath.Path(classes).read_text().splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+      raise UserError(f'--classes={classes}: expected a text file with a class name in each line, or "order" '
+                      f'({error})') from error
+    said = f'--classes={classes} has'
+  if len(names) != n or len(set(names)) != n:
+    raise UserError(f'{said} {len(names)} classes, of which {len(set(names))} are different, and the model {n}; '
+                    'expected one name for each class of the model, in its order')
+  return dataclasses.replace(model, class_names=names)
 
 
 def write(evaluation: Evaluation, out: str | None = None) -> list[epath.Path]:

@@ -60,7 +60,8 @@ def open_data(model: Classifier, config: DataConfig) -> pipeline.Data:
     UserError: the data is not found, or has a class that the model does not know.
   """
   prepare = model.preprocessing
-  data = pipeline.open_data(dataclasses.replace(config, image_size=prepare.size, channels=prepare.channels))
+  config = dataclasses.replace(config, image_size=prepare.size, channels=prepare.channels)
+  data = pipeline.open_data(config, to_train=False)
   class_indices(model.class_names, data.class_names, 'the model')
   return data
 

@@ -65,6 +65,10 @@ def class_indices(known: Sequence[str], wanted: Sequence[str], subject: str) -> 
   """
   indices = {name: i for i, name in enumerate(known)}
   if unknown := [name for name in wanted if name not in indices]:
+    same = len(known) == len(wanted)
     raise UserError(f'{subject} does not know the class {unknown[0]!r}'
-                    f'{f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""} of this data')
+                    f'{f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""} of this data. It knows '
+                    f'{", ".join(map(repr, known[:3]))}, .. ({len(known):,} in all). To score it, name its classes as '
+                    'the data does: --classes=FILE with a name in each line'
+                    f'{", or --classes=order if they come in the same order" if same else ""}')
   return tuple(indices[name] for name in wanted)

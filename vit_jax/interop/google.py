@@ -52,7 +52,7 @@ def _rules(config, norm_axes='O') -> list[Rule]:
   block, theirs = 'encoder.blocks.{i}', _BLOCK + '{i}'
   attention = f'{theirs}/MultiHeadDotProductAttention_1'
   q_k_v = [f'{attention}/{name}' for name in ('query', 'key', 'value')]
-  return [*embedding, Tokens(('cls',), ('cls',), _POSITION),
+  return [*embedding, Tokens(('cls',), (('cls', 1),), _POSITION),
           *same('pos_embed', 'T D', _POSITION, '1 T D'),
           *_norm(f'{block}.norm1', f'{theirs}/LayerNorm_0'), *_norm(f'{block}.norm2', f'{theirs}/LayerNorm_2'),
           Axes(f'{block}.attention.qkv.kernel', 'D H 3 K', tuple(f'{name}/kernel' for name in q_k_v), 'D H K'),

@@ -1,144 +1,20 @@
 """Hugging Face transformers: a folder with config.json, preprocessor_config.json and safetensors.
 
 Tensor names are those of files on the hub, which every version of transformers reads and writes. Version 5 uses other
-names in memory (`_IN_MEMORY`).
+names in memory (`_IN_MEMORY`). Every key of the config is honoured, known to have no effect, or refused by name.
 """
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
-from vit_jax.data import pictures
-from vit_jax.data.preprocessing import Preprocessing, alike, parse
 from vit_jax.errors import UserError, nearest
-from vit_jax.interop import layout
-from vit_jax.interop.rules import Rule, Tokens, attention, batch_norm, conv, dense, mlp, norm, patches, same
+from vit_jax.interop import huggingface_towers, layout, processors
+from vit_jax.interop.entries import Entries
+from vit_jax.interop.huggingface_layouts import DEFAULTS, LAYOUTS, VALUES
+from vit_jax.interop.huggingface_towers import TOWERS
 from vit_jax.interop.tensors import Tensors
 from vit_jax.interop.weights import Weights
-
-# gelu_new and gelu_fast are other implementations of the tanh approximation.
-_GELU = {'gelu': 'exact', 'gelu_pytorch_tanh': 'tanh', 'gelu_new': 'tanh', 'gelu_fast': 'tanh'}
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """One model_type of transformers.
-
-  Attributes:
-    family: the family in this project.
-    architecture: the class of transformers with a classifier.
-    classifier: the name of the classifier's linear map.
-    fields: {our field: (key of their config, their default)}.
-    must: {key of their config: the only value that our model supports}, which is also their default.
-    rules: maps our config to the table of names.
-    fixed: our fields that the model_type implies.
-  """
-  family: str
-  architecture: str
-  classifier: str
-  fields: Mapping[str, tuple[str, Any]]
-  must: Mapping[str, Any]
-  rules: Callable[[Any], list[Rule]]
-  fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def _encoder_block(ours, theirs, own):
-  q_k_v = [f'{theirs}.attention.{own}.{name}' for name in ('query', 'key', 'value')]
-  return [*norm(f'{ours}.norm1', f'{theirs}.layernorm_before'), *norm(f'{ours}.norm2', f'{theirs}.layernorm_after'),
-          *attention(f'{ours}.attention', q_k_v, f'{theirs}.attention.output.dense'),
-          *mlp(f'{ours}.mlp', f'{theirs}.intermediate.dense', f'{theirs}.output.dense')]
-
-
-def _transformer(name, tokens, their_tokens, heads):
-  """ViT and DeiT."""
-  embeddings = f'{name}.embeddings'
-  return lambda config: [
-      *patches('patch_embed.proj', f'{embeddings}.patch_embeddings.projection'),
-      Tokens(tokens, tuple(f'{embeddings}.{t}' for t in their_tokens), f'{embeddings}.position_embeddings'),
-      *_encoder_block('encoder.blocks.{i}', f'{name}.encoder.layer.{{i}}', 'attention'),
-      *norm('norm', f'{name}.layernorm'), *(rule for ours, theirs in heads for rule in dense(ours, theirs))]
-
-
-def _swin(config):
-  block, theirs = 'stages.{i}.blocks.{j}', 'swin.encoder.layers.{i}.blocks.{j}'
-  return [*patches('patch_embed', 'swin.embeddings.patch_embeddings.projection'),
-          *norm('patch_norm', 'swin.embeddings.norm'), *_encoder_block(block, theirs, 'self'),
-          *same(f'{block}.bias_table', 'N H', f'{theirs}.attention.self.relative_position_bias_table'),
-          *norm('merges.{i}.norm', 'swin.encoder.layers.{i}.downsample.norm'),
-          *dense('merges.{i}.proj', 'swin.encoder.layers.{i}.downsample.reduction'),
-          *norm('norm', 'swin.layernorm'), *dense('head', 'classifier')]
-
-
-def _cnn(name):
-  """ResNet and RegNet."""
-  def rules(config):
-    block, theirs = 'stages.{i}.blocks.{j}', f'{name}.encoder.stages.{{i}}.layers.{{j}}'
-    pairs = [('stem', f'{name}.embedder.embedder'), (f'{block}.shortcut', f'{theirs}.shortcut')]
-    places = (0, 1, 3) if config.squeeze_excite else (0, 1, 2)
-    pairs += [(f'{block}.convs.{i}', f'{theirs}.layer.{place}') for i, place in enumerate(places)]
-    return [*(rule for ours, their in pairs for rule in _conv_norm(ours, their)), *dense('head', 'classifier.1'),
-            *dense(f'{block}.squeeze_excite.down', f'{theirs}.layer.2.attention.0', 'I O', 'O I 1 1'),
-            *dense(f'{block}.squeeze_excite.up', f'{theirs}.layer.2.attention.2', 'I O', 'O I 1 1')]
-  return rules
-
-
-def _conv_norm(ours, theirs):
-  return conv(f'{ours}.conv', f'{theirs}.convolution') + batch_norm(f'{ours}.norm', f'{theirs}.normalization')
-
-
-def _convnext(config):
-  block, theirs = 'stages.{i}.blocks.{j}', 'convnext.encoder.stages.{i}.layers.{j}'
-  between = 'convnext.encoder.stages.{i}.downsampling_layer'
-  return [*conv('patches.0.conv', 'convnext.embeddings.patch_embeddings'),
-          *norm('patches.0.norm', 'convnext.embeddings.layernorm'),
-          *norm('patches.{i}.norm', f'{between}.0'), *conv('patches.{i}.conv', f'{between}.1'),
-          *conv(f'{block}.conv', f'{theirs}.dwconv'), *norm(f'{block}.norm', f'{theirs}.layernorm'),
-          *mlp(f'{block}.mlp', f'{theirs}.pwconv1', f'{theirs}.pwconv2'),
-          *same(f'{block}.scale', 'D', f'{theirs}.layer_scale_parameter'),
-          *norm('norm', 'convnext.layernorm'), *dense('head', 'classifier')]
-
-
-_TRANSFORMER = {'width': ('hidden_size', 768), 'depth': ('num_hidden_layers', 12), 'num_heads': (
-    'num_attention_heads', 12), 'mlp_dim': ('intermediate_size', 3072), 'patch_size': ('patch_size', 16),
-    'qkv_bias': ('qkv_bias', True), 'gelu': ('hidden_act', 'gelu'), 'epsilon': ('layer_norm_eps', 1e-12)}
-_CNN = {'depths': ('depths', None), 'widths': ('hidden_sizes', None), 'stem_width': ('embedding_size', None)}
-
-LAYOUTS = {
-    'vit': Layout('vit', 'ViTForImageClassification', 'classifier', _TRANSFORMER, {}, _transformer(
-        'vit', ('cls',), ('cls_token',), [('head', 'classifier')]), {'pool': 'cls', 'pos_embed': 'learned'}),
-    'deit': Layout('deit', 'DeiTForImageClassificationWithTeacher', 'cls_classifier', _TRANSFORMER, {}, _transformer(
-        'deit', ('cls', 'distillation'), ('cls_token', 'distillation_token'),
-        [('head', 'cls_classifier'), ('distillation_head', 'distillation_classifier')]), {'pos_embed': 'learned'}),
-    'swin': Layout('swin', 'SwinForImageClassification', 'classifier', {
-        'patch_size': ('patch_size', 4), 'width': ('embed_dim', 96), 'depths': ('depths', (2, 2, 6, 2)),
-        'num_heads': ('num_heads', (3, 6, 12, 24)), 'window_size': ('window_size', 7), 'mlp_ratio': ('mlp_ratio', 4.0),
-        'epsilon': ('layer_norm_eps', 1e-5)},
-        {'qkv_bias': True, 'hidden_act': 'gelu', 'use_absolute_embeddings': False}, _swin),
-    'resnet': Layout('resnet', 'ResNetForImageClassification', 'classifier.1', _CNN | {'block': (
-        'layer_type', 'bottleneck')}, {'hidden_act': 'relu', 'downsample_in_first_stage': False,
-                                       'downsample_in_bottleneck': False}, _cnn('resnet'), {'stem': 'quarter'}),
-    'regnet': Layout('resnet', 'RegNetForImageClassification', 'classifier.1', _CNN | {
-        'group_width': ('groups_width', 64), 'squeeze_excite': ('layer_type', 'y')}, {'hidden_act': 'relu'},
-        _cnn('regnet'), {'stem': 'half', 'block': 'bottleneck', 'bottleneck': 1}),
-    'convnext': Layout('convnext', 'ConvNextForImageClassification', 'classifier', {
-        'patch_size': ('patch_size', 4), 'depths': ('depths', None), 'widths': ('hidden_sizes', None),
-        'last_epsilon': ('layer_norm_eps', 1e-12), 'layer_scale': ('layer_scale_init_value', 1e-6)},
-        {'hidden_act': 'gelu'}, _convnext, {'kernel_size': 7}),
-}
-# Conversions of field values that differ: (ours from theirs, theirs from ours).
-_VALUES = {
-    'gelu': (_GELU.get, {'exact': 'gelu', 'tanh': 'gelu_pytorch_tanh'}.get),
-    'squeeze_excite': ({'y': True, 'x': False}.get, {True: 'y', False: 'x'}.get),
-    'mlp_ratio': (lambda ratio: int(ratio) if ratio == int(ratio) else None, float),
-}
-_DEFAULTS = {  # defaults of fields that differ between model_types with the same table
-    ('resnet', 'depths'): (3, 4, 6, 3), ('resnet', 'hidden_sizes'): (256, 512, 1024, 2048),
-    ('resnet', 'embedding_size'): 64, ('regnet', 'depths'): (2, 6, 12, 2),
-    ('regnet', 'hidden_sizes'): (128, 192, 512, 1088), ('regnet', 'embedding_size'): 32,
-    ('convnext', 'depths'): (3, 3, 9, 3), ('convnext', 'hidden_sizes'): (96, 192, 384, 768)}
 
 # (pattern of names in memory in transformers 5, replacement in files)
 _IN_MEMORY = {
@@ -150,8 +26,23 @@ _IN_MEMORY = {
              (r'attention\.relative_position_bias\.', 'attention.self.'),
              (r'mlp\.fc1', 'intermediate.dense'), (r'mlp\.fc2', 'output.dense'))}
 _IN_MEMORY['deit'] = _IN_MEMORY['vit']
-_RESAMPLE = {number: name for name, number in pictures.INTERPOLATIONS.items()}
 _UNUSED = ('*.pooler.dense.*',)  # in files of backbones; the classifiers of transformers do not use it either
+# Keys of any config without an effect on a classifier's outputs: names, training, text generation, outputs, backbones.
+_FREE = (
+    '_name_or_path', '_commit_hash', '_attn_implementation', '_attn_implementation_autoset', 'architectures', 'dtype',
+    'torch_dtype', 'transformers_version', 'model_type', 'id2label', 'label2id', 'num_labels', 'finetuning_task',
+    'return_dict', 'output_hidden_states', 'output_attentions', 'torchscript', 'use_bfloat16', 'tf_legacy_loss',
+    'use_cache', 'gradient_checkpointing', 'chunk_size_feed_forward', 'is_encoder_decoder', 'is_decoder',
+    'add_cross_attention', 'cross_attention_hidden_size', 'tie_encoder_decoder', 'tie_word_embeddings', 'max_length',
+    'min_length', 'do_sample', 'early_stopping', 'num_beams', 'num_beam_groups', 'diversity_penalty', 'temperature',
+    'top_k', 'top_p', 'typical_p', 'repetition_penalty', 'length_penalty', 'no_repeat_ngram_size',
+    'encoder_no_repeat_ngram_size', 'bad_words_ids', 'num_return_sequences', 'output_scores',
+    'return_dict_in_generate', 'forced_bos_token_id', 'forced_eos_token_id', 'remove_invalid_values',
+    'exponential_decay_length_penalty', 'suppress_tokens', 'begin_suppress_tokens', 'tokenizer_class', 'prefix',
+    'bos_token_id', 'pad_token_id', 'eos_token_id', 'sep_token_id', 'decoder_start_token_id', 'task_specific_params',
+    'initializer_range', 'initializer_factor', 'hidden_dropout_prob', 'attention_probs_dropout_prob', 'dropout',
+    'attention_dropout', 'drop_path_rate', 'encoder_stride', 'pooler_output_size', 'pooler_act', 'stage_names',
+    'out_features', 'out_indices', 'image_size', 'num_channels', 'num_layers', 'num_stages', 'path_norm')
 
 
 def read(tensors: Tensors, config: dict[str, Any], processor: dict[str, Any] | None,
@@ -165,43 +56,85 @@ def read(tensors: Tensors, config: dict[str, Any], processor: dict[str, Any] | N
     without: see `layout.read`.
 
   Raises:
-    UserError: an unsupported model or option, or tensors that do not fit.
+    UserError: an unsupported model, an entry of the config.json that is not supported or not known, or tensors that do
+      not fit.
   """
   where, kind = tensors.source, str(config.get('model_type'))
+  if kind in TOWERS:
+    return _read_tower(tensors, kind, config, processor, without)
   if kind not in LAYOUTS:
-    raise UserError(f'{where}: model_type={kind!r} is not supported{nearest(kind, LAYOUTS)}')
-  form = LAYOUTS[kind]
-  fields = _fields(form, kind, config, where)
+    raise UserError(f'{where}: model_type={kind!r} is not supported{nearest(kind, [*LAYOUTS, *TOWERS])}')
+  form, entries = LAYOUTS[kind], Entries(config, f'{where}: its config.json')
+  fields = _fields(form, kind, entries)
+  _check_common(entries)
   tensors = _in_file_names(tensors, kind)
-  names = _class_names(config.get('id2label'))
-  weights = Weights(where, form.family, fields, {}, {}, _preprocessing(config, processor, where), names)
+  weights = Weights(where, form.family, fields, {}, {}, _preprocessing(entries, processor, where, kind))
   if kind == 'swin':
     _check_windows(weights)
   classes = layout.num_classes(tensors, form.classifier)
-  if names is not None and len(names) != classes:
-    weights = dataclasses.replace(weights, class_names=None)
+  weights = dataclasses.replace(weights, class_names=_class_names(config.get('id2label'), classes))
   return layout.read(tensors, weights, classes, form.rules(weights.config), without + _UNUSED)
 
 
-def _fields(form, kind, config, where):
+def _read_tower(tensors, kind, config, processor, without):
+  where, tower = tensors.source, TOWERS[kind]
+  own = config
+  if tower.vision is not None:
+    own = config.get(tower.vision) or {}
+    if not isinstance(own, dict):
+      raise UserError(f'{where}: {tower.vision} in its config.json: expected an object, got {own!r}')
+    tensors = _vision_alone(tensors)
+  entries = Entries(own, f'{where}: its config.json')
+  tensors = huggingface_towers.split_queries(_bare(tensors, tower.bare))
+  if kind == 'dinov3_vit':
+    tensors = huggingface_towers.without_key_bias(tensors)
+  try:
+    found = tower.read(tensors, entries)
+  except (KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
+    raise UserError(f'{where}: has not the tensors of a {kind} ({error}); is it another architecture?') from error
+  _check_common(entries)
+  weights = Weights(where, 'vit', found.fields, {}, {}, _preprocessing(entries, processor, where, kind))
+  classes = layout.num_classes(tensors, 'classifier')
+  weights = dataclasses.replace(weights, class_names=_class_names(config.get('id2label'), classes))
+  return layout.read(tensors, weights, classes, found.rules, without + found.unused)
+
+
+def _bare(tensors, prefix):
+  """The tensors without the prefix that a backbone has inside of a model with a head."""
+  shapes = {name.removeprefix(prefix): shape for name, shape in tensors.shapes.items()}
+  back = {name.removeprefix(prefix): name for name in tensors.shapes}
+  return Tensors(tensors.source, shapes, tensors.others, lambda name: tensors.load(back[name]))
+
+
+def _vision_alone(tensors):
+  """The tensors of the vision tower of a model of two towers."""
+  text = lambda name: name.startswith(('text_model.', 'text_projection.')) or name in ('logit_scale', 'logit_bias')
+  return dataclasses.replace(tensors, shapes={n: shape for n, shape in tensors.shapes.items() if not text(n)})
+
+
+def _check_common(entries):
+  """Raises UserError for keys that are not known, or that change the outputs of any model."""
+  entries.only('problem_type', None, 'single_label_classification')
+  entries.only('pruned_heads', None, {})
+  entries.free(*_FREE)
+  entries.close()
+
+
+def _fields(form, kind, entries):
   """The fields of our Config from their config."""
   for key, value in form.must.items():
-    if config.get(key, value) != value:
-      raise UserError(f'{where}: {key}={config[key]!r} in its config.json: expected {value!r}, the only value that '
-                      f'{form.family} supports')
+    entries.only(key, value)
   out = dict(form.fixed)
   for ours, (key, default) in form.fields.items():
-    value = config.get(key)
-    if value is None:
-      value = _DEFAULTS.get((kind, key), default)
+    value = entries.get(key, DEFAULTS.get((kind, key), default))
     try:
-      value = _VALUES[ours][0](value) if ours in _VALUES else value
+      value = VALUES[ours][0](value) if ours in VALUES else value
     except (TypeError, ValueError, OverflowError):
       value = None
-    if value is None:
-      raise UserError(f'{where}: {key}={config.get(key)!r} in its config.json: {form.family} does not support this '
-                      f'{ours}')
+    if value is None and ours != 'layer_scale':
+      raise entries.refused(key, f'{form.family} does not have this {ours}')
     out[ours] = value
+  entries.free(*form.free)
   return out
 
 
@@ -235,97 +168,26 @@ def _in_file_names(tensors, kind):
                  lambda name: tensors.load(back[name]))
 
 
-def _class_names(id2label):
-  """The class names; None if they are the defaults LABEL_0, LABEL_1, ..."""
+def _class_names(id2label, classes):
+  """The class names; None if they are the defaults LABEL_0, LABEL_1, ... or not as many as the classes."""
   if not isinstance(id2label, dict):
     return None
   try:
     names = tuple(str(id2label[key]) for key in sorted(id2label, key=int))
   except ValueError:
     return None
-  return None if all(name == f'LABEL_{i}' for i, name in enumerate(names)) else names
+  if len(names) != classes or all(name == f'LABEL_{i}' for i, name in enumerate(names)):
+    return None
+  return names
 
 
-def _pair(value):
-  """(height, width) from an int, a list or a dict; None if empty. Invalid values are returned unchanged."""
-  if isinstance(value, dict):
-    value = [value['height'], value.get('width')] if 'height' in value else next(iter(value.values()), None)
-  return (value, value) if isinstance(value, int) else value or None
-
-
-def _preprocessing(config, processor, where):
-  """The preprocessing of an image processor: resize to a size, or resize the short side and crop."""
-  p = processor or {}
-  size, crop = _pair(p.get('size')), _pair(p.get('crop_size')) if p.get('do_center_crop') else None
-  fields = {'size': _pair(config.get('image_size')) or crop or size or 224, 'channels': config.get('num_channels', 3),
-            'squeeze': True}
-  try:
-    fields['interpolation'] = _RESAMPLE.get(p.get('resample', 2), 'bilinear')
-    fields |= {'mean': alike(p.get('image_mean') or (0.5,)), 'std': alike(p.get('image_std') or (0.5,))}
-    kind = str(p.get('image_processor_type') or p.get('feature_extractor_type'))
-    if p.get('crop_pct') and 'ConvNext' in kind:  # only large pictures are resized without cropping
-      if min(size) < 384:
-        fields |= {'crop': p['crop_pct'], 'squeeze': False}
-    elif crop:
-      by_short_side = not isinstance(p['size'], dict) or 'shortest_edge' in p['size']
-      fields |= {'crop': min(1.0, min(crop) / min(size)), 'squeeze': not by_short_side}
-  except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
-    raise UserError(f'{where}: its preprocessor_config.json cannot be interpreted ({error})') from error
-  return parse(fields, where)
-
-
-def config_json(weights: Weights) -> dict[str, Any]:
-  """The config.json from which `from_pretrained` builds the model.
-
-  Raises:
-    UserError: transformers does not have the model.
-  """
-  kind, form = _kind(weights)
-  config = weights.config
-  for name, right in form.fixed.items():
-    if getattr(config, name) != right:
-      raise UserError(f'{weights.source}: model.{name}: transformers expects {right!r} in a {kind}, got '
-                      f'{getattr(config, name)!r}; try --to=timm or --to=bundle')
-  layout.check_representable(weights, {*form.fields, *form.fixed}, 'transformers')
-  out = {'architectures': [form.architecture if not weights.headless else form.architecture.split('For')[0] + 'Model'],
-         'model_type': kind, 'num_channels': weights.preprocessing.channels,
-         'image_size': list(weights.preprocessing.size), **form.must}
-  for ours, (key, _) in form.fields.items():
-    value = getattr(config, ours)
-    out[key] = _VALUES[ours][1](value) if ours in _VALUES else list(value) if isinstance(value, tuple) else value
-  if kind == 'convnext':
-    out['num_stages'] = len(config.depths)
-  if not weights.headless:
-    names = weights.class_names or [f'LABEL_{i}' for i in range(weights.num_classes)]
-    out |= {'id2label': {str(i): name for i, name in enumerate(names)}, 'label2id': {n: i for i, n in enumerate(names)}}
-  return out
-
-
-def processor_json(preprocessing: Preprocessing) -> dict[str, Any]:
-  """The preprocessor_config.json of a preprocessing."""
-  p, (height, width) = preprocessing, preprocessing.size
-  mean, std = p.per_channel()
-  out = {'do_resize': True, 'do_rescale': True, 'rescale_factor': 1 / 255, 'do_normalize': True,
-         'image_mean': mean, 'image_std': std,
-         'resample': pictures.INTERPOLATIONS[p.interpolation]}
-  if p.squeeze and p.crop == 1:
-    return out | {'image_processor_type': 'ViTImageProcessor', 'size': {'height': height, 'width': width}}
-  size = {'height': round(height / p.crop), 'width': round(width / p.crop)} if p.squeeze else {
-      'shortest_edge': round(min(height, width) / p.crop)}
-  return out | {'image_processor_type': 'DeiTImageProcessor' if p.squeeze else 'CLIPImageProcessor', 'size': size,
-                'do_center_crop': True, 'crop_size': {'height': height, 'width': width}}
-
-
-def write(weights: Weights) -> dict[str, np.ndarray]:
-  """{their name: array}."""
-  return layout.write(weights, _kind(weights)[1].rules(weights.config))
-
-
-def _kind(weights):
-  """(model_type, Layout) for a model of this project."""
-  kind = weights.family
-  if kind == 'resnet' and weights.config.stem == 'half':
-    kind = 'regnet'
-  if kind not in LAYOUTS:
-    raise UserError(f'{weights.source}: transformers has no {weights.family}{nearest(weights.family, LAYOUTS)}')
-  return kind, LAYOUTS[kind]
+def _preprocessing(entries, processor, where, kind):
+  """The preparation of pictures. A model with learned positions must be given pictures of its own size."""
+  size, channels = entries.get('image_size', 224), entries.get('num_channels', 3)
+  size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+  found = processors.read(processor, kind, size, channels, where)
+  positions = kind in ('vit', 'deit') or kind.startswith(('clip', 'siglip', 'dinov2'))
+  if positions and found.size != size:
+    raise UserError(f'{where}: its preprocessor_config.json makes pictures of {found.size[0]}x{found.size[1]}, but '
+                    f'image_size={entries.values.get("image_size")!r} in its config.json; expected the same')
+  return found

@@ -78,35 +78,65 @@ class Axes:
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-  """Our N leading tokens [D] and positions [T, D]; theirs also have positions for the tokens, [1, N + T, D].
+  """The tokens before the patches, and the positions.
 
-  Reading adds the position of a token to the token. Writing uses the position -0.0, which is neutral under addition.
+  Ours, each [D] or [n, D], one after the other, are the same N tokens as theirs, one after the other. Theirs may have
+  positions too: reading adds them to the tokens. Writing uses the position -0.0, which is neutral under addition.
+
+  Attributes:
+    tokens: our names, in order.
+    their_tokens: their names in order, and how many tokens each has.
+    position: the name of their table of positions; None: there is none.
+    placed: how many of the first tokens have a position in the table, before those of the patches; None: all.
+    axes: their leading axes: [1, T, D] and [1, n, D], or [T, D] and [D].
   """
   tokens: tuple[str, ...]
-  their_tokens: tuple[str, ...]
-  position: str
+  their_tokens: tuple[tuple[str, int], ...]
+  position: str | None
+  placed: int | None = None
+  axes: tuple[int, ...] = (1,)
 
   @property
   def names(self) -> tuple[str, ...]:
-    return ('pos_embed', *self.tokens)
+    return self.tokens if self.position is None else ('pos_embed', *self.tokens)
 
   @property
   def theirs(self) -> tuple[str, ...]:
-    return (self.position, *self.their_tokens)
+    tokens = tuple(name for name, _ in self.their_tokens)
+    return tokens if self.position is None else (self.position, *tokens)
+
+  @property
+  def _before(self):
+    return sum(n for _, n in self.their_tokens) if self.placed is None else self.placed
 
   def shapes(self, ours, known):
-    t, d = ours[0]
-    return [(1, len(self.tokens) + t, d)] + len(self.tokens) * [(1, 1, d)]
+    d = ours[0][-1]
+    tokens = [(*self.axes, n, d) if self.axes or n > 1 else (d,) for _, n in self.their_tokens]
+    return tokens if self.position is None else [(*self.axes, self._before + ours[0][0], d), *tokens]
 
   def read(self, theirs, ours, known):
-    position, *tokens = theirs
-    n = len(tokens)
-    return [position[0, n:], *(token[0, 0] + position[0, i] for i, token in enumerate(tokens))]
+    if self.position is None:
+      position, tokens, shapes = None, theirs, ours
+    else:
+      (position, *tokens), shapes = theirs, ours[1:]
+      position = position.reshape(-1, position.shape[-1])
+    tokens_ND = np.concatenate([token.reshape(-1, token.shape[-1]) for token in tokens])
+    if position is not None and self._before:
+      tokens_ND = np.concatenate([tokens_ND[:self._before] + position[:self._before], tokens_ND[self._before:]])
+    counts = [shape[0] if len(shape) > 1 else 1 for shape in shapes]
+    parts = np.split(tokens_ND, np.cumsum(counts)[:-1])
+    out = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+    return out if position is None else [position[self._before:], *out]
 
   def write(self, ours, known):
-    position, *tokens = ours
-    zeros = np.full((len(tokens), position.shape[1]), -0.0, np.float32)
-    return [np.concatenate([zeros, position])[None], *(token[None, None] for token in tokens)]
+    shapes = self.shapes([array.shape for array in ours], known)
+    tokens_ND = np.concatenate([token.reshape(-1, token.shape[-1])
+                                for token in (ours if self.position is None else ours[1:])])
+    parts = np.split(tokens_ND, np.cumsum([n for _, n in self.their_tokens])[:-1])
+    if self.position is not None:
+      zeros = np.full((self._before, tokens_ND.shape[1]), -0.0, np.float32)
+      parts = [np.concatenate([zeros, ours[0]]), *parts]
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 Rule = Axes | Tokens

@@ -1,7 +1,9 @@
 """Reading weights from any source. The format is detected from the contents, not from the name."""
 
+import dataclasses
 import os
 import pathlib
+import re
 
 from vit_jax import records
 from vit_jax.errors import UserError
@@ -10,6 +12,8 @@ from vit_jax.interop import tensors as tensors_lib
 from vit_jax.interop.weights import Weights
 
 _WEIGHTS = ('model.safetensors', tensors_lib.INDEX)
+# What torch.compile, DataParallel, Lightning and the timm_wrapper of transformers put before all names.
+WRAPPERS = ('_orig_mod.', 'module.', 'model.', 'timm_model.')
 
 
 def read(source: str | os.PathLike, without: tuple[str, ...] = (), step: int | None = None) -> Weights:
@@ -20,7 +24,7 @@ def read(source: str | os.PathLike, without: tuple[str, ...] = (), step: int | N
       - a run folder of `vit_jax.main`, local or in a bucket;
       - a bundle;
       - a folder of Hugging Face transformers or timm, with config.json and one or several safetensors files;
-      - a .safetensors file of these, beside its config.json (optional for timm);
+      - a .safetensors file of these, beside its config.json;
       - a .npz file of the original Vision Transformer code;
       - the name of a model on huggingface.co, `hf:OWNER/NAME`.
     without: patterns of names in the file. Matching tensors may be unused, missing or of another shape (see
@@ -53,6 +57,8 @@ def is_run(source: str | os.PathLike) -> bool:
 def _folder(folder, without):
   found = [folder / name for name in _WEIGHTS if (folder / name).exists()]
   if not found:
+    if (folder / 'adapter_model.safetensors').exists():
+      return _file(folder / 'adapter_model.safetensors', without)  # says what it is
     pickles = [p.name for p in folder.iterdir() if p.suffix in ('.bin', '.pt', '.pth', '.ckpt', '.pkl')]
     got = f'found only pickles ({pickles[0]}), which can run arbitrary code when read' if pickles else 'found none'
     raise UserError(f'{folder}: expected a run ({records.RUN}), a bundle ({bundle.MODEL}) or {_WEIGHTS[0]}, {got}')
@@ -62,12 +68,37 @@ def _folder(folder, without):
 def _file(path, without):
   """Reads a file in the format given by its config.json, or else by its tensor names."""
   tensors, beside = tensors_lib.open_file(path), path.with_name('config.json')
+  _check_adapter(tensors, path)
   if google.is_google(tensors):
     return google.read(tensors, without)
+  tensors = unwrapped(tensors)
   if not beside.exists():
     return timm.read(tensors, {}, without)
   config = tensors_lib.read_json(beside)
+  if config.get('model_type') == 'timm_wrapper':
+    return timm.read(tensors, timm.unwrapped(config), without)
   if 'model_type' in config:
     processor = path.with_name('preprocessor_config.json')
     return huggingface.read(tensors, config, tensors_lib.read_json(processor) if processor.exists() else None, without)
   return timm.read(tensors, config, without)
+
+
+def unwrapped(tensors: tensors_lib.Tensors) -> tensors_lib.Tensors:
+  """The tensors without the prefixes that wrappers put before all names; unchanged if some names have none."""
+  strip = lambda names, prefix: {name: name.removeprefix(prefix) for name in names}
+  while tensors.shapes and (prefix := next(
+      (p for p in WRAPPERS if all(name.startswith(p) for name in (*tensors.shapes, *tensors.others))), None)):
+    shapes = {name.removeprefix(prefix): shape for name, shape in tensors.shapes.items()}
+    others = frozenset(strip(tensors.others, prefix).values())
+    tensors = dataclasses.replace(tensors, shapes=shapes, others=others,
+                                  load=lambda name, prefix=prefix, load=tensors.load: load(prefix + name))
+  return tensors
+
+
+def _check_adapter(tensors, path):
+  """Raises UserError for the weights of an adapter, which are not a model."""
+  marks = [name for name in tensors.shapes if re.search(r'(^|\.)(lora_|ia3_|hada_w|oft_|prompt_embeddings)', name)]
+  if marks or path.name.startswith('adapter_model'):
+    raise UserError(f'{path}: the weights of an adapter (such as LoRA), not of a model: '
+                    f'{marks[0] if marks else path.name}. Merge it into its model first (merge_and_unload() of peft), '
+                    'and save that')

@@ -8,7 +8,7 @@ import numpy as np
 
 from vit_jax import durable
 from vit_jax.errors import UserError, nearest
-from vit_jax.interop import bundle, exported, google, huggingface, tensors, timm
+from vit_jax.interop import bundle, exported, google, huggingface_writer, processors, tensors, timm_writer
 from vit_jax.interop.weights import Weights
 
 _TENSORS, _CONFIG, _PROCESSOR = 'model.safetensors', 'config.json', 'preprocessor_config.json'
@@ -32,13 +32,13 @@ def write(weights: Weights, out: str | os.PathLike, to: str) -> None:
 
 
 def _huggingface(weights, folder):
-  config, processor = huggingface.config_json(weights), huggingface.processor_json(weights.preprocessing)
-  _folder(folder, huggingface.write(weights), {_CONFIG: config, _PROCESSOR: processor})
+  config, processor = huggingface_writer.config_json(weights), processors.write(weights.preprocessing)
+  _folder(folder, huggingface_writer.write(weights), {_CONFIG: config, _PROCESSOR: processor})
 
 
 def _timm(weights, folder):
-  config = timm.config_json(weights)
-  _folder(folder, timm.write(weights), {_CONFIG: config})
+  config = timm_writer.config_json(weights)
+  _folder(folder, timm_writer.write(weights), {_CONFIG: config})
 
 
 def _folder(folder, arrays, texts):

@@ -48,19 +48,24 @@ class SelfAttention(nnx.Module):
   """Queries, keys and values from one fused kernel [D, H, 3, K], attention, and the output projection."""
 
   def __init__(self, width: int, num_heads: int, *, rngs: nnx.Rngs, head_dim: int | None = None, qkv_bias: bool = True,
-               base_head_dim: int | None = None, relative_grid: tuple[int, int] | None = None,
-               rope_grid: tuple[int, int] | None = None, kernel_init: Initializer = xavier_uniform, dtype=jnp.float32):
+               qk_norm: bool = False, epsilon: float = 1e-6, base_head_dim: int | None = None,
+               relative_grid: tuple[int, int] | None = None, rope_grid: tuple[int, int] | None = None,
+               rope: str = 'rope2d', kernel_init: Initializer = xavier_uniform, dtype=jnp.float32):
     """`head_dim` is width / num_heads unless it is given.
 
+    With `qk_norm` the queries and keys of each head are normalised (Dehghani et al. 2023, sec. 2); epsilon is theirs.
+
     The last tokens are a grid's patches: with `relative_grid` each head learns biases of their relative places, and
-    with `rope_grid` queries and keys are turned by their places.
+    with `rope_grid` queries and keys are turned by their places, by the angles `rope` of `pos_embed.ANGLES`.
     """
     head_dim, self.base_head_dim = head_dim or width // num_heads, base_head_dim
     self.qkv = Dense((width,), (num_heads, 3, head_dim), ('embed', 'heads', None, None), rngs=rngs,
                      apart=-2, kernel_init=kernel_init, use_bias=qkv_bias, dtype=dtype)
     self.out = Dense((num_heads, head_dim), (width,), ('heads', None, 'embed'), rngs=rngs, ends_branch=True,
                      kernel_init=kernel_init, dtype=dtype)
-    self.head_dim, self.relative_grid, self.rope_grid = head_dim, relative_grid, rope_grid
+    norm = lambda: LayerNorm(head_dim, axis=None, dtype=dtype, epsilon=epsilon) if qk_norm else None
+    self.query_norm, self.key_norm = norm(), norm()
+    self.head_dim, self.relative_grid, self.rope_grid, self.rope = head_dim, relative_grid, rope_grid, rope
     self.bias_table = pos_embed.relative_table(relative_grid, num_heads, rngs=rngs) if relative_grid else None
 
   def __call__(self, x_BTD: jax.Array, bias_WHTT: jax.Array | None = None, attend: Callable = attend,
@@ -70,8 +75,10 @@ class SelfAttention(nnx.Module):
     `attend` computes it and has the signature of this module's `attend`. The weights are None where it has none.
     """
     q_BTHK, k_BTHK, v_BTHK = jnp.unstack(constrain(self.qkv(x_BTD), 'batch', None, 'heads'), axis=3)
+    if self.query_norm is not None:
+      q_BTHK, k_BTHK = self.query_norm(q_BTHK), self.key_norm(k_BTHK)
     if self.rope_grid is not None:
-      angles = pos_embed.rope2d_angles(self.rope_grid, self.head_dim)
+      angles = pos_embed.ANGLES[self.rope](self.rope_grid, self.head_dim)
       q_BTHK, k_BTHK = (pos_embed.rotate(t, angles) for t in (q_BTHK, k_BTHK))
     if self.bias_table is not None:
       bias_WHTT = pos_embed.relative_bias(self.bias_table[...], self.relative_grid, x_BTD.shape[1])[None]

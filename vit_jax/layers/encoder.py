@@ -13,6 +13,7 @@ from vit_jax.layers.attention import SelfAttention
 from vit_jax.layers.dense import parameter
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
+from vit_jax.layers.pos_embed import ANGLES
 from vit_jax.layers.stack import Execution, Stack
 from vit_jax.parallel import blocks
 from vit_jax.parallel.blocks import Stream
@@ -33,13 +34,15 @@ class EncoderBlock(nnx.Module):
 
   def __init__(self, config: Any, grid: tuple[int, int], pos_embed: str, *, rngs: nnx.Rngs):
     """See `Encoder`."""
-    dtype, of_grid = jnp.dtype(config.dtype), lambda kind: grid if pos_embed == kind else None
+    dtype, rope = jnp.dtype(config.dtype), {'rope_grid': grid, 'rope': pos_embed} if pos_embed in ANGLES else {}
     self.norm1 = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
     self.attention = SelfAttention(config.width, config.num_heads, rngs=rngs, head_dim=config.head_dim,
-                                   qkv_bias=config.qkv_bias, base_head_dim=config.base_head_dim, dtype=dtype,
-                                   relative_grid=of_grid('relative'), rope_grid=of_grid('rope2d'))
+                                   qkv_bias=config.qkv_bias, qk_norm=config.qk_norm, epsilon=config.epsilon,
+                                   base_head_dim=config.base_head_dim, dtype=dtype,
+                                   relative_grid=grid if pos_embed == 'relative' else None, **rope)
     self.norm2 = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
-    self.mlp = Mlp(config.width, config.mlp_dim, rngs=rngs, dropout=config.dropout, gelu=config.gelu, dtype=dtype)
+    self.mlp = Mlp(config.width, config.mlp_dim, rngs=rngs, dropout=config.dropout, gelu=config.gelu,
+                   gated=config.mlp == 'swiglu', dtype=dtype)
     scale = lambda: parameter(jnp.full(config.width, config.layer_scale), ('embed',))
     self.scale1, self.scale2 = (None, None) if config.layer_scale is None else (scale(), scale())
     self.dropout = config.dropout
@@ -84,9 +87,10 @@ class Encoder(Stack):
 
     Args:
       config: its fields width, depth, mlp_dim, num_heads, head_dim, qkv_bias, base_head_dim, attention,
-        attention_radius, layer_scale, dropout, drop_path, gelu, epsilon and dtype are those of `models.vit.Config`.
+        attention_radius, layer_scale, dropout, drop_path, qk_norm, mlp, gelu, epsilon and dtype are those of
+        `models.vit.Config`.
       grid: (rows, columns) of the patches, which are the last of the tokens.
-      pos_embed: 'relative' and 'rope2d' act in every block. Others belong to the embedding.
+      pos_embed: 'relative' and the names of `pos_embed.ANGLES` act in every block. Others belong to the embedding.
       rngs: of the parameters.
       execution: how the blocks are run.
     """

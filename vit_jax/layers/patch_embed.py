@@ -20,10 +20,11 @@ def patchify(images_BHWC: jax.Array, patch_size: int) -> jax.Array:
 class PatchEmbed(nnx.Module):
   """Linear patch embedding as one matmul (Dosovitskiy et al. 2021, eq. 1): [B, H, W, C] -> [B, T, D]."""
 
-  def __init__(self, patch_size: int, channels: int, width: int, *, rngs: nnx.Rngs, dtype=jnp.float32):
+  def __init__(self, patch_size: int, channels: int, width: int, *, rngs: nnx.Rngs, use_bias: bool = True,
+               dtype=jnp.float32):
     self.patch_size = patch_size
     self.proj = Dense((patch_size * patch_size * channels,), (width,), (None, 'embed'), rngs=rngs,
-                      role='input', kernel_init=lecun_normal, dtype=dtype)
+                      role='input', kernel_init=lecun_normal, use_bias=use_bias, dtype=dtype)
 
   def __call__(self, images_BHWC: jax.Array) -> jax.Array:
     return self.proj(patchify(images_BHWC, self.patch_size))

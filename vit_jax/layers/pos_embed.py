@@ -33,6 +33,19 @@ def rope2d_angles(grid: tuple[int, int], head_dim: int, theta: float = 100.0) ->
   return np.concatenate(angles, axis=1).astype(np.float32)
 
 
+def rope2d_centred_angles(grid: tuple[int, int], head_dim: int, theta: float = 100.0) -> np.ndarray:
+  """Like `rope2d_angles`, with places from -1 to 1 whatever the grid: 2 pi x (the centre of the patch).
+
+  Simeoni et al. 2025 (DINOv3), sec. 3.2, as in its code.
+  """
+  y, x = (2 * (places + 0.5) / size - 1 for places, size in zip(np.mgrid[:grid[0], :grid[1]], grid, strict=True))
+  frequencies = 2 * np.pi * theta ** (-np.arange(head_dim // 4) / (head_dim // 4))
+  return np.concatenate([np.outer(y.ravel(), frequencies), np.outer(x.ravel(), frequencies)], axis=1).astype(np.float32)
+
+
+ANGLES = {'rope2d': rope2d_angles, 'rope2d_centred': rope2d_centred_angles}  # by the name of model.pos_embed
+
+
 def resized(table_TD: np.ndarray, grid: tuple[int, int], new_grid: tuple[int, int]) -> np.ndarray:
   """A learned table [..., h*w, D] of one grid for another, float32, each side by itself: any rectangle will do.
 

@@ -36,9 +36,13 @@ class Config:
   # Channels of each stage; its MLPs are four times as wide.
   widths: tuple[int, ...] = option((96, 192, 384, 768), least=1, most=2**17, longest=8)
   kernel_size: int = option(7, least=1, most=255)  # of the depthwise convolutions
-  layer_scale: float = option(1e-6, most=1_000)  # initial scale of the residual branches (Touvron et al. 2021b)
+  # Initial scale of the residual branches (Touvron et al. 2021b); None: no scales.
+  layer_scale: float | None = option(1e-6, most=1_000)
+  grn: bool = False  # global response normalisation in the MLPs (ConvNeXt V2)
+  gelu: Literal['exact', 'tanh', 'quick'] = 'exact'
   drop_path: float = option(0.0, below=1)  # stochastic depth of the last block; rises linearly from 0 at the first
-  last_epsilon: float = option(1e-6, least=1e-20, most=1)  # of the last norm; that of all others is 1e-6
+  last_epsilon: float = option(1e-6, least=1e-20, most=1)  # of the last norm
+  epsilon: float = option(1e-6, least=1e-20, most=1)  # of all other norms
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # of matmuls and convolutions; parameters and norms stay float32
 
 
@@ -67,20 +71,24 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
 
 
 class Block(nnx.Module):
-  """x + scale MLP(norm(depthwise convolution(x))) (Liu et al. 2022, fig. 4)."""
+  """x + scale MLP(norm(depthwise convolution(x))) (Liu et al. 2022, fig. 4; with grn Woo et al. 2023, fig. 5)."""
 
   def __init__(self, config: Config, width: int, *, rngs: nnx.Rngs):
     dtype = jnp.dtype(config.dtype)
     self.conv = Conv(width, width, config.kernel_size, groups=width, use_bias=True, axis='embed', rngs=rngs,
                      kernel_init=normal_002, dtype=dtype)
-    self.norm = LayerNorm(width, dtype=dtype)
-    self.mlp = Mlp(width, 4 * width, rngs=rngs, kernel_init=normal_002, bias_init=None, dtype=dtype)
-    self.scale = parameter(jnp.full(width, config.layer_scale, jnp.float32), ('embed',))
+    self.norm = LayerNorm(width, dtype=dtype, epsilon=config.epsilon)
+    self.mlp = Mlp(width, 4 * width, rngs=rngs, kernel_init=normal_002, bias_init=None, gelu=config.gelu,
+                   grn=config.grn, dtype=dtype)
+    self.scale = (None if config.layer_scale is None else
+                  parameter(jnp.full(width, config.layer_scale, jnp.float32), ('embed',)))
 
   def __call__(self, x_BHWD: jax.Array, drop_path: jax.Array | None, keys_B: jax.Array | None) -> jax.Array:
     b, *_, d = x_BHWD.shape
     y_BTD = self.mlp(self.norm(self.conv(x_BHWD)).reshape(b, -1, d))
-    y_BHWD = y_BTD.reshape(x_BHWD.shape) * self.scale[...].astype(y_BTD.dtype)[None, None, None]
+    y_BHWD = y_BTD.reshape(x_BHWD.shape)
+    if self.scale is not None:
+      y_BHWD = y_BHWD * self.scale[...].astype(y_BTD.dtype)[None, None, None]
     if drop_path is not None:
       y_BHWD = noise.drop_path(y_BHWD, drop_path, keys_B)
     return constrain(x_BHWD + y_BHWD, 'batch')
@@ -89,10 +97,11 @@ class Block(nnx.Module):
 class Patches(nnx.Module):
   """A convolution whose kernel is its stride, and a norm after it (the stem) or before it (between stages)."""
 
-  def __init__(self, in_channels: int, width: int, patch_size: int, *, stem: bool, rngs: nnx.Rngs, dtype=jnp.float32):
+  def __init__(self, in_channels: int, width: int, patch_size: int, *, stem: bool, rngs: nnx.Rngs,
+               epsilon: float = 1e-6, dtype=jnp.float32):
     self.conv = Conv(in_channels, width, patch_size, stride=patch_size, padding=0, use_bias=True, axis='embed',
                      rngs=rngs, role='input' if stem else 'hidden', kernel_init=normal_002, dtype=dtype)
-    self.norm = LayerNorm(width if stem else in_channels, dtype=dtype)
+    self.norm = LayerNorm(width if stem else in_channels, dtype=dtype, epsilon=epsilon)
     self.stem = stem
 
   def __call__(self, x_BHWD: jax.Array) -> jax.Array:
@@ -110,7 +119,8 @@ class ConvNeXt(nnx.Module):
     dtype, channels = jnp.dtype(config.dtype), image_shape[2]
     self.patches, self.stages = nnx.List(), nnx.List()
     for i, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
-      self.patches.append(Patches(channels, width, 2 if i else config.patch_size, stem=not i, rngs=rngs, dtype=dtype))
+      self.patches.append(Patches(channels, width, 2 if i else config.patch_size, stem=not i, rngs=rngs,
+                                  epsilon=config.epsilon, dtype=dtype))
       self.stages.append(Stack(lambda rngs, width=width: Block(config, width, rngs=rngs), depth, rngs=rngs))
       channels = width
     self.norm = LayerNorm(channels, dtype=dtype, epsilon=config.last_epsilon)

@@ -24,6 +24,7 @@ SIZES = {name: vit.size(name) for name in ('Ti/16', 'S/16', 'B/16')}  # Touvron 
 class Config(vit.Config):
   """A DeiT's shape: that of a ViT with a CLS token. `size('S/16')` gives the published ones."""
   pool: Literal['cls'] = 'cls'
+  last_norm: Literal['tokens'] = 'tokens'
 
 
 def size(name: str) -> dict:

@@ -60,6 +60,7 @@ class Config:
   bottleneck: int = option(4, least=1, most=2**17)  # a stage's width over the channels of its 3 x 3 convolutions
   # Input channels of a group of the 3 x 3 convolutions; None: all are one group.
   group_width: int | None = option(None, least=1, most=2**17)
+  groups: int = option(1, least=1, most=2**17)  # of the 3 x 3 convolutions, as many in each stage (ResNeXt)
   squeeze_excite: bool = False  # channels gated by their means (Hu et al. 2018), after the 3 x 3 convolution
   # 7 x 7 and max pooling, a quarter of the resolution; 3 x 3, a half, and the first stage halves too; or 3 x 3 at full
   # resolution, for small pictures (He et al. 2016, sec. 4.2).
@@ -80,14 +81,17 @@ def check(config: Config) -> None:
   options.check(config, 'model')
   if len(config.depths) != len(config.widths) or not config.depths:
     raise UserError(f'model.depths={config.depths} and model.widths={config.widths}: one of each for every stage')
-  if config.block == 'basic' and (config.group_width or config.squeeze_excite):
-    raise UserError('model.block=basic has neither groups nor squeeze-and-excitation: leave out model.group_width and '
-                    'model.squeeze_excite, or set model.block=bottleneck')
+  if config.block == 'basic' and (config.group_width or config.groups > 1 or config.squeeze_excite):
+    raise UserError('model.block=basic has neither groups nor squeeze-and-excitation: leave out model.group_width, '
+                    'model.groups and model.squeeze_excite, or set model.block=bottleneck')
+  if config.group_width and config.groups > 1:
+    raise UserError(f'model.group_width={config.group_width} and model.groups={config.groups}: give one of them, the '
+                    'width of a group (RegNet) or their number (ResNeXt)')
   for width in config.widths if config.block == 'bottleneck' else ():
-    parts = config.bottleneck * (config.group_width or 1)
+    parts = config.bottleneck * (config.group_width or config.groups)
     if width % parts:
-      raise UserError(f'model.widths={config.widths}: {width} must be a multiple of model.bottleneck'
-                      f'{" x model.group_width" if config.group_width else ""} = {parts}')
+      by = ' x model.group_width' if config.group_width else ' x model.groups' if config.groups > 1 else ''
+      raise UserError(f'model.widths={config.widths}: {width} must be a multiple of model.bottleneck{by} = {parts}')
 
 
 class ConvNorm(nnx.Module):
@@ -123,7 +127,7 @@ class Block(nnx.Module):
     inner, groups = width, 1
     if config.block == 'bottleneck':
       inner = width // config.bottleneck
-      groups = inner // config.group_width if config.group_width else 1
+      groups = inner // config.group_width if config.group_width else config.groups
       middle = dict(stride=stride, groups=groups)
       shapes = [(in_width, inner, 1, {}), (inner, inner, 3, middle), (inner, width, 1, last)]
     else:

@@ -1,6 +1,7 @@
 """Vision Transformer (Dosovitskiy et al. 2021), with the options of the codebases that followed it."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
@@ -59,7 +60,8 @@ class Config:
   # stem=resnet: channels before its stages, which give 4, 8, 16, .. times as many.
   stem_width: int = option(64, least=1, most=2**17)
   pool: Literal['cls', 'gap', 'map'] = 'cls'  # CLS token, mean over patches, or attention pooling
-  pos_embed: Literal['learned', 'sincos2d', 'rope2d', 'relative', 'none'] = 'learned'
+  # rope2d_centred: rope2d with places from -1 to 1 (DINOv3).
+  pos_embed: Literal['learned', 'sincos2d', 'rope2d', 'rope2d_centred', 'relative', 'none'] = 'learned'
   # full: softmax over all tokens. local: patches at most attention_radius rows and columns away, and what is no patch
   # (Longformer's, Beltagy et al. 2020). linear: Katharopoulos et al. 2020.
   attention: Literal['full', 'local', 'linear'] = 'full'
@@ -72,7 +74,12 @@ class Config:
   layer_scale: float | None = option(None, most=1_000)
   dropout: float = option(0.0, below=1)  # after the embedding, in the MLP and on both residual branches
   drop_path: float = option(0.0, below=1)  # stochastic depth of the last block; rises linearly from 0 at the first
-  gelu: Literal['exact', 'tanh'] = 'exact'
+  qk_norm: bool = False  # queries and keys of each head are normalised (Dehghani et al. 2023)
+  pre_norm: bool = False  # tokens are normalised before the first block, and patches have no bias (CLIP)
+  # The last norm: of the tokens before they are pooled, of the pooled ones, or none.
+  last_norm: Literal['tokens', 'pooled', 'none'] = 'tokens'
+  mlp: Literal['gelu', 'swiglu'] = 'gelu'  # swiglu: gated by SiLU (Shazeer 2020, eq. 6)
+  gelu: Literal['exact', 'tanh', 'quick'] = 'exact'  # quick: x sigmoid(1.702 x) (CLIP)
   # Of the norms, as in the original code; transformers' default is 1e-12.
   epsilon: float = option(1e-6, least=1e-20, most=1)
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # of matmuls; parameters, norms and softmax stay float32
@@ -119,9 +126,11 @@ def check(config: Config, image_shape: tuple[int, int, int]) -> None:
                     'them, or set model.head_dim')
   if config.pos_embed == 'sincos2d' and config.width % 4:
     raise UserError(f'model.width={config.width}: pos_embed=sincos2d needs a multiple of 4')
-  if config.pos_embed == 'rope2d' and head_dim(config) % 4:
-    raise UserError(f'heads of {head_dim(config)}: pos_embed=rope2d needs a multiple of 4 per head (model.head_dim, or '
-                    'model.width / model.num_heads)')
+  if config.pre_norm and config.stem != 'patch':
+    raise UserError(f'model.pre_norm=True is for stem=patch, got stem={config.stem}')
+  if config.pos_embed in pos_embed.ANGLES and head_dim(config) % 4:
+    raise UserError(f'heads of {head_dim(config)}: pos_embed={config.pos_embed} needs a multiple of 4 per head '
+                    '(model.head_dim, or model.width / model.num_heads)')
 
 
 def head_dim(config: Config) -> int:
@@ -187,7 +196,7 @@ class ViT(nnx.Module):
       self.patch_embed = ResNetStem(config.stem_depths, config.stem_width, channels, config.width, rngs=rngs,
                                     dtype=dtype)
     else:
-      embed = ConvStem if config.stem == 'conv' else PatchEmbed
+      embed = ConvStem if config.stem == 'conv' else functools.partial(PatchEmbed, use_bias=not config.pre_norm)
       self.patch_embed = embed(config.patch_size, channels, config.width, rngs=rngs, dtype=dtype)
     tokens = self.grid[0] * self.grid[1]
     # Deviation 1/sqrt(D), as big_vision's `learn`. CLS is a learned vector already and gets no second one.
@@ -196,7 +205,9 @@ class ViT(nnx.Module):
     self.pos_embed = parameter(position, (None, 'embed'), 'input', init_power=-0.5) if learned else None
     self.cls = parameter(jnp.zeros(config.width), ('embed',), 'input') if config.pool == 'cls' else None
     self.encoder = Encoder(config, self.grid, config.pos_embed, rngs=rngs, execution=execution)
-    self.norm = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
+    norm = lambda: LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
+    self.pre_norm = norm() if config.pre_norm else None
+    self.norm = norm() if config.last_norm != 'none' else None
     self.attention_pool = AttentionPool(
         config.width, config.mlp_dim, config.num_heads, rngs=rngs, head_dim=config.head_dim,
         base_head_dim=config.base_head_dim, dtype=dtype, gelu=config.gelu,
@@ -242,21 +253,23 @@ class ViT(nnx.Module):
       tokens_ND = jnp.concatenate(tokens).astype(x_BTD.dtype)
       tokens_BND = jnp.broadcast_to(tokens_ND[None], (x_BTD.shape[0], *tokens_ND.shape))
       x_BTD = jnp.concatenate([tokens_BND, x_BTD], axis=1)
-    return x_BTD
+    return x_BTD if self.pre_norm is None else self.pre_norm(x_BTD)
 
   def _class_tokens(self):
     """The tokens [D] before the global tokens and the patches, which the head reads."""
     return [] if self.cls is None else [self.cls]
 
   def classify(self, x_BTD: jax.Array, sizes_BT: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """(logits [B, C], {'pre_logits', ..}) from the encoder's output, before its last norm.
+    """(logits [B, C], {'pre_logits', ..}) from the encoder's output, before the last norm.
 
     `sizes_BT`: how many tokens each was merged from; None: one.
     """
-    return self._classify(self.norm(x_BTD), sizes_BT)
+    return self._classify(self.norm(x_BTD) if self.config.last_norm == 'tokens' else x_BTD, sizes_BT)
 
   def _classify(self, x_BTD, sizes_BT):
     x_BD = self._pool(x_BTD, sizes_BT)
+    if self.config.last_norm == 'pooled':
+      x_BD = self.norm(x_BD)
     return self.head(x_BD.astype(jnp.float32)), {'pre_logits': x_BD}
 
   def _pool(self, x_BTD, sizes_BT):

@@ -1,0 +1,48 @@
+"""Which files of a folder are pictures, and which of its folders are splits: the habits of people who keep pictures."""
+
+import collections
+import os
+import re
+from collections.abc import Iterable
+
+# Kinds that `pictures` decodes.
+SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.webp', '.bmp', '.dib', '.gif', '.tif', '.tiff')
+# Pictures of other kinds, which are counted and named, so that nobody misses them.
+OTHER = ('.jp2', '.j2k', '.jpx', '.jxl', '.avif', '.heic', '.heif', '.psd', '.svg', '.ico', '.tga', '.exr', '.hdr',
+         '.raw', '.cr2', '.cr3', '.nef', '.arw', '.dng', '.orf', '.rw2', '.eps', '.pcx', '.dcm', '.npy', '.ppm',
+         '.pgm', '.pbm', '.pnm')
+_SPLITS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val',
+           'test': 'test', 'testing': 'test'}
+_SPLIT = re.compile(rf'({"|".join(sorted(_SPLITS, key=len, reverse=True))})([ _-]?(set|split|data|images))?', re.I)
+
+
+def split_of(name: str) -> str | None:
+  """'train', 'val' or 'test' for a folder's name that means it, such as 'Valid' or 'test_set'; else None."""
+  match = _SPLIT.fullmatch(name)
+  return _SPLITS[match[1].lower()] if match else None
+
+
+def is_picture(name: str) -> bool:
+  """Whether a file's name is that of a picture that can be read."""
+  return name.lower().endswith(SUFFIXES) and not hidden(name)
+
+
+def is_other_picture(name: str) -> bool:
+  """Whether a file's name is that of a picture of a kind that is not read."""
+  return name.lower().endswith(OTHER) and not hidden(name)
+
+
+def hidden(name: str) -> bool:
+  """Whether a file or folder is none of the user's: hidden, or left by a program."""
+  return name.startswith('.') or name in ('__MACOSX', '@eaDir', 'Thumbs.db', '$RECYCLE.BIN')
+
+
+def text(name: str) -> str:
+  """A name as text: bytes that are not UTF-8 are spelled out, such as \\\\xe9."""
+  return os.fsencode(name).decode('utf-8', 'backslashreplace')
+
+
+def kinds(paths: Iterable[str]) -> str:
+  """'3 .heic, 1 .avif': how many files there are of each suffix."""
+  counts = collections.Counter(os.path.splitext(path)[1].lower() for path in paths)
+  return ', '.join(f'{n:,} {suffix}' for suffix, n in counts.most_common())

@@ -1,0 +1,181 @@
+"""Vision towers of transformers that are read and not written: DINOv2, DINOv3, CLIP, SigLIP.
+
+Most are backbones without a classifier. Where there is one, it says in `pool` and `last_norm` what it reads.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vit_jax.interop.entries import Entries
+from vit_jax.interop.rules import Axes, Rule, Tokens, attention, dense, mlp, norm, patches, same
+from vit_jax.interop.tensors import Tensors
+
+GELU = (('gelu', 'exact'), ('gelu_pytorch_tanh', 'tanh'), ('gelu_new', 'tanh'), ('gelu_fast', 'tanh'),
+        ('quick_gelu', 'quick'))  # gelu_new and gelu_fast are other implementations of the tanh approximation
+
+
+class Read(NamedTuple):
+  """What a tower's config and tensors say: the fields of our ViT, the rules, and names that the model does not use."""
+  fields: dict[str, Any]
+  rules: Sequence[Rule]
+  unused: tuple[str, ...]
+
+
+class Tower(NamedTuple):
+  """One model_type of transformers: `bare` is the prefix of a backbone inside of a model with a head."""
+  bare: str
+  read: Callable[[Tensors, Entries], Read]
+  vision: str | None = None  # the key of the vision tower's config, where the model has two towers
+
+
+def _vit(e, width=768, depth=12, heads=12, epsilon=1e-6, act='gelu'):
+  return {'width': e.get('hidden_size', width), 'depth': e.get('num_hidden_layers', depth),
+          'num_heads': e.get('num_attention_heads', heads), 'epsilon': e.get('layer_norm_eps', epsilon),
+          'patch_size': e.get('patch_size', 16), 'gelu': e.choose('hidden_act', GELU, act)}
+
+
+def _dinov2(tensors, e):
+  shapes, fields = tensors.shapes, _vit(e)
+  fields['patch_size'] = e.get('patch_size', 16 if e.get('model_type') == 'dinov2_with_registers' else 14)
+  registers = e.get('num_register_tokens', 4) if e.get('model_type') == 'dinov2_with_registers' else 0
+  gated = e.switched('use_swiglu_ffn')
+  if gated:
+    e.free('hidden_act')
+    fields |= {'mlp': 'swiglu', 'gelu': 'exact'}
+  maps = ('weights_in', 'weights_out') if gated else ('fc1', 'fc2')
+  up = shapes[f'encoder.layer.0.mlp.{maps[0]}.weight'][0]
+  fields |= {'mlp_dim': up // 2 if gated else up, 'qkv_bias': e.switched('qkv_bias', True), 'pool': 'cls',
+             'layer_scale': float(e.get('layerscale_value', 1.0)), 'global_tokens': registers}
+  e.only('apply_layernorm', True)
+  e.free('mlp_ratio', 'reshape_hidden_states', 'use_mask_token')
+  if 'classifier.weight' in shapes:
+    raise e.refused('architectures', 'the classifier reads the class token beside the mean of the patches, which no '
+                    'model here does; read the backbone alone, with --without=classifier.*')
+  block, theirs = 'encoder.blocks.{i}', 'encoder.layer.{i}'
+  q_k_v = [f'{theirs}.attention.attention.{name}' for name in ('query', 'key', 'value')]
+  ours = ('cls',) + ('global_tokens',) * bool(registers)
+  prefix = (('embeddings.cls_token', 1),) + (('embeddings.register_tokens', registers),) * bool(registers)
+  # The class token alone has a position.
+  rules = [*patches('patch_embed.proj', 'embeddings.patch_embeddings.projection'),
+           Tokens(ours, prefix, 'embeddings.position_embeddings', placed=1),
+           *norm(f'{block}.norm1', f'{theirs}.norm1'), *norm(f'{block}.norm2', f'{theirs}.norm2'),
+           *attention(f'{block}.attention', q_k_v, f'{theirs}.attention.output.dense'),
+           *(_gated_mlp if gated else mlp)(f'{block}.mlp', *(f'{theirs}.mlp.{name}' for name in maps)),
+           *(rule for i in (1, 2) for rule in same(f'{block}.scale{i}', 'D', f'{theirs}.layer_scale{i}.lambda1')),
+           *norm('norm', 'layernorm')]
+  return Read(fields, rules, ('embeddings.mask_token',))
+
+
+def _gated_mlp(ours, up, down):
+  return [*same(f'{ours}.up.kernel', 'I O 2', f'{up}.weight', '(2 O) I'),
+          *same(f'{ours}.up.bias', 'O 2', f'{up}.bias', '(2 O)'), *dense(f'{ours}.down', down)]
+
+
+def _dinov3(tensors, e):
+  fields = _vit(e, width=384, heads=6, epsilon=1e-5)
+  registers = e.get('num_register_tokens', 0)
+  fields |= {'mlp_dim': e.get('intermediate_size', 1536), 'pool': 'cls', 'pos_embed': 'rope2d_centred',
+             'layer_scale': float(e.get('layerscale_value', 1.0)), 'global_tokens': registers}
+  e.only('use_gated_mlp', False)
+  e.only('rope_theta', 100.0)
+  for key, right in (('query_bias', True), ('key_bias', False), ('value_bias', True), ('proj_bias', True),
+                     ('mlp_bias', True), ('apply_layernorm', True)):
+    e.only(key, right)
+  e.free('attention_dropout', 'pos_embed_shift', 'pos_embed_jitter', 'pos_embed_rescale', 'reshape_hidden_states')
+  block, theirs = 'encoder.blocks.{i}', 'layer.{i}'
+  q_k_v = [f'{theirs}.attention.{name}_proj' for name in 'qkv']
+  ours = ('cls',) + ('global_tokens',) * bool(registers)
+  prefix = (('embeddings.cls_token', 1),) + (('embeddings.register_tokens', registers),) * bool(registers)
+  rules = [*patches('patch_embed.proj', 'embeddings.patch_embeddings'), Tokens(ours, prefix, None),
+           *norm(f'{block}.norm1', f'{theirs}.norm1'), *norm(f'{block}.norm2', f'{theirs}.norm2'),
+           *attention(f'{block}.attention', q_k_v, f'{theirs}.attention.o_proj'),
+           *mlp(f'{block}.mlp', f'{theirs}.mlp.up_proj', f'{theirs}.mlp.down_proj'),
+           *(rule for i in (1, 2) for rule in same(f'{block}.scale{i}', 'D', f'{theirs}.layer_scale{i}.lambda1')),
+           *norm('norm', 'norm')]
+  return Read(fields, rules, ('embeddings.mask_token',))
+
+
+def without_key_bias(tensors: Tensors) -> Tensors:
+  """DINOv3's tensors with biases of 0 for the keys, which it does not have."""
+  shapes, zeros = dict(tensors.shapes), set()
+  for name, shape in tensors.shapes.items():
+    if name.endswith('.attention.q_proj.bias') and (key := name.replace('q_proj', 'k_proj')) not in shapes:
+      shapes[key] = shape
+      zeros.add(key)
+  load = lambda name: np.zeros(shapes[name], np.float32) if name in zeros else tensors.load(name)
+  return Tensors(tensors.source, shapes, tensors.others, load)
+
+
+def _blocks():
+  block, theirs = 'encoder.blocks.{i}', 'encoder.layers.{i}'
+  q_k_v = [f'{theirs}.self_attn.{name}_proj' for name in 'qkv']
+  return [*norm(f'{block}.norm1', f'{theirs}.layer_norm1'), *norm(f'{block}.norm2', f'{theirs}.layer_norm2'),
+          *attention(f'{block}.attention', q_k_v, f'{theirs}.self_attn.out_proj'),
+          *mlp(f'{block}.mlp', f'{theirs}.mlp.fc1', f'{theirs}.mlp.fc2')]
+
+
+def _clip(tensors, e):
+  fields = _vit(e, epsilon=1e-5, act='quick_gelu')
+  fields |= {'mlp_dim': e.get('intermediate_size', 3072), 'pre_norm': True, 'patch_size': e.get('patch_size', 32)}
+  e.free('projection_dim', 'attention_dropout', 'initializer_factor')
+  position = 'embeddings.position_embedding.weight'
+  if classifies := 'classifier.weight' in tensors.shapes:  # it reads the mean of the patches, without the last norm
+    fields |= {'pool': 'gap', 'last_norm': 'none', 'global_tokens': 1}
+  else:
+    fields |= {'pool': 'cls', 'last_norm': 'pooled'}
+  tokens = Tokens(('global_tokens',) if classifies else ('cls',), (('embeddings.class_embedding', 1),), position,
+                  axes=())
+  rules = [*same('patch_embed.proj.kernel', '(P Q C) O', 'embeddings.patch_embedding.weight', 'O C P Q'), tokens,
+           *norm('pre_norm', 'pre_layrnorm'), *_blocks(), *norm('norm', 'post_layernorm'), *dense('head', 'classifier')]
+  return Read(fields, rules, ('visual_projection.weight', *(('post_layernorm.*',) if classifies else ())))
+
+
+def _siglip(tensors, e):
+  fields = _vit(e, act='gelu_pytorch_tanh')
+  fields |= {'mlp_dim': e.get('intermediate_size', 3072)}
+  e.only('vision_use_head', True)
+  e.free('attention_dropout')
+  classifies = 'classifier.weight' in tensors.shapes  # it reads the mean of the patches
+  fields['pool'] = 'gap' if classifies else 'map'
+  pool, theirs = 'attention_pool', 'head'
+  rules = [*patches('patch_embed.proj', 'embeddings.patch_embedding'),
+           *same('pos_embed', 'T D', 'embeddings.position_embedding.weight'), *_blocks(),
+           *norm('norm', 'post_layernorm'), *dense('head', 'classifier'),
+           *same(f'{pool}.probe', '1 D', f'{theirs}.probe', '1 1 D'),
+           *same(f'{pool}.query.kernel', 'D H K', f'{theirs}.attention.in_proj_weight.q', '(H K) D'),
+           *same(f'{pool}.query.bias', 'H K', f'{theirs}.attention.in_proj_bias.q', '(H K)'),
+           Axes(f'{pool}.key_value.kernel', 'D H 2 K', (f'{theirs}.attention.in_proj_weight.kv',), '(2 H K) D'),
+           Axes(f'{pool}.key_value.bias', 'H 2 K', (f'{theirs}.attention.in_proj_bias.kv',), '(2 H K)'),
+           *dense(f'{pool}.out', f'{theirs}.attention.out_proj', 'H K O', 'O (H K)'),
+           *norm(f'{pool}.norm', f'{theirs}.layernorm'), *mlp(f'{pool}.mlp', f'{theirs}.mlp.fc1', f'{theirs}.mlp.fc2')]
+  return Read(fields, rules, ('head.*',) if classifies else ())
+
+
+def split_queries(tensors: Tensors) -> Tensors:
+  """SigLIP's tensors with the pooling's fused map in two, NAME.q and NAME.kv: here they are two parameters."""
+  shapes, parts = {}, {}
+  for name, shape in tensors.shapes.items():
+    if name.startswith('head.attention.in_proj_') and shape[0] % 3 == 0:
+      third = shape[0] // 3
+      for suffix, rows in (('q', slice(0, third)), ('kv', slice(third, None))):
+        parts[f'{name}.{suffix}'] = name, rows
+        shapes[f'{name}.{suffix}'] = (third * (1 if suffix == 'q' else 2), *shape[1:])
+    else:
+      shapes[name] = shape
+
+  def load(name):
+    if name not in parts:
+      return tensors.load(name)
+    whole, rows = parts[name]
+    return np.asarray(tensors.load(whole))[rows]
+  return Tensors(tensors.source, shapes, tensors.others, load)
+
+
+TOWERS = {
+    'dinov2': Tower('dinov2.', _dinov2), 'dinov2_with_registers': Tower('dinov2_with_registers.', _dinov2),
+    'dinov3_vit': Tower('dinov3_vit.', _dinov3),
+    'clip_vision_model': Tower('vision_model.', _clip), 'clip': Tower('vision_model.', _clip, 'vision_config'),
+    'siglip_vision_model': Tower('vision_model.', _siglip), 'siglip': Tower('vision_model.', _siglip, 'vision_config'),
+}
