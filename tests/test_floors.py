@@ -18,6 +18,7 @@ FLOORS = [  # a module imports from lower floors and from its own room
     {'models', 'data'},
     {'interop', 'optimisation', 'survival'},
     {'transfer'},
+    {'objectives'},
     {'training'},
     {'rehearsal', 'sweeps', 'pruning', 'inspection', 'comparison'},
     {'config', 'cli'},

@@ -101,7 +101,7 @@ def main() -> int:
         os._exit(1)
     else:
       display.note(processes.from_writer(lambda: run_folder.finished_words(run, workdir)))
-    display.summary(results, workdir, _bundle(run, workdir))
+    display.summary(results, run.objective, workdir, _bundle(run, workdir))
   if _REPORT.value is not None:
     _score(workdir)
   return 0

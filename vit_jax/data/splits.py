@@ -38,6 +38,11 @@ class Part:
     """The labels of the examples, int32 [n]."""
     return self.source.labels[self.examples]
 
+  @property
+  def fields(self) -> dict[str, np.ndarray]:
+    """What is known of all examples of the source besides their pictures, by the name of its entry in a batch."""
+    return {'label': self.source.labels}
+
 
 def balanced_order(labels: np.ndarray, stream: int) -> np.ndarray:
   """An order of all examples, int64 [N], in which every prefix is class-balanced.

@@ -11,12 +11,13 @@ from typing import Any
 
 import jax
 
-from vit_jax import models, provenance, schema
+from vit_jax import models, objectives, provenance, schema
 from vit_jax.cost import flops, hardware
 from vit_jax.data import pipeline, sources
 from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
+from vit_jax.objectives.objective import Objective
 from vit_jax.optimisation import parametrisation, schedule, trainable
 from vit_jax.optimisation.optimizer import OptimizerConfig
 from vit_jax.parallel import blocks, processes
@@ -54,10 +55,20 @@ class Run:
 
   @functools.cached_property
   def code(self) -> str:
-    """The digest of the code that computes it (`provenance.code`), with modules that define its family elsewhere."""
+    """The digest of the code that computes it (`provenance.code`), with modules that define its parts elsewhere."""
     family = models.family(self.config.family)
-    names = {part.__module__ for part in (family.config, family.model)}
+    names = {part.__module__ for part in (family.config, family.model, type(self.objective))}
     return provenance.code(sys.modules[name] for name in sorted(names) if not name.startswith('vit_jax.'))
+
+  @property
+  def objective(self) -> Objective:
+    """What the model is trained for."""
+    return self.model.objective
+
+  @property
+  def entries(self) -> tuple[str, ...]:
+    """The names of the entries of a batch that are read, without 'weight'."""
+    return tuple(self.objective.inputs(self.model.image_shape))
 
   @functools.cached_property
   def fingerprints(self) -> dict[str, str]:
@@ -137,7 +148,7 @@ class Run:
     """This process's rows of a batch (of data.batch_size by default) as global arrays, split over the mesh."""
     place = functools.partial(processes.place, mesh_lib.sharding(self.mesh, 'batch'),
                               batch_size or self.config.data.batch_size)
-    return {name: place(batch[name]) for name in ('image', 'label', 'weight')}
+    return {name: place(batch[name]) for name in (*self.entries, 'weight')}
 
   def position(self, step: int) -> dict[str, Any]:
     """Where a run stands after `step` steps: the fields that every row of metrics.jsonl begins with."""
@@ -182,10 +193,10 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   config = pretrained_lib.resolve(config)
   data = open_data(config.data)
   evaluate.check_patience(config.evaluate, data.size('val'))
-  model = _model(config.family, config.model, data.image_shape, data.num_classes, config.system.execution)
+  shape, objective = (config.family, config.model, data.image_shape, data.num_classes), objectives.of(config)
+  model = _model(*shape, config.system.execution, objective)
   check_model(config, model, mesh)
-  forward, train, params, params_non_embedding = _costs(config.family, config.model, data.image_shape, data.num_classes,
-                                                       config.optimizer.train_only)
+  forward, train, params, params_non_embedding = _costs(*shape, objective, config.optimizer.train_only)
   steps = schedule.num_steps(config.train, config.data.batch_size, data.unique_examples, train)
   schedule.check(config.schedule, steps)
   teacher = None
@@ -226,12 +237,12 @@ _model = functools.cache(PureModel)  # the runs of a sweep share shapes
 
 
 @functools.cache
-def _costs(family, config, image_shape, num_classes, train_only) -> tuple[int, int, int, int]:
+def _costs(family, config, image_shape, num_classes, objective, train_only) -> tuple[int, int, int, int]:
   """(forward FLOPs, training FLOPs, parameters, non-embedding parameters), whatever the execution.
 
   Counted on the scanned stack: the same numbers, and one block to trace instead of all.
   """
-  model = _model(family, config, image_shape, num_classes, Execution())
+  model = _model(family, config, image_shape, num_classes, Execution(), objective)
   freeze = trainable.freezer(OptimizerConfig(train_only=train_only), model)
   return *flops.per_example(model, freeze), *flops.params(model)
 

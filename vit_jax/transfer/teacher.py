@@ -48,7 +48,7 @@ class Teacher:
     put = lambda array, shape: jax.make_array_from_callback(shape.shape, shape.sharding, np.asarray(array).__getitem__)
     return jax.tree.map(put, {'params': loaded.params, 'stats': loaded.stats}, self.shapes(mesh))
 
-  def logits(self, arrays: dict[str, Any], images_BHWC: jax.Array) -> jax.Array:
+  def __call__(self, arrays: dict[str, Any], images_BHWC: jax.Array) -> jax.Array:
     """Logits [B, C] for the student's classes, on the student's normalised pictures, resized to the teacher's size."""
     B, H, W, channels = images_BHWC.shape
     size = self.model.image_shape[:2]
