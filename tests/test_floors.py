@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [  # a module imports from lower floors and from its own room
     {'errors', 'exits', 'host', 'provenance', 'printable', 'durable'},
-    {'options', 'console'},
+    {'options', 'console', 'plugins'},
     {'digest', 'goodput', 'schema', 'recipe', 'records', 'parallel', 'cost', 'drawing'},
     {'checkpoint'},
     {'layers', 'launch', 'scaling'},
@@ -21,7 +21,7 @@ FLOORS = [  # a module imports from lower floors and from its own room
     {'objectives'},
     {'training'},
     {'rehearsal', 'sweeps', 'pruning', 'inspection', 'comparison'},
-    {'config', 'cli'},
+    {'config', 'cli', 'testing'},
     {'main', 'plan', 'sweep', 'law', 'predict', 'prune', 'convert', 'compare'},
 ]
 # Thin programs inside a room: they use how every entry point starts and ends, or become one.

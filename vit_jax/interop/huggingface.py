@@ -35,6 +35,8 @@ class Layout:
     must: {key of their config: the only value that our model supports}, which is also their default.
     rules: maps our config to the table of names.
     fixed: our fields that the model_type implies.
+    prefix: what the names of the backbone's tensors begin with; '': the model_type.
+    unused: patterns of names of tensors that belong to training alone.
   """
   family: str
   architecture: str
@@ -43,6 +45,8 @@ class Layout:
   must: Mapping[str, Any]
   rules: Callable[[Any], list[Rule]]
   fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  prefix: str = ''
+  unused: tuple[str, ...] = ()
 
 
 def _encoder_block(ours, theirs, own):
@@ -109,6 +113,9 @@ _CNN = {'depths': ('depths', None), 'widths': ('hidden_sizes', None), 'stem_widt
 LAYOUTS = {
     'vit': Layout('vit', 'ViTForImageClassification', 'classifier', _TRANSFORMER, {}, _transformer(
         'vit', ('cls',), ('cls_token',), [('head', 'classifier')]), {'pool': 'cls', 'pos_embed': 'learned'}),
+    # Masked autoencoders: the encoder, a backbone; what it was trained with is left out.
+    'vit_mae': Layout('vit', 'ViTMAEForPreTraining', 'classifier', _TRANSFORMER, {}, _transformer(
+        'vit', ('cls',), ('cls_token',), []), {'pool': 'cls', 'pos_embed': 'learned'}, 'vit', ('decoder.*',)),
     'deit': Layout('deit', 'DeiTForImageClassificationWithTeacher', 'cls_classifier', _TRANSFORMER, {}, _transformer(
         'deit', ('cls', 'distillation'), ('cls_token', 'distillation_token'),
         [('head', 'cls_classifier'), ('distillation_head', 'distillation_classifier')]), {'pos_embed': 'learned'}),
@@ -149,7 +156,7 @@ _IN_MEMORY = {
              (r'attention\.v_proj', 'attention.self.value'), (r'o_proj', 'output.dense'),
              (r'attention\.relative_position_bias\.', 'attention.self.'),
              (r'mlp\.fc1', 'intermediate.dense'), (r'mlp\.fc2', 'output.dense'))}
-_IN_MEMORY['deit'] = _IN_MEMORY['vit']
+_IN_MEMORY |= {kind: _IN_MEMORY['vit'] for kind in ('deit', 'vit_mae')}
 _RESAMPLE = {number: name for name, number in pictures.INTERPOLATIONS.items()}
 _UNUSED = ('*.pooler.dense.*',)  # in files of backbones; the classifiers of transformers do not use it either
 
@@ -180,7 +187,7 @@ def read(tensors: Tensors, config: dict[str, Any], processor: dict[str, Any] | N
   classes = layout.num_classes(tensors, form.classifier)
   if names is not None and len(names) != classes:
     weights = dataclasses.replace(weights, class_names=None)
-  return layout.read(tensors, weights, classes, form.rules(weights.config), without + _UNUSED)
+  return layout.read(tensors, weights, classes, form.rules(weights.config), without + _UNUSED + form.unused)
 
 
 def _fields(form, kind, config, where):
@@ -223,7 +230,7 @@ def _check_windows(weights):
 
 def _in_file_names(tensors, kind):
   """The tensors under the names that they have in a file of the model with its classifier."""
-  prefix = f'{kind}.'
+  prefix = f'{LAYOUTS[kind].prefix or kind}.'
   bare = not any(name.startswith(prefix) for name in tensors.shapes)
 
   def rename(name):

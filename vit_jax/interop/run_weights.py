@@ -6,6 +6,7 @@ import json
 import os
 
 import jax
+from flax import traverse_util
 
 from vit_jax import checkpoint, records, schema
 from vit_jax.data import config as data_config
@@ -18,6 +19,8 @@ from vit_jax.models import PureModel, family
 
 def read(workdir: os.PathLike, step: int | None = None) -> Weights:
   """Reads the weights of a run: their moving average if the run has one.
+
+  Of a run with another objective than classification these are the backbone's: the family's model without a head.
 
   Args:
     workdir: a folder that `vit_jax.main` wrote, local or in a bucket.
@@ -35,14 +38,15 @@ def read(workdir: os.PathLike, step: int | None = None) -> Weights:
     step = _step(checkpoints.steps(), step, record, workdir)
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
-                        {params: model.param_shapes(), 'stats': model.stats_shapes()})
+                        {params: _read_shapes(model, record), 'stats': model.stats_shapes()})
     tree = jax.device_get(checkpoints.restore_some(step, like))
   data = schema.cast(data_config.DataConfig, config['data'], 'config.data')
   *size, channels = model.image_shape
   preprocessing = Preprocessing(tuple(size), channels, data.mean or (0.5,), data.std or (0.5,),
                                 data.interpolation or 'bilinear', data_config.eval_crop(data.augment))
+  names = tuple(record['data']['classes']) if is_classifier(record) else None
   return Weights(os.fspath(workdir), config['family'], schema.plain(model.config), tree[params],
-                 tree['stats'], preprocessing, tuple(record['data']['classes']), step)
+                 tree['stats'], preprocessing, names, step)
 
 
 def digest(workdir: os.PathLike, record: dict) -> str | None:
@@ -59,8 +63,22 @@ def digest(workdir: os.PathLike, record: dict) -> str | None:
   return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def is_classifier(record: dict) -> bool:
+  """Whether a run was trained to tell the classes of its data."""
+  return record['config'].get('objective', 'classify') == 'classify'
+
+
+def _read_shapes(model, record):
+  """The shapes of the parameters that are read: all, or those that do not belong to a head."""
+  shapes = traverse_util.flatten_dict(model.param_shapes())
+  if not is_classifier(record):
+    roles = traverse_util.flatten_dict(model.param_roles())
+    shapes = {path: shape for path, shape in shapes.items() if roles[path] != 'output'}
+  return traverse_util.unflatten_dict(shapes)
+
+
 def model_of(record: dict) -> PureModel:
-  """The model described by run.json."""
+  """The family's classifier described by run.json."""
   config, data = record['config'], record['data']
   shape = data.get('image_shape')  # absent from older runs
   if shape is None:

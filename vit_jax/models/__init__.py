@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from flax import nnx, traverse_util
 
+from vit_jax import plugins
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers.stack import Execution
 from vit_jax.models import convnext, deit, mixer, resnet, swin, vit
@@ -26,10 +27,9 @@ FAMILIES = {
 
 
 def family(name: str) -> Family:
-  """The family of that name; UserError with the nearest where there is none."""
-  if name not in FAMILIES:
-    raise UserError(f'family={name!r}: no such model family{nearest(name, FAMILIES)}')
-  return FAMILIES[name]
+  """The family of that name, or package.module:NAME; raises UserError as `plugins.find` does."""
+  fits = lambda found: isinstance(found, Family)
+  return plugins.find('family', name, FAMILIES, fits, 'a vit_jax.models.family.Family', 'model family')
 
 
 def that_have(attribute: str, what: Any = None) -> str:

@@ -43,7 +43,7 @@ class DeiT(vit.ViT):
     # Drawn at random, so that it differs from CLS, which starts at zero: deviation 0.02, as in the original code.
     self.distillation = parameter(0.02 * jax.random.normal(rngs.params(), (config.width,)), ('embed',), 'input')
     self.distillation_head = Dense((config.width,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output',
-                                   kernel_init=zeros)
+                                   kernel_init=zeros) if num_classes else None
 
   def _class_tokens(self):
     return [self.cls, self.distillation]

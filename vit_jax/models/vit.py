@@ -177,7 +177,10 @@ class ViT(nnx.Module):
 
   def __init__(self, config: Config, image_shape: tuple[int, int, int], num_classes: int, *, rngs: nnx.Rngs,
                execution: Execution = Execution()):
-    """Raises UserError for shapes that cannot be built (see `check`), and for a kernel that cannot attend so."""
+    """Raises UserError for shapes that cannot be built (see `check`), and for a kernel that cannot attend so.
+
+    `num_classes` 0: without a head, for objectives that read the tokens.
+    """
     check(config, image_shape)
     channels = image_shape[2]
     self.config = config
@@ -202,7 +205,7 @@ class ViT(nnx.Module):
         base_head_dim=config.base_head_dim, dtype=dtype, gelu=config.gelu,
         epsilon=config.epsilon) if config.pool == 'map' else None
     self.head = Dense((config.width,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output',
-                      kernel_init=zeros)
+                      kernel_init=zeros) if num_classes else None
     self.global_tokens = parameter(0.02 * jax.random.normal(rngs.params(), (config.global_tokens, config.width)),
                                    (None, 'embed'), 'input') if config.global_tokens else None
 

@@ -2,21 +2,21 @@
 
 from typing import Any
 
-from vit_jax.errors import UserError, nearest
-from vit_jax.objectives import classify
+from vit_jax import plugins
+from vit_jax.objectives import classify, reconstruct
 from vit_jax.objectives.objective import Objective
 
 DEFAULT = 'classify'
 OBJECTIVES: dict[str, type[Objective]] = {
     'classify': classify.OBJECTIVE,
+    'reconstruct': reconstruct.OBJECTIVE,
 }
 
 
 def objective(name: str) -> type[Objective]:
-  """The objective of that name; UserError with the nearest where there is none."""
-  if name not in OBJECTIVES:
-    raise UserError(f'objective={name!r}: no such objective{nearest(name, OBJECTIVES)}')
-  return OBJECTIVES[name]
+  """The objective of that name, or package.module:NAME; raises UserError as `plugins.find` does."""
+  fits = lambda found: isinstance(found, type) and issubclass(found, Objective)
+  return plugins.find('objective', name, OBJECTIVES, fits, 'a subclass of vit_jax.objectives.Objective')
 
 
 def of(config: Any) -> Objective:

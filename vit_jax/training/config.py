@@ -144,4 +144,20 @@ def cast(config) -> RunConfig:
   for key, name in names.items():
     if not isinstance(name, str):
       raise UserError(f'config.{key}: expected str, got {name!r}')
-  return schema.cast(run_config_class(**names), config)
+  return schema.cast(run_config_class(**names), _without_other_loss(config, names['objective']))
+
+
+def _without_other_loss(config, objective):
+  """The config without options of the default objective's loss that another objective lacks, if they are not set.
+
+  A recipe for classification can so be given another objective by a flag or a sweep.
+  """
+  own, default = (objectives.objective(name).Config for name in (objective, objectives.DEFAULT))
+  other = {f.name: f.default for f in dataclasses.fields(default)} if own is not default else {}
+  for field in dataclasses.fields(own):
+    other.pop(field.name, None)
+  loss = config.get('loss')
+  if not other or not hasattr(loss, 'items') or not other.keys() & set(loss):
+    return config
+  kept = {key: value for key, value in loss.items() if key not in other or value != other[key]}
+  return {**dict(config.items()), 'loss': kept}

@@ -150,8 +150,8 @@ class Display:
               + (f'bundle       {os.fspath(bundle)}\n' if bundle else '') +
               (f'use it       python -m vit_jax.predict {usable} PICTURE_OR_FOLDER...\n'
                f'look at it   python -m vit_jax.main --report={quoted}\n' if objective.predicts_classes else
-               f'fine-tune it python -m vit_jax.main --config=configs/finetune_folder.py:PICTURES '
-               f'--config.pretrained.path={usable}\n') +
+               'fine-tune it python -m vit_jax.main --config=configs/finetune_folder.py '
+               f'--config.data.source=folder:PICTURES --config.pretrained.path={usable}\n') +
               f'see curves   uvx tensorboard --logdir={quoted}\n'
               'train more   another recipe of configs/, or any key: --config.train.epochs=100')
 

@@ -88,4 +88,7 @@ def _finished(workdir):
   record = records.read_run(workdir)
   if record is None or not record.get('results'):
     raise UserError(f'distill.teacher={workdir}: no finished run there; train the teacher first')
+  if not run_weights.is_classifier(record):
+    raise UserError(f'distill.teacher={workdir}: it was trained with objective={record["config"]["objective"]}; a '
+                    'teacher is a classifier, such as a run that was fine-tuned from it')
   return record
