@@ -135,6 +135,7 @@ def _run(recipe, **changes) -> Run:
   """The run of a recipe on one device."""
   recipe = copy.deepcopy(recipe)
   recipe.update_from_flattened_dict(changes)
+  recipe.data.batch_size = math.lcm(recipe.data.batch_size, 2 * len(jax.devices()))  # divides by devices and slices
   run = run_lib.prepare(run_config.cast(recipe))
   return dataclasses.replace(run, mesh=mesh_lib.make_mesh(mesh_lib.MeshConfig(1, 1, 1), jax.devices()[:1]))
 

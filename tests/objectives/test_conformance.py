@@ -13,6 +13,7 @@ def recipe(objective, **model):
   c.data.batch_size, c.train.steps = 8, 4
   c.data.augment.flip = True
   if objective == 'reconstruct':
+    c.evaluate.probe = 60
     c.loss.update(dict(decoder_width=16, decoder_depth=1, decoder_mlp_dim=24, decoder_num_heads=2))
   return c
 

@@ -48,6 +48,14 @@ class Data:
     """The number of examples in 'train' (the subset), 'val' or 'test'."""
     return len(self._part(split).examples)
 
+  def balanced(self, split: str, count: int) -> str:
+    """The name of a class-balanced part of a split, for the methods that take a split: at most `count` examples."""
+    name, part = f'{split}, {count}', self._part(split)
+    if count >= len(part.examples):
+      return split
+    self._parts.setdefault(name, splits.balanced(part, count))
+    return name
+
   def labels(self, split: str) -> np.ndarray:
     """The labels int32 [n] of a split, in the order of `eval_batches`."""
     return self._part(split).labels

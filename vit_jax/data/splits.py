@@ -106,6 +106,11 @@ def _whole(source):
   return Part(source, np.arange(len(source)))
 
 
+def balanced(part: Part, count: int) -> Part:
+  """A class-balanced part of a part, nested like training subsets."""
+  return _cut(part, count, _SUBSET)[0]
+
+
 def _cut(part, n, stream):
   """Splits a part into (a class-balanced part of n examples, the rest)."""
   order = balanced_order(part.labels, stream)

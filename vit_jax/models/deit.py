@@ -51,6 +51,8 @@ class DeiT(vit.ViT):
   def _classify(self, x_BTD, sizes_BT):
     """The mean of both heads' logits; their own are 'class_logits' and 'teacher_logits'."""
     del sizes_BT  # neither token is ever merged
+    if self.head is None:
+      return None, {'pre_logits': x_BTD[:, 0]}
     class_BC = self.head(x_BTD[:, 0].astype(jnp.float32))
     teacher_BC = self.distillation_head(x_BTD[:, 1].astype(jnp.float32))
     return (class_BC + teacher_BC) / 2, {'pre_logits': x_BTD[:, 0], 'class_logits': class_BC,

@@ -252,7 +252,7 @@ class ViT(nnx.Module):
     return [] if self.cls is None else [self.cls]
 
   def classify(self, x_BTD: jax.Array, sizes_BT: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """(logits [B, C], {'pre_logits', ..}) from the encoder's output, before its last norm.
+    """(logits [B, C], {'pre_logits', ..}) from the encoder's output, before its last norm; None without a head.
 
     `sizes_BT`: how many tokens each was merged from; None: one.
     """
@@ -260,7 +260,7 @@ class ViT(nnx.Module):
 
   def _classify(self, x_BTD, sizes_BT):
     x_BD = self._pool(x_BTD, sizes_BT)
-    return self.head(x_BD.astype(jnp.float32)), {'pre_logits': x_BD}
+    return self.head and self.head(x_BD.astype(jnp.float32)), {'pre_logits': x_BD}
 
   def _pool(self, x_BTD, sizes_BT):
     if self.config.pool == 'cls':

@@ -56,7 +56,8 @@ class Objective:
     config: its options, `config.loss` of a run.
     Config: the class of `config`.
     metrics: the columns that it adds to metrics.jsonl. The first is 'loss'.
-    values: the names of what `loss` and `score` return. The first is 'loss', which is minimised.
+    values: the names of what `loss` and `score` return. The first is 'loss', which is minimised. By default those of
+      the metrics.
     predicts_classes: whether the trained model tells classes, so that it can be used by `predict` and `--evaluate`.
   """
   config: Any = NoOptions()
@@ -65,6 +66,11 @@ class Objective:
   metrics: ClassVar[Mapping[str, Metric]] = {'loss': Metric()}
   values: ClassVar[tuple[str, ...]] = ('loss',)
   predicts_classes: ClassVar[bool] = False
+
+  def __init_subclass__(cls):
+    super().__init_subclass__()
+    if 'metrics' in cls.__dict__ and 'values' not in cls.__dict__:
+      cls.values = tuple(cls.metrics)
 
   @classmethod
   def of(cls, config: Any) -> 'Objective':
@@ -123,6 +129,10 @@ class Objective:
     """
     logits_BC, intermediates = module(batch['image'], keys_B, capture)
     return {**intermediates, 'logits': logits_BC}
+
+  def features(self, module: nnx.Module, images_BHWC: jax.Array) -> jax.Array:
+    """What the model knows of whole pictures, [B, D]: by default the input of the family's head."""
+    return module(images_BHWC)[1]['pre_logits']
 
   def loss(self, outputs: dict[str, Any], batch: Batch) -> dict[str, jax.Array]:
     """The `values` of each example, [B] float32 or bool. The program sums them, weighted by the batch's weights."""

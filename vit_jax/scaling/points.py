@@ -171,7 +171,8 @@ def _add_run(folder, run, lines, half_line, metric, rows, dropped, curves):
   if run.get('status') != 'finished':
     dropped.append((name, f'not finished (status {run.get("status")!r})'))
     return
-  split, _, short = metric.rpartition('/')
+  split, _, short = metric.partition('/')
+  split, short = (split, short) if split in SPLITS else ('', metric)
   present = [s for s in ([split] if split else SPLITS[:2]) if any(line.get('split') == s for line in lines)]
   scored = [line for line in lines if present and line.get('split') == present[0] and short in line]
   if not scored:
@@ -191,6 +192,7 @@ def _add_run(folder, run, lines, half_line, metric, rows, dropped, curves):
       'learning_rate': optimizer.get('learning_rate') if isinstance(optimizer, dict) else None,
       'seed': config.get('seed'),
       'config_hash': run.get('config_hash'), '_config': config, '_metric': metric,
+      'family': config.get('family'), 'objective': config.get('objective', 'classify'),
       '_val': next((number(line[short]) for line in lines[::-1] if line.get('split') == 'val' and short in line), None),
       **{k: last.get(k) for k in ('examples', 'unique_examples', 'flops', 'step', 'epochs')},
       **{key: value for key, value in flat(config).items() if '.' in key}})
@@ -288,7 +290,7 @@ def number(value: Any) -> float | None:
 
 def _check_comparable(rows, group):
   """Raises UserError if the metric does not mean the same in all rows."""
-  for name, what in (('metric', 'metrics'), ('split', 'splits'), ('data', 'data sets')):
+  for name, what in (('metric', 'metrics'), ('split', 'splits'), ('data', 'data sets'), ('objective', 'objectives')):
     found = sorted({str(row[name]) for row in rows if row.get(name) not in (None, '')})
     if len(found) > 1 and group != name:
       raise UserError(f'the points mix {what} ({", ".join(found[:4])}): their values are not comparable. Choose '

@@ -130,12 +130,19 @@ def check(config: RunConfig) -> None:
   pretrained.check(config.pretrained)
   objective = objectives.of(config)
   objective.check(config)
-  if (metric := config.evaluate.metric) not in objective.metrics:
-    raise UserError(f'evaluate.metric={metric!r}: objective={config.objective} has no such metric'
-                    f'{nearest(metric, objective.metrics)}')
+  _check_metric(config, objective)
   local_tier.check(config.system)
   if config.data.val_examples == 0:
     evaluate.check_patience(config.evaluate, 0)
+
+
+def _check_metric(config, objective):
+  metric = config.evaluate.metric
+  if metric in evaluate.PROBE and not config.evaluate.probe:
+    raise UserError(f'evaluate.metric={metric!r}: there is no probe; set evaluate.probe to a number of examples')
+  if metric not in (known := {**objective.metrics, **evaluate.PROBE}):
+    raise UserError(f'evaluate.metric={metric!r}: objective={config.objective} has no such metric'
+                    f'{nearest(metric, known)}')
 
 
 def cast(config) -> RunConfig:

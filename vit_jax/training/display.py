@@ -15,6 +15,7 @@ from vit_jax.cost import hardware
 from vit_jax.goodput import duration
 from vit_jax.objectives.objective import Objective
 from vit_jax.parallel import processes
+from vit_jax.training import evaluate
 from vit_jax.training import run as run_lib
 from vit_jax.training.run import Run
 
@@ -158,7 +159,8 @@ class Display:
 
 def _metrics(objective: Objective, row: dict[str, Any], digits: int = 2) -> list[str]:
   """The metrics that are shown, in words: 'loss 0.1234', 'accuracy 97.10%'."""
-  shown = {name: metric for name, metric in objective.metrics.items() if metric.shown}
+  known = {**objective.metrics, **evaluate.PROBE}
+  shown = {name: metric for name, metric in known.items() if metric.shown and name in row}
   return [f'{name} {row[name]:.{digits}%}' if metric.share else f'{name} {row[name]:.4f}'
           for name, metric in shown.items()]
 

@@ -13,6 +13,10 @@ from vit_jax.models import PureModel
 from vit_jax.objectives.objective import Metric, Objective, row_keys, weighed
 from vit_jax.options import option
 
+# The columns of a probe (`training.probing`).
+PROBE = {'probe/accuracy': Metric(higher_is_better=True, share=True), 'probe/error': Metric(share=True, shown=False),
+         'knn/accuracy': Metric(higher_is_better=True, share=True), 'knn/error': Metric(share=True, shown=False)}
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
@@ -21,13 +25,22 @@ class EvaluateConfig:
   batch_size: int | None = option(None, most=2**20)  # None: the batch size of training
   # Stop after this many evaluations without a better `metric`, and test the best; 0: off.
   patience: int = option(0, hint='0: off')
-  metric: str = 'loss'  # one of the objective's metrics
+  metric: str = 'loss'  # one of the run's metrics: the objective's, and those of a probe
+  # Training examples whose frozen features a linear probe and k-NN learn from at each evaluation; 0: no probe.
+  probe: int = option(0, most=10_000_000, hint='0: off; 1,000 takes seconds')
 
 
 def check_patience(config: EvaluateConfig, val_examples: int) -> None:
   """Raises UserError where early stopping has nothing to look at."""
   if config.patience and not val_examples:
     raise UserError(f'evaluate.patience={config.patience}: early stopping needs data.val_examples above 0')
+
+
+def check_probe(config: EvaluateConfig, labels: np.ndarray) -> None:
+  """Raises UserError where a probe would learn from pictures of one class alone."""
+  if len(np.unique(labels)) < 2:
+    raise UserError(f'evaluate.probe={config.probe}: picks examples of one class alone; give a few times the number of '
+                    'classes')
 
 
 def make_eval_step(model: PureModel, normalize: Callable) -> Callable:

@@ -21,7 +21,7 @@ from vit_jax.survival import full_disk, health, lock, sound
 from vit_jax.survival.profiler import Profiler
 from vit_jax.survival.saving import Saving
 from vit_jax.survival.stop import Stop, Stopped
-from vit_jax.training import dispatch, evaluate, in_flight, replay, state
+from vit_jax.training import dispatch, evaluate, in_flight, probing, replay, state
 from vit_jax.training.display import Display
 from vit_jax.training.in_flight import InFlight
 from vit_jax.training.program import Program
@@ -256,13 +256,13 @@ class Loop:
     config, rows, steps = self.run.config.evaluate, self.folder.val_rows, int(train_state.step)
     if self.run.branch_steps:
       return {'steps': steps}
-    metrics = self.run.objective.metrics
+    metrics = self.run.metrics
     val = evaluate.best_row(rows, config.metric, metrics) if config.patience and rows else rows[-1] if rows else None
     if val and val['step'] != steps:
       self.folder.checkpoints.wait()
       train_state = self.folder.restore(val['step'], train_state)
     test = self._evaluate(train_state, int(train_state.step), 'test')
-    short = lambda row: row and {name: row[name] for name in metrics}
+    short = lambda row: row and {name: row[name] for name in metrics if name in row}
     return {'step': int(train_state.step), 'steps': steps, 'val': short(val), 'test': short(test),
             'test_examples': self.run.data.size('test')}
 
@@ -300,7 +300,7 @@ class Loop:
     return step > 0 and (step % every == 0 or step == self.run.steps)
 
   def _out_of_patience(self) -> bool:
-    return evaluate.out_of_patience(self.folder.val_rows, self.run.config.evaluate, self.run.objective.metrics)
+    return evaluate.out_of_patience(self.folder.val_rows, self.run.config.evaluate, self.run.metrics)
 
   def _report(self, errors: list[str], step: int) -> None:
     """Reports pictures that could not be read. They keep their place in the batch, with weight 0."""
@@ -336,6 +336,8 @@ class Loop:
     with self.clock.measure('evaluate'), contextlib.closing(batches):
       scores = evaluate.evaluate(self._eval_step, self.run.objective, params, train_state.stats,
                                  self._until_stopped(batches))
+      if self.run.config.evaluate.probe:
+        scores |= probing.scores(self.run, params, train_state.stats, split)
     row = {'split': split, **self.run.position(step), **scores}
     self.folder.log(row)
     seconds = time.perf_counter() - start

@@ -17,7 +17,7 @@ from vit_jax.data import pipeline, sources
 from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
-from vit_jax.objectives.objective import Objective
+from vit_jax.objectives.objective import Metric, Objective
 from vit_jax.optimisation import parametrisation, schedule, trainable
 from vit_jax.optimisation.optimizer import OptimizerConfig
 from vit_jax.parallel import blocks, processes
@@ -64,6 +64,11 @@ class Run:
   def objective(self) -> Objective:
     """What the model is trained for."""
     return self.model.objective
+
+  @property
+  def metrics(self) -> dict[str, Metric]:
+    """The columns of an evaluation: the objective's, and those of a probe."""
+    return {**self.objective.metrics, **(evaluate.PROBE if self.config.evaluate.probe else {})}
 
   @property
   def entries(self) -> tuple[str, ...]:
@@ -193,6 +198,8 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   config = pretrained_lib.resolve(config)
   data = open_data(config.data)
   evaluate.check_patience(config.evaluate, data.size('val'))
+  if config.evaluate.probe:
+    evaluate.check_probe(config.evaluate, data.labels(data.balanced('train', config.evaluate.probe)))
   shape, objective = (config.family, config.model, data.image_shape, data.num_classes), objectives.of(config)
   model = _model(*shape, config.system.execution, objective)
   check_model(config, model, mesh)

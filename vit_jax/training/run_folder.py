@@ -285,7 +285,7 @@ class RunFolder:
     """Appends a row to metrics.jsonl and its scalars to TensorBoard."""
     self.metrics.append(row)
     scalars = row if self._tensorboard else {}
-    shown = [name for name, metric in self.run.objective.metrics.items() if metric.shown]
+    shown = [name for name, metric in self.run.metrics.items() if metric.shown]
     for name in (*shown, 'learning_rate', 'grad_norm'):
       if name in scalars:
         self._tensorboard.add_scalar(f'{row["split"]}/{name}', row[name], row['step'])
@@ -321,7 +321,7 @@ class RunFolder:
   def _penalty(self, step):
     """The penalty of the validation at a step; None if there was none."""
     rows = [row for row in self.val_rows if row['step'] == step]
-    return evaluate.penalty(rows[-1], self.run.config.evaluate.metric, self.run.objective.metrics) if rows else None
+    return evaluate.penalty(rows[-1], self.run.config.evaluate.metric, self.run.metrics) if rows else None
 
   def close(self) -> None:
     self.tier.close()
