@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax import config, interop
+from vit_jax import config, goodput, interop, records
 from vit_jax.console import Console
-from vit_jax.cost import flops
+from vit_jax.cost import flops, slices
 from vit_jax.errors import UserError
+from vit_jax.inspection import reconstructions
 from vit_jax.interop import huggingface, layer_names
 from vit_jax.interop import rules as rules_lib
 from vit_jax.interop.rules import dense, norm, same
@@ -23,8 +24,13 @@ from vit_jax.layers import pos_embed
 from vit_jax.models import PureModel, vit
 from vit_jax.objectives import reconstruct
 from vit_jax.objectives.reconstruct import Reconstruct
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.rehearsal import compiler
+from vit_jax.rehearsal import job as job_lib
+from vit_jax.rehearsal import run_plan as plan_lib
+from vit_jax.rehearsal.job import Choice
 from vit_jax.training import config as run_config
-from vit_jax.training import loop
+from vit_jax.training import loop, packed
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
 
@@ -155,6 +161,16 @@ def test_what_it_learns_is_a_backbone(tmp_path):
   assert weights.headless and weights.class_names is None and 'decoder' not in weights.params
   with pytest.raises(UserError, match='expected a classifier, got a backbone without a head; fine-tune it first'):
     weights.pure_model()
+  painter = reconstructions.load(tmp_path / 'run')
+  picture = np.asarray(run.data.arrays('test')['image'][:3])
+  original, kept, drawn = np.moveaxis(painter.draw(picture), 1, 0)
+  np.testing.assert_array_equal(original, picture)
+  left_out = (kept != picture).reshape(3, 4, 2, 4, 2).any((2, 4))  # a patch as grey as the mask looks kept
+  assert (left_out.sum((1, 2)) <= 12).all() and left_out.sum() > 30
+  changed = (drawn != picture).reshape(3, 4, 2, 4, 2).any((2, 4))
+  assert not changed[~left_out].any() and changed.any()
+  reconstructions.write(painter, ['a/x.png', 'b/x.png'], picture[:2], tmp_path / 'drawn')
+  assert sorted(path.name for path in (tmp_path / 'drawn').iterdir()) == ['x-2.png', 'x.png']
   c = config.defaults('vit')
   c.train.steps, c.pretrained.path = 2, str(tmp_path / 'run')
   tuned = run_lib.prepare(run_config.cast(c))
@@ -164,6 +180,33 @@ def test_what_it_learns_is_a_backbone(tmp_path):
   c.pretrained.path, c.distill.teacher = None, str(tmp_path / 'run')
   with pytest.raises(UserError, match='it was trained with objective=reconstruct; a teacher is a classifier'):
     run_lib.prepare(run_config.cast(c))
+
+
+def test_packed_runs_equal_runs_alone(tmp_path):
+  quiet = lambda: Display(Console(file=io.StringIO()))
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(), jax.devices()[:1])
+  runs = [dataclasses.replace(run_lib.prepare(run_config.cast(_recipe(seed=seed))), mesh=mesh) for seed in (0, 1)]
+  packed.train([packed.Member(run, tmp_path / f'{i}', quiet()) for i, run in enumerate(runs)], goodput.Clock())
+  loop.train(runs[1], tmp_path / 'alone', quiet())
+  ours, theirs = (records.read_rows(tmp_path / name / records.METRICS) for name in ('1', 'alone'))
+  assert [row['split'] for row in ours] == [row['split'] for row in theirs]
+  np.testing.assert_allclose([row['loss'] for row in ours], [row['loss'] for row in theirs], rtol=1e-4)
+
+
+def test_it_is_planned():
+  """What differentiation keeps and what is executed are counted as for classification."""
+  job = job_lib.open_job(run_config.cast(_recipe()))
+  assert job.flops_per_image == flops.per_example(job.model)
+  kept = [job.kept_per_image(remat) for remat in ('none', 'dots', 'full')]
+  assert kept[0] > kept[1] > kept[2] > 0 < job.recomputed_share('full') < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compiler.missing() is not None, reason=str(compiler.missing()))
+def test_it_is_compiled_for_tpus():
+  job = job_lib.open_job(run_config.cast(_recipe(**{'data.batch_size': 64})))
+  plan = plan_lib.compiled(job, slices.find('v5e-8', 1), Choice((2, 2, 2), 'none', 1), 16 * 2**30)
+  assert plan.fits and plan.outcome.hbm_bytes > 0
 
 
 @pytest.mark.parametrize('changes, message', [

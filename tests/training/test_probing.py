@@ -20,7 +20,6 @@ from vit_jax.transfer import probe
 @pytest.fixture(name='recipe')
 def _recipe(tiny_config):
   tiny_config.evaluate.probe, tiny_config.train.steps, tiny_config.evaluate.every = 150, 4, 2
-  tiny_config.system.mesh.data = 1
   return tiny_config
 
 

@@ -17,7 +17,7 @@ from vit_jax.interop.weights import Weights
 from vit_jax.models import PureModel, family
 
 
-def read(workdir: os.PathLike, step: int | None = None) -> Weights:
+def read(workdir: os.PathLike, step: int | None = None, model: PureModel | None = None) -> Weights:
   """Reads the weights of a run: their moving average if the run has one.
 
   Of a run with another objective than classification these are the backbone's: the family's model without a head.
@@ -25,6 +25,7 @@ def read(workdir: os.PathLike, step: int | None = None) -> Weights:
   Args:
     workdir: a folder that `vit_jax.main` wrote, local or in a bucket.
     step: the step of the checkpoint; default: the one that was scored on test, else the newest.
+    model: the whole model that was trained, whose parameters are all read; None: what is of use after training.
 
   Raises:
     UserError: the folder has no run or no such checkpoint, or the checkpoint is damaged.
@@ -32,13 +33,15 @@ def read(workdir: os.PathLike, step: int | None = None) -> Weights:
   record = records.read_run(workdir)
   if record is None:
     raise UserError(f'{os.fspath(workdir)}: expected a folder that vit_jax.main wrote, found no {records.RUN} in it')
-  model, config = model_of(record), record['config']
+  config = record['config']
+  whole, model = model is not None or is_classifier(record), model or model_of(record)
+  shapes = model.param_shapes() if whole else _backbone_shapes(model)
   params = 'ema' if (config.get('optimizer') or {}).get('ema_decay') else 'params'
   with contextlib.closing(checkpoint.Checkpoints(workdir, read_only=True)) as checkpoints:
     step = _step(checkpoints.steps(), step, record, workdir)
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
-                        {params: _read_shapes(model, record), 'stats': model.stats_shapes()})
+                        {params: shapes, 'stats': model.stats_shapes()})
     tree = jax.device_get(checkpoints.restore_some(step, like))
   data = schema.cast(data_config.DataConfig, config['data'], 'config.data')
   *size, channels = model.image_shape
@@ -68,13 +71,10 @@ def is_classifier(record: dict) -> bool:
   return record['config'].get('objective', 'classify') == 'classify'
 
 
-def _read_shapes(model, record):
-  """The shapes of the parameters that are read: all, or those that do not belong to a head."""
-  shapes = traverse_util.flatten_dict(model.param_shapes())
-  if not is_classifier(record):
-    roles = traverse_util.flatten_dict(model.param_roles())
-    shapes = {path: shape for path, shape in shapes.items() if roles[path] != 'output'}
-  return traverse_util.unflatten_dict(shapes)
+def _backbone_shapes(model):
+  """The shapes of the parameters that do not belong to a head."""
+  shapes, roles = (traverse_util.flatten_dict(tree) for tree in (model.param_shapes(), model.param_roles()))
+  return traverse_util.unflatten_dict({path: shape for path, shape in shapes.items() if roles[path] != 'output'})
 
 
 def model_of(record: dict) -> PureModel:

@@ -130,11 +130,15 @@ class Reconstruct(Objective):
     batch = super().prepare(model, batch, augment, keys_B)
     targets_BTP = patchify(batch['image'], model.config.patch_size)
     if self.config.normalize_targets:
-      mean = targets_BTP.mean(-1, keepdims=True)
-      variance = jnp.var(targets_BTP, -1, keepdims=True, ddof=1)
-      targets_BTP = (targets_BTP - mean) / jnp.sqrt(variance + 1e-6)
+      mean, deviation = self.normalization(targets_BTP)
+      targets_BTP = (targets_BTP - mean) / deviation
     noise_BT = jax.vmap(lambda key: jax.random.uniform(key, targets_BTP.shape[1:2]))(keys_B)
     return batch | {'targets': targets_BTP, 'order': jnp.argsort(noise_BT, axis=1)}
+
+  def normalization(self, patches_BTP: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(mean, deviation) of the pixels of each patch, [B, T, 1]; the deviation is never 0."""
+    variance = jnp.var(patches_BTP, -1, keepdims=True, ddof=1)
+    return patches_BTP.mean(-1, keepdims=True), jnp.sqrt(variance + 1e-6)
 
   def forward(self, module, batch, keys_B=None, capture=()):
     """{'pixels' [B, T, P], 'mask' float32 [B, T]: 1 for patches that were left out}."""

@@ -67,7 +67,7 @@ class RunConfig:
   seed: int = option(0, most=2**32 - 1)  # of initial parameters, data order, augmentation and dropout
   model: Any = None
   data: DataConfig = DataConfig()
-  loss: Any = None
+  loss: Any = objectives.objective(objectives.DEFAULT).Config()
   pretrained: PretrainedConfig = PretrainedConfig()
   distill: DistillConfig = DistillConfig()
   optimizer: OptimizerConfig = OptimizerConfig()

@@ -37,19 +37,12 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
   a function of (seed, step, global row), independent of sharding and micro-batches.
   """
   opt, objective = config.optimizer, objectives.of(config)
-  trained_value, *other_values = objective.values
   trained = trainable.trained(opt, model)
+  loss_of = _loss_of(model, objective, trained)
   factors = trainable.select(parametrisation.factors(config.parametrisation, opt.name, model), trained)
   rates = trainable.select(layerwise.rates(opt.layer_decay, model), trained)
   unrolled = _unrolled(model, config)
   inspect = inspect or (lambda grads, step: (grads, {}))
-
-  def loss_of(params, stats, batch, keys_B):
-    params = trainable.frozen(params, trained)
-    outputs, batch_stats = model.call(params, stats, lambda module: objective.forward(module, batch, keys_B))
-    values = objective.loss(outputs, batch)
-    sums = {name: weighed(values[name], batch['weight']) for name in objective.values}
-    return sums.pop(trained_value), (batch_stats, sums)
 
   def train_step(state: TrainState, batch: dict, taught: dict | None = None) -> tuple[TrainState, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
@@ -60,7 +53,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
       batch |= {'teacher': teacher(taught, batch['image'])}
     inputs = (batch, row_keys(jax.random.fold_in(key, 1), rows))
     (loss, (batch_stats, sums)), grads = _accumulate(
-        loss_of, state, inputs, other_values, config.system.microbatches, unrolled)
+        loss_of, state, inputs, objective.values[1:], config.system.microbatches, unrolled)
     weight = jnp.maximum(jnp.sum(batch['weight']), 1e-9)
     grads, inspected = inspect(jax.tree.map(lambda g: g / weight, grads), state.step)
     scale = schedule.multiplier(config.schedule, steps, state.step)
@@ -71,13 +64,27 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
     stats = optimizer.average_stats(opt, state.stats, batch_stats, state.step)
     metrics = {'loss': loss / weight, 'grad_norm': optax.tree.norm(grads)}
-    new = {trained_value: loss, **sums, 'weight': weight, 'grad_norm': metrics['grad_norm'], 'steps': jnp.float32(1)}
+    new = {objective.values[0]: loss, **sums, 'weight': weight, 'grad_norm': metrics['grad_norm'],
+           'steps': jnp.float32(1)}
     sums = state.metrics | jax.tree.map(jnp.add, {name: state.metrics[name] for name in new}, new)
     after = state._replace(params=params, stats=stats, optimizer=opt_state, ema=ema, metrics=sums)
     after, metrics = guard.judged(config.train, state, after, metrics)
     return after._replace(step=state.step + 1), metrics | inspected
 
   return train_step
+
+
+def _loss_of(model, objective, trained):
+  """(parameters, statistics, batch, keys) -> (sum of the loss, (the batch's statistics, sums of the other values))."""
+
+  def loss_of(params, stats, batch, keys_B):
+    params = trainable.frozen(params, trained)
+    outputs, batch_stats = model.call(params, stats, lambda module: objective.forward(module, batch, keys_B))
+    values = objective.loss(outputs, batch)
+    sums = {name: weighed(values[name], batch['weight']) for name in objective.values}
+    return sums.pop(objective.values[0]), (batch_stats, sums)
+
+  return loss_of
 
 
 def make_step(model: PureModel, config: RunConfig, steps: int | schedule.Length,
