@@ -36,7 +36,7 @@ def _workdir(tmp_path_factory):
 
 @pytest.fixture(name='pictures', scope='module')
 def _pictures(tmp_path_factory):
-  images, _ = pipeline.open_data(run_config.cast({'family': 'vit'}).data).arrays('test')
+  images, _ = pipeline.open_data(run_config.cast({'family': 'vit'}).data).arrays('test').values()
   folder = tmp_path_factory.mktemp('pictures')
   for i in range(5):
     Image.fromarray(images[i, ..., 0]).save(folder / f'{i}.png')

@@ -15,7 +15,7 @@ from command_line import ROOT
 from models import conformance
 from rich.console import Console
 
-from vit_jax import config, models
+from vit_jax import config, models, testing
 from vit_jax import recipe as recipe_lib
 from vit_jax.rehearsal import compiler
 from vit_jax.training import config as run_config
@@ -27,7 +27,8 @@ COMMANDS = [command for page in pages.PAGES for command in pages.page_commands(p
 DOCSTRINGS = [command for source in pages.SOURCES for command in pages.docstring_commands(source)]
 OTHERS = {'pip', 'uv', 'pytest', 'kubectl', 'sky'}  # programs that are not ours, and must be known to be such
 GENERATED = ('experiments/fashion_mnist_law/next.py',)  # its docstring is the command that wrote it
-TO_COME = {'vit_jax/models/patch_mlp.py', 'configs/patch_mlp_digits.py'}  # docs/new_family.md has the reader write them
+# docs/new_family.md and docs/objectives.md have the reader write them
+TO_COME = {'vit_jax/models/patch_mlp.py', 'configs/patch_mlp_digits.py', 'rotation.py', 'rotation_digits.py'}
 # What `run` blocks are shortened by.
 TINY = ('--config.train.epochs=0', '--config.train.steps=20', '--config.schedule.warmup_steps=2')
 SHORTER = {'vit_jax.law': ('--bootstrap=20',), 'vit_jax.sweep': ('--dry_run',),
@@ -305,6 +306,37 @@ def test_the_recipe_of_a_new_family_trains(patch_mlp, tmp_path):
   run = run_lib.prepare(run_config.cast(c))
   results = loop.train(run, tmp_path, Display(Console(quiet=True)))
   assert results['test']['accuracy'] > 0.3  # chance is 0.1
+
+
+@pytest.fixture
+def rotation(tmp_path, monkeypatch):
+  """A folder with the objective and the recipe of docs/objectives.md, as if a reader had written them."""
+  texts = {block.mark: block.text for block in pages.blocks(ROOT / 'docs/objectives.md')}
+  (tmp_path / 'rotation.py').write_text(texts['objective'])
+  (tmp_path / 'rotation_digits.py').write_text(texts['recipe'])
+  assert texts['objective'].count('\n') <= 60
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(str(tmp_path))
+  yield tmp_path
+  sys.modules.pop('rotation', None)
+
+
+@pytest.mark.parametrize('check', testing.OBJECTIVE_CHECKS, ids=lambda check: check.__name__)
+def test_an_objective_written_as_the_page_says_keeps_the_contract(rotation, check):
+  c = config.load_recipe('rotation_digits.py')
+  c.data.batch_size = 8
+  check(c, rotation)
+
+
+def test_the_recipe_of_a_new_objective_trains(rotation):
+  c = config.load_recipe('rotation_digits.py')
+  c.train.epochs, c.train.steps = 0, 100
+  run = run_lib.prepare(run_config.cast(c))
+  results = loop.train(run, rotation / 'run', Display(Console(quiet=True)))
+  assert results['test']['accuracy'] > 0.4  # chance is 0.25
+  code = run.code
+  (rotation / 'rotation.py').write_text((rotation / 'rotation.py').read_text() + '\nX = 1\n')
+  assert run_lib.prepare(run_config.cast(c)).code != code  # a run knows by which objective it was computed
 
 
 def test_shell_is_read_as_a_shell_does():

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vit_jax import config, records
+from vit_jax import config, objectives, records
 from vit_jax.data import pipeline
 from vit_jax.errors import UserError
 from vit_jax.models import FAMILIES
+from vit_jax.objectives import OBJECTIVES
 from vit_jax.rehearsal import job
 from vit_jax.training import config as run_config
 from vit_jax.training import loop, run
@@ -46,7 +47,9 @@ def _leaves(cls, path=''):
 
 
 def _tiny(family, **changes):
-  c = config.defaults(family)
+  """The config of a family, or of FAMILY/OBJECTIVE."""
+  family, _, objective = family.partition('/')
+  c = config.defaults(family, objective or objectives.DEFAULT)
   c.model.update(TINY[family])
   c.data.batch_size, c.train.steps, c.evaluate.every = 16, 4, 4
   c.update_from_flattened_dict(changes)
@@ -56,6 +59,8 @@ def _tiny(family, **changes):
 _open = functools.lru_cache(maxsize=1)(pipeline.open_data)
 FIELDS = {name: family for family in reversed(FAMILIES) for name in _leaves(run_config.run_config_class(family))}
 OWN = [(family, f'model.{field.name}') for family in FAMILIES for field in dataclasses.fields(FAMILIES[family].config)]
+OWN += [(f'vit/{name}', f'loss.{field.name}') for name in OBJECTIVES if name != objectives.DEFAULT
+        for field in dataclasses.fields(OBJECTIVES[name].Config)]
 EVERY = OWN + [('vit', name) for name in FIELDS if not name.startswith('model.')]
 
 

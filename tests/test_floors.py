@@ -11,16 +11,17 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [  # a module imports from lower floors and from its own room
     {'errors', 'exits', 'host', 'provenance', 'printable', 'durable'},
-    {'options', 'console'},
+    {'options', 'console', 'plugins'},
     {'digest', 'goodput', 'schema', 'recipe', 'records', 'parallel', 'cost', 'drawing'},
     {'checkpoint'},
     {'layers', 'launch', 'scaling'},
     {'models', 'data'},
     {'interop', 'optimisation', 'survival'},
     {'transfer'},
+    {'objectives'},
     {'training'},
     {'rehearsal', 'sweeps', 'pruning', 'inspection', 'comparison'},
-    {'config', 'cli'},
+    {'config', 'cli', 'testing'},
     {'main', 'plan', 'sweep', 'law', 'predict', 'prune', 'convert', 'compare'},
 ]
 # Thin programs inside a room: they use how every entry point starts and ends, or become one.

@@ -34,7 +34,7 @@ def _workdir(tmp_path_factory):
 @pytest.fixture(name='album', scope='module')
 def _album(tmp_path_factory):
   """Six test digits as files: one in a subfolder, one hidden, and one file that is not a picture."""
-  images, labels = pipeline.open_data(run_config.cast({'family': 'vit'}).data).arrays('test')
+  images, labels = pipeline.open_data(run_config.cast({'family': 'vit'}).data).arrays('test').values()
   folder = tmp_path_factory.mktemp('album')
   (folder / 'below').mkdir()
   for i in range(6):
@@ -50,7 +50,7 @@ def _predict(*arguments):
 
 def test_scores_are_those_of_the_run(workdir):
   model, results = trained.load(workdir), records.read_run(workdir)['results']
-  images, labels = pipeline.open_data(model.config.data).arrays('test')
+  images, labels = pipeline.open_data(model.config.data).arrays('test').values()
   probabilities = model(list(images), batch_size=100)
   assert probabilities.shape == (360, 10) and model.step == results['step']
   np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)

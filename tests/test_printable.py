@@ -12,6 +12,7 @@ from rich.text import Text
 from vit_jax import cli, durable, predict, records
 from vit_jax.console import Console
 from vit_jax.errors import UserError
+from vit_jax.objectives.classify import Classify
 from vit_jax.printable import printable
 from vit_jax.sweeps import display as sweep_display
 from vit_jax.training import display as run_display
@@ -106,8 +107,8 @@ def test_printed_commands_are_quoted(tmp_path):
   durable.write(workdir / records.EVENTS, '')
   shown = run_display.Display(Console(file=out, width=500))
   row = {'accuracy': 0.5, 'loss': 1.0}
-  shown.summary({'test': row, 'val': row, 'step': 1, 'steps': 1, 'test_examples': 2}, workdir)
-  shown.summary({'steps': 1}, workdir)
+  shown.summary({'test': row, 'val': row, 'step': 1, 'steps': 1, 'test_examples': 2}, Classify(), workdir)
+  shown.summary({'steps': 1}, Classify(), workdir)
   shown.probed({'examples': {'test': 1, 'train': 1}, 'knn': 0.0, 'linear': 0.0, 'bundle': str(workdir)}, 'again')
   for start in ('use it ', 'look at it ', 'see curves '):
     for line in (line for line in out.getvalue().split('\n') if line.startswith(start)):

@@ -102,22 +102,21 @@ class Checkpoints:
     Raises:
       Damaged: on all processes, if one of them cannot read its part or if digests differ.
     """
-    return self._verified(step, like, ocp.StandardCheckpointHandler, ocp.args.StandardRestore(like))
+    return self._verified(step, ocp.StandardCheckpointHandler, ocp.args.StandardRestore(like))
 
   def restore_some(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
-    """Like `restore`, but reads only the top-level entries (params, stats, ...) in `like`."""
+    """Like `restore`, but reads only the arrays in `like`."""
     what = ocp.args.PyTreeRestore(like, restore_args=ocp.checkpoint_utils.construct_restore_args(like),
                                   partial_restore=True)
-    return self._verified(step, like, ocp.PyTreeCheckpointHandler, what)
+    return self._verified(step, ocp.PyTreeCheckpointHandler, what, some=True)
 
-  def _verified(self, step, like, handler, what):
+  def _verified(self, step, handler, what, some=False):
     """Reads arrays and compares their digests to the record; older checkpoints have none."""
     every = self.record(step).get('arrays') or {}
-    expected = {path: value for path, value in every.items() if path.partition('/')[0] in like}
     path = self._folder / str(step) / 'state'
     tree = together(lambda: _alone(handler, path, what))
     found = digest.digests(tree) if every else {}
-    compare(found, expected)
+    compare(found, {path: value for path, value in every.items() if path in found or not some})
     return tree
 
   def set_aside(self, step: int) -> epath.Path:

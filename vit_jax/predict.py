@@ -7,6 +7,9 @@ read.
 
 With --attention[=DIR] it also writes DIR/NAME.png for each picture, which shows what the model attends to in its last
 layer and over all layers (attention rollout), and DIR/distance.png, the attention distance of each head.
+
+With --reconstruct[=DIR], RUN is a masked autoencoder (objective=reconstruct): for each picture it writes DIR/NAME.png,
+the picture, what is kept of it, and what the model makes of that.
 """
 
 import csv
@@ -27,6 +30,7 @@ _FORMAT = flags.DEFINE_enum('format', 'table', ['table', 'csv', 'json'], 'table:
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Number of pictures to compute at a time.', lower_bound=1)
 _STEP = flags.DEFINE_integer('step', None, 'The step of the checkpoint; default: the one that was scored on test.',
                              lower_bound=0)
+_RECONSTRUCT = cli.define_optional('reconstruct', 'Folder for reconstructions; default: reconstructions.')
 _ATTENTION = cli.define_optional('attention', 'Folder for attention maps; default: attention.')
 
 
@@ -37,6 +41,8 @@ def main(arguments: list[str]) -> int:
   from vit_jax import host
   host.hush_absent_tpu()
   paths = _pictures(places)
+  if _RECONSTRUCT.value is not None:
+    return _reconstruct(run, paths, _RECONSTRUCT.value or 'reconstructions')
   model = _load(run)
   look = _attention(model) if _ATTENTION.value is not None else None
   write = {'table': _table, 'csv': _csv, 'json': _json}[_FORMAT.value](model.class_names)
@@ -55,6 +61,19 @@ def main(arguments: list[str]) -> int:
     raise UserError(f'none of the {len(paths)} pictures could be read')
   if look:
     say(f'attention: {look.close()}', sys.stderr)
+  return 0
+
+
+def _reconstruct(run, paths, folder):
+  from vit_jax.inspection import reconstructions
+  painter, read = reconstructions.load(run, _STEP.value), 0
+  for start in range(0, len(paths), _BATCH_SIZE.value):
+    if named := list(_prepared(painter.preprocessing, paths[start:start + _BATCH_SIZE.value])):
+      reconstructions.write(painter, *zip(*named), folder)
+      read += len(named)
+  if not read:
+    raise UserError(f'none of the {len(paths)} pictures could be read')
+  say(f'reconstructions: {folder} (a file for each of {read:,} pictures)')
   return 0
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 # What a step, its data or its evaluation runs through: the rooms up to training, and the ground that they stand on.
 ROOMS = ('host', 'digest', 'schema', 'parallel', 'layers', 'models', 'data', 'interop', 'optimisation', 'transfer',
-         'training')
+         'objectives', 'training')
 _PACKAGE = pathlib.Path(__file__).parent
 _CACHE = 'vit_jax/code.json'  # in the user's cache folder: {SHA-256 of a file: digest of its code}
 _DIGITS = 12

@@ -95,7 +95,7 @@ def test_evaluation_counts_every_example_once(batch_size):
   images = np.concatenate([batch['image'] for batch in batches])
   assert real.sum() == data.size('val') == 144 and len(real) % batch_size == 0 and len(real) - 144 < batch_size
   np.testing.assert_array_equal(labels[real], data.labels('val'))
-  np.testing.assert_array_equal(images[real], data.arrays('val')[0])
+  np.testing.assert_array_equal(images[real], data.arrays('val')['image'])
   assert (labels[~real] == 0).all() and (images[~real] == 0).all()
 
 
@@ -120,10 +120,10 @@ def test_one_epoch_is_the_subset():
   data = open_data(DataConfig(batch_size=10, unique_examples=100))
   assert data.unique_examples == data.size('train') == 100
   seen = np.concatenate([batch['image'] for batch in read(data.train_batches(0, 10, 10))])
-  images = data.arrays('train')[0]
+  images = data.arrays('train')['image']
   assert sorted(image.tobytes() for image in seen) == sorted(image.tobytes() for image in images)
-  held_out = {image.tobytes() for split in ('val', 'test') for image in data.arrays(split)[0]}
-  assert len(held_out & {image.tobytes() for image in open_data(MEMORY).arrays('train')[0]}) == 0
+  held_out = {image.tobytes() for split in ('val', 'test') for image in data.arrays(split)['image']}
+  assert len(held_out & {image.tobytes() for image in open_data(MEMORY).arrays('train')['image']}) == 0
 
 
 def test_random_source():

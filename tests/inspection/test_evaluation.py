@@ -45,7 +45,7 @@ def test_other_code_than_that_of_the_run_is_said_and_recorded(workdir, monkeypat
 @pytest.mark.parametrize('batch_size', [7, 360, 1000])
 def test_every_example_counts_once_and_in_order(model, batch_size):
   data = predictions.open_data(model, model.config.data)
-  images, labels = data.arrays('test')
+  images, labels = data.arrays('test').values()
   found = predictions.of_split(model, data, 'test', batch_size)
   np.testing.assert_array_equal(found.places, np.arange(360))
   np.testing.assert_array_equal(found.labels, labels)
@@ -58,7 +58,7 @@ def test_the_gallery_keeps_the_most_confident_mistakes(model):
   found = predictions.of_split(model, data, 'test', 32, see=gallery.see)
   wrong = np.flatnonzero(found.rank > 0)
   most = wrong[np.argsort(-found.confidence[wrong], kind='stable')][:5]
-  images = data.arrays('test')[0]
+  images = data.arrays('test')['image']
   assert len(wrong) > 5 and len(gallery.mistakes) == 5
   for example, i in zip(gallery.mistakes, most):
     assert (example.label, example.predicted) == (found.labels[i], found.predicted[i])
@@ -71,7 +71,7 @@ def test_the_gallery_keeps_the_most_confident_mistakes(model):
 @pytest.fixture(name='album')
 def _album(tmp_path, model):
   """(folder, images): 3 test digits each of the classes 9, 3 and 5, in folders named after the classes."""
-  images, labels = predictions.open_data(model, model.config.data).arrays('test')
+  images, labels = predictions.open_data(model, model.config.data).arrays('test').values()
   for label in (9, 3, 5):
     (tmp_path / 'test' / str(label)).mkdir(parents=True)
     (tmp_path / 'train' / str(label)).mkdir(parents=True)

@@ -23,7 +23,7 @@ def test_weights_of_a_run_have_its_scores(tiny_config, tmp_path, ema_decay):
   model = weights.pure_model()
   shapes = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
   assert shapes(weights.params) == shapes(model.param_shapes())
-  images, labels = pipeline.open_data(run_config.cast(tiny_config).data).arrays('test')
+  images, labels = pipeline.open_data(run_config.cast(tiny_config).data).arrays('test').values()
   logits, _, _ = jax.jit(model.apply)(weights.params, weights.stats, weights.preprocessing.normalize(images))
   assert (np.asarray(logits).argmax(-1) == labels).mean() == pytest.approx(results['test']['accuracy'], abs=1e-6)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vit_jax.data import device_augment
+from vit_jax.objectives import classify
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import config as run_config
 from vit_jax.training import evaluate, state
@@ -23,9 +24,9 @@ def test_every_example_counts_once_on_any_batch_size_and_device_count(tiny_confi
   params = state.create(run.model, run.config, run.mesh).params
   params['head']['kernel'] = jax.random.normal(jax.random.key(0), params['head']['kernel'].shape)
   eval_step = jax.jit(evaluate.make_eval_step(run.model, device_augment.normalize))
-  scores = evaluate.evaluate(eval_step, params, {}, run.eval_batches('test', lambda errors: None))
+  scores = evaluate.evaluate(eval_step, run.objective, params, {}, run.eval_batches('test', lambda errors: None))
 
-  images, labels = run.data.arrays('test')
+  images, labels = run.data.arrays('test').values()
   assert len(images) == run.data.size('test') and len(images) % 7
   logits = run.model.apply(jax.device_get(params), {}, device_augment.normalize(jnp.asarray(images)))[0]
   loss = -jax.nn.log_softmax(logits)[np.arange(len(labels)), labels].mean()
@@ -34,19 +35,22 @@ def test_every_example_counts_once_on_any_batch_size_and_device_count(tiny_confi
   assert scores['accuracy'] + scores['error'] == 1
 
 
+METRICS = classify.OBJECTIVE.metrics
+
+
 def _rows(*losses):
   return [{'step': i, 'loss': loss, 'accuracy': 1 - (loss or 0)} for i, loss in enumerate(losses, 1)]
 
 
 def test_patience_counts_evaluations_without_a_better_one():
   config = EvaluateConfig(patience=2)
-  assert not evaluate.out_of_patience(_rows(3, 2, 2.5), config)
-  assert evaluate.out_of_patience(_rows(3, 2, 2.5, 2), config)
-  assert not evaluate.out_of_patience(_rows(3, 2, 2.5, 1.9), config)
-  assert not evaluate.out_of_patience(_rows(1, 2, 3, 4), EvaluateConfig(patience=0))
+  assert not evaluate.out_of_patience(_rows(3, 2, 2.5), config, METRICS)
+  assert evaluate.out_of_patience(_rows(3, 2, 2.5, 2), config, METRICS)
+  assert not evaluate.out_of_patience(_rows(3, 2, 2.5, 1.9), config, METRICS)
+  assert not evaluate.out_of_patience(_rows(1, 2, 3, 4), EvaluateConfig(patience=0), METRICS)
 
 
 def test_the_best_row_has_the_best_metric_and_is_never_nan():
-  assert evaluate.best_row(_rows(3, 1, 2), 'loss')['step'] == 2
-  assert evaluate.best_row(_rows(0.9, 0.1, 0.5), 'accuracy')['step'] == 2
-  assert evaluate.best_row(_rows(None, 2, None), 'loss')['step'] == 2
+  assert evaluate.best_row(_rows(3, 1, 2), 'loss', METRICS)['step'] == 2
+  assert evaluate.best_row(_rows(0.9, 0.1, 0.5), 'accuracy', METRICS)['step'] == 2
+  assert evaluate.best_row(_rows(None, 2, None), 'loss', METRICS)['step'] == 2

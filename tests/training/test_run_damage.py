@@ -137,7 +137,7 @@ def test_a_damaged_run_json_is_cured_as_the_message_says(run, workdir, finished,
 def test_bad_lines_of_events_stop_nothing(run, workdir, finished, line):
   path = workdir / records.EVENTS
   path.write_bytes(line + b'\n' + path.read_bytes() + line + b'\n')
-  Display().summary(_train(run, workdir), workdir)
+  Display().summary(_train(run, workdir), run.objective, workdir)
   _same_end(workdir, finished)
 
 

@@ -78,7 +78,7 @@ def test_a_cnn_teaches_a_deit(cnn, tmp_path):
   record = records.read_run(tmp_path / 'run')
   assert record['teacher']['config_hash'] == records.read_run(cnn)['config_hash']
   assert len(record['teacher']['digest']) == 16
-  images, labels = run.data.arrays('train')
+  images, labels = run.data.arrays('train').values()
   student, teacher = (trained.load(folder) for folder in (tmp_path / 'run', cnn))
   decisions = teacher(list(images)).argmax(-1)
   logits, intermediates, _ = jax.jit(student.model.apply, static_argnums=(4,))(

@@ -36,7 +36,7 @@ def test_from_pretraining_to_an_exported_file_that_predicts(tmp_path):
   tuned = runs / 'tuned-0'
   record = records.read_run(tuned)
   assert set(record['pretrained']['new']) == {'head/kernel', 'head/bias'}
-  images, labels = pipeline.open_data(run_config.cast(record['config']).data).arrays('test')
+  images, labels = pipeline.open_data(run_config.cast(record['config']).data).arrays('test').values()
   model = trained.load(tuned)
   assert (model.probabilities(list(images), 500).argmax(1) == labels).mean() == pytest.approx(
       record['results']['test']['accuracy'], abs=1e-6)

@@ -163,8 +163,8 @@ def test_probe_and_neighbours_of_frozen_features(teacher, tmp_path):
                           notes.append)
   assert sum(' from ' in note for note in notes) == 3  # the features of all splits, although this is another run
   assert again['linear'] == first['linear']
-  used, images = trained.load(results['bundle']), run.data.arrays('test')
-  accuracy = (used.probabilities(list(images[0])).argmax(1) == images[1]).mean()
+  used, (images, labels) = trained.load(results['bundle']), run.data.arrays('test').values()
+  accuracy = (used.probabilities(list(images)).argmax(1) == labels).mean()
   assert accuracy == pytest.approx(results['linear'], abs=1e-6)  # the bundle is the model that was scored
 
 

@@ -70,14 +70,19 @@ def per_example(model, freeze: Callable[[dict], dict] = lambda params: params) -
   through all blocks, even if the program skips those that the classifier does not read (`models.vit`).
 
   Args:
-    model: a `models.PureModel`.
+    model: a `models.PureModel`; what it computes of an example is said by its objective.
     freeze: stops the gradient of the parameters that are not trained (`optimisation.trainable.frozen`).
   """
-  image = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
+  forward, loss, example = model.objective.traced(model) if model.objective else _classifier(model)
+  inputs = model.param_shapes(), model.stats_shapes(), example
+  return count(forward, *inputs), count(jax.grad(lambda params, *rest: loss(freeze(params), *rest)), *inputs)
+
+
+def _classifier(model):
+  """(forward, loss, example) of a family's own model, as those of an objective."""
   forward = lambda params, stats, image: model.apply(params, stats, image, capture=('features',))[0]
-  loss = lambda params, *inputs: jnp.sum(forward(freeze(params), *inputs))
-  inputs = model.param_shapes(), model.stats_shapes(), image
-  return count(forward, *inputs), count(jax.grad(loss), *inputs)
+  loss = lambda *inputs: jnp.sum(forward(*inputs))
+  return forward, loss, jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
 
 
 def params(model) -> tuple[int, int]:

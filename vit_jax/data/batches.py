@@ -1,8 +1,8 @@
 """Reading of batches: by indexing if pictures are in memory, else record by record through grain.
 
-Batches are dict(image uint8 [b,H,W,C], label int32 [b], weight float32 [b]) of the rows that this process owns. Their
-values do not depend on how they are read or on the number of workers. Weight 0 marks padding and bad records, whose
-pictures and labels are zeros.
+Batches are dict(image uint8 [b,H,W,C], weight float32 [b], and what else the source knows of its examples) of the rows
+that this process owns. Their values do not depend on how they are read or on the number of workers. Weight 0 marks
+padding and bad records, all of whose entries are zeros.
 """
 
 import dataclasses
@@ -29,9 +29,10 @@ _PAUSES = (0.1, 1.0)  # seconds before each retry of a record that could not be 
 class MemoryBatches:
   """Batches indexed from arrays. Nothing is read ahead, as a batch takes microseconds while the device is busy."""
 
-  def __init__(self, images: np.ndarray, labels: np.ndarray, order: Callable[[int], np.ndarray], steps: range,
+  def __init__(self, arrays: dict[str, np.ndarray], order: Callable[[int], np.ndarray], steps: range,
                rows: np.ndarray):
-    self._images, self._labels, self._order, self._rows = images, labels, order, rows
+    """`arrays` hold an entry of all examples each."""
+    self._arrays, self._order, self._rows = arrays, order, rows
     self._steps = iter(steps)
 
   def __iter__(self) -> Iterator[Batch]:
@@ -41,12 +42,12 @@ class MemoryBatches:
     positions = self._order(next(self._steps))[self._rows]
     real = positions >= 0
     if real.all():
-      image, label = self._images[positions], self._labels[positions]
+      batch = {name: array[positions] for name, array in self._arrays.items()}
     else:
-      image = np.zeros((len(positions), *self._images.shape[1:]), np.uint8)
-      label = np.zeros(len(positions), np.int32)
-      image[real], label[real] = self._images[positions[real]], self._labels[positions[real]]
-    return {'image': image, 'label': label, 'weight': real.astype(np.float32)}
+      batch = {name: _zeros(len(positions), array) for name, array in self._arrays.items()}
+      for name, array in self._arrays.items():
+        batch[name][real] = array[positions[real]]
+    return batch | {'weight': real.astype(np.float32)}
 
   def take_errors(self) -> list[str]:
     return []
@@ -76,21 +77,23 @@ class ChunkReader:
     start = (k % self.chunks) * _CHUNK
     rows = self.rows[start:start + _CHUNK]
     positions = self.order(step)[rows]
-    image = np.zeros((len(positions), *self.image_shape), np.uint8)
-    label, weight = np.zeros(len(positions), np.int32), np.zeros(len(positions), np.float32)
-    errors = []
+    fields, errors = self.part.fields, []
+    batch = {'image': np.zeros((len(positions), *self.image_shape), np.uint8),
+             **{name: _zeros(len(positions), array) for name, array in fields.items()},
+             'weight': np.zeros(len(positions), np.float32)}
     for row, position in enumerate(positions):
       if position < 0:
         continue
       i = int(self.part.examples[position])
       try:
-        image[row] = self._read(i, step, int(rows[row]))
+        batch['image'][row] = self._read(i, step, int(rows[row]))
       except BadPicture as error:
         errors.append(f'{self.part.source.where(i)}: {error}')
       else:
-        label[row], weight[row] = self.part.source.labels[i], 1
-    message = np.frombuffer(json.dumps(errors).encode(), np.uint8)  # only arrays pass between processes
-    return {'image': image, 'label': label, 'weight': weight, 'errors': message}
+        batch['weight'][row] = 1
+        for name, array in fields.items():
+          batch[name][row] = array[i]
+    return batch | {'errors': np.frombuffer(json.dumps(errors).encode(), np.uint8)}  # only arrays pass on
 
   def _read(self, i, step, row):
     picture = _read_again(self.part.source, i)
@@ -144,7 +147,7 @@ class RecordBatches:
           self.close()
           raise UserError(f'cannot read {error}; remove it, or set data.on_error to "skip"')
         self._errors.append(error)
-    batch = {key: np.concatenate([chunk[key] for chunk in chunks]) for key in ('image', 'label', 'weight')}
+    batch = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     for chunk in chunks:  # grain keeps the last chunks, and with them their shared memory
       chunk.clear()
     return batch
@@ -160,6 +163,11 @@ class RecordBatches:
     if self._chunks is not None:
       self._chunks.close()
       self._chunks = None
+
+
+def _zeros(count, like):
+  """Zeros for an entry of so many rows."""
+  return np.zeros((count, *like.shape[1:]), like.dtype)
 
 
 def _cores():

@@ -165,8 +165,8 @@ def augment(config: Augment, normalize: Callable = normalize) -> Callable[..., t
 
   Returns:
     A function (key, images_BHWC, targets_BC, weights_B=None) -> (images_BHWC, targets_BC). Images are uint8 and become
-    normalised float32. Targets are float32, one-hot or soft. Rows of weight 0 are not mixed into others; weights_B=None
-    means that all rows count.
+    normalised float32. Targets are float32, one-hot or soft; only mixing reads them, without which they may be None.
+    Rows of weight 0 are not mixed into others; weights_B=None means that all rows count.
   """
   pad_crop = PadCrop(config.crop_padding) if config.crop == 'pad' else None
   flip = Flip() if config.flip else None

@@ -48,6 +48,14 @@ class Data:
     """The number of examples in 'train' (the subset), 'val' or 'test'."""
     return len(self._part(split).examples)
 
+  def balanced(self, split: str, count: int) -> str:
+    """The name of a class-balanced part of a split, for the methods that take a split: at most `count` examples."""
+    name, part = f'{split}, {count}', self._part(split)
+    if count >= len(part.examples):
+      return split
+    self._parts.setdefault(name, splits.balanced(part, count))
+    return name
+
   def labels(self, split: str) -> np.ndarray:
     """The labels int32 [n] of a split, in the order of `eval_batches`."""
     return self._part(split).labels
@@ -64,8 +72,8 @@ class Data:
       self._fingerprints[split] = fingerprint.of(part.source, part.examples, part.labels)
     return self._fingerprints[split]
 
-  def arrays(self, split: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """(images uint8 [n,H,W,C], labels int32 [n]) of a split if it can be kept in memory, else None.
+  def arrays(self, split: str) -> dict[str, np.ndarray] | None:
+    """{'image': uint8 [n,H,W,C], 'label': int32 [n]} of a split if it can be kept in memory, else None.
 
     It can if its source is in memory and no random transform runs on the host. Positions of `TrainOrder` index it.
     """
@@ -142,7 +150,7 @@ class Data:
     else:
       images = np.stack([steps[0](source.images[i], None) for i in part.examples]
                         or [np.zeros(self.image_shape, np.uint8)])[:len(part.examples)]
-    return images, part.labels
+    return {'image': images, **{name: array[part.examples] for name, array in part.fields.items()}}
 
   def _batches(self, split, order, steps, rows, seed, workers, host):
     rows = np.arange(order.batch_size)[slice(None) if rows is None else rows]
@@ -150,7 +158,7 @@ class Data:
       raise UserError(f'none of the {order.batch_size} rows of a batch: expected at least one')
     arrays = self._arrays_after(split, host)
     if arrays is not None:
-      return MemoryBatches(*arrays, order, steps, rows)
+      return MemoryBatches(arrays, order, steps, rows)
     reader = ChunkReader(self._part(split), order, host, self.image_shape, seed, steps.start, rows)
     return RecordBatches(reader, len(steps), workers, self.config.on_error)
 

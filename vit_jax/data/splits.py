@@ -38,6 +38,11 @@ class Part:
     """The labels of the examples, int32 [n]."""
     return self.source.labels[self.examples]
 
+  @property
+  def fields(self) -> dict[str, np.ndarray]:
+    """What is known of all examples of the source besides their pictures, by the name of its entry in a batch."""
+    return {'label': self.source.labels}
+
 
 def balanced_order(labels: np.ndarray, stream: int) -> np.ndarray:
   """An order of all examples, int64 [N], in which every prefix is class-balanced.
@@ -100,6 +105,11 @@ def assign(sources: dict[str, Source], val_examples: int | None, unique_examples
 def whole(source: Source) -> Part:
   """All examples of a source."""
   return Part(source, np.arange(len(source)))
+
+
+def balanced(part: Part, count: int) -> Part:
+  """A class-balanced part of a part, nested like training subsets."""
+  return _cut(part, count, _SUBSET)[0]
 
 
 def _cut(part, n, stream):

@@ -25,7 +25,7 @@ _IN_MEMORY = {
              (r'attention\.v_proj', 'attention.self.value'), (r'o_proj', 'output.dense'),
              (r'attention\.relative_position_bias\.', 'attention.self.'),
              (r'mlp\.fc1', 'intermediate.dense'), (r'mlp\.fc2', 'output.dense'))}
-_IN_MEMORY['deit'] = _IN_MEMORY['vit']
+_IN_MEMORY |= {kind: _IN_MEMORY['vit'] for kind in ('deit', 'vit_mae')}
 _UNUSED = ('*.pooler.dense.*',)  # in files of backbones; the classifiers of transformers do not use it either
 # Keys of any config without an effect on a classifier's outputs: names, training, text generation, outputs, backbones.
 _FREE = (
@@ -73,7 +73,7 @@ def read(tensors: Tensors, config: dict[str, Any], processor: dict[str, Any] | N
     _check_windows(weights)
   classes = layout.num_classes(tensors, form.classifier)
   weights = dataclasses.replace(weights, class_names=_class_names(config.get('id2label'), classes))
-  return layout.read(tensors, weights, classes, form.rules(weights.config), without + _UNUSED)
+  return layout.read(tensors, weights, classes, form.rules(weights.config), without + _UNUSED + form.unused)
 
 
 def _read_tower(tensors, kind, config, processor, without):
@@ -156,7 +156,7 @@ def _check_windows(weights):
 
 def _in_file_names(tensors, kind):
   """The tensors under the names that they have in a file of the model with its classifier."""
-  prefix = f'{kind}.'
+  prefix = f'{LAYOUTS[kind].prefix or kind}.'
   bare = not any(name.startswith(prefix) for name in tensors.shapes)
 
   def rename(name):

@@ -22,7 +22,9 @@ class Layout:
     must: {key of their config: the only value that our model supports}, which is also their default.
     rules: maps our config to the table of names.
     fixed: our fields that the model_type implies.
-    free: keys of their config that the tensors show.
+    free: keys of their config that the tensors show, or that belong to training alone.
+    prefix: what the names of the backbone's tensors begin with; '': the model_type.
+    unused: patterns of names of tensors that belong to training alone.
   """
   family: str
   architecture: str
@@ -32,6 +34,8 @@ class Layout:
   rules: Callable[[Any], list[Rule]]
   fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   free: tuple[str, ...] = ()
+  prefix: str = ''
+  unused: tuple[str, ...] = ()
 
 
 def _encoder_block(ours, theirs, own):
@@ -101,6 +105,11 @@ _CNN = {'depths': ('depths', None), 'widths': ('hidden_sizes', None), 'stem_widt
 LAYOUTS = {
     'vit': Layout('vit', 'ViTForImageClassification', 'classifier', _TRANSFORMER, {}, _transformer(
         'vit', ('cls',), ('cls_token',), [('head', 'classifier')]), {'pool': 'cls', 'pos_embed': 'learned'}),
+    # Masked autoencoders: the encoder, a backbone; what it was trained with is left out.
+    'vit_mae': Layout('vit', 'ViTMAEForPreTraining', 'classifier', _TRANSFORMER, {}, _transformer(
+        'vit', ('cls',), ('cls_token',), []), {'pool': 'cls', 'pos_embed': 'learned'}, prefix='vit',
+        unused=('decoder.*',), free=('mask_ratio', 'norm_pix_loss', 'decoder_num_attention_heads',
+                                     'decoder_hidden_size', 'decoder_num_hidden_layers', 'decoder_intermediate_size')),
     'deit': Layout('deit', 'DeiTForImageClassificationWithTeacher', 'cls_classifier', _TRANSFORMER, {}, _transformer(
         'deit', ('cls', 'distillation'), ('cls_token', 'distillation_token'),
         [('head', 'cls_classifier'), ('distillation_head', 'distillation_classifier')]), {'pos_embed': 'learned'}),

@@ -36,7 +36,8 @@ def matching_arrays(weights: Weights, model: PureModel, class_names: tuple[str, 
   """The arrays with which the weights initialize a model: {'params', 'stats'}, nested dicts.
 
   Position tables are resized to the model's pictures. The head is left out unless it has the same number of classes
-  and, if the weights have class names, the same names. All other arrays must match in name and shape.
+  and, if the weights have class names, the same names. So are parameters that the model's objective adds to those of
+  its family. All other arrays must match in name and shape.
 
   Args:
     weights: weights of the model's family.
@@ -52,12 +53,15 @@ def matching_arrays(weights: Weights, model: PureModel, class_names: tuple[str, 
   params = models.family(weights.family).resized(weights.params, weights.config, weights.image_shape, model.image_shape)
   given = _flat({'params': params, 'stats': weights.stats})
   wanted = _flat({'params': model.param_shapes(), 'stats': model.stats_shapes()})
-  head = {path for path, role in _flat({'params': model.param_roles()}).items() if role == 'output'}
-  new_head = set() if _same_classes(weights, class_names) else head
+  plain = PureModel(model.name, model.config, model.image_shape, model.num_classes)
+  roles = _flat({'params': plain.param_roles()})
+  head = {path for path, role in roles.items() if role == 'output'}
+  added = {path for path in wanted if path[0] == 'params' and path not in roles}
+  new_head = set() if _same_classes(weights, class_names) and head <= wanted.keys() else head
   ignored = {path for path in given.keys() | wanted.keys() if any(fnmatch.fnmatch(name(path), p) for p in ignore)}
   if unused := [p for p in ignore if not any(fnmatch.fnmatch(name(path), p) for path in given.keys() | wanted.keys())]:
     raise UserError(f'pretrained.ignore={unused[0]!r}: matches nothing in {weights.source} or the model')
-  left_out = new_head | ignored
+  left_out = new_head | added | ignored
   wrong = [f'{name(path)}: not in the weights' for path in wanted if path not in given and path not in left_out]
   wrong += [f'{name(path)} {given[path].shape}: not in this model' for path in given
             if path not in wanted and path not in left_out]

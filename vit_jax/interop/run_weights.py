@@ -6,6 +6,7 @@ import json
 import os
 
 import jax
+from flax import traverse_util
 
 from vit_jax import checkpoint, records, schema
 from vit_jax.data import config as data_config
@@ -16,12 +17,15 @@ from vit_jax.interop.weights import Weights
 from vit_jax.models import PureModel, family
 
 
-def read(workdir: os.PathLike, step: int | None = None) -> Weights:
+def read(workdir: os.PathLike, step: int | None = None, model: PureModel | None = None) -> Weights:
   """Reads the weights of a run: their moving average if the run has one.
+
+  Of a run with another objective than classification these are the backbone's: the family's model without a head.
 
   Args:
     workdir: a folder that `vit_jax.main` wrote, local or in a bucket.
     step: the step of the checkpoint; default: the one that was scored on test, else the newest.
+    model: the whole model that was trained, whose parameters are all read; None: what is of use after training.
 
   Raises:
     UserError: the folder has no run or no such checkpoint, or the checkpoint is damaged.
@@ -29,20 +33,23 @@ def read(workdir: os.PathLike, step: int | None = None) -> Weights:
   record = records.read_run(workdir)
   if record is None:
     raise UserError(f'{os.fspath(workdir)}: expected a folder that vit_jax.main wrote, found no {records.RUN} in it')
-  model, config = model_of(record), record['config']
+  config = record['config']
+  whole, model = model is not None or is_classifier(record), model or model_of(record)
+  shapes = model.param_shapes() if whole else _backbone_shapes(model)
   params = 'ema' if (config.get('optimizer') or {}).get('ema_decay') else 'params'
   with contextlib.closing(checkpoint.Checkpoints(workdir, read_only=True)) as checkpoints:
     step = _step(checkpoints.steps(), step, record, workdir)
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
-                        {params: model.param_shapes(), 'stats': model.stats_shapes()})
+                        {params: shapes, 'stats': model.stats_shapes()})
     tree = jax.device_get(checkpoints.restore_some(step, like))
   data = schema.cast(data_config.DataConfig, config['data'], 'config.data')
   *size, channels = model.image_shape
   preprocessing = Preprocessing(tuple(size), channels, data.mean or (0.5,), data.std or (0.5,),
                                 data.interpolation or 'bilinear', data_config.eval_crop(data.augment))
+  names = tuple(record['data']['classes']) if is_classifier(record) else None
   return Weights(os.fspath(workdir), config['family'], schema.plain(model.config), tree[params],
-                 tree['stats'], preprocessing, tuple(record['data']['classes']), step)
+                 tree['stats'], preprocessing, names, step)
 
 
 def digest(workdir: os.PathLike, record: dict) -> str | None:
@@ -59,8 +66,19 @@ def digest(workdir: os.PathLike, record: dict) -> str | None:
   return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def is_classifier(record: dict) -> bool:
+  """Whether a run was trained to tell the classes of its data."""
+  return record['config'].get('objective', 'classify') == 'classify'
+
+
+def _backbone_shapes(model):
+  """The shapes of the parameters that do not belong to a head."""
+  shapes, roles = (traverse_util.flatten_dict(tree) for tree in (model.param_shapes(), model.param_roles()))
+  return traverse_util.unflatten_dict({path: shape for path, shape in shapes.items() if roles[path] != 'output'})
+
+
 def model_of(record: dict) -> PureModel:
-  """The model described by run.json."""
+  """The family's classifier described by run.json."""
   config, data = record['config'], record['data']
   shape = data.get('image_shape')  # absent from older runs
   if shape is None:

@@ -17,6 +17,13 @@ def patchify(images_BHWC: jax.Array, patch_size: int) -> jax.Array:
   return x.reshape(b, (h // p) * (w // p), p * p * c)
 
 
+def unpatchify(patches_BTP: jax.Array, image_shape: tuple[int, int, int], patch_size: int) -> jax.Array:
+  """The inverse of `patchify`: [B, T, p*p*C] -> [B, H, W, C]."""
+  (h, w, c), p = image_shape, patch_size
+  x = patches_BTP.reshape(-1, h // p, w // p, p, p, c).transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(-1, h, w, c)
+
+
 class PatchEmbed(nnx.Module):
   """Linear patch embedding as one matmul (Dosovitskiy et al. 2021, eq. 1): [B, H, W, C] -> [B, T, D]."""
 

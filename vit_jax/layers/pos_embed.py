@@ -10,13 +10,14 @@ from flax import nnx
 from vit_jax.layers.dense import normal_002, parameter
 
 
-def sincos2d(grid: tuple[int, int], width: int, temperature: float = 10_000.0) -> np.ndarray:
+def sincos2d(grid: tuple[int, int], width: int, temperature: float = 10_000.0, last: bool = True) -> np.ndarray:
   """Fixed 2-D sine-cosine embedding, float32 [h*w, D] (Chen et al. 2021, MoCo v3; big_vision's `sincos2d`).
 
-  A quarter of the width each for sin x, cos x, sin y, cos y. `width` must divide by 4.
+  A quarter of the width each for sin x, cos x, sin y, cos y. `width` must divide by 4. Frequencies fall geometrically
+  from 1 to 1 / temperature; without `last` they end one step before it, as in the code of MAE (He et al. 2022).
   """
   y, x = np.mgrid[:grid[0], :grid[1]]
-  omega = 1.0 / temperature ** (np.arange(width // 4) / max(width // 4 - 1, 1))
+  omega = 1.0 / temperature ** (np.arange(width // 4) / max(width // 4 - last, 1))
   y, x = np.outer(y.ravel(), omega), np.outer(x.ravel(), omega)
   return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float32)
 

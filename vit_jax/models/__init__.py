@@ -5,12 +5,13 @@ What a family provides is in `models.family`.
 
 import copy
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 from flax import nnx, traverse_util
 
+from vit_jax import plugins
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers.stack import Execution
 from vit_jax.models import convnext, deit, mixer, resnet, swin, vit
@@ -27,10 +28,9 @@ FAMILIES = {
 
 
 def family(name: str) -> Family:
-  """The family of that name; UserError with the nearest where there is none."""
-  if name not in FAMILIES:
-    raise UserError(f'family={name!r}: no such model family{nearest(name, FAMILIES)}')
-  return FAMILIES[name]
+  """The family of that name, or package.module:NAME; raises UserError as `plugins.find` does."""
+  fits = lambda found: isinstance(found, Family)
+  return plugins.find('family', name, FAMILIES, fits, 'a vit_jax.models.family.Family', 'model family')
 
 
 def that_have(attribute: str, what: Any = None) -> str:
@@ -46,13 +46,26 @@ class PureModel:
   """
 
   def __init__(self, name: str, config: Any, image_shape: tuple[int, int, int], num_classes: int,
-               execution: Execution = Execution()):
-    """Raises UserError for shapes, and for an execution, that the family refuses. No memory is used: shapes only."""
+               execution: Execution = Execution(), objective: Any = None):
+    """Builds it without memory: shapes only.
+
+    Args:
+      name: of the family.
+      config: the family's.
+      image_shape: (H, W, C) of the pictures.
+      num_classes: of the data.
+      execution: how its blocks are run.
+      objective: what it is trained for (`objectives.objective`), which may add to the family's model; None: the
+        family's classifier.
+
+    Raises:
+      UserError: the family refuses the shapes or the execution, or the objective the family.
+    """
     self.name, self.family = name, family(name)
     _check_execution(name, execution)
-    self._module = name, config, tuple(image_shape), num_classes, execution
+    self._module = name, config, tuple(image_shape), num_classes, execution, objective
     self.graphdef, self._params, self._stats = _shapes(*self._module)
-    self.config, self.image_shape, self.num_classes = config, image_shape, num_classes
+    self.config, self.image_shape, self.num_classes, self.objective = config, image_shape, num_classes, objective
 
   def init(self, key: jax.Array) -> tuple[dict, dict]:
     """(params, stats) drawn from a PRNG key."""
@@ -72,9 +85,14 @@ class PureModel:
       if wanted not in self.family.captures:
         raise UserError(f'capture={wanted!r}: {self.name} has no such intermediate'
                         f'{nearest(wanted, self.family.captures)}')
+    (logits_BC, intermediates), stats = self.call(params, stats, lambda module: module(images_BHWC, keys_B, capture))
+    return logits_BC, intermediates, stats
+
+  def call(self, params: dict, stats: dict, function: Callable[[nnx.Module], Any]) -> tuple[Any, dict]:
+    """(what a function of the module returns, the stats after it); see `apply` for these."""
     module = self.module(params, stats)
-    logits_BC, intermediates = module(images_BHWC, keys_B, capture)
-    return logits_BC, intermediates, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+    out = function(module)
+    return out, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
   def module(self, params: dict, stats: dict) -> nnx.Module:
     """The Flax module with these arrays in it."""
@@ -122,8 +140,9 @@ def _check_execution(name, execution):
                       f'set it to {default}')
 
 
-def _build(name, config, image_shape, num_classes, execution, rngs):
-  return family(name).model(config, image_shape, num_classes, rngs=rngs, execution=execution)
+def _build(name, config, image_shape, num_classes, execution, objective, rngs):
+  make = functools.partial(objective.build, family(name)) if objective else family(name).model
+  return make(config, image_shape, num_classes, rngs=rngs, execution=execution)
 
 
 def _split(module):

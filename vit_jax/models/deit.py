@@ -44,7 +44,7 @@ class DeiT(vit.ViT):
     # Drawn at random, so that it differs from CLS, which starts at zero: deviation 0.02, as in the original code.
     self.distillation = parameter(0.02 * jax.random.normal(rngs.params(), (config.width,)), ('embed',), 'input')
     self.distillation_head = Dense((config.width,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output',
-                                   kernel_init=zeros)
+                                   kernel_init=zeros) if num_classes else None
 
   def _class_tokens(self):
     return [self.cls, self.distillation]
@@ -52,6 +52,8 @@ class DeiT(vit.ViT):
   def _classify(self, x_BTD, sizes_BT):
     """The mean of both heads' logits; their own are 'class_logits' and 'teacher_logits'."""
     del sizes_BT  # neither token is ever merged
+    if self.head is None:
+      return None, {'pre_logits': x_BTD[:, 0]}
     class_BC = self.head(x_BTD[:, 0].astype(jnp.float32))
     teacher_BC = self.distillation_head(x_BTD[:, 1].astype(jnp.float32))
     return (class_BC + teacher_BC) / 2, {'pre_logits': x_BTD[:, 0], 'class_logits': class_BC,

@@ -186,7 +186,10 @@ class ViT(nnx.Module):
 
   def __init__(self, config: Config, image_shape: tuple[int, int, int], num_classes: int, *, rngs: nnx.Rngs,
                execution: Execution = Execution()):
-    """Raises UserError for shapes that cannot be built (see `check`), and for a kernel that cannot attend so."""
+    """Raises UserError for shapes that cannot be built (see `check`), and for a kernel that cannot attend so.
+
+    `num_classes` 0: without a head, for objectives that read the tokens.
+    """
     check(config, image_shape)
     channels = image_shape[2]
     self.config = config
@@ -213,7 +216,7 @@ class ViT(nnx.Module):
         base_head_dim=config.base_head_dim, dtype=dtype, gelu=config.gelu,
         epsilon=config.epsilon) if config.pool == 'map' else None
     self.head = Dense((config.width,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output',
-                      kernel_init=zeros)
+                      kernel_init=zeros) if num_classes else None
     self.global_tokens = parameter(0.02 * jax.random.normal(rngs.params(), (config.global_tokens, config.width)),
                                    (None, 'embed'), 'input') if config.global_tokens else None
 
@@ -260,7 +263,7 @@ class ViT(nnx.Module):
     return [] if self.cls is None else [self.cls]
 
   def classify(self, x_BTD: jax.Array, sizes_BT: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """(logits [B, C], {'pre_logits', ..}) from the encoder's output, before the last norm.
+    """(logits [B, C], {'pre_logits', ..}) from the encoder's output, before the last norm; None without a head.
 
     `sizes_BT`: how many tokens each was merged from; None: one.
     """
@@ -270,7 +273,7 @@ class ViT(nnx.Module):
     x_BD = self._pool(x_BTD, sizes_BT)
     if self.config.last_norm == 'pooled':
       x_BD = self.norm(x_BD)
-    return self.head(x_BD.astype(jnp.float32)), {'pre_logits': x_BD}
+    return self.head and self.head(x_BD.astype(jnp.float32)), {'pre_logits': x_BD}
 
   def _pool(self, x_BTD, sizes_BT):
     if self.config.pool == 'cls':

@@ -1,21 +1,8 @@
 """Losses of single-label classification, with one value per example."""
 
-import dataclasses
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 import optax
-
-from vit_jax.options import option
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-  """The training loss."""
-  name: Literal['softmax', 'sigmoid'] = 'softmax'
-  # Share of the target that is spread evenly over the classes (Szegedy et al. 2016).
-  label_smoothing: float = option(0.0, below=1)
 
 
 def targets(labels_B: jax.Array, num_classes: int, label_smoothing: float) -> jax.Array:

@@ -126,7 +126,8 @@ def _of_twice_the_width(model, mlp_grows):
   times = lambda value: tuple(2 * v for v in value) if isinstance(value, tuple) else 2 * value
   names = ('width', 'num_heads', 'mlp_dim') if mlp_grows else ('width', 'num_heads')
   wider = {name: times(getattr(model.config, name)) for name in names if hasattr(model.config, name)}
-  return PureModel(model.name, dataclasses.replace(model.config, **wider), model.image_shape, model.num_classes)
+  return PureModel(model.name, dataclasses.replace(model.config, **wider), model.image_shape, model.num_classes,
+                   objective=model.objective)
 
 
 def _mlp_grows(config, model, wider):

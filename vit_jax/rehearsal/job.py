@@ -8,13 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vit_jax import objectives
 from vit_jax.cost import flops
 from vit_jax.cost.slices import Slice
 from vit_jax.data import config as data_config
 from vit_jax.data import pipeline, splits
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
-from vit_jax.optimisation import losses, schedule, trainable
+from vit_jax.objectives.objective import Objective
+from vit_jax.optimisation import schedule, trainable
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.parallel.rules import AXES
@@ -77,7 +79,13 @@ class Job:
 
   def _model(self, remat):
     execution = dataclasses.replace(self.config.system.execution, remat=remat)
-    return PureModel(self.config.family, self.config.model, self.image_shape, self.num_classes, execution)
+    return PureModel(self.config.family, self.config.model, self.image_shape, self.num_classes, execution,
+                     self.objective)
+
+  @functools.cached_property
+  def objective(self) -> Objective:
+    """What the model is trained for."""
+    return objectives.of(self.config)
 
   @functools.cached_property
   def params(self) -> int:
@@ -101,7 +109,7 @@ class Job:
       return self.flops_per_image[1]
     arrays = {'params': self.teacher.model.param_shapes(), 'stats': self.teacher.model.stats_shapes()}
     image = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
-    return self.flops_per_image[1] + flops.count(self.teacher.logits, arrays, image)
+    return self.flops_per_image[1] + flops.count(self.teacher, arrays, image)
 
   @functools.cache  # noqa: B019 (there are few jobs, and they last as long as the program)
   def executed_flops(self, remat: str) -> int:
@@ -140,19 +148,17 @@ class Job:
     return self._kept(2, remat) - self._kept(1, remat)  # the part that does not grow with the batch is parameters
 
   def _kept(self, batch, remat):
-    model, loss_name = self._model(remat), self.config.loss.name
+    model, objective = self._model(remat), self.objective
 
-    def loss(params, stats, images_BHWC, targets_BC, keys_B):
-      logits_BC, _, stats = model.apply(params, stats, images_BHWC, keys_B)
-      return jnp.sum(losses.per_example(loss_name, logits_BC, targets_BC))
+    def loss(params, stats, batch, keys_B):
+      outputs, _ = model.call(params, stats, lambda module: objective.forward(module, batch, keys_B))
+      return jnp.sum(objective.loss(outputs, batch)[objective.values[0]])
 
     def residuals(params, *inputs):
       return jax.vjp(lambda params: loss(params, *inputs), params)[1]
 
-    float32 = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
-    kept = jax.eval_shape(residuals, model.param_shapes(), model.stats_shapes(), float32(batch, *self.image_shape),
-                          float32(batch, self.num_classes), keys)
+    kept = jax.eval_shape(residuals, model.param_shapes(), model.stats_shapes(), objective.prepared(model, batch), keys)
     return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(kept)
                if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key))
 

@@ -88,4 +88,4 @@ def _program(job: Job):
   config = job.config
   rates = dataclasses.replace(config.optimizer, learning_rate=0.0, weight_decay=0.0)
   return (config.family, config.model, job.image_shape, job.num_classes, config.data.batch_size, config.data.augment,
-          config.loss, config.distill, rates, config.system)
+          config.objective, config.loss, config.distill, rates, config.system)

@@ -22,18 +22,18 @@ def answer(request: dict) -> dict:
   """The fields of `compiler.Compiled`; if the program does not fit, {'refused': why, 'needs_bytes': bytes or None}."""
   import jax
 
-  from vit_jax import schema
+  from vit_jax import objectives
   from vit_jax.models import PureModel
   from vit_jax.parallel import mesh as mesh_lib
   from vit_jax.rehearsal import collectives, hlo, traffic
+  from vit_jax.training import config as run_config
   from vit_jax.training import step
-  from vit_jax.training.config import run_config_class
   from vit_jax.transfer import teacher as teacher_lib
 
-  config = schema.cast(run_config_class(request['config']['family']), request['config'])
+  config = run_config.cast(request['config'])
   mesh = mesh_lib.make_mesh(config.system.mesh, _devices(**request['target']))
   model = PureModel(config.family, config.model, tuple(request['image_shape']), request['num_classes'],
-                    config.system.execution)
+                    config.system.execution, objectives.of(config))
   taught = config.distill.teacher
   teacher = taught and teacher_lib.of_any_classes(taught, request['num_classes'])
   start = time.perf_counter()

@@ -15,8 +15,8 @@ _NAMES = ('run', 'folder', 'lineage', 'config_hash')  # what a copy of a run cha
 _INDEX = re.compile(r'(unnamed.*|index|id|row|#|)', re.IGNORECASE)  # headers of a column that only counts rows
 _ENOUGH_DIGITS = 5  # equal losses with as many significant digits are not a coincidence
 # Columns without which a metric has another meaning, and what they are called in a sentence.
-_MEANING = {'metric': 'metrics', 'split': 'splits', 'data': 'data sets', 'classes': 'numbers of classes',
-            'scored_examples': 'numbers of scored examples'}
+_MEANING = {'metric': 'metrics', 'split': 'splits', 'data': 'data sets', 'objective': 'objectives',
+            'classes': 'numbers of classes', 'scored_examples': 'numbers of scored examples'}
 # Columns that are expected to be the same in all runs of a law, although the metric means the same.
 _SETTING = {'picture': 'picture sizes', 'data_path': 'paths of the data', 'data_contents': 'contents of the data',
             'versions': 'versions of libraries', 'code': 'versions of the code'}

@@ -48,10 +48,16 @@ def row_of(name: str, folder: str, run: Row, lines: list[Row], metric: str, best
 
 def _scored(lines, metric):
   """(split, name in the rows, the rows that have it) of a metric; without a split the first of val and test."""
-  split, _, short = metric.rpartition('/')
+  split, short = _parts(metric)
   present = [s for s in ([split] if split else SPLITS[:2]) if any(line.get('split') == s for line in lines)]
   scored = [line for line in lines if present and line.get('split') == present[0] and short in line]
   return present[0] if present else split, short, scored
+
+
+def _parts(metric):
+  """(split, name) of a metric; '' where no split is named. Names have slashes too, such as probe/error."""
+  split, _, short = metric.partition('/')
+  return (split, short) if split in SPLITS else ('', metric)
 
 
 def _lost(results, scored, split, short):
@@ -77,6 +83,7 @@ def _counts(run, config, split):
   plain = lambda value: json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else value
   return {
       'params': run.get('params'), 'params_non_embedding': run.get('params_non_embedding'), 'data': data.get('name'),
+      'family': config.get('family'), 'objective': config.get('objective', 'classify'),
       'classes': len(classes) if isinstance(classes, list) else None,
       'scored_examples': sizes.get(split) if isinstance(sizes, dict) else None,
       'picture': plain(data.get('image_shape') or of_data.get('image_size')),
@@ -89,7 +96,7 @@ def _counts(run, config, split):
 
 def _on_val(lines, results, metric, best_by):
   """The value that runs are compared by for --best_of: the metric on val, so that test scores choose nothing."""
-  split, _, short = (best_by or metric).rpartition('/')
+  split, short = _parts(best_by or metric)
   scored = [line for line in lines if line.get('split') == (split if best_by and split else 'val') and short in line]
   final = [line for line in scored if line.get('step') == results.get('step')]
   return number((final or scored)[-1][short]) if scored else None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from vit_jax import durable, schema
+from vit_jax import durable, objectives, schema
 from vit_jax.cost import flops
 from vit_jax.data import pipeline
 from vit_jax.errors import UserError
@@ -138,10 +138,10 @@ def recipe(next_run: NextRun, analysis: Analysis, path: str, command: str) -> st
   changed = schema.changed(config)
   if config.pretrained.path is not None:  # what is not set would be that of the weights
     changed['model'] = schema.plain(config.model)
-  family = changed.pop('family')
+  start = ', '.join(repr(changed.pop(name)) for name in ('family', 'objective') if name in changed)
   values = '\n'.join(f'  c.{key} = {value!r}' for key, value in _leaves(changed).items())
   return (f'"""{_docstring(next_run, analysis, path, command)}"""\n\nfrom vit_jax import config\n\n\n'
-          f'def get_config():\n  c = config.defaults({family!r})\n{values}\n  return c\n')
+          f'def get_config():\n  c = config.defaults({start})\n{values}\n  return c\n')
 
 
 class _Sizes:
@@ -168,7 +168,8 @@ class _Sizes:
     key = tuple(sorted(shape.items()))
     if key not in self._models:
       config = dataclasses.replace(self._config.model, **shape)
-      self._models[key] = PureModel(self._config.family, config, self._image, self._classes)
+      self._models[key] = PureModel(self._config.family, config, self._image, self._classes,
+                                    objective=objectives.of(self._config))
     return self._models[key]
 
 

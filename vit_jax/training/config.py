@@ -6,13 +6,12 @@ from typing import Any
 
 import ml_collections
 
-from vit_jax import models, options, schema
+from vit_jax import models, objectives, options, schema
 from vit_jax.data import config as data_config
 from vit_jax.data.config import DataConfig
-from vit_jax.errors import UserError
+from vit_jax.errors import UserError, nearest
 from vit_jax.layers.stack import Execution
 from vit_jax.optimisation import optimizer, schedule
-from vit_jax.optimisation.losses import LossConfig
 from vit_jax.optimisation.optimizer import OptimizerConfig
 from vit_jax.optimisation.parametrisation import ParametrisationConfig
 from vit_jax.optimisation.schedule import LengthConfig, ScheduleConfig
@@ -23,7 +22,7 @@ from vit_jax.survival.health import HealthConfig
 from vit_jax.survival.local_tier import LocalConfig
 from vit_jax.training import evaluate
 from vit_jax.training.evaluate import EvaluateConfig
-from vit_jax.transfer import distillation, pretrained
+from vit_jax.transfer import pretrained
 from vit_jax.transfer.distillation import DistillConfig
 from vit_jax.transfer.pretrained import PretrainedConfig
 
@@ -61,13 +60,14 @@ class SystemConfig(LocalConfig):
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-  """One training run. `model` is the family's own config (see `run_config_class`)."""
+  """One training run. `model` is the family's own config, and `loss` the objective's (see `run_config_class`)."""
   family: str = dataclasses.field(default='vit', metadata={'identity': True})
+  objective: str = objectives.DEFAULT  # what the model is trained for: a key of `objectives.OBJECTIVES`
   tag: str = ''  # any text: with another one it is another run, say of code that has changed
   seed: int = option(0, most=2**32 - 1)  # of initial parameters, data order, augmentation and dropout
   model: Any = None
   data: DataConfig = DataConfig()
-  loss: LossConfig = LossConfig()
+  loss: Any = objectives.objective(objectives.DEFAULT).Config()
   pretrained: PretrainedConfig = PretrainedConfig()
   distill: DistillConfig = DistillConfig()
   optimizer: OptimizerConfig = OptimizerConfig()
@@ -79,17 +79,19 @@ class RunConfig:
 
 
 @functools.cache
-def run_config_class(family: str) -> type[RunConfig]:
-  """RunConfig with the family's config as the type and default of `model`."""
-  model = models.family(family).config
+def run_config_class(family: str, objective: str = objectives.DEFAULT) -> type[RunConfig]:
+  """RunConfig with the family's config as the type and default of `model`, and the objective's as those of `loss`."""
+  model, loss = models.family(family).config, objectives.objective(objective).Config
   identity = dataclasses.field(default=family, metadata={'identity': True})
-  return dataclasses.make_dataclass('RunConfig', [('family', str, identity), ('model', model, model())],
-                                    bases=(RunConfig,), frozen=True)
+  own = [('family', str, identity), ('model', model, model()), ('loss', loss, loss())]
+  return dataclasses.make_dataclass('RunConfig', own, bases=(RunConfig,), frozen=True)
 
 
-def defaults(family: str = 'vit') -> ml_collections.ConfigDict:
-  """The full config of a run of one model family, at its defaults: what every recipe starts from."""
-  return schema.to_config_dict(run_config_class(family))
+def defaults(family: str = 'vit', objective: str = objectives.DEFAULT) -> ml_collections.ConfigDict:
+  """The full config of a run, at the defaults of one model family and one objective: what every recipe starts from."""
+  config = schema.to_config_dict(run_config_class(family, objective))
+  config.objective = objective
+  return config
 
 
 def run_hash(config: RunConfig, without: tuple[str, ...] = ('system',)) -> str:
@@ -128,15 +130,43 @@ def check(config: RunConfig) -> None:
   optimizer.check(config.optimizer)
   schedule.check_length(config.train)
   pretrained.check(config.pretrained)
-  distillation.check(config.distill)
+  objective = objectives.of(config)
+  objective.check(config)
+  _check_metric(config, objective)
   local_tier.check(config.system)
   if config.data.val_examples == 0:
     evaluate.check_patience(config.evaluate, 0)
 
 
+def _check_metric(config, objective):
+  metric = config.evaluate.metric
+  if metric in evaluate.PROBE and not config.evaluate.probe:
+    raise UserError(f'evaluate.metric={metric!r}: there is no probe; set evaluate.probe to a number of examples')
+  if metric not in (known := {**objective.metrics, **evaluate.PROBE}):
+    raise UserError(f'evaluate.metric={metric!r}: objective={config.objective} has no such metric'
+                    f'{nearest(metric, known)}')
+
+
 def cast(config) -> RunConfig:
   """A recipe's ConfigDict as a RunConfig; UserError for what does not fit."""
-  family = config.get('family', 'vit')
-  if not isinstance(family, str):
-    raise UserError(f'config.family: expected str, got {family!r}')
-  return schema.cast(run_config_class(family), config)
+  names = {'family': config.get('family', 'vit'), 'objective': config.get('objective', objectives.DEFAULT)}
+  for key, name in names.items():
+    if not isinstance(name, str):
+      raise UserError(f'config.{key}: expected str, got {name!r}')
+  return schema.cast(run_config_class(**names), _without_other_loss(config, names['objective']))
+
+
+def _without_other_loss(config, objective):
+  """The config without options of the default objective's loss that another objective lacks, if they are not set.
+
+  A recipe for classification can so be given another objective by a flag or a sweep.
+  """
+  own, default = (objectives.objective(name).Config for name in (objective, objectives.DEFAULT))
+  other = {f.name: f.default for f in dataclasses.fields(default)} if own is not default else {}
+  for field in dataclasses.fields(own):
+    other.pop(field.name, None)
+  loss = config.get('loss')
+  if not other or not hasattr(loss, 'items') or not other.keys() & set(loss):
+    return config
+  kept = {key: value for key, value in loss.items() if key not in other or value != other[key]}
+  return {**dict(config.items()), 'loss': kept}

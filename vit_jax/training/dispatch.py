@@ -41,7 +41,7 @@ def steps_per_call(run: Run) -> int:
   if wanted <= 1 or jax.process_count() > 1 or (run.platform == 'cpu' and run.mesh.size > 1):
     return 1
   arrays = run.data.arrays('train')
-  return 1 if arrays is None or arrays[0].nbytes > _MOST_BYTES else wanted
+  return 1 if arrays is None or arrays['image'].nbytes > _MOST_BYTES else wanted
 
 
 class Resident:
@@ -60,7 +60,8 @@ class Resident:
     self.orders = [run.data.train_order(run.config.seed, run.config.train.leave_out) for run in runs]
     self._length = jax.tree.map(np.int32, schedule.length(runs[0].config.schedule, runs[0].steps))
     everywhere = mesh_lib.sharding(runs[0].mesh)
-    self._pictures, self._labels = (jax.device_put(a, everywhere) for a in runs[0].data.arrays('train'))
+    arrays = runs[0].data.arrays('train')
+    self._arrays = {name: jax.device_put(arrays[name], everywhere) for name in runs[0].entries}
 
   def operands(self, step: int, count: int) -> tuple[Any, ...]:
     """The operands of a call of `count` steps after `step` finished ones, without the state and a teacher's arrays."""
@@ -68,7 +69,7 @@ class Resident:
     for i in range(count):
       positions[i] = [order(step + i) for order in self.orders]
     rows = positions if self._packed else positions[:, 0]
-    return self._pictures, self._labels, rows, np.int32(count), self._length
+    return self._arrays, rows, np.int32(count), self._length
 
   def lower(self, train_state: state_lib.TrainState, taught: dict | None = None,
             inspect: Inspect | None = None) -> jax.stages.Lowered:
@@ -79,30 +80,30 @@ class Resident:
     """
     run = self._runs[0]
 
-    def call(train_state, pictures, labels, positions, count, length, *taught):
+    def call(train_state, arrays, positions, count, length, *taught):
       step = make_step(run.model, run.resolved, length, run.teacher, inspect)
       step = jax.vmap(step) if self._packed else step
       names = guard.reported(run.config.train)
       kinds = {name: jax.ShapeDtypeStruct(positions.shape[1:-1], jnp.float32) for name in names}
       kinds |= inspect.shapes() if inspect else {}
-      return _steps(step, kinds, train_state, pictures, labels, positions, count, *taught)
+      return _steps(step, kinds, train_state, arrays, positions, count, *taught)
 
     jitted = jax.jit(mesh_lib.traced_on(run.mesh, call), donate_argnums=() if inspect else 0, out_shardings=(
         jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(run.mesh)))
     return jitted.lower(train_state, *self.operands(0, 0), *([taught] if taught else []))
 
 
-def _steps(step, kinds, train_state, pictures, labels, positions, count, *taught):
+def _steps(step, kinds, train_state, arrays, positions, count, *taught):
   """Runs `count` steps, whose metrics have the shapes and types of `kinds`.
 
-  Row i of `positions` ([most, B], packed [most, K, B]) has the indices of batch i's pictures.
+  Row i of `positions` ([most, B], packed [most, K, B]) has the indices of batch i's examples in `arrays`.
   """
   pick = lambda array, rows: array.at[rows].get(mode='promise_in_bounds')
 
   def body(i, carry):
     train_state, metrics = carry
     rows = positions[i]
-    batch = {'image': pick(pictures, rows), 'label': pick(labels, rows), 'weight': jnp.ones(rows.shape, jnp.float32)}
+    batch = {name: pick(array, rows) for name, array in arrays.items()} | {'weight': jnp.ones(rows.shape, jnp.float32)}
     if rows.ndim == 1:
       batch = {name: mesh_lib.constrain(array, 'batch') for name, array in batch.items()}
     train_state, new = step(train_state, batch, *taught)

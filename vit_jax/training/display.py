@@ -13,7 +13,9 @@ from vit_jax import goodput, records
 from vit_jax.console import Console
 from vit_jax.cost import hardware
 from vit_jax.goodput import duration
+from vit_jax.objectives.objective import Objective
 from vit_jax.parallel import processes
+from vit_jax.training import evaluate
 from vit_jax.training import run as run_lib
 from vit_jax.training.run import Run
 
@@ -91,7 +93,8 @@ class Display:
     now = time.perf_counter()
     speed = (row['step'] - self._last_step) * run.config.data.batch_size / max(now - self._since, 1e-9)
     self._since, self._last_step = now, row['step']
-    self._shown = f', accuracy {row["accuracy"]:.1%}, {speed:,.0f} images/s'
+    others = ''.join(f', {words}' for words in _metrics(run.objective, row, digits=1)[1:])
+    self._shown = f'{others}, {speed:,.0f} images/s'
     if peak := hardware.peak_flops(jax.devices()[0].device_kind):
       mfu = speed * run.flops_per_example_train / peak / jax.device_count()
       self._shown += f', MFU {mfu:.1%}'
@@ -100,9 +103,9 @@ class Display:
       self.note(f'step {row["step"]}/{run.steps}, loss {row["loss"]:.4f}{self._shown}, {duration(left)} left')
     return speed
 
-  def evaluated(self, row: dict[str, Any]) -> None:
+  def evaluated(self, row: dict[str, Any], objective: Objective) -> None:
     """Prints the result of an evaluation."""
-    self.note(f'step {row["step"]}, {row["split"]} loss {row["loss"]:.4f}, accuracy {row["accuracy"]:.2%}')
+    self.note(f'step {row["step"]}, {row["split"]} {", ".join(_metrics(objective, row))}')
 
   def pause(self, seconds: float) -> None:
     """Excludes the time of an evaluation or a save from images/s."""
@@ -130,7 +133,8 @@ class Display:
               f'use it       python -m vit_jax.predict {shlex.quote(results["bundle"])} PICTURE_OR_FOLDER...\n'
               f'train all    {command}')
 
-  def summary(self, results: dict[str, Any], workdir: os.PathLike, bundle: os.PathLike | None = None) -> None:
+  def summary(self, results: dict[str, Any], objective: Objective, workdir: os.PathLike,
+              bundle: os.PathLike | None = None) -> None:
     """Prints the results, where they are stored, and what to do next."""
     quoted, usable = shlex.quote(os.fspath(workdir)), shlex.quote(os.fspath(bundle or workdir))
     if 'test' not in results:
@@ -138,17 +142,27 @@ class Display:
     test, val, steps = results['test'], results['val'], f'{results["steps"]:,} steps'
     if results['step'] != results['steps']:
       steps = f'{results["step"]:,} steps (the best on validation, of {steps})'
-    self.note(f'\ntest accuracy {test["accuracy"]:.2%}, loss {test["loss"]:.4f} '
-              f'({results["test_examples"]:,} images, {steps})')
+    words = lambda row: ', '.join(reversed(_metrics(objective, row)))
+    self.note(f'\ntest {words(test)} ({results["test_examples"]:,} images, {steps})')
     if val:
-      self.note(f'val  accuracy {val["accuracy"]:.2%}, loss {val["loss"]:.4f}')
+      self.note(f'val  {words(val)}')
     self.note(f'\ntime         {_time(workdir)}')
     self.note(f'run folder   {os.fspath(workdir)} (metrics.jsonl, events.jsonl, checkpoints/)\n'
               + (f'bundle       {os.fspath(bundle)}\n' if bundle else '') +
-              f'use it       python -m vit_jax.predict {usable} PICTURE_OR_FOLDER...\n'
-              f'look at it   python -m vit_jax.main --report={quoted}\n'
+              (f'use it       python -m vit_jax.predict {usable} PICTURE_OR_FOLDER...\n'
+               f'look at it   python -m vit_jax.main --report={quoted}\n' if objective.predicts_classes else
+               'fine-tune it python -m vit_jax.main --config=configs/finetune_folder.py '
+               f'--config.data.source=folder:PICTURES --config.pretrained.path={usable}\n') +
               f'see curves   uvx tensorboard --logdir={quoted}\n'
               'train more   another recipe of configs/, or any key: --config.train.epochs=100')
+
+
+def _metrics(objective: Objective, row: dict[str, Any], digits: int = 2) -> list[str]:
+  """The metrics that are shown, in words: 'loss 0.1234', 'accuracy 97.10%'."""
+  known = {**objective.metrics, **evaluate.PROBE}
+  shown = {name: metric for name, metric in known.items() if metric.shown and name in row}
+  return [f'{name} {row[name]:.{digits}%}' if metric.share else f'{name} {row[name]:.4f}'
+          for name, metric in shown.items()]
 
 
 def _start(pretrained):

@@ -1,17 +1,21 @@
-"""Loss and accuracy over a whole split: every example counts exactly once."""
+"""The metrics of an objective over a whole split: every example counts exactly once."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vit_jax import host
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
-from vit_jax.optimisation import losses
+from vit_jax.objectives.objective import Metric, Objective, row_keys, weighed
 from vit_jax.options import option
+
+# The columns of a probe (`training.probing`).
+PROBE = {'probe/accuracy': Metric(higher_is_better=True, share=True), 'probe/error': Metric(share=True, shown=False),
+         'knn/accuracy': Metric(higher_is_better=True, share=True), 'knn/error': Metric(share=True, shown=False)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +25,9 @@ class EvaluateConfig:
   batch_size: int | None = option(None, most=2**20)  # None: the batch size of training
   # Stop after this many evaluations without a better `metric`, and test the best; 0: off.
   patience: int = option(0, hint='0: off')
-  metric: Literal['loss', 'accuracy'] = 'loss'
+  metric: str = 'loss'  # one of the run's metrics: the objective's, and those of a probe
+  # Training examples whose frozen features a linear probe and k-NN learn from at each evaluation; 0: no probe.
+  probe: int = option(0, most=10_000_000, hint='0: off; 1,000 takes seconds')
 
 
 def check_patience(config: EvaluateConfig, val_examples: int) -> None:
@@ -30,47 +36,60 @@ def check_patience(config: EvaluateConfig, val_examples: int) -> None:
     raise UserError(f'evaluate.patience={config.patience}: early stopping needs data.val_examples above 0')
 
 
+def check_probe(config: EvaluateConfig, labels: np.ndarray) -> None:
+  """Raises UserError where a probe would learn from pictures of one class alone."""
+  if len(np.unique(labels)) < 2:
+    raise UserError(f'evaluate.probe={config.probe}: picks examples of one class alone; give a few times the number of '
+                    'classes')
+
+
 def make_eval_step(model: PureModel, normalize: Callable) -> Callable:
-  """Returns a function `(params, stats, batch) -> {loss, correct, weight}` of sums over the batch, to be jitted.
+  """Returns a function `(params, stats, batch, first) -> {value: sum over the batch}`, to be jitted.
 
-  The loss is plain cross-entropy whatever the training loss is, so that runs can be compared.
+  `first` is the place of the batch's first example in its split. What is random in evaluation, such as masks, depends
+  on an example's place alone: it is the same for all runs.
   """
+  objective = model.objective
 
-  def eval_step(params, stats, batch):
-    logits_BC, _, _ = model.apply(params, stats, normalize(batch['image']))
-    targets_BC = losses.targets(batch['label'], model.num_classes, 0.0)
-    loss_B = losses.per_example('softmax', logits_BC, targets_BC)
-    correct_B = jnp.argmax(logits_BC, axis=-1) == batch['label']
-    weight_B = batch['weight']
-    # Not `loss * weight`, as the loss of a padding row may be nan, and 0 * nan is nan.
-    return {'loss': jnp.sum(loss_B, where=weight_B > 0), 'correct': jnp.sum(weight_B, where=correct_B),
-            'weight': jnp.sum(weight_B)}
+  def eval_step(params, stats, batch, first):
+    keys_B = row_keys(jax.random.key(0), first + jnp.arange(len(batch['weight'])))
+    plain = lambda images, targets=None, weights=None: (normalize(images), targets)
+    batch = objective.prepare(model, batch, plain, keys_B)
+    outputs, _ = model.call(params, stats, lambda module: objective.forward(module, batch))
+    values = objective.score(outputs, batch)
+    return {name: weighed(values[name], batch['weight']) for name in objective.values} | {
+        'weight': jnp.sum(batch['weight'])}
 
   return eval_step
 
 
-def evaluate(eval_step: Callable, params: dict, stats: dict, batches: Iterable[dict]) -> dict[str, float]:
-  """{'loss', 'accuracy', 'error'} over all batches, with a jitted `eval_step` and batches placed on the devices."""
-  sums = jax.device_get([host.in_turn(eval_step(params, stats, batch)) for batch in batches])  # one transfer
-  total = {name: sum(float(s[name]) for s in sums) for name in ('loss', 'correct', 'weight')}
-  accuracy = total['correct'] / total['weight']
-  return {'loss': total['loss'] / total['weight'], 'accuracy': accuracy, 'error': 1 - accuracy}
+def evaluate(eval_step: Callable, objective: Objective, params: dict, stats: dict,
+             batches: Iterable[dict]) -> dict[str, float]:
+  """The objective's metrics over all batches, with a jitted `eval_step` and batches placed on the devices."""
+  sums, first = [], 0
+  for batch in batches:
+    sums.append(host.in_turn(eval_step(params, stats, batch, np.int32(first))))
+    first += len(batch['weight'])
+  sums = jax.device_get(sums)  # one transfer
+  total = {name: sum(float(s[name]) for s in sums) for name in (*objective.values, 'weight')}
+  return objective.report({name: total[name] / total['weight'] for name in objective.values})
 
 
-def best_row(rows: list[dict], metric: str) -> dict:
-  """The validation row with the best metric; among equals, the latest."""
-  return min(reversed(rows), key=lambda row: penalty(row, metric))
+def best_row(rows: list[dict], metric: str, metrics: Mapping[str, Metric]) -> dict:
+  """The validation row with the best of these metrics; among equals, the latest."""
+  return min(reversed(rows), key=lambda row: penalty(row, metric, metrics))
 
 
-def penalty(row: dict, metric: str) -> float:
-  """A value to minimise: the loss, or minus the accuracy; infinite if the loss is not a number."""
-  value = row['loss'] if metric == 'loss' else -row['accuracy']
-  return float('inf') if row['loss'] is None else value
+def penalty(row: dict, metric: str, metrics: Mapping[str, Metric]) -> float:
+  """A value to minimise: the metric, or minus it if higher is better; infinite if the loss is not a number."""
+  if row['loss'] is None or row[metric] is None:
+    return float('inf')
+  return -row[metric] if metrics[metric].higher_is_better else row[metric]
 
 
-def out_of_patience(rows: list[dict], config: EvaluateConfig) -> bool:
+def out_of_patience(rows: list[dict], config: EvaluateConfig, metrics: Mapping[str, Metric]) -> bool:
   """Whether none of the last `patience` validation rows improved the metric. It depends only on the log."""
   if not config.patience or not rows:
     return False
-  best = min(range(len(rows)), key=lambda i: penalty(rows[i], config.metric))
+  best = min(range(len(rows)), key=lambda i: penalty(rows[i], config.metric, metrics))
   return len(rows) - 1 - best >= config.patience

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from vit_jax.survival import health
 from vit_jax.survival.health import HealthConfig
 
-SUMS = ('skipped',)  # counters that start anew after a training row; the others last as long as the run
+LASTING = {'in_a_row', 'usual'}  # what lasts as long as the run; the other sums start anew after a training row
 WATCHED = ('loss', 'grad_norm')
 
 

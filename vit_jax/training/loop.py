@@ -21,7 +21,7 @@ from vit_jax.survival import full_disk, health, lock, sound
 from vit_jax.survival.profiler import Profiler
 from vit_jax.survival.saving import Saving
 from vit_jax.survival.stop import Stop, Stopped
-from vit_jax.training import dispatch, evaluate, in_flight, replay, state
+from vit_jax.training import dispatch, evaluate, in_flight, probing, replay, state
 from vit_jax.training.display import Display
 from vit_jax.training.in_flight import InFlight
 from vit_jax.training.program import Program
@@ -258,12 +258,13 @@ class Loop:
     config, rows, steps = self.run.config.evaluate, self.folder.val_rows, int(train_state.step)
     if self.run.branch_steps:
       return {'steps': steps}
-    val = evaluate.best_row(rows, config.metric) if config.patience and rows else rows[-1] if rows else None
+    metrics = self.run.metrics
+    val = evaluate.best_row(rows, config.metric, metrics) if config.patience and rows else rows[-1] if rows else None
     if val and val['step'] != steps:
       self.folder.checkpoints.wait()
       train_state = self.folder.restore(val['step'], train_state)
     test = self._evaluate(train_state, int(train_state.step), 'test')
-    short = lambda row: row and {name: row[name] for name in ('loss', 'accuracy', 'error')}
+    short = lambda row: row and {name: row[name] for name in metrics if name in row}
     return {'step': int(train_state.step), 'steps': steps, 'val': short(val), 'test': short(test),
             'test_examples': self.run.data.size('test')}
 
@@ -301,7 +302,7 @@ class Loop:
     return step > 0 and (step % every == 0 or step == self.run.steps)
 
   def _out_of_patience(self) -> bool:
-    return evaluate.out_of_patience(self.folder.val_rows, self.run.config.evaluate)
+    return evaluate.out_of_patience(self.folder.val_rows, self.run.config.evaluate, self.run.metrics)
 
   def _report(self, errors: list[str], step: int) -> None:
     """Reports pictures that could not be read. They keep their place in the batch, with weight 0."""
@@ -313,12 +314,12 @@ class Loop:
     self._in_flight.wait()
     run, sums = self.run, jax.device_get(train_state.metrics)
     with np.errstate(invalid='ignore'):  # 0 / 0 where every step was skipped
-      loss, correct, grad_norm = sums['loss'] / sums['weight'], sums['correct'] / sums['weight'], (
-          sums['grad_norm'] / sums['steps'])
+      means = {name: sums[name] / sums['weight'] for name in run.objective.values}
+      columns = {name: float(value) for name, value in run.objective.report(means).items()}
+      grad_norm = sums['grad_norm'] / sums['steps']
     multiplier = schedule.multiplier(run.config.schedule, run.steps, step - 1, np)
-    row = {'split': 'train', **run.position(step), 'loss': float(loss), 'accuracy': float(correct),
-           'error': float(1 - correct), 'learning_rate': float(multiplier) * run.config.optimizer.learning_rate,
-           'grad_norm': float(grad_norm)}
+    row = {'split': 'train', **run.position(step), **columns,
+           'learning_rate': float(multiplier) * run.config.optimizer.learning_rate, 'grad_norm': float(grad_norm)}
     if 'skip' in (run.config.train.on_nonfinite, run.config.train.on_spike):
       row['skipped'] = int(sums['skipped'])
     self.folder.log(row)
@@ -335,12 +336,15 @@ class Loop:
     params = train_state.ema if self.run.config.optimizer.ema_decay else train_state.params
     batches = self.run.eval_batches(split, lambda errors: self._report(errors, step))
     with self.clock.measure('evaluate'), contextlib.closing(batches):
-      scores = evaluate.evaluate(self._eval_step, params, train_state.stats, self._until_stopped(batches))
+      scores = evaluate.evaluate(self._eval_step, self.run.objective, params, train_state.stats,
+                                 self._until_stopped(batches))
+      if self.run.config.evaluate.probe:
+        scores |= probing.scores(self.run, params, train_state.stats, split)
     row = {'split': split, **self.run.position(step), **scores}
     self.folder.log(row)
     seconds = time.perf_counter() - start
     self.folder.events.append({'event': 'evaluate', 'split': split, 'step': step, 'seconds': round(seconds, 3)})
-    self.display.evaluated(row)
+    self.display.evaluated(row, self.run.objective)
     self.display.pause(seconds)
     return row
 

@@ -105,7 +105,7 @@ def _train_together(members):
   for m in members:
     if m.failed is None:
       m.loop.save_last(m.state, step)
-      m.display.summary(m.loop.finish(m.state), m.workdir)
+      m.display.summary(m.loop.finish(m.state), m.run.objective, m.workdir)
 
 
 def _compile(members, packed, step, stack):

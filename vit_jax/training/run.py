@@ -11,12 +11,13 @@ from typing import Any
 
 import jax
 
-from vit_jax import models, provenance, schema
+from vit_jax import models, objectives, provenance, schema
 from vit_jax.cost import flops, hardware
 from vit_jax.data import pipeline, sources
 from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
+from vit_jax.objectives.objective import Metric, Objective
 from vit_jax.optimisation import parametrisation, schedule, trainable
 from vit_jax.optimisation.optimizer import OptimizerConfig
 from vit_jax.parallel import blocks, processes
@@ -60,9 +61,24 @@ class Run:
 
   @functools.cached_property
   def plug_ins(self) -> list[pathlib.Path]:
-    """The files outside of this package that define its family."""
+    """The files outside of this package that define its family and its objective."""
     family = models.family(self.config.family)
-    return provenance.elsewhere(family.config, family.model)
+    return provenance.elsewhere(family.config, family.model, type(self.objective))
+
+  @property
+  def objective(self) -> Objective:
+    """What the model is trained for."""
+    return self.model.objective
+
+  @property
+  def metrics(self) -> dict[str, Metric]:
+    """The columns of an evaluation: the objective's, and those of a probe."""
+    return {**self.objective.metrics, **(evaluate.PROBE if self.config.evaluate.probe else {})}
+
+  @property
+  def entries(self) -> tuple[str, ...]:
+    """The names of the entries of a batch that are read, without 'weight'."""
+    return tuple(self.objective.inputs(self.model.image_shape))
 
   @functools.cached_property
   def fingerprints(self) -> dict[str, str]:
@@ -142,7 +158,7 @@ class Run:
     """This process's rows of a batch (of data.batch_size by default) as global arrays, split over the mesh."""
     place = functools.partial(processes.place, mesh_lib.sharding(self.mesh, 'batch'),
                               batch_size or self.config.data.batch_size)
-    return {name: place(batch[name]) for name in ('image', 'label', 'weight')}
+    return {name: place(batch[name]) for name in (*self.entries, 'weight')}
 
   def position(self, step: int) -> dict[str, Any]:
     """Where a run stands after `step` steps: the fields that every row of metrics.jsonl begins with."""
@@ -189,10 +205,12 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   config = given.resolve(config)
   data = open_data(config.data)
   evaluate.check_patience(config.evaluate, data.size('val'))
-  model = _model(config.family, config.model, data.image_shape, data.num_classes, config.system.execution)
+  if config.evaluate.probe:
+    evaluate.check_probe(config.evaluate, data.labels(data.balanced('train', config.evaluate.probe)))
+  shape, objective = (config.family, config.model, data.image_shape, data.num_classes), objectives.of(config)
+  model = _model(*shape, config.system.execution, objective)
   check_model(config, model, mesh)
-  forward, train, params, params_non_embedding = _costs(config.family, config.model, data.image_shape, data.num_classes,
-                                                       config.optimizer.train_only)
+  forward, train, params, params_non_embedding = _costs(*shape, objective, config.optimizer.train_only)
   steps = schedule.num_steps(config.train, config.data.batch_size, data.unique_examples, train)
   schedule.check(config.schedule, steps)
   teacher = None
@@ -233,12 +251,12 @@ _model = functools.cache(PureModel)  # the runs of a sweep share shapes
 
 
 @functools.cache
-def _costs(family, config, image_shape, num_classes, train_only) -> tuple[int, int, int, int]:
+def _costs(family, config, image_shape, num_classes, objective, train_only) -> tuple[int, int, int, int]:
   """(forward FLOPs, training FLOPs, parameters, non-embedding parameters), whatever the execution.
 
   Counted on the scanned stack: the same numbers, and one block to trace instead of all.
   """
-  model = _model(family, config, image_shape, num_classes, Execution())
+  model = _model(family, config, image_shape, num_classes, Execution(), objective)
   freeze = trainable.freezer(OptimizerConfig(train_only=train_only), model)
   return *flops.per_example(model, freeze), *flops.params(model)
 

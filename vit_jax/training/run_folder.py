@@ -292,7 +292,8 @@ class RunFolder:
     """Appends a row to metrics.jsonl and its scalars to TensorBoard."""
     self.metrics.append(row)
     scalars = row if self._tensorboard else {}
-    for name in ('loss', 'accuracy', 'learning_rate', 'grad_norm'):
+    shown = [name for name, metric in self.run.metrics.items() if metric.shown]
+    for name in (*shown, 'learning_rate', 'grad_norm'):
       if name in scalars:
         self._tensorboard.add_scalar(f'{row["split"]}/{name}', row[name], row['step'])
     if row['split'] == 'val':
@@ -327,7 +328,7 @@ class RunFolder:
   def _penalty(self, step):
     """The penalty of the validation at a step; None if there was none."""
     rows = [row for row in self.val_rows if row['step'] == step]
-    return evaluate.penalty(rows[-1], self.run.config.evaluate.metric) if rows else None
+    return evaluate.penalty(rows[-1], self.run.config.evaluate.metric, self.run.metrics) if rows else None
 
   def close(self) -> None:
     self.tier.close()

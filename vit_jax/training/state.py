@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax.tree_util import DictKey
 
+from vit_jax import objectives
 from vit_jax.models import PureModel
 from vit_jax.optimisation import optimizer, parametrisation, trainable
 from vit_jax.optimisation.optimizer import OptimizerConfig
@@ -19,7 +20,7 @@ from vit_jax.parallel.mesh import LogicalMesh
 from vit_jax.training import guard
 from vit_jax.training.config import RunConfig, program
 
-METRICS = ('loss', 'correct', 'weight', 'grad_norm', 'steps')
+_SUMS = ('weight', 'grad_norm', 'steps')  # beside those of the objective's values
 
 
 class TrainState(NamedTuple):
@@ -55,23 +56,23 @@ def init(model: PureModel, config: RunConfig, hparams: dict) -> TrainState:
           trainable.select(params, trainable.trained(config.optimizer, model))),
       ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else {}, step=jnp.int32(0),
       key_data=jax.random.key_data(jax.random.fold_in(key, 1)), hparams=hparams,
-      metrics=zero_metrics() | guard.initial(config.train))
+      metrics=_zero_sums((*objectives.of(config).values, *_SUMS)) | guard.initial(config.train))
 
 
-def zero_metrics(names: tuple[str, ...] = METRICS, shape: tuple[int, ...] = ()) -> dict:
+def _zero_sums(names: tuple[str, ...], shape: tuple[int, ...] = ()) -> dict:
   return {name: jnp.zeros(shape) for name in names}
 
 
 def reset_metrics(state: TrainState) -> TrainState:
   """The state with its sums reset to zero, with the same sharding."""
-  some, names = state.metrics[METRICS[0]], tuple(name for name in (*METRICS, *guard.SUMS) if name in state.metrics)
+  some, names = state.metrics['weight'], tuple(sorted(state.metrics.keys() - guard.LASTING))
   return state._replace(metrics=state.metrics | _zeros(names, some.shape, some.sharding)())
 
 
 @functools.lru_cache(maxsize=4)
 def _zeros(names, shape, sharding):
   """A program that makes all the zero sums at once, which takes a tenth of the time of making them one by one."""
-  return jax.jit(functools.partial(zero_metrics, names, shape), out_shardings=sharding)
+  return jax.jit(functools.partial(_zero_sums, names, shape), out_shardings=sharding)
 
 
 def shapes(model: PureModel, config: RunConfig) -> TrainState:

@@ -1,21 +1,23 @@
-"""One training step: augment, forward, loss, gradients, update. A pure function of (state, batch)."""
+"""One training step: prepare, forward, loss, gradients, update. A pure function of (state, batch)."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax import objectives
 from vit_jax.data import device_augment
 from vit_jax.models import PureModel
-from vit_jax.optimisation import layerwise, losses, optimizer, parametrisation, schedule, trainable
+from vit_jax.objectives.objective import row_keys, weighed
+from vit_jax.optimisation import layerwise, optimizer, parametrisation, schedule, trainable
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import LogicalMesh
 from vit_jax.training import guard
 from vit_jax.training import state as state_lib
 from vit_jax.training.config import RunConfig
 from vit_jax.training.state import TrainState
-from vit_jax.transfer import distillation
 from vit_jax.transfer.teacher import Teacher
 
 
@@ -27,17 +29,17 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     model: the model as pure functions.
     config: the run.
     steps: the run's length, for the schedule; a `Length` may be traced.
-    augment: (key, images uint8 [B, H, W, C], targets [B, C], weights [B]) -> (images float32, targets).
+    augment: (key, images uint8 [B, H, W, C], targets [B, ..] or None, weights [B]) -> (images float32, targets).
     teacher: the teacher of distillation; without one, the third argument is left out.
     inspect: (gradients, step) -> (gradients for the optimizer, more metrics).
 
-  A batch is a dict of image [B, H, W, C] uint8, label [B] int32 and weight [B] float32; rows of weight 0 do not count.
-  All randomness is a function of (seed, step, global row), independent of sharding and micro-batches.
+  A batch is a dict of the objective's `inputs` and weight [B] float32; rows of weight 0 do not count. All randomness is
+  a function of (seed, step, global row), independent of sharding and micro-batches.
   """
-  opt = config.optimizer
+  opt, objective = config.optimizer, objectives.of(config)
   trained = trainable.trained(opt, model)
   resting = trainable.resting(trained, model)
-  loss_of = _loss_of(model.resting(resting), config, trained)
+  loss_of = _loss_of(model.resting(resting), objective, trained)
   factors = trainable.select(parametrisation.factors(config.parametrisation, opt.name, model), trained)
   rates = trainable.select(layerwise.rates(opt.layer_decay, model), trained)
   unrolled = _unrolled(model, config)
@@ -45,13 +47,14 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
 
   def train_step(state: TrainState, batch: dict, taught: dict | None = None) -> tuple[TrainState, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
-    targets_BC = losses.targets(batch['label'], model.num_classes, config.loss.label_smoothing)
-    images, targets_BC = augment(jax.random.fold_in(key, 0), batch['image'], targets_BC, batch['weight'])
-    row_key = jax.random.fold_in(key, 1)
-    keys_B = jax.vmap(lambda row: jax.random.fold_in(row_key, row))(jnp.arange(len(images)))
-    teacher_BC = teacher.logits(taught, images) if teacher else None
-    inputs = (images, targets_BC, batch['weight'], keys_B, teacher_BC)
-    (loss, (batch_stats, correct)), grads = _accumulate(loss_of, state, inputs, config.system.microbatches, unrolled)
+    rows = jnp.arange(len(batch['weight']))
+    batch = objective.prepare(model, batch, functools.partial(augment, jax.random.fold_in(key, 0)),
+                              row_keys(jax.random.fold_in(key, 2), rows))
+    if teacher:
+      batch |= {'teacher': teacher(taught, batch['image'])}
+    inputs = (batch, row_keys(jax.random.fold_in(key, 1), rows))
+    (loss, (batch_stats, sums)), grads = _accumulate(
+        loss_of, state, inputs, objective.values[1:], config.system.microbatches, unrolled)
     weight = jnp.maximum(jnp.sum(batch['weight']), 1e-9)
     grads, inspected = inspect(jax.tree.map(lambda g: g / weight, grads), state.step)
     scale = schedule.multiplier(config.schedule, steps, state.step)
@@ -62,7 +65,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
     stats = trainable.moving(state.stats, optimizer.average_stats(opt, state.stats, batch_stats, state.step), resting)
     metrics = {'loss': loss / weight, 'grad_norm': optax.tree.norm(grads)}
-    new = {'loss': loss, 'correct': correct, 'weight': weight, 'grad_norm': metrics['grad_norm'],
+    new = {objective.values[0]: loss, **sums, 'weight': weight, 'grad_norm': metrics['grad_norm'],
            'steps': jnp.float32(1)}
     sums = state.metrics | jax.tree.map(jnp.add, {name: state.metrics[name] for name in new}, new)
     after = state._replace(params=params, stats=stats, optimizer=opt_state, ema=ema, metrics=sums)
@@ -72,19 +75,15 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
   return train_step
 
 
-def _loss_of(model, config, trained):
-  """(parameters, statistics, images, ..) -> (loss sum, (the batch's statistics, number of correct rows))."""
+def _loss_of(model, objective, trained):
+  """(parameters, statistics, batch, keys) -> (sum of the loss, (the batch's statistics, sums of the other values))."""
 
-  def loss_of(params, stats, images, targets_BC, weight_B, keys_B, teacher_BC):
+  def loss_of(params, stats, batch, keys_B):
     params = trainable.frozen(params, trained)
-    logits_BC, intermediates, batch_stats = model.apply(params, stats, images, keys_B)
-    if teacher_BC is None:
-      loss_B = losses.per_example(config.loss.name, logits_BC, targets_BC)
-    else:
-      loss_B = distillation.per_example(
-          config.distill, config.loss.name, logits_BC, intermediates, targets_BC, teacher_BC)
-    correct_B = jnp.argmax(logits_BC, axis=-1) == jnp.argmax(targets_BC, axis=-1)
-    return jnp.sum(loss_B * weight_B), (batch_stats, jnp.sum(weight_B, where=correct_B))
+    outputs, batch_stats = model.call(params, stats, lambda module: objective.forward(module, batch, keys_B))
+    values = objective.loss(outputs, batch)
+    sums = {name: weighed(values[name], batch['weight']) for name in objective.values}
+    return sums.pop(objective.values[0]), (batch_stats, sums)
 
   return loss_of
 
@@ -104,7 +103,8 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: LogicalMesh,
   """
   rows = mesh_lib.sharding(mesh, 'batch')
   array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.data.batch_size, *shape), dtype, sharding=rows)
-  batch = {'image': array(jnp.uint8, *model.image_shape), 'label': array(jnp.int32), 'weight': array(jnp.float32)}
+  inputs = objectives.of(config).inputs(model.image_shape)
+  batch = {name: array(one.dtype, *one.shape) for name, one in inputs.items()} | {'weight': array(jnp.float32)}
   train_state = state_lib.abstract(model, config, mesh)
   step = make_step(model, config, steps, teacher, inspect)
   places, everywhere = jax.tree.map(lambda a: a.sharding, train_state), mesh_lib.sharding(mesh)
@@ -119,8 +119,8 @@ def _unrolled(model, config):
                       model.param_shapes(), model.param_axes())
 
 
-def _accumulate(loss_of, state, inputs, microbatches, unrolled):
-  """((loss sum, (mean batch stats, correct sum)), gradient sum) over equal slices of the batch, one after another.
+def _accumulate(loss_of, state, inputs, other_values, microbatches, unrolled):
+  """((loss sum, (mean batch stats, other sums)), gradient sum) over equal slices of the batch, one after another.
 
   Parameters that `unrolled` marks are split into layers once, not in each slice. The gradients of their layers are
   summed separately and stacked at the end.
@@ -138,6 +138,6 @@ def _accumulate(loss_of, state, inputs, microbatches, unrolled):
     return jax.tree.map(jnp.add, carry, value_and_grad(apart, state.stats, *inputs)), None
 
   zero, zeros = jnp.float32(0), lambda tree: jax.tree.map(jnp.zeros_like, tree)
-  start = ((zero, (zeros(state.stats), zero)), zeros(apart))
-  (loss, (stats, correct)), grads = jax.lax.scan(slice_step, start, jax.tree.map(deal, inputs))[0]
-  return (loss, (jax.tree.map(lambda s: s / microbatches, stats), correct)), whole(grads)
+  start = ((zero, (zeros(state.stats), {name: zero for name in other_values})), zeros(apart))
+  (loss, (stats, sums)), grads = jax.lax.scan(slice_step, start, jax.tree.map(deal, inputs))[0]
+  return (loss, (jax.tree.map(lambda s: s / microbatches, stats), sums)), whole(grads)

@@ -36,7 +36,7 @@ def per_example(config: DistillConfig, loss: str, logits_BC: jax.Array, intermed
 
   Args:
     config: how to distil.
-    loss: the name of the loss of the labels (`losses.LossConfig`).
+    loss: the name of the loss of the labels (`losses.per_example`).
     logits_BC: the student's logits.
     intermediates: the student's intermediates. Each of a DeiT's two heads learns one part of the loss; in other models
       the logits learn both.

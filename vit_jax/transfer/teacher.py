@@ -49,7 +49,7 @@ class Teacher:
     put = lambda array, shape: jax.make_array_from_callback(shape.shape, shape.sharding, np.asarray(array).__getitem__)
     return jax.tree.map(put, {'params': loaded.params, 'stats': loaded.stats}, self.shapes(mesh))
 
-  def logits(self, arrays: dict[str, Any], images_BHWC: jax.Array) -> jax.Array:
+  def __call__(self, arrays: dict[str, Any], images_BHWC: jax.Array) -> jax.Array:
     """Logits [B, C] for the student's classes, on the student's normalised pictures, resized to the teacher's size."""
     B, H, W, channels = images_BHWC.shape
     size = self.model.image_shape[:2]
@@ -107,4 +107,7 @@ def _finished(workdir):
   record = records.read_run(workdir)
   if record is None or not record.get('results'):
     raise UserError(f'distill.teacher={workdir}: no finished run there; train the teacher first')
+  if not run_weights.is_classifier(record):
+    raise UserError(f'distill.teacher={workdir}: it was trained with objective={record["config"]["objective"]}; a '
+                    'teacher is a classifier, such as a run that was fine-tuned from it')
   return record

@@ -1,0 +1,36 @@
+"""Every objective keeps the contract of `vit_jax.objectives.objective`: the checks of `vit_jax.testing`."""
+
+import pytest
+
+from vit_jax import config, testing
+from vit_jax.objectives import OBJECTIVES
+
+
+def recipe(objective, **model):
+  """A tiny run of that objective."""
+  c = config.defaults('vit', objective)
+  c.model.update(dict(patch_size=2, width=16, depth=2, mlp_dim=24, num_heads=4, dropout=0.1) | model)
+  c.data.batch_size, c.train.steps = 8, 4
+  c.data.augment.flip = True
+  if objective == 'reconstruct':
+    c.evaluate.probe = 60
+    c.loss.update(dict(decoder_width=16, decoder_depth=1, decoder_mlp_dim=24, decoder_num_heads=2))
+  return c
+
+
+CASES = {
+    'classify': recipe('classify'),
+    'reconstruct': recipe('reconstruct', pos_embed='learned', global_tokens=1),
+}
+ONCE = (testing.resumes_as_if_undisturbed, testing.computes_the_same_on_a_mesh)  # the slower ones
+
+
+def test_every_objective_has_a_case():
+  assert {c.objective for c in CASES.values()} == set(OBJECTIVES)
+
+
+@pytest.mark.parametrize('name, check', [
+    pytest.param(name, check, marks=[pytest.mark.slow] if name == 'classify' and check in ONCE else [])
+    for name in CASES for check in testing.OBJECTIVE_CHECKS], ids=lambda value: getattr(value, '__name__', value))
+def test_conformance(name, check, tmp_path):
+  check(CASES[name], tmp_path)
