@@ -49,7 +49,7 @@ def start(workdir, *words):
     joined = () if count == 1 else (f'--distributed=127.0.0.1:{port}', f'--num_processes={count}', f'--process_id={i}',
                                     f'--heartbeat_s={_HEARTBEAT_SECONDS}')
     command = [sys.executable, '-m', 'vit_jax.main', '--config=configs/quickstart.py', '--config.train.epochs=0',
-               f'--config.train.steps={_STEPS.value}', '--config.system.log_every=10',
+               f'--config.train.steps={_STEPS.value}', '--config.system.log_every=1',
                f'--config.evaluate.every={_STEPS.value // 4}', f'--workdir={workdir}', *joined, *words]
     with open(out / f'{workdir.name}-{i}.txt', 'a') as log:
       started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
