@@ -42,8 +42,8 @@ _REPORT = cli.define_optional('report', 'Write WORKDIR/report.html after trainin
                               'instead of training.')
 _SPLIT = flags.DEFINE_enum('split', 'test', ['test', 'val', 'train'], 'What --evaluate and --report score.')
 _CLASSES = flags.DEFINE_string('classes', None, 'For --evaluate of a model whose classes have other names than those '
-                               'of the data: a file with a name in each line, in the order of the model; or "order", if '
-                               'they are those of the data in their order.')
+                               'of the data: a file with a name in each line, in the order of the model; or "order", '
+                               'if they are those of the data in their order.')
 _OUT = flags.DEFINE_string('out', None, 'Where --evaluate writes; default: RUN/evaluation.')
 _PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps to WORKDIR/profile, for XProf.')
 
