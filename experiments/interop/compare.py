@@ -30,13 +30,17 @@ class Outcome:
   scale: float | None = None
 
 
-def randomise(model: torch.nn.Module, seed: list[int]) -> torch.nn.Module:
-  """The model in evaluation mode, its every parameter and running statistic drawn from the seed."""
+def randomise(model: torch.nn.Module, seed: list[int], damping: float = 1.0) -> torch.nn.Module:
+  """The model in evaluation mode, its every parameter and running statistic drawn from the seed.
+
+  With damping, running variances are larger, so that the blocks of a deep network do not amplify rounding.
+  """
   rng = np.random.default_rng(seed)
   with torch.no_grad():
     for name, tensor in model.state_dict().items():
       if tensor.is_floating_point():
-        tensor.copy_(torch.from_numpy(_value(rng, name, tuple(tensor.shape))))
+        by = damping if name.endswith('running_var') else 1
+        tensor.copy_(torch.from_numpy(_value(rng, name, tuple(tensor.shape))) * by)
   return model.eval()
 
 

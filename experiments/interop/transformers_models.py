@@ -60,10 +60,10 @@ def _find(name):
   raise KeyError(name)
 
 
-def outcome(name: str, place: pathlib.Path) -> Outcome:
+def outcome(name: str, place: pathlib.Path, changes: dict | None = None, seed: int = 0) -> Outcome:
   """Builds a model, saves it as transformers does, and compares the import."""
   kind, ending, fields = _find(name)
-  key = [zlib.crc32(name.encode())]
+  fields, key = {**fields, **(changes or {})}, [zlib.crc32(name.encode()), seed]
   try:
     cls = getattr(transformers, f'{kind}{ending}')
     labels = {'num_labels': 7} if 'Classification' in ending else {}

@@ -9,6 +9,7 @@ import json
 import numpy as np
 import pytest
 from golden_files import TOLERANCE, folder, golden
+from PIL import Image
 
 from vit_jax import interop
 from vit_jax.data.preprocessing import Preprocessing
@@ -185,10 +186,10 @@ def test_the_geometry_of_a_processor_and_the_defaults_of_its_class(processor, ex
 
 def test_a_crop_at_whole_pixels():
   """50 x 30 has its short side resized to 20, its long side to int(33.3); the crop of 16 begins at 2 and at 8."""
-  frame = Preprocessing((16, 16), crop=16 / 20, pixels='floor').frame
-  left, top, right, bottom = frame._whole_pixels(50, 30)
-  np.testing.assert_allclose((left * 20 / 30, right * 20 / 30), (2, 18))
-  np.testing.assert_allclose((top * 33 / 50, bottom * 33 / 50), (8, 24))
+  pixels = np.random.default_rng(0).integers(0, 256, (50, 30, 3), np.uint8)
+  frame = Preprocessing((16, 16), crop=16 / 20, interpolation='bicubic', pixels='floor').frame
+  expected = np.asarray(Image.fromarray(pixels).resize((20, 33), Image.BICUBIC))[8:24, 2:18]
+  np.testing.assert_array_equal(frame(pixels, None), expected)
 
 
 def test_a_missing_processor_is_said(tmp_path, capfd):

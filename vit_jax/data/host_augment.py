@@ -22,6 +22,9 @@ def generator(seed: int, step: int, row: int) -> np.random.Generator:
   return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, row, step]))
 
 
+_LONGEST = 20  # proportions: longer pictures are not resized as a whole, which might take more memory than there is
+
+
 @dataclasses.dataclass(frozen=True)
 class ResizeCenterCrop:
   """A centre crop, resized to `size`. The crop is `ratio` times the largest box with the proportions of `size`.
@@ -39,19 +42,20 @@ class ResizeCenterCrop:
 
   def __call__(self, record: bytes | np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
     height, width = pictures.size(record)
-    box = self._whole_pixels(height, width) if self.pixels == 'floor' else self._exact(height, width)
-    return pictures.decode(record, self.channels, box, self.size, self.interpolation)
+    if self.pixels == 'floor' and max(height, width) <= _LONGEST * min(height, width):
+      whole = self.whole(height, width)
+      top, left = ((side - size) // 2 for side, size in zip(whole, self.size))
+      resized = pictures.decode(record, self.channels, None, whole, self.interpolation, shrink=False)
+      return np.ascontiguousarray(resized[top:top + self.size[0], left:left + self.size[1]])
+    return pictures.decode(record, self.channels, self._exact(height, width), self.size, self.interpolation)
 
-  def _whole_pixels(self, height, width):
+  def whole(self, height: int, width: int) -> tuple[int, int]:
+    """(height, width) of the whole picture when it is resized to whole pixels."""
     if self.squeeze:
-      whole = [round(size / self.ratio) for size in self.size]
-    else:
-      short = round(min(self.size) / self.ratio)
-      whole = [short if size == min(height, width) else int(short * size / min(height, width))
-               for size in (height, width)]
-    top, left = ((side - size) // 2 for side, size in zip(whole, self.size))
-    down, across = height / whole[0], width / whole[1]
-    return left * across, top * down, (left + self.size[1]) * across, (top + self.size[0]) * down
+      return tuple(round(size / self.ratio) for size in self.size)
+    short = round(min(self.size) / self.ratio)
+    return tuple(short if size == min(height, width) else int(short * size / min(height, width))
+                 for size in (height, width))
 
   def _exact(self, height, width):
     scale = self.ratio * min(height / self.size[0], width / self.size[1])

@@ -31,7 +31,7 @@ def size(record: bytes | np.ndarray) -> tuple[int, int]:
 
 
 def decode(record: bytes | np.ndarray, channels: int, box: Box | None = None,
-           out_size: tuple[int, int] | None = None, interpolation: str = 'bilinear') -> np.ndarray:
+           out_size: tuple[int, int] | None = None, interpolation: str = 'bilinear', shrink: bool = True) -> np.ndarray:
   """Decodes a picture, or a resized box of it.
 
   EXIF rotation is applied, transparency is blended with white, and 16-bit grey is reduced to its upper 8 bits. A JPEG
@@ -44,6 +44,7 @@ def decode(record: bytes | np.ndarray, channels: int, box: Box | None = None,
     box: the part that is kept; None for the whole picture.
     out_size: (height, width) of the result; None, with `box` also None, for the picture's own size.
     interpolation: a key of INTERPOLATIONS. Shrinking uses all source pixels.
+    shrink: whether a JPEG may be decoded at a smaller size.
 
   Returns:
     uint8 [H,W,C].
@@ -56,7 +57,8 @@ def decode(record: bytes | np.ndarray, channels: int, box: Box | None = None,
     height, width = _upright_size(image)
     box = box or (0, 0, width, height)
     out_size = out_size or (height, width)
-    _shrink_while_decoding(image, box, out_size)
+    if shrink:
+      _shrink_while_decoding(image, box, out_size)
     image = _in_mode(_upright(image), 'L' if channels == 1 else 'RGB')
     scale_x, scale_y = image.width / width, image.height / height
     box = (box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y)

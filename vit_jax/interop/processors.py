@@ -20,7 +20,7 @@ _IMAGENET = {'image_mean': [0.485, 0.456, 0.406], 'image_std': [0.229, 0.224, 0.
 _SQUARE, _SHORT = {'height': 224, 'width': 224}, {'shortest_edge': 224}
 _CROP = {'do_center_crop': True, 'crop_size': _SQUARE}
 # The defaults of each class, without the suffixes ImageProcessor and FeatureExtractor. A size given as one number is
-# that of the short side where the default is.
+# that of the short side where the default is, and where default_to_square is False.
 CLASSES = {
     'ViT': {'size': _SQUARE, 'resample': 2, **_HALF},
     'DeiT': {'size': {'height': 256, 'width': 256}, 'resample': 3, **_HALF, **_CROP},
@@ -28,7 +28,7 @@ CLASSES = {
     'ConvNext': {'size': {'shortest_edge': 384}, 'resample': 3, 'crop_pct': 224 / 256, **_HALF},
     'CLIP': {'size': _SHORT, 'resample': 3, **_CLIP, **_CROP},
     'Bit': {'size': _SHORT, 'resample': 3, **_CLIP, **_CROP},
-    'Siglip': {'size': _SQUARE, 'resample': 3, **_HALF},
+    'Siglip': {'size': _SQUARE, 'default_to_square': False, 'resample': 3, **_HALF},
     'DINOv3ViT': {'size': _SQUARE, 'resample': 2, **_IMAGENET},
 }
 # The class of files from before the class was written into them, by model_type.
