@@ -16,6 +16,7 @@ import math
 import sys
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import ml_collections
@@ -29,8 +30,9 @@ T = TypeVar('T')
 
 
 class _Config(ml_collections.ConfigDict):
-  """A ConfigDict in which a field's old name stands for the field."""
+  """A ConfigDict in which a field's old name stands for the field, and some fields decide on others (`follow`)."""
   _renamed: dict[str, str] = {}
+  _followers: dict[str, Callable] = {}
 
   def _now(self, key):
     if (new := self._renamed.get(key)) is not None:
@@ -45,13 +47,29 @@ class _Config(ml_collections.ConfigDict):
     key = self._now(key)
     if self.is_locked and key not in self:  # ConfigDict's own words list all fields and their values
       raise KeyError(f'no such key {key!r}{nearest(key, self.keys())}')
+    changed = key in self._followers and value != self[key]
     super().__setitem__(key, value)
+    if changed:
+      self._followers[key](self)
 
   def __contains__(self, key):
     return super().__contains__(self._now(key))
 
   def get_type(self, key):
     return super().get_type(self._now(key))
+
+
+def follow(config: ml_collections.ConfigDict, key: str, change: Callable[[ml_collections.ConfigDict], None]) -> None:
+  """Has `change` called on a ConfigDict of `to_config_dict` when the value of a key becomes another one.
+
+  On a command line such keys are set before all others (`recipe.define_flag`).
+  """
+  object.__setattr__(config, '_followers', config._followers | {key: change})
+
+
+def deciding(config: Any) -> tuple[str, ...]:
+  """The keys of a config that decide on others (`follow`)."""
+  return tuple(getattr(config, '_followers', ()))
 
 
 def _renamed(cls):
