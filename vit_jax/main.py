@@ -80,8 +80,8 @@ def main() -> int:
     workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
     display = Display()
     if _REPORT.value is not None and not run.objective.predicts_classes:
-      raise UserError(f'--report: the page of a run is about classes, which objective={config.objective} does not tell; '
-                      'leave it out')
+      raise UserError(f'--report: the page of a run is about classes, which objective={config.objective} does not '
+                      'tell; leave it out')
     if frozen.wanted(run):
       if _REPORT.value is not None:
         raise UserError('--report: this run stops at frozen features, of which there is no page; leave it out, or '
