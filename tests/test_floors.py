@@ -12,8 +12,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [  # a module imports from lower floors and from its own room
     {'errors', 'exits', 'host', 'provenance', 'printable', 'durable'},
     {'options', 'console', 'plugins'},
-    {'digest', 'goodput', 'schema', 'recipe', 'records', 'parallel', 'cost', 'drawing'},
-    {'checkpoint'},
+    {'digest', 'goodput', 'schema', 'records', 'parallel', 'cost', 'drawing'},
+    {'checkpoint', 'recipe'},
     {'layers', 'launch', 'scaling'},
     {'models', 'data'},
     {'interop', 'optimisation', 'survival'},

@@ -14,7 +14,7 @@ from vit_jax.printable import say
 
 def define_config(help_text: str = 'A recipe: configs/NAME.py, or configs/NAME.py:ARG.'):
   """The --config flag: --config=FILE.py[:ARG], and --config.KEY=VALUE for any key of it."""
-  return config_flags.DEFINE_config_file('config', None, help_text)
+  return recipe_lib.define_flag(help_text)
 
 
 def define_optional(name: str, help_text: str) -> flags.FlagHolder:
@@ -105,7 +105,8 @@ def _parse(argv):
   overrides = [a.lstrip('-')[len('config.'):] for a in argv if a.lstrip('-').startswith('config.')]
   recipes = [a.partition('=')[2] for a in argv if a.lstrip('-').startswith('config=')]
   if recipes:
-    recipe = recipe_lib.load_recipe(recipes[-1])  # config_flags hides what goes wrong in a recipe
+    # config_flags hides what goes wrong in a recipe.
+    recipe = recipe_lib.decided(recipe_lib.load_recipe(recipes[-1]), argv)
     for override in overrides:
       recipe_lib.check_key(recipe, override.partition('=')[0])
   try:

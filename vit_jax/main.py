@@ -82,6 +82,9 @@ def main() -> int:
     run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
     workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
     display = Display()
+    if _REPORT.value is not None and not run.objective.predicts_classes:
+      raise UserError(f'--report: the page of a run is about classes, which objective={config.objective} does not '
+                      'tell; leave it out')
     if frozen.wanted(run):
       if _REPORT.value is not None:
         raise UserError('--report: this run stops at frozen features, of which there is no page; leave it out, or '

@@ -7,12 +7,16 @@ import importlib.util
 import inspect
 import os
 import pathlib
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
+from absl import flags
+from ml_collections import config_flags
 
+from vit_jax import schema
 from vit_jax.errors import UserError, nearest
 
 
@@ -55,6 +59,31 @@ def load_recipe(spec: str | os.PathLike) -> ml_collections.ConfigDict:
   """The ConfigDict of a recipe `FILE.py` or `FILE.py:ARG`. Raises UserError as `load` does."""
   return load(os.fspath(spec), 'config', 'get_config', ml_collections.ConfigDict,
               'the ConfigDict that vit_jax.config.defaults() makes')
+
+
+def define_flag(help_text: str, flag_values: flags.FlagValues = flags.FLAGS, argv: Sequence[str] | None = None):
+  """The --config flag, with --config.KEY=VALUE for any key; keys that decide on others are set first.
+
+  Args:
+    help_text: of the flag.
+    flag_values: where it is defined.
+    argv: the arguments that are parsed; None: those of the program.
+  """
+  holder = config_flags.DEFINE_config_file('config', None, help_text, flag_values=flag_values, sys_argv=argv)
+  parser = flag_values['config'].parser
+  load_file = parser.parse
+  parser.parse = lambda path: decided(load_file(path), sys.argv if argv is None else argv)
+  return holder
+
+
+def decided(recipe: Any, argv: Sequence[str]) -> Any:
+  """A recipe in which those arguments are set that decide on other keys (`schema.follow`), such as the objective."""
+  for key in schema.deciding(recipe):
+    for arg in argv:
+      name, _, value = arg.lstrip('-').partition('=')
+      if name == f'config.{key}':
+        recipe[key] = value
+  return recipe
 
 
 def _check_argument(flag, argument, call, declared):

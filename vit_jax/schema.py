@@ -16,6 +16,7 @@ import math
 import sys
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import ml_collections
@@ -29,9 +30,13 @@ T = TypeVar('T')
 
 
 class _Config(ml_collections.ConfigDict):
-  """A ConfigDict in which a field's old name stands for the field, and that knows which fields were set."""
+  """A ConfigDict in which a field's old name stands for the field, and some fields decide on others (`follow`).
+
+  It knows which fields were set (`given`).
+  """
   _renamed: dict[str, str] = {}
   _given: frozenset[str] = frozenset()
+  _followers: dict[str, Callable] = {}
 
   def _now(self, key):
     if (new := self._renamed.get(key)) is not None:
@@ -46,27 +51,44 @@ class _Config(ml_collections.ConfigDict):
     key = self._now(key)
     if self.is_locked and key not in self:  # ConfigDict's own words list all fields and their values
       raise KeyError(f'no such key {key!r}{nearest(key, self.keys())}')
+    changed = key in self._followers and value != self[key]
     super().__setitem__(key, value)
     object.__setattr__(self, '_given', self._given | {key})
+    if changed:
+      self._followers[key](self)
 
   def __setstate__(self, state):  # of copy.deepcopy and pickle
     super().__setstate__(state)
-    self._remember(state['_renamed'], state['_given'])
+    self._remember(state['_renamed'], state['_given'], state.get('_followers', {}))
 
   def copy_and_resolve_references(self, visit_map=None):
     copied = super().copy_and_resolve_references(visit_map)
-    copied._remember(self._renamed, self._given)
+    copied._remember(self._renamed, self._given, self._followers)
     return copied
 
-  def _remember(self, renamed, given):
+  def _remember(self, renamed, given, followers):
     object.__setattr__(self, '_renamed', renamed)
     object.__setattr__(self, '_given', given)
+    object.__setattr__(self, '_followers', followers)
 
   def __contains__(self, key):
     return super().__contains__(self._now(key))
 
   def get_type(self, key):
     return super().get_type(self._now(key))
+
+
+def follow(config: ml_collections.ConfigDict, key: str, change: Callable[[ml_collections.ConfigDict], None]) -> None:
+  """Has `change` called on a ConfigDict of `to_config_dict` when the value of a key becomes another one.
+
+  On a command line such keys are set before all others (`recipe.define_flag`).
+  """
+  object.__setattr__(config, '_followers', config._followers | {key: change})
+
+
+def deciding(config: Any) -> tuple[str, ...]:
+  """The keys of a config that decide on others (`follow`)."""
+  return tuple(getattr(config, '_followers', ()))
 
 
 def _renamed(cls):
@@ -94,7 +116,7 @@ def to_config_dict(cls: type) -> ml_collections.ConfigDict:
       config[field.name] = placeholder(type(typing.get_args(kind)[0]) if literal else typing.get_origin(kind) or kind)
     else:
       config[field.name] = default
-  config._remember(_renamed(cls), frozenset())
+  config._remember(_renamed(cls), frozenset(), {})
   return config.lock()
 
 

@@ -1,5 +1,6 @@
 """Masked autoencoders: what transformers' ViTMAEForPreTraining computes, the paper's counts, and use as weights."""
 
+import copy
 import dataclasses
 import io
 import json
@@ -219,6 +220,7 @@ def test_it_is_compiled_for_tpus():
     ({'data.augment.mixup': 0.2}, 'data.augment.mixup=0.2: mixes the targets of two pictures'),
     ({'optimizer.layer_decay': 0.7}, 'optimizer.layer_decay=0.7: is for fine-tuning'),
     ({'evaluate.metric': 'accuracy'}, "evaluate.metric='accuracy': objective=reconstruct has no such metric"),
+    ({'pretrained.path': 'x', 'pretrained.probe': 'always'}, 'pretrained.probe=always: stops at a linear probe'),
     ({'distill.teacher': 'x'}, 'distill.teacher=x: a teacher is for objective=classify'),
 ])
 def test_bad_input(changes, message):
@@ -234,16 +236,17 @@ def test_other_families_are_refused():
 
 
 def test_another_objective_is_given_by_a_flag():
-  """Options of classification that are not set do not stand in its way, and it is another run."""
+  """It brings its own options, and it is another run."""
   c = config.defaults('vit')
+  c.loss.label_smoothing = 0.1
   c.objective = 'reconstruct'
   cast = run_config.cast(c)
   assert cast.loss == reconstruct.Config() and run_config.run_hash(cast) != run_config.run_hash(
       run_config.cast(config.defaults('vit')))
   assert dataclasses.asdict(run_config.cast(config.defaults('vit', 'reconstruct'))) == dataclasses.asdict(cast)
-  c.loss.label_smoothing = 0.1
-  with pytest.raises(UserError, match='config.loss.label_smoothing: no such key'):
-    run_config.cast(c)
+  c.loss.decoder_width = 32
+  c.objective = 'reconstruct'  # as it is
+  assert c.loss.decoder_width == 32 and copy.deepcopy(c).loss.decoder_width == 32
   c.objective = 'reconstrukt'
   with pytest.raises(UserError, match="objective='reconstrukt': no such objective; did you mean 'reconstruct'"):
     run_config.cast(c)

@@ -83,8 +83,8 @@ class Family:
     honours: those fields of `Execution` besides scan and remat that change how it is run: 'blocks',
       'attention_kernel'. For other families they must be at their defaults.
     tokens: (config, image_shape) -> Tokens, of families whose model is an `Encoder` (named `encoder`) between the
-      methods `embed` and `classify` of `models.vit.ViT`: attention maps and token merging look into these. None: it is
-      not.
+      methods `embed` and `classify` of `models.vit.ViT`: attention maps, token merging and masked autoencoders look
+      into these, and 0 classes make a model without a head. None: it is not.
     pruned: (config, {'heads': n, 'mlp': n}) -> the config with so many heads and MLP units in every layer, and heads of
       the size that they had. None: they cannot be taken out.
   """

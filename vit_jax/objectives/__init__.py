@@ -16,7 +16,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 def objective(name: str) -> type[Objective]:
   """The objective of that name, or package.module:NAME; raises UserError as `plugins.find` does."""
   fits = lambda found: isinstance(found, type) and issubclass(found, Objective)
-  return plugins.find('objective', name, OBJECTIVES, fits, 'a subclass of vit_jax.objectives.Objective')
+  return plugins.find('objective', name, OBJECTIVES, fits, 'a subclass of vit_jax.objectives.objective.Objective')
 
 
 def of(config: Any) -> Objective:

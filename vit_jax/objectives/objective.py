@@ -84,6 +84,9 @@ class Objective:
       if getattr(augment, name):
         raise UserError(f'data.augment.{name}={getattr(augment, name)}: mixes the targets of two pictures, which '
                         f'objective={config.objective} does not have; set it to 0')
+    if (probe := config.pretrained.probe) != 'never':
+      raise UserError(f'pretrained.probe={probe}: stops at a linear probe, which is for objective=classify; set it to '
+                      f'never, and evaluate.probe to a number of examples to have one during training')
     if config.distill.teacher is not None:
       raise UserError(f'distill.teacher={config.distill.teacher}: a teacher is for objective=classify, not for '
                       f'{config.objective}')

@@ -5,6 +5,7 @@ A plan is plain data that any launcher can render.
 """
 
 import collections
+import copy
 import dataclasses
 import functools
 import numbers
@@ -14,7 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from vit_jax import recipe as recipe_lib
 from vit_jax.errors import UserError
@@ -191,8 +191,9 @@ def _arguments(recipe_spec, recipe, overrides):
 
   If a run sets its length, the recipe's own length is set to 0, as a config has exactly one length.
   """
+  decided = recipe_lib.decided(copy.deepcopy(recipe), [f'--config.{key}={value}' for key, value in overrides.items()])
   for key in overrides:
-    recipe_lib.check_key(recipe, key)
+    recipe_lib.check_key(decided, key)
   lengths = [f'train.{name}' for name in _LENGTHS]
   if any(overrides.get(key) for key in lengths):
     off = {key: 0 for key in lengths if recipe.train[key.partition('.')[2]] and key not in overrides}
@@ -217,7 +218,7 @@ def parse(arguments: Sequence[str]) -> Any:
   """
   from vit_jax.training import config as run_config
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', None, '', flag_values=values, sys_argv=['main', *arguments])
+  recipe_lib.define_flag('', values, ['main', *arguments])
   try:
     given, switched_off = recipe_lib.without_nones(['main', *arguments])
     values(given)

@@ -1,5 +1,6 @@
 """The config of a run: every room's dataclass in one. The defaults are theirs; recipes change values only."""
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -91,7 +92,14 @@ def defaults(family: str = 'vit', objective: str = objectives.DEFAULT) -> ml_col
   """The full config of a run, at the defaults of one model family and one objective: what every recipe starts from."""
   config = schema.to_config_dict(run_config_class(family, objective))
   config.objective = objective
+  schema.follow(config, 'objective', _set_loss)
   return config
+
+
+def _set_loss(config):
+  """Gives a recipe whose objective was changed the options of that one, at their defaults."""
+  with contextlib.suppress(UserError):  # of an objective that does not exist, which `cast` reports
+    config.loss = schema.to_config_dict(objectives.objective(config.objective).Config)
 
 
 def run_hash(config: RunConfig, without: tuple[str, ...] = ('system',)) -> str:
@@ -153,20 +161,4 @@ def cast(config) -> RunConfig:
   for key, name in names.items():
     if not isinstance(name, str):
       raise UserError(f'config.{key}: expected str, got {name!r}')
-  return schema.cast(run_config_class(**names), _without_other_loss(config, names['objective']))
-
-
-def _without_other_loss(config, objective):
-  """The config without options of the default objective's loss that another objective lacks, if they are not set.
-
-  A recipe for classification can so be given another objective by a flag or a sweep.
-  """
-  own, default = (objectives.objective(name).Config for name in (objective, objectives.DEFAULT))
-  other = {f.name: f.default for f in dataclasses.fields(default)} if own is not default else {}
-  for field in dataclasses.fields(own):
-    other.pop(field.name, None)
-  loss = config.get('loss')
-  if not other or not hasattr(loss, 'items') or not other.keys() & set(loss):
-    return config
-  kept = {key: value for key, value in loss.items() if key not in other or value != other[key]}
-  return {**dict(config.items()), 'loss': kept}
+  return schema.cast(run_config_class(**names), config)
