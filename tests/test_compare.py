@@ -1,6 +1,7 @@
 """Two runs compared: the first row and tensor that differ, what does in their records, and what is left out."""
 
 import contextlib
+import importlib
 import io
 import json
 import shutil
@@ -14,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
 from tests import command_line
-from vit_jax import checkpoint, compare, recipe, records
+from vit_jax import checkpoint, recipe, records
 from vit_jax.comparison import arrays, numeric, runs, settings, terminal
 from vit_jax.errors import UserError
 from vit_jax.training import config as run_config
@@ -23,6 +24,7 @@ from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
 
 BIAS = 'params/head/bias'
+compare = importlib.import_module('vit_jax.compare')  # the command; the package's attribute is the function
 
 
 @pytest.fixture(name='trained', scope='module')

@@ -274,8 +274,9 @@ def test_tpus_page(reader):
 @pytest.mark.slow
 def test_mistakes_are_answered_as_shown():
   shown = next(block.text for block in pages.blocks(ROOT / 'docs/training.md') if block.mark == 'mistakes')
-  flags = ['--config.model.widht=64', '--config.model.patch_size=3', '--config.train.steps=10']
-  said = [command_line.run('main', '--config=configs/quickstart.py', flag).stderr for flag in flags]
+  flags = [['--config.model.widht=64'], ['--config.model.patch_size=3'],
+           ['--config.train.steps=10', '--config.train.examples=640']]
+  said = [command_line.run('main', '--config=configs/quickstart.py', *given).stderr for given in flags]
   assert ''.join(said) == shown
 
 

@@ -1,6 +1,7 @@
 """What comes from files and data never reaches a terminal as a control character; printed commands are quoted."""
 
 import contextlib
+import importlib
 import io
 import shlex
 
@@ -9,13 +10,15 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from vit_jax import cli, durable, predict, records
+from vit_jax import cli, durable, records
 from vit_jax.console import Console
 from vit_jax.errors import UserError
 from vit_jax.objectives.classify import Classify
 from vit_jax.printable import printable
 from vit_jax.sweeps import display as sweep_display
 from vit_jax.training import display as run_display
+
+predict = importlib.import_module('vit_jax.predict')  # the command; the package's attribute is the function
 
 # A clipboard write (OSC 52), a colour, a carriage return, a bell, a bidirectional override, C1 codes, a surrogate
 EVIL = 'cat\x1b]52;c;cm0gLXJm\x07\x1b[31m\r\x08\x9b2J\u202egnp.exe\u2066\u200b\udcff\x7f'

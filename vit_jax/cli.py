@@ -7,13 +7,17 @@ from collections.abc import Callable
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+import vit_jax
 from vit_jax import recipe as recipe_lib
+from vit_jax import usage
 from vit_jax.errors import UserError, nearest
 from vit_jax.printable import say
 
+_LENGTH_KEYS = {f'train.{name}' for name in recipe_lib.LENGTHS}
 
-def define_config(help_text: str = 'A recipe: configs/NAME.py, or configs/NAME.py:ARG.'):
-  """The --config flag: --config=FILE.py[:ARG], and --config.KEY=VALUE for any key of it."""
+def define_config(help_text: str = 'A recipe: FILE.py or FILE.py:ARG; or the NAME of a file of ./configs or of one '
+                  'that comes with this package, such as quickstart.'):
+  """The --config flag: --config=FILE.py[:ARG] or NAME[:ARG], and --config.KEY=VALUE for any key of it."""
   return recipe_lib.define_flag(help_text)
 
 
@@ -29,10 +33,19 @@ class _Optional(flags.ArgumentParser):
     return {'true': '', 'false': None}.get(argument, argument)
 
 
+def recipe_file() -> str:
+  """The recipe, as FILE.py or FILE.py:ARG."""
+  return config_flags.get_config_filename(flags.FLAGS['config'])
+
+
 def recipe_name() -> str:
   """The stem of the recipe's file: configs/vit_b16.py -> vit_b16."""
-  file = config_flags.get_config_filename(flags.FLAGS['config'])
-  return file.partition(':')[0].rpartition('/')[2].removesuffix('.py')
+  return recipe_file().partition(':')[0].rpartition('/')[2].removesuffix('.py')
+
+
+def overridden() -> set[str]:
+  """The keys of the config that are given on the command line, such as 'model.width'."""
+  return {name.removeprefix('config.') for name in flags.FLAGS if name.startswith('config.')}
 
 
 def run(main: Callable[..., int | None], positional: bool = False) -> None:
@@ -99,9 +112,12 @@ def _check_finite():
 
 def _parse(argv):
   if {'--help', '-h'} & set(argv[1:]):  # absl would end with 1, as after an error
-    app.usage(shorthelp=True, writeto_stdout=True)
-    print('\nTry --helpfull to get a list of all flags.')
+    print(usage.text(sys.argv[0]))
     sys.exit(0)
+  if '--version' in argv[1:]:
+    print(vit_jax.__version__)
+    sys.exit(0)
+  argv = recipe_lib.with_path(argv)
   overrides = [a.lstrip('-')[len('config.'):] for a in argv if a.lstrip('-').startswith('config.')]
   recipes = [a.partition('=')[2] for a in argv if a.lstrip('-').startswith('config=')]
   if recipes:
@@ -113,8 +129,11 @@ def _parse(argv):
     given, switched_off = recipe_lib.without_nones(argv) if recipes else (argv, [])
     rest = flags.FLAGS(given)
     _check_finite()
-    if switched_off:
-      recipe_lib.set_none(flags.FLAGS.config, switched_off)
+    if recipes:
+      config = flags.FLAGS.config
+      recipe_lib.set_all(config, switched_off, None)
+      given_lengths = {key: config.train[key.partition('.')[2]] for key in overridden() if key in _LENGTH_KEYS}
+      recipe_lib.set_all(config, recipe_lib.replaced_lengths(recipe, given_lengths), 0)
     return rest
   except flags.UnrecognizedFlagError as error:
     if error.flagname.startswith('config.'):

@@ -1,23 +1,34 @@
 """The console of all commands: names in what it prints are never obeyed, by Rich or by the terminal."""
 
+import os
+import sys
 from collections.abc import Iterable, Iterator
 
 from rich.console import Console as RichConsole
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from vit_jax.printable import printable
+from vit_jax.printable import PLAIN_WIDTH, printable
 
 
 class Console(RichConsole):
-  """A Rich console without markup and emoji codes, which spells out control characters (`printable`)."""
+  """A Rich console without markup and emoji codes, which spells out control characters (`printable`).
+
+  A terminal or COLUMNS says how wide it is. What is printed elsewhere has 120 columns: Rich's 80 break tables.
+  """
 
   def __init__(self, **options):
-    super().__init__(**{'markup': False, 'emoji': False} | options)
+    super().__init__(**{'markup': False, 'emoji': False, 'width': _plain_width(options)} | options)
 
   def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
     """Renders anything. Rich's own control codes are segments of another kind, and stay."""
     return _spelled_out(super().render(renderable, options))
+
+
+def _plain_width(options):
+  """The width where Rich would find none; None where it finds one."""
+  stream = options.get('file') or (sys.stderr if options.get('stderr') else sys.stdout)
+  return None if stream.isatty() or os.environ.get('COLUMNS') else PLAIN_WIDTH
 
 
 def _spelled_out(segments: Iterable[Segment]) -> Iterator[Segment]:

@@ -4,7 +4,8 @@ The same command on the same folder resumes a run that was stopped. On many host
 --distributed. Once it is trained, the same command with --evaluate scores it on a --split: accuracy, loss, calibration,
 each class, the confusion matrix; printed, and written to WORKDIR/evaluation. --evaluate=RUN scores any run on its own
 data, or on that of --config; with it also a bundle or an exported file. --report writes a page about the run,
-WORKDIR/report.html, once it has finished; --report=RUN that of any finished run. Exit codes:
+WORKDIR/report.html, once it has finished; --report=RUN that of any finished run. --print_config shows every key of
+the config, and --list_changes which of them the command changes; both train nothing. Exit codes:
 
   0    done
   1    an error that the message explains: the next try would meet it again
@@ -40,6 +41,10 @@ _EVALUATE = cli.define_optional('evaluate', 'Score instead of training: --evalua
                                 '--evaluate=RUN, the model in that folder, on the data of --config or else its own.')
 _REPORT = cli.define_optional('report', 'Write WORKDIR/report.html after training; --report=RUN: of that finished run, '
                               'instead of training.')
+_PRINT_CONFIG = cli.define_optional('print_config', 'Print the config with what each key means, and train nothing: '
+                                    '--print_config or =tree as a tree, =recipe as a recipe file.')
+_LIST_CHANGES = cli.define_optional('list_changes', 'Print the keys in which this command differs from its recipe, and '
+                                    'train nothing; --list_changes=RUN: those in which that run differs from --config.')
 _SPLIT = flags.DEFINE_enum('split', 'test', ['test', 'val', 'train'], 'What --evaluate and --report score.')
 _CLASSES = flags.DEFINE_string('classes', None, 'For --evaluate of a model whose classes have other names than those '
                                'of the data: a file with a name in each line, in the order of the model; or "order", '
@@ -53,6 +58,8 @@ def main() -> int:
     return _inspect()
   if _CONFIG.value is None:
     raise UserError('--config is missing, as in --config=configs/quickstart.py')
+  if _PRINT_CONFIG.value is not None or _LIST_CHANGES.value is not None:
+    return _show_config()
   if _REPORT.value is not None and _DISTRIBUTED.value != 'none':
     raise UserError('--report is made by one process: leave it out here, and give --report=WORKDIR after the run')
   # After the flags: a misspelt one is answered before JAX is imported.
@@ -63,7 +70,7 @@ def main() -> int:
   from vit_jax.survival import full_disk, stop
   from vit_jax.survival import workdir as workdir_lib
   from vit_jax.training import config as run_config
-  from vit_jax.training import frozen, loop, run_folder
+  from vit_jax.training import frozen, loop, run_folder, short_run
   from vit_jax.training import run as run_lib
   from vit_jax.training.display import Display
 
@@ -73,15 +80,15 @@ def main() -> int:
   config = run_config.cast(_CONFIG.value)
   processes.start(_DISTRIBUTED.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value)
   with processes.leaving_at_once():
-    branch_steps = _steps(_BRANCH_STEPS.value)
+    branch_steps, display = _steps(_BRANCH_STEPS.value), Display()
     run_lib.check(config)
+    config = short_run.fitted(config, cli.overridden(), display.note)
     if _WORKDIR.value is not None and not branch_steps:
       processes.from_writer(lambda: run_folder.check(config, _WORKDIR.value))
     else:
       workdir_lib.check(_WORKDIR.value or 'runs')
     run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
     workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
-    display = Display()
     if _REPORT.value is not None and not run.objective.predicts_classes:
       raise UserError(f'--report: the page of a run is about classes, which objective={config.objective} does not '
                       'tell; leave it out')
@@ -113,6 +120,32 @@ def main() -> int:
   return 0
 
 
+def _show_config() -> int:
+  """Prints the config of the run, or what it changes of its recipe. Nothing is trained."""
+  from vit_jax import printed_config, records
+  from vit_jax import recipe as recipe_lib
+  from vit_jax.training import config as run_config
+  from vit_jax.training import short_run
+  if _CONFIG.value is None:
+    raise UserError('--config is missing, as in --config=quickstart')
+  config = run_config.cast(_CONFIG.value)
+  run_config.check(config)
+  config = short_run.fitted(config, cli.overridden(), lambda text: say(text, sys.stderr))
+  if (form := _PRINT_CONFIG.value) is not None:
+    if form not in ('', 'tree', 'recipe'):
+      raise UserError(f'--print_config={form}: must be tree or recipe')
+    title = f'As of {cli.recipe_name()}: what is set, and as comments all that can be.'
+    say(printed_config.recipe(config, title) if form == 'recipe' else printed_config.tree(config))
+  if _LIST_CHANGES.value is not None:
+    recipe = run_config.cast(recipe_lib.load_recipe(cli.recipe_file()))
+    if place := _LIST_CHANGES.value:
+      if (record := records.read_run(place)) is None:
+        raise UserError(f'--list_changes={place}: no run there')
+      recipe, config = config, run_config.cast(record['config'])
+    say('\n'.join(printed_config.changes(config, recipe)) or 'nothing is changed')
+  return 0
+
+
 def _inspect() -> int:
   """Scores a finished run or writes its page. Nothing is trained."""
   config, named = _CONFIG.value, {place for place in (_EVALUATE.value, _REPORT.value) if place}
@@ -123,10 +156,14 @@ def _inspect() -> int:
   from vit_jax import host
   from vit_jax.interop import sources
   from vit_jax.training import config as run_config
+  from vit_jax.training import short_run
   from vit_jax.transfer import given
 
   host.hush_absent_tpu()
-  cast = None if config is None else given.resolve(run_config.cast(config))
+  cast = None
+  if config is not None:
+    cast = run_config.cast(config)
+    cast = given.resolve(cast if named else short_run.fitted(cast, cli.overridden(), lambda text: None))
   if not named:
     named = [_WORKDIR.value or f'runs/{cli.recipe_name()}-{run_config.run_hash(cast)}']
     if not sources.is_run(named[0]):

@@ -7,6 +7,8 @@ carriage return overwrites the line, and bidirectional overrides reorder it. All
 import sys
 from typing import TextIO
 
+PLAIN_WIDTH = 120  # columns of what is printed to a file or a pipe
+
 
 def printable(text: str, keep: str = '') -> str:
   """The text with every character that is not printable spelled out, such as `\\x1b`, except those in `keep`.

@@ -1,15 +1,18 @@
-"""Recipes and sweep files: Python files that are loaded by path, `FILE.py` or `FILE.py:ARG`.
+"""Recipes and sweep files: Python files that are loaded by path or by name, `FILE.py`, `FILE.py:ARG` or `NAME[:ARG]`.
 
 A file declares beside its function which ARGs there are: `ARGS = ('small', 'large')`, or `ARGS = str` for any text.
+A NAME is a file of ./configs, else one of those that come with the package.
 """
 
+import functools
 import importlib.util
 import inspect
 import os
 import pathlib
+import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -19,12 +22,54 @@ from ml_collections import config_flags
 from vit_jax import schema
 from vit_jax.errors import UserError, nearest
 
+LENGTHS = ('steps', 'epochs', 'examples', 'flops')  # of a run, one of which is set (`optimisation.schedule`)
+
+
+def own_folder() -> pathlib.Path:
+  """Where the recipes of this package are: inside it where it was installed from a wheel, else beside it."""
+  package = pathlib.Path(__file__).parent
+  inside = package / 'recipes'  # pyproject.toml puts them there
+  return inside if inside.is_dir() else package.parent / 'configs'
+
+
+def named() -> dict[str, pathlib.Path]:
+  """{name: file} of the recipes that can be given by name: those of ./configs come before those of the package."""
+  return {path.stem: path for folder in (own_folder(), pathlib.Path('configs')) for path in sorted(folder.glob('*.py'))}
+
+
+def located(spec: str) -> str:
+  """The same with the path of the file where its name is given: quickstart -> configs/quickstart.py."""
+  file, colon, argument = spec.partition(':')
+  return f'{_located(file)}{colon}{argument}'
+
+
+def _located(file: str) -> str:
+  return os.fspath(named().get(file, file)) if _is_name(file) and not os.path.isfile(file) else file
+
+
+def _is_name(file):
+  return bool(re.fullmatch(r'[\w-]+', file))
+
+
+def with_path(argv: Sequence[str], flag: str = 'config') -> list[str]:
+  """Arguments in which --FLAG NAME and --FLAG=NAME are --FLAG=PATH, which is what the parser of recipes takes."""
+  out, rest = [], iter(argv)
+  for arg in rest:
+    name, equals, value = arg.partition('=')
+    if name not in (f'-{flag}', f'--{flag}'):
+      out.append(arg)
+    elif equals or (value := next(rest, None)) is not None:
+      out.append(f'--{flag}={located(value)}')
+    else:
+      out.append(arg)  # the parser says that its value is missing
+  return out
+
 
 def load(spec: str, flag: str, function: str, kind: type, hint: str) -> Any:
   """What the function of a file `FILE.py` or `FILE.py:ARG` returns, called with ARG where it is given.
 
   Args:
-    spec: the file.
+    spec: the file, by its path or by its name.
     flag: what names it in messages, such as 'config'.
     function: the name of the function.
     kind: the type of what it must return.
@@ -35,8 +80,10 @@ def load(spec: str, flag: str, function: str, kind: type, hint: str) -> Any:
       named), or another type.
   """
   file, _, argument = spec.partition(':')
-  path = pathlib.Path(file)
+  path = pathlib.Path(_located(file))
   if not path.is_file():
+    if _is_name(file):
+      raise UserError(f'--{flag}={spec}: no recipe {file}{nearest(file, named())}')
     near = nearest(path.name, [p.name for p in path.parent.glob('*.py')]) if path.parent.is_dir() else ''
     raise UserError(f'--{flag}={spec}: no file {file}{near}')
   module_spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -129,10 +176,22 @@ def check_key(recipe: ml_collections.ConfigDict, key: str) -> None:
     node, path = node[part], f'{path}.{part}'
 
 
+def replaced_lengths(recipe: ml_collections.ConfigDict, given: Mapping[str, Any]) -> list[str]:
+  """The keys of the recipe's own length that `given`, {key: value}, replaces by a length of another kind.
+
+  A run has one length, so they are to be 0.
+  """
+  keys = [f'train.{name}' for name in LENGTHS]
+  if not any(given.get(key) for key in keys):
+    return []
+  own = recipe.get('train') or {}
+  return [key for key in keys if own.get(key.partition('.')[2]) and key not in given]
+
+
 def without_nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
   """(the arguments without each --config.KEY=None, the KEYs that None is the last value of).
 
-  A flag of a number takes numbers only; `set_none` sets these.
+  A flag of a number takes numbers only; `set_all` sets these.
   """
   parts = [arg.lstrip('-').partition('=') for arg in argv]
   overrides = {key.removeprefix('config.'): value for key, _, value in parts if key.startswith('config.')}
@@ -141,11 +200,8 @@ def without_nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
           [key for key, value in overrides.items() if value == 'None'])
 
 
-def set_none(recipe: ml_collections.ConfigDict, keys: Sequence[str]) -> None:
-  """Sets these keys of a recipe to None."""
+def set_all(recipe: ml_collections.ConfigDict, keys: Sequence[str], value: Any) -> None:
+  """Sets these keys of a recipe, such as 'model.width', to one value."""
   for key in keys:
     *parents, name = key.split('.')
-    node = recipe
-    for parent in parents:
-      node = node[parent]
-    node[name] = None
+    functools.reduce(lambda node, parent: node[parent], parents, recipe)[name] = value

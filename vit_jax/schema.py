@@ -111,11 +111,11 @@ def to_config_dict(cls: type) -> ml_collections.ConfigDict:
     kind = _strip_optional(hints[field.name])[0]
     if dataclasses.is_dataclass(kind):
       config[field.name] = to_config_dict(kind)
-    elif (default := _default(field)) is None:
+    elif (value := default(field)) is None:
       literal = typing.get_origin(kind) is typing.Literal
       config[field.name] = placeholder(type(typing.get_args(kind)[0]) if literal else typing.get_origin(kind) or kind)
     else:
-      config[field.name] = default
+      config[field.name] = value
   config._remember(_renamed(cls), frozenset(), {})
   return config.lock()
 
@@ -145,7 +145,7 @@ def given(config: Any) -> frozenset[str]:
 
   `dataclasses.replace` forgets which were set; then only those count that are not at their default.
   """
-  other = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) != _default(field)}
+  other = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) != default(field)}
   return getattr(config, '_given', frozenset()) | other
 
 
@@ -187,13 +187,20 @@ def _strip_optional(kind):
   return kind, False
 
 
+def choices(kind: Any) -> tuple[str, ...]:
+  """The texts that a field of this type takes; () where it takes others too."""
+  kind, _ = _strip_optional(kind)
+  return typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+
+
 def _describe(kind):
   if typing.get_origin(kind) is typing.Literal:
     return 'one of ' + ', '.join(repr(a) for a in typing.get_args(kind))
   return getattr(kind, '__name__', str(kind)) if not typing.get_origin(kind) else str(kind)
 
 
-def _default(field):
+def default(field: dataclasses.Field) -> Any:
+  """The default of a dataclass's field."""
   return field.default_factory() if field.default is dataclasses.MISSING else field.default
 
 
@@ -213,7 +220,7 @@ def changed(config: Any) -> dict:
     if dataclasses.is_dataclass(value):
       if inner := changed(value):
         out[field.name] = inner
-    elif value != _default(field) or field.metadata.get('identity'):
+    elif value != default(field) or field.metadata.get('identity'):
       out[field.name] = value
   return json.loads(json.dumps(out))
 

@@ -21,7 +21,6 @@ from vit_jax.errors import UserError
 from vit_jax.sweeps import spec
 
 STEP_FLOOR = 1000  # shorter runs, with 64 images per step, did not follow the law of the others (Fashion-MNIST ladder)
-_LENGTHS = ('steps', 'epochs', 'examples', 'flops')
 _LONGEST_NAME = 80
 
 
@@ -194,10 +193,7 @@ def _arguments(recipe_spec, recipe, overrides):
   decided = recipe_lib.decided(copy.deepcopy(recipe), [f'--config.{key}={value}' for key, value in overrides.items()])
   for key in overrides:
     recipe_lib.check_key(decided, key)
-  lengths = [f'train.{name}' for name in _LENGTHS]
-  if any(overrides.get(key) for key in lengths):
-    off = {key: 0 for key in lengths if recipe.train[key.partition('.')[2]] and key not in overrides}
-    overrides = off | overrides
+  overrides = dict.fromkeys(recipe_lib.replaced_lengths(recipe, overrides), 0) | overrides
   return (f'--config={recipe_spec}', *(f'--config.{key}={_text(value)}' for key, value in overrides.items()))
 
 
@@ -220,9 +216,9 @@ def parse(arguments: Sequence[str]) -> Any:
   values = flags.FlagValues()
   recipe_lib.define_flag('', values, ['main', *arguments])
   try:
-    given, switched_off = recipe_lib.without_nones(['main', *arguments])
+    given, switched_off = recipe_lib.without_nones(['main', *recipe_lib.with_path(arguments)])
     values(given)
-    recipe_lib.set_none(values.config, switched_off)
+    recipe_lib.set_all(values.config, switched_off, None)
     return run_config.cast(values.config)
   except (flags.Error, AttributeError, KeyError, OverflowError, TypeError, ValueError, UserError) as error:
     raise UserError(f'{str(error).removeprefix("flag ")}, in the run\n  {command(arguments)}') from error
