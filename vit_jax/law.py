@@ -19,18 +19,28 @@ _FORM = flags.DEFINE_string('form', 'auto', 'power, power_offset, shifted_power,
                             'chinchilla_tied (alpha = beta), overtrain, data_constrained (in params, examples); auto.')
 _METRIC = flags.DEFINE_string('metric', 'loss', 'The metric to predict: a column, or SPLIT/NAME. Without a split, runs '
                               'are read on val.')
-_X = flags.DEFINE_string('x', None, 'The input of forms of one input: examples, params, flops, or any column.')
+_X = flags.DEFINE_string('x', None, 'The input of forms of one input: examples, params, flops, any column, or an '
+                         'expression such as params*examples.')
 _OBJECTIVE = flags.DEFINE_string('objective', 'log_huber', 'log_huber, log_lsq or lsq.')
 _DELTA = flags.DEFINE_float('delta', 1e-3, 'The log residual at which the Huber loss becomes linear.', 1e-12, 1e3)
 _BOOTSTRAP = flags.DEFINE_integer('bootstrap', 1000, 'Refits to resampled runs, for the intervals; 0 for none.', 0,
                                   1_000_000)
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the resampling.', 0, 2**32 - 1)
-_HOLDOUT = flags.DEFINE_string('holdout', None, "largest:K, comparisons such as 'flops>=1e21 or params>=1e9', or "
+_WHERE = flags.DEFINE_string('where', None, "Read only rows that this is true of, such as 'params>=1e6 and "
+                             'not dataset==\"c4\"\'.')
+_HOLDOUT = flags.DEFINE_string('holdout', None, "largest:K, comparisons such as 'flops>=1e21 or dataset==c4', or "
                                'column:NAME (rows where it is 0, false or "test").')
-_GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column separately and compare what they need for '
-                             'the same loss. --group=folder separates sweeps by the folder of their runs.')
+_GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column separately. --group=folder separates sweeps '
+                             'by the folder of their runs.')
+_COMPARE = flags.DEFINE_list('compare', [], 'Two groups, A,B: the compute that B needs for the loss of A, with an '
+                             'interval and a p-value; "all" for every pair. Default: if there are two groups, these.')
+_POOL = flags.DEFINE_list('pool', [], 'Columns in which the rows of one law may differ, such as classes or dataset.')
+_FRONTIER = flags.DEFINE_integer('frontier', None, 'Fit the lower edge of a cloud: the best point in each of this many '
+                                 'bins of size.', 2, 10_000)
 _BEST_OF = flags.DEFINE_list('best_of', [], 'Columns that were tuned, such as learning_rate: of runs that differ only '
                              'in these and the seed, keep those with the best values on val.')
+_BEST_BY = flags.DEFINE_string('best_by', '', 'The column that --best_of is best by; default: --metric. Of accuracies '
+                               'the highest is best.')
 _COLUMNS = flags.DEFINE_list('columns', [], 'OURS=THEIRS,...: names in the tables, such as params=N,loss=val/loss.')
 _SIGMA = flags.DEFINE_string('sigma', None, 'A column with the standard deviation of each (log) value: points are '
                              'weighted by 1/sigma^2.')
@@ -56,22 +66,23 @@ def main(paths: list[str]) -> int:
   columns, budgets = _columns(_COLUMNS.value), tuple(_positive('budget', text) for text in _BUDGET.value)
   inputs = () if _FORM.value == 'auto' else estimate.form_class(_FORM.value).inputs
   x = _x(inputs)
-  loaded = points.load(paths, _METRIC.value, x, columns, _GROUP.value, [name for name in inputs if name != 'x'])
+  loaded = points.load(paths, _METRIC.value, x, columns, _GROUP.value, [name for name in inputs if name != 'x'],
+                       _WHERE.value, _BEST_BY.value, _POOL.value)
   settings = analysis.Settings(_FORM.value, Objective(_OBJECTIVE.value, _DELTA.value), _BOOTSTRAP.value, _SEED.value,
-                               _HOLDOUT.value, _SIGMA.value, budgets)
+                               _HOLDOUT.value, _SIGMA.value, budgets, tuple(_POOL.value))
   if _BEST_OF.value:
-    loaded = tuned.best_of(loaded, _BEST_OF.value, _GROUP.value)
-  else:
-    loaded = tuned.note_untuned(loaded, _GROUP.value)
+    loaded = tuned.best_of(loaded, _BEST_OF.value, _GROUP.value, _BEST_BY.value)
   split = analysis.split_groups(loaded, _GROUP.value)
-  groups = {name: _analyse(name, group, settings) for name, group in split.items()}
+  if _FRONTIER.value:
+    split = {name: tuned.frontier(group, _FRONTIER.value) for name, group in split.items()}
+  pairs = analysis.pairs(list(split), _COMPARE.value)
+  groups = analysis.analyse_groups(split, settings)
   if budgets and not any(group.law['compute_optimal'] for group in groups.values()):
     raise UserError(f'--budget={",".join(_BUDGET.value)}: expected a form in params and examples, such as '
                     '--form=chinchilla')
   console = Console()
-  for name, group in groups.items():
-    terminal.show(console, name, group)
-  multipliers = analysis.multipliers(groups)
+  terminal.show_all(console, groups)
+  multipliers = analysis.multipliers(groups, pairs)
   for row in multipliers:
     console.print(row['words'], highlight=False)
   if seconds := sum(loaded.time_spent.values()):
@@ -91,14 +102,6 @@ def _write_config(group, budget, paths):
   path, run = _WRITE_CONFIG.value, next_run.choose(group, budget)
   next_run.write(run, group, path, f'{_command(paths)} --write_config={shlex.quote(path)}')
   return f'next run: {run.words()}\nwritten: {path}; train it with python -m vit_jax.main --config={shlex.quote(path)}'
-
-
-def _analyse(name, group, settings):
-  from vit_jax.scaling import analysis
-  try:
-    return analysis.analyse(group, settings)
-  except UserError as error:
-    raise UserError(f'--group={_GROUP.value}, {name}: {error}' if name else str(error)) from error
 
 
 def _x(inputs):
@@ -138,8 +141,8 @@ def _positive(flag, text):
 
 def _command(paths):
   """The command that reproduces this law."""
-  given = [_FORM, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _HOLDOUT, _GROUP, _BEST_OF, _COLUMNS, _SIGMA,
-           _BUDGET]
+  given = [_FORM, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _WHERE, _HOLDOUT, _GROUP, _COMPARE, _POOL,
+           _FRONTIER, _BEST_OF, _BEST_BY, _COLUMNS, _SIGMA, _BUDGET]
   texts = [(flag.name, ','.join(flag.value) if isinstance(flag.value, list) else flag.value) for flag in given]
   arguments = [*paths, *(f'--{name}={text}' for name, text in texts if text not in (None, ''))]
   return shlex.join(['python', '-m', 'vit_jax.law', *arguments])

@@ -141,7 +141,7 @@ def test_svgs_do_not_parse_names_as_math(tmp_path):
     (['--form=chinchilla', '--columns=parms=N'], "did you mean 'params'"),
     (['--form=chinchilla', '--budget=-1'], 'a number above 0'),
     (['--form=power', '--x=flops', '--budget=1e18', '--group=recipe'], '--budget=1e18: expected a form in params'),
-    (['--form=chinchilla', '--holdout=flops>=1e16', '--bootstrap=0', '--metric=loss', '--group=run'], '--group=run')])
+    (['--form=chinchilla', '--holdout=flops>=1e16', '--bootstrap=0', '--metric=loss', '--group=run'], '--group, run')])
 def test_errors_are_one_line_and_exit_1(tmp_path, arguments, words):
   done = law(*([table(tmp_path / 'points.csv')] if arguments else []), *arguments)
   assert done.returncode == 1 and words in done.stderr and 'Traceback' not in done.stderr

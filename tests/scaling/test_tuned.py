@@ -6,7 +6,7 @@ import pytest
 
 from vit_jax import records
 from vit_jax.errors import UserError
-from vit_jax.scaling import tuned
+from vit_jax.scaling import alike, estimate, tuned
 from vit_jax.scaling.points import load
 
 RATES, SIZES = (1e-3, 1e-2, 1e-1), (100, 200, 400)
@@ -63,8 +63,52 @@ def test_groups_are_tuned_separately(tmp_path):
   assert tuned.best_of(load([table]), ['rate']).y.tolist() == [3, 6]
 
 
-def test_several_learning_rates_are_noted(sweep):
-  notes = tuned.note_untuned(load([sweep])).notes
-  assert any('3 of 3 configurations have several learning rates' in note for note in notes)
-  best = tuned.best_of(load([sweep]), ['learning_rate'])
-  assert tuned.note_untuned(best) is best
+@pytest.mark.parametrize('rate', ['learning_rate', 'peak_lr'])
+def test_rows_alike_that_differ_in_a_number_are_noted(tmp_path, rate):
+  """Whatever the column is called; a result, in which every row differs, is none."""
+  rows = [f'{n},{r},{2 + 50 * n ** -0.4 + abs(j - 1) / 9:.6f},{i + j / 7}'
+          for i, n in enumerate((1e3, 4e3, 2e4, 1e5, 1e6)) for j, r in enumerate(RATES)]
+  (tmp_path / 'points.csv').write_text(f'x,{rate},loss,seconds\n' + '\n'.join(rows) + '\n')
+  points = load([tmp_path / 'points.csv'], x='x')
+  fit = estimate.fit('power_offset', points.columns, points.y)
+  note, = alike.tuned_columns(points, fit, [])
+  assert note.startswith(f'5 of 5 sets of rows that are alike in x have several values of {rate}')
+  assert f'--best_of={rate} keeps' in note and not list(alike.tuned_columns(points, fit, [rate]))
+  best = tuned.best_of(points, [rate])
+  assert len(best) == 5 and not list(alike.tuned_columns(best, estimate.fit('power_offset', best.columns, best.y), []))
+
+
+def test_rows_alike_whose_losses_differ_for_no_visible_reason_are_noted(tmp_path):
+  lines = [f'r{i}{j},{n},{(1 + 30 * n ** -0.3) * (1 + 2 * (j == 1 and i == 2)):.5f}' for i, n in enumerate(
+      (1e3, 4e3, 2e4, 1e5, 1e6)) for j in range(2)]
+  (tmp_path / 'points.csv').write_text('run,x,loss\n' + '\n'.join(lines) + '\n')
+  points = load([tmp_path / 'points.csv'], x='x')
+  note, = alike.tuned_columns(points, estimate.fit('power', points.columns, points.y), [])
+  assert 'alike in x differ 3-fold in loss, and no column tells them apart: r20 and r21' in note
+
+
+def test_a_law_of_the_tuned_column_asks_what_is_best(tmp_path):
+  """The best batch size has the lowest loss; the smallest batch size is not the best."""
+  lines = [f'{n},{b},{abs(j - 2) + n / 1e6},{1 / (1 + abs(j - 2))}'
+           for n in (10, 20, 40) for j, b in enumerate((8, 16, 32, 64))]
+  (tmp_path / 'points.csv').write_text('x,batch_size,loss,accuracy\n' + '\n'.join(lines) + '\n')
+  points = load([tmp_path / 'points.csv'], 'batch_size', 'x')
+  for by in ('loss', 'accuracy'):
+    assert tuned.best_of(points, ['batch_size'], by=by).y.tolist() == [32, 32, 32]
+  with pytest.raises(UserError, match='the lowest batch_size is not the best; expected --best_by'):
+    tuned.best_of(points, ['batch_size'])
+
+
+def test_the_best_field_of_runs(sweep):
+  points = load([sweep], 'optimizer.learning_rate', 'params', best_by='loss')
+  best = tuned.best_of(points, ['learning_rate'], by='loss')
+  assert sorted(zip(best.columns['x'], best.y)) == [(100, 1e-2)] * 2 + [(200, 1e-2)] * 2 + [(400, 1e-1)] * 2
+  with pytest.raises(UserError, match='expected --best_by'):
+    tuned.best_of(points, ['learning_rate'])
+
+
+def test_the_frontier_of_a_cloud(tmp_path):
+  lines = [f'{10 ** (i / 10)},{5 - i // 10 + i % 3}' for i in range(30)]
+  (tmp_path / 'points.csv').write_text('x,loss\n' + '\n'.join(lines))
+  points = tuned.frontier(load([tmp_path / 'points.csv'], x='x'), 3)
+  assert points.y.tolist() == [5, 4, 3] and 'the lowest loss in each of 3 bins of x' in points.notes[-1]

@@ -1,19 +1,22 @@
 """The analysis of a set of points: fit, intervals, hold-out error, frontier and warnings; the contents of law.json."""
 
+import contextlib
 import dataclasses
+import itertools
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from vit_jax.errors import UserError
-from vit_jax.scaling import bootstrap, estimate, frontier, holdout, isoflop, select, verdict
+from vit_jax.errors import UserError, nearest
+from vit_jax.scaling import alike, bootstrap, checks, estimate, frontier, holdout, isoflop, lights, select, verdict
 from vit_jax.scaling.bootstrap import Bootstrap
 from vit_jax.scaling.estimate import Fit
 from vit_jax.scaling.frontier import Cost
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import Points, column
-from vit_jax.scaling.rollout import persistence, rollout
+from vit_jax.scaling.rollout import misses, persistence, rollout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Settings:
   holdout: str | None = None
   sigma: str | None = None
   budgets: tuple[float, ...] = ()
+  pool: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +56,18 @@ class Analysis:
   law: dict[str, Any]
 
 
-def analyse(points: Points, settings: Settings) -> Analysis:
+def analyse(points: Points, settings: Settings, partly: bool = False) -> Analysis:
   """Fits and tests a law on one group of points.
+
+  Args:
+    points: the points.
+    settings: the options.
+    partly: whether nothing need be held out, because points of other groups are.
 
   Raises:
     UserError: see `estimate.fit`, `select.choose` and `holdout.mask`.
   """
-  held = holdout.mask(points, settings.holdout)
+  held = holdout.mask(points, settings.holdout, some=not partly)
   weights = _weights(points, settings.sigma)
   selection, form, fitted = None, settings.form, ~held
   if form == 'auto':
@@ -67,38 +76,112 @@ def analyse(points: Points, settings: Settings) -> Analysis:
     form, fitted = selection.best.form, ~held & (points.size[1] >= selection.best.cutoff)
   used = points.take(fitted)
   fit = estimate.fit(form, used.columns, used.y, settings.objective, weights[fitted])
-  boot = bootstrap.run(fit, used.clusters, settings.replicates, settings.seed)
+  clusters, found = alike.lineages(used, fit)
+  boot = _bootstrap(points, held, fitted, weights, fit, clusters, selection, settings)
   cost = _cost(used)
   valleys = _valleys(used, settings.seed)
-  rolled = rollout(points, form, settings.objective)
-  noise = seed_noise(used)
+  rolled = rollout(points, form, settings.objective, fit.sigma)
+  noise, curvature = seed_noise(used), checks.curvature(fit, clusters)
+  pooled = alike.pooled(used, fit, settings.pool)
   law = _law(points, fitted, held, settings, fit, boot, cost, valleys)
-  law['warnings'] = verdict.warnings(fit, boot, law, used, cost, settings, noise)
+  law['notes'] += [*([found] if found else []), *alike.tuned_columns(used, fit, settings.pool),
+                   *(mixed.words for mixed in pooled if not mixed.differ)]
+  law['not_identified'] = verdict.not_identified(law)
+  law['lights'] = lights.lights(law, curvature, misses(rolled), [mixed.words for mixed in pooled if mixed.differ])
+  law['warnings'] = verdict.warnings(fit, boot, law, used, cost, settings, noise, curvature)
   law['selection'] = selection and {'chosen': selection.describe(), 'candidates': [
       dataclasses.asdict(c) for c in selection.candidates]}
-  law['seed_noise'], law['not_identified'], law['verdict'] = noise, verdict.not_identified(law), verdict.verdict(law)
+  law['seed_noise'], law['outliers'] = noise, [used.runs[i] for i in np.flatnonzero(fit.outliers)]
+  law['lack_of_fit'] = curvature and dataclasses.asdict(curvature)
+  law['verdict'] = verdict.verdict(law)
   return Analysis(points, fitted, held, settings, fit, boot, selection, cost, valleys, rolled, noise, law)
 
 
-def multipliers(groups: dict[str, Analysis]) -> list[dict]:
-  """The resources that group b needs relative to group a for the same loss, for every pair of groups.
+def _bootstrap(points, held, fitted, weights, fit, clusters, selection, settings):
+  """The intervals of the fit; with a selection, it is repeated in every resample."""
+  if selection is None:
+    return bootstrap.run(fit, clusters, settings.replicates, settings.seed)
+  train, size = points.take(~held), points.size[1][~held]
+  whole = train.clusters.copy()
+  if len(np.unique(clusters)) < len(np.unique(points.take(fitted).clusters)):  # lineages that no column tells
+    whole = np.unique(train.columns['params'], return_inverse=True)[1]
+
+  def candidate(k):
+    chosen = selection.candidates[k]
+    inside = size >= chosen.cutoff
+    if chosen == selection.best:
+      return fit, inside
+    part = train.take(inside)
+    return estimate.fit(chosen.form, part.columns, part.y, settings.objective, weights[~held][inside],
+                        exact=False), inside
+
+  return bootstrap.run_selected(fit, candidate, selection.resampled, whole, settings.replicates, settings.seed)
+
+
+def analyse_groups(groups: dict[str, Points], settings: Settings) -> dict[str, Analysis]:
+  """The analysis of each group. A group of several in which nothing is held out is fitted whole, with a note.
+
+  Raises:
+    UserError: see `analyse`; the message names the group. Or no group has points that are held out.
+  """
+  held, out = False, {}
+  for name, group in groups.items():
+    with _named(name):
+      held |= bool(holdout.mask(group, settings.holdout, some=len(groups) == 1).any())
+  if settings.holdout and not held:
+    raise UserError(f'--holdout={settings.holdout}: holds out no point of any group; expected at least one')
+  for name, group in groups.items():
+    with _named(name):
+      out[name] = analyse(group, settings, partly=len(groups) > 1)
+    if settings.holdout and not out[name].held.any():
+      out[name].law['notes'].append(f'--holdout={settings.holdout} holds out none of this group: it is fitted whole')
+  return out
+
+
+@contextlib.contextmanager
+def _named(group):
+  """Names the group in an error."""
+  try:
+    yield
+  except UserError as error:
+    raise UserError(f'--group, {group}: {error}' if group else str(error)) from error
+
+
+def pairs(names: list[str], compare: Sequence[str] = ()) -> list[tuple[str, str]]:
+  """The pairs of groups to compare: (A, B) of `compare`, every pair for "all"; by default two groups, if these are all.
+
+  Raises:
+    UserError: a group that is not there.
+  """
+  if list(compare) == ['all'] or (not compare and len(names) == 2):
+    return list(itertools.combinations(names, 2))
+  if compare and len(compare) != 2:
+    raise UserError(f'--compare={",".join(compare)}: expected two groups, such as --compare=A,B, or --compare=all')
+  for name in compare:
+    if name not in names:
+      known = nearest(name, names) if any(names) else ': there are no groups; --group=COLUMN makes them'
+      raise UserError(f'--compare={",".join(compare)}: unknown group {name!r}{known}')
+  return [tuple(compare)] if compare else []
+
+
+def multipliers(groups: dict[str, Analysis], compared: Sequence[tuple[str, str]]) -> list[dict]:
+  """The resources that group b needs relative to group a for the same loss, for each pair (a, b).
 
   Returns:
-    Rows {a, b, of, loss, multiplier, ci95, words}. `of` names the resource: x for forms of one input, otherwise FLOPs.
-    `loss` is the lowest value that the fitted points of both groups reach.
+    Rows {a, b, of, loss, multiplier, ci95, p, words}. `of` names the resource: x for forms of one input, otherwise
+    FLOPs. `loss` is the lowest value that the fitted points of both groups reach.
   """
-  out, names = [], list(groups)
-  for i, a in enumerate(names):
-    for b in names[i + 1:]:
-      sides = groups[a], groups[b]
-      of = {g.points.x_name if g.fit.form.inputs == ('x',) else 'flops' for g in sides}
-      decreasing = all(g.fit.coefficients.get('c', -1) < 0 for g in sides if g.fit.form.name == 'power')
-      if len(of) == 1 and decreasing:
-        of, loss = of.pop(), max(float(g.points.y[g.fitted].min()) for g in sides)
-        used = np.concatenate([_resource(g, of) for g in sides])
-        row = frontier.multiplier(*((g.fit, g.boot, g.cost) for g in sides), loss, (used.min(), used.max()))
-        row |= {'a': a, 'b': b, 'of': of, 'metric': sides[0].points.metric}
-        out.append({**row, 'words': verdict.describe_multiplier(row)})
+  out = []
+  for a, b in compared:
+    sides = groups[a], groups[b]
+    of = {g.points.x_name if g.fit.form.inputs == ('x',) else 'flops' for g in sides}
+    decreasing = all(g.fit.coefficients.get('c', -1) < 0 for g in sides if g.fit.form.name == 'power')
+    if len(of) == 1 and decreasing:
+      of, loss = of.pop(), max(float(g.points.y[g.fitted].min()) for g in sides)
+      used = np.concatenate([_resource(g, of) for g in sides])
+      row = frontier.multiplier(*((g.fit, g.boot, g.cost) for g in sides), loss, (used.min(), used.max()))
+      row |= {'a': a, 'b': b, 'of': of, 'metric': sides[0].points.metric}
+      out.append({**row, 'words': verdict.describe_multiplier(row)})
   return out
 
 
@@ -186,6 +269,7 @@ def _law(points, fitted, held, settings, fit, boot, cost, valleys):
       'diagnostics': {'gradient': fit.gradient, 'starts': fit.starts, 'starts_ended_here': fit.ended_here,
                       'second_optimum': fit.second, 'at_bound': list(fit.at_bound),
                       'exponents': list(fit.form.exponents), 'condition': fit.condition,
+                      'ridge': list(fit.ridge), 'ends_at_bound': boot.ends_at_bound() if boot else {},
                       'sigma': fit.sigma,
                       'equation': fit.form.equation(points.metric),
                       'formula': fit.form.formula, 'source': fit.form.source},
@@ -216,8 +300,9 @@ def _holdout(points, fitted, held, fit, boot):
               'inside': bool(new[0, i] <= test.y[i] <= new[1, i])}
     rows.append(row)
   log_error, log_last = np.log(predicted / test.y), np.log(last / test.y)
+  tests = lights.holdout_tests(rows, boot.with_noise(boot.predictions(test.columns)) if boot else None)
   return {'n': len(rows), 'size': name, 'rmsle': _rms(log_error), 'rmse': _rms(predicted - test.y),
-          'rmsle_persistence': _rms(log_last), 'rows': rows}
+          'rmsle_persistence': _rms(log_last), 'tests': tests, 'rows': rows}
 
 
 def _rms(values):

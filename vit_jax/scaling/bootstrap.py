@@ -6,63 +6,107 @@ et al. 2024 (arXiv 2404.10102) resample the runs of a scaling law in the same wa
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
 from vit_jax.scaling.estimate import GRADIENT_LIMIT, Fit
-from vit_jax.scaling.forms import Columns
+from vit_jax.scaling.forms import Columns, Form
 from vit_jax.scaling.minimize import minimize
 
 LEVEL = 0.95
 FEWEST_CLUSTERS = 3  # with fewer there are no intervals
+STARTS = 2  # of the starts of a refit, those with the lowest objective are refined
+SETTLED_AFTER = 30  # iterations without progress that end a refit
 _CHUNK = 2_000_000  # array elements per block of refits, which bounds memory
 
 
 @dataclasses.dataclass(frozen=True)
+class Refits:
+  """The refits of one form to resamplings of one set of points: parameters theta [R, p]."""
+  form: Form
+  theta: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Bootstrap:
-  """R refits.
+  """R refits, of one form and one set of points; where these were selected, of those that each resample selects.
 
   Attributes:
     fit: the fit to all points.
-    theta: [R, p], the fitted parameters.
-    coefficients: [R, k], in the source's notation.
-    noise: [n], the residuals of the fit, scaled up for the degrees of freedom that it uses.
+    parts: the refits of each selection.
+    noise: [m], the residuals of the fit but for outliers, scaled up for the degrees of freedom that it uses.
     failed: the number of refits left out because they did not converge.
     clusters: the number of clusters resampled.
     seed: the seed of the resampling.
   """
   fit: Fit
-  theta: np.ndarray
-  coefficients: np.ndarray
+  parts: tuple[Refits, ...]
   noise: np.ndarray
   failed: int
   clusters: int
   seed: int
 
+  def __len__(self) -> int:
+    return sum(len(part.theta) for part in self.parts)
+
+  @property
+  def coefficients(self) -> np.ndarray:
+    """The coefficients [r, k], in the source's notation, of the refits that have the form of the fit."""
+    return np.concatenate([part.form.natural(part.theta) for part in self.parts
+                           if part.form.name == self.fit.form.name])
+
+  @property
+  def share(self) -> float:
+    """The share of the refits that have the form of the fit."""
+    return sum(len(part.theta) for part in self.parts if part.form.name == self.fit.form.name) / len(self)
+
   def interval(self) -> dict[str, list[float]]:
     """{coefficient: [low, high]}, the 95% intervals."""
-    return {name: percentile(self.coefficients[:, i]) for i, name in enumerate(self.fit.form.names)}
+    return {name: percentile(values) for name, values in zip(self.fit.form.names, self.coefficients.T)}
+
+  def ends_at_bound(self) -> dict[str, str]:
+    """{coefficient: upper or lower} where an interval ends at a bound of the form and not of the data.
+
+    A limit of 0 for an irreducible part or a shift is a result of the data.
+    """
+    same, out = [part for part in self.parts if part.form.name == self.fit.form.name], {}
+    for i, (label, parameter) in enumerate(zip(self.fit.form.labels, self.fit.form.parameters)):
+      low = np.mean(np.concatenate([part.theta[:, i] <= part.form.lower[i] for part in same]))
+      high = np.mean(np.concatenate([part.theta[:, i] >= part.form.upper[i] for part in same]))
+      if high >= _tails()[0]:
+        out[label] = 'upper'
+      elif low >= _tails()[0] and parameter.partition('_')[0] not in ('offset', 'shift'):
+        out[label] = 'lower'
+    return out
+
+  def each(self, of: Callable[[Form, np.ndarray], np.ndarray], axis: int = 0) -> np.ndarray:
+    """`of(form, theta)` of all refits, joined along their axis."""
+    with np.errstate(all='ignore'):
+      return np.concatenate([of(part.form, part.theta) for part in self.parts], axis)
 
   def predictions(self, columns: Columns) -> np.ndarray:
     """The predictions of each refit, [R, m]."""
-    with np.errstate(all='ignore'):
-      return self.fit.predict(columns, self.theta)
+    return self.each(lambda form, theta: form.model(theta, columns)[0])
+
+  def with_noise(self, values: np.ndarray) -> np.ndarray:
+    """Values of new runs [20 R, m] for the values of the law [R, m]."""
+    random = np.random.default_rng(self.seed + 1)
+    noise = random.choice(self.noise, size=(20, *values.shape)) if len(self.noise) else np.zeros((1, 1, 1))
+    new = values * np.exp(noise) if self.fit.objective.log else values + noise
+    return new.reshape(-1, *values.shape[1:])
 
   def bands(self, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
     """The 95% confidence band of the law and the 95% prediction band of a new run (law and noise), each [2, m]."""
     values = self.predictions(columns)
-    random = np.random.default_rng(self.seed + 1)
-    noise = random.choice(self.noise, size=(20, *values.shape)) if len(self.noise) else np.zeros((1, 1, 1))
-    new = values * np.exp(noise) if self.fit.objective.log else values + noise
-    tails = _tails()
-    return np.quantile(values, tails, axis=0), np.quantile(new.reshape(-1, values.shape[1]), tails, axis=0)
+    return np.quantile(values, _tails(), axis=0), np.quantile(self.with_noise(values), _tails(), axis=0)
 
 
 def run(fit: Fit, clusters: np.ndarray, replicates: int = 1000, seed: int = 0) -> Bootstrap | None:
   """Refits the law to `replicates` resamplings of its clusters.
 
   Each refit starts from the optimum of the fit, from the next best optima, and from the grid point that scores best on
-  that resample. It keeps the lowest minimum.
+  that resample; the STARTS best of these are refined. It keeps the lowest minimum.
 
   Args:
     fit: the fit to all n points.
@@ -73,22 +117,40 @@ def run(fit: Fit, clusters: np.ndarray, replicates: int = 1000, seed: int = 0) -
   Returns:
     None if there are fewer than FEWEST_CLUSTERS clusters, or if fewer than half of the refits converge.
   """
+  whole = np.ones(len(fit.y), bool)
+  return run_selected(fit, lambda _: (fit, whole), lambda counts: np.zeros(len(counts), int), clusters, replicates,
+                      seed)
+
+
+def run_selected(fit: Fit, candidate: Callable[[int], tuple[Fit, np.ndarray]],
+                 choose: Callable[[np.ndarray], np.ndarray], clusters: np.ndarray, replicates: int,
+                 seed: int) -> Bootstrap | None:
+  """As `run`, with the selection of form and points repeated in every resample.
+
+  Args:
+    fit: the fit of the candidate that was selected on all points.
+    candidate: maps the index of a candidate to its fit, and to the points that it is of, bool [n].
+    choose: maps the counts of the points in each resample [R, n] to the candidate that the resample selects [R].
+    clusters: [n], the cluster of each point.
+    replicates: the number of refits.
+    seed: the seed of the resampling.
+  """
   index = np.unique(clusters, return_inverse=True)[1]
   count = int(index.max()) + 1
   if replicates < 1 or count < FEWEST_CLUSTERS:
     return None
-  random = np.random.default_rng(seed)
-  weights = random.multinomial(count, np.full(count, 1 / count), size=replicates)[:, index] * fit.weights
-  size = max(1, _CHUNK // (len(fit.y) * len(fit.theta) * (len(fit.optima) + 1)))
-  parts = [_refit(fit, weights[i:i + size]) for i in range(0, replicates, size)]
-  theta, gradient = (np.concatenate([part[i] for part in parts]) for i in range(2))
-  coefficients = fit.form.natural(theta)
-  good = (gradient < GRADIENT_LIMIT) & np.isfinite(coefficients).all(1)
-  if good.sum() < 0.5 * replicates:
+  counts = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=replicates)[:, index]
+  choice, parts, failed = choose(counts), [], 0
+  for k in np.unique(choice):
+    of, inside = candidate(k)
+    theta, good = _refits(of, counts[choice == k][:, inside] * of.weights)
+    parts.append(Refits(of.form, theta[good]))
+    failed += int((~good).sum())
+  if failed > 0.5 * replicates or not any(len(p.theta) and p.form.name == fit.form.name for p in parts):
     return None
-  freedom = max(len(fit.y) - len(fit.theta), 1)
-  noise = fit.residuals * np.sqrt(len(fit.y) / freedom)
-  return Bootstrap(fit, theta[good], coefficients[good], noise, int((~good).sum()), count, seed)
+  residuals = fit.residuals[~fit.outliers]
+  noise = residuals * np.sqrt(len(residuals) / max(len(residuals) - len(fit.theta), 1))
+  return Bootstrap(fit, tuple(parts), noise, failed, count, seed)
 
 
 def percentile(values: np.ndarray) -> list[float]:
@@ -105,14 +167,27 @@ def _tails():
   return [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
 
 
+def _refits(fit, weights):
+  """The parameters [R, p] of refits with point weights [R, n], and which of them converged."""
+  size = max(1, _CHUNK // (len(fit.y) * len(fit.theta) * (len(fit.optima) + 1)))
+  parts = [_refit(fit, weights[i:i + size]) for i in range(0, len(weights), size)]
+  theta, done = (np.concatenate([part[i] for part in parts]) for i in range(2))
+  return theta, done & np.isfinite(fit.form.natural(theta)).all(1)
+
+
 def _refit(fit, weights):
-  columns, form = fit.columns, fit.form
-  starts = list(fit.optima) + [_best_starts(fit, weights)]
-  starts = [np.broadcast_to(start, (len(weights), len(fit.theta))) for start in starts]
-  minima = minimize(form, columns, fit.y, fit.objective, np.concatenate(starts), np.tile(weights, (len(starts), 1)))
-  value = minima.value.reshape(len(starts), len(weights))
-  best = np.argmin(value, axis=0) * len(weights) + np.arange(len(weights))
-  return minima.theta[best], minima.gradient[best]
+  columns, form, size = fit.columns, fit.form, len(weights)
+  starts = np.stack([*(np.broadcast_to(optimum, (size, len(fit.theta))) for optimum in fit.optima),
+                     _best_starts(fit, weights)])  # [S, R, p]
+  with np.errstate(all='ignore'):
+    residuals = fit.objective.residuals(form.model(starts.reshape(-1, starts.shape[-1]), columns)[0], fit.y)
+    scores = np.einsum('srn,rn->sr', fit.objective.rho(residuals).reshape(len(starts), size, -1), weights)
+  order = np.argsort(np.where(np.isfinite(scores), scores, np.inf), axis=0)[:STARTS]
+  picked = np.take_along_axis(starts, order[:, :, None], 0).reshape(-1, starts.shape[-1])
+  minima = minimize(form, columns, fit.y, fit.objective, picked, np.tile(weights, (len(order), 1)),
+                    patience=SETTLED_AFTER)
+  best = np.argmin(minima.value.reshape(len(order), size), axis=0) * size + np.arange(size)
+  return minima.theta[best], (minima.gradient[best] < GRADIENT_LIMIT) | minima.settled[best]
 
 
 def _best_starts(fit, weights):

@@ -6,6 +6,7 @@ import numpy as np
 
 from vit_jax.errors import UserError, nearest
 from vit_jax.scaling import forms, forms_special
+from vit_jax.scaling.checks import outliers
 from vit_jax.scaling.forms import Columns, Form
 from vit_jax.scaling.minimize import CONVERGED, Objective, minimize, score
 
@@ -16,6 +17,7 @@ OBJECTIVES = ('log_huber', 'log_lsq', 'lsq')
 REFINED = 32  # the number of starts that are refined
 SETTLED_AFTER = 20  # iterations without progress that end a quick fit; see `minimize.minimize`
 GRADIENT_LIMIT = 1e-3  # relative to the points' absolute contributions; a fit above it is refused
+RIDGE = 0.25  # the weight of a coefficient in the weakest direction above which it is named
 CONDITION_LIMIT = 1e3  # of the Jacobian with columns of unit length; above it coefficients trade off against each other
 
 
@@ -27,7 +29,8 @@ class Fit:
     theta: [p], the fitted parameters (see `Form`). `coefficients` are the same values in the source's notation.
     value: the objective, summed over the points.
     gradient: the largest component of the projected gradient, relative to the points' absolute contributions to it.
-    sigma: the standard deviation of the residuals, with n - p degrees of freedom.
+    sigma: the standard deviation of the residuals but for outliers, with their number - p degrees of freedom.
+    outliers: bool [n], the points that are far off the law (see `checks.outliers`).
     residuals: [n], ln(measured) - ln(predicted), or measured - predicted if the objective is lsq.
     starts: the number of starts scored.
     ended_here: the number of refined starts that converged to this optimum.
@@ -38,6 +41,7 @@ class Fit:
       if every refined start converged to this optimum.
     at_bound: the coefficients that ended at a bound.
     condition: the condition number of the Jacobian (see CONDITION_LIMIT).
+    ridge: the coefficients that trade off against each other, by the Jacobian's weakest direction.
     warnings: sentences for the user.
   """
   form: Form
@@ -49,6 +53,7 @@ class Fit:
   value: float
   gradient: float
   sigma: float
+  outliers: np.ndarray
   residuals: np.ndarray
   starts: int
   ended_here: int
@@ -58,6 +63,7 @@ class Fit:
   second: dict | None
   at_bound: tuple[str, ...]
   condition: float
+  ridge: tuple[str, ...]
   warnings: tuple[str, ...]
 
   @property
@@ -161,17 +167,20 @@ def _describe(form, objective, columns, y, weights, minima, best, starts, losses
   theta, value = minima.theta[best], float(minima.value[best])
   predicted, jacobian = (a[0] for a in form.model(theta[None], columns))
   residuals = -objective.residuals(predicted, y)
-  freedom = max(len(y) - len(theta), 1)
-  sigma = float(np.sqrt(np.sum(weights * residuals ** 2) / np.mean(weights) / freedom))
+  outlying = outliers(residuals * np.sqrt(weights), len(theta))
+  kept = weights * ~outlying
+  freedom = max(int((~outlying).sum()) - len(theta), 1)
+  sigma = float(np.sqrt(np.sum(kept * residuals ** 2) / np.mean(weights) / freedom))
   same = _same(form, columns, minima, best, sigma / (1.0 if objective.log else form.y_middle))
   bound = (theta <= form.lower) | (theta >= form.upper)
   jacobian = jacobian / predicted if objective.log else jacobian
-  condition = _condition(jacobian[~bound] * np.sqrt(weights))
+  condition, weakest = _condition(jacobian[~bound] * np.sqrt(weights))
   at_bound = tuple(np.array(form.labels)[bound].tolist())
+  ridge = tuple(np.array(form.labels)[~bound][np.abs(weakest) > RIDGE].tolist())
   second = _second(form, minima, best, same)
   optima = np.concatenate([theta[None], minima.theta[~same][np.argsort(minima.value[~same])[:2]]])
-  out = Fit(form, objective, columns, y, weights, theta, value, float(minima.gradient[best]), sigma, residuals,
-            len(starts), int(same.sum()), optima, starts, losses, second, at_bound, condition, ())
+  out = Fit(form, objective, columns, y, weights, theta, value, float(minima.gradient[best]), sigma, outlying,
+            residuals, len(starts), int(same.sum()), optima, starts, losses, second, at_bound, condition, ridge, ())
   return dataclasses.replace(out, warnings=tuple(_warnings(out, len(same))))
 
 
@@ -193,11 +202,15 @@ def _second(form, minima, best, same):
 
 
 def _condition(jacobian):
-  """The condition number of a Jacobian [p, n] with rows scaled to unit length; inf if a row is zero."""
+  """The condition number of a Jacobian [p, n] with rows scaled to unit length, and its weakest direction [p].
+
+  The number is inf if a row is zero.
+  """
   length = np.linalg.norm(jacobian, axis=1, keepdims=True)
   if not len(jacobian) or not np.all(length > 0):
-    return float('inf') if len(jacobian) else 1.0
-  return float(np.linalg.cond(jacobian / length))
+    return (float('inf') if len(jacobian) else 1.0), (length[:, 0] == 0).astype(float)
+  vectors, values, _ = np.linalg.svd(jacobian / length, full_matrices=False)
+  return float(values[0] / max(values[-1], 1e-300)), vectors[:, -1]
 
 
 def _warnings(out, refined):
@@ -211,8 +224,8 @@ def _warnings(out, refined):
   if out.ended_here == 1:
     yield f'only one of {refined} refined starts reached the best optimum'
   if out.condition > CONDITION_LIMIT:
-    yield (f'the coefficients trade off against each other (condition number {out.condition:.2g}): do not interpret '
-           'single coefficients; predictions inside the fitted range can still be good')
+    yield (f'{" and ".join(out.ridge)} trade off against each other (condition number {out.condition:.2g}): do not '
+           'interpret single coefficients; predictions inside the fitted range can still be good')
   if len(out.y) < 2 * len(out.theta):
     yield f'{len(out.y)} points for {len(out.theta)} coefficients: fewer than two points per coefficient'
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from vit_jax.scaling.bootstrap import Bootstrap, percentile
 from vit_jax.scaling.estimate import Fit
+from vit_jax.scaling.forms import Form
 
 COST_SPREAD = 0.05  # relative error above which C = k N^q D does not describe the points
 
@@ -114,50 +115,48 @@ def compute_optimal(fit: Fit, boot: Bootstrap | None, budgets: np.ndarray, cost:
     A row {flops, params, examples, examples_per_param, loss} per budget. With a bootstrap, all but flops also have an
     interval NAME_ci95, and loss_run_ci95 is the prediction interval of a new run. None for forms not in N and D.
   """
-  best = chinchilla_coefficients(fit.form.names, fit.form.natural(fit.theta[None]))
-  if best is None:
+  if _abcde(fit.form, fit.theta[None]) is None:
     return None
   budgets = np.asarray(budgets, float)
-  point = allocate(best, budgets, cost)
-  draws = None if boot is None else allocate(chinchilla_coefficients(fit.form.names, boot.coefficients), budgets, cost)
+  best = lambda form, theta: np.stack(allocate(_abcde(form, theta), budgets, cost))
+  point = best(fit.form, fit.theta[None])
+  draws = None if boot is None else boot.each(best, axis=1)
   rows = []
   for i, budget in enumerate(budgets):
     n, d, loss = (float(a[0, i]) for a in point)
-    row = {'flops': float(budget), 'params': n, 'examples': d, 'examples_per_param': d / n, 'loss': loss}
+    row = {'flops': float(budget), 'params': n, 'examples': d, 'examples_per_param': d / max(n, 1e-300), 'loss': loss}
     if draws is not None:
       ns, ds, losses = (a[:, i] for a in draws)
       row |= {'params_ci95': percentile(ns), 'examples_ci95': percentile(ds), 'examples_per_param_ci95':
               percentile(ds / ns), 'loss_ci95': percentile(losses)}
-      noise = np.random.default_rng(boot.seed + 1).choice(boot.noise, (20, len(losses)))
-      row['loss_run_ci95'] = percentile(losses * np.exp(noise) if fit.objective.log else losses + noise)
+      row['loss_run_ci95'] = percentile(boot.with_noise(losses))
     rows.append(row)
   return rows
 
 
 def frontier_exponents(fit: Fit, boot: Bootstrap | None, cost: Cost) -> dict | None:
   """The exponents of N* and D* as powers of C: {'params': {value, ci95}, 'examples': ...}; None for other forms."""
-  value = chinchilla_coefficients(fit.form.names, fit.form.natural(fit.theta[None]))
-  if value is None:
+  if _abcde(fit.form, fit.theta[None]) is None:
     return None
-  def exponents(abcde):
-    _, _, alpha, _, beta = abcde
+  def exponents(form, theta):
+    _, _, alpha, _, beta = _abcde(form, theta)
     a = beta / (alpha + cost.q * beta)
-    return {'params': a, 'examples': 1 - cost.q * a}
-  out = {name: {'value': float(v[0])} for name, v in exponents(value).items()}
-  if boot is not None:
-    for name, v in exponents(chinchilla_coefficients(fit.form.names, boot.coefficients)).items():
-      out[name]['ci95'] = percentile(v)
-  return out
+    return np.stack([a, 1 - cost.q * a])
+  value, draws = exponents(fit.form, fit.theta[None]), None if boot is None else boot.each(exponents, axis=1)
+  return {name: {'value': float(value[i, 0])} | ({} if draws is None else {'ci95': percentile(draws[i])})
+          for i, name in enumerate(('params', 'examples'))}
 
 
-def needed(names: tuple[str, ...], coefficients: np.ndarray, predict, loss: float, cost: Cost,
-           span: tuple[float, float]) -> np.ndarray:
-  """The compute-optimal FLOPs [R] at which each refit reaches `loss`; for a form of x, the value of x.
+def _abcde(form, theta):
+  return chinchilla_coefficients(form.names, form.natural(theta))
+
+
+def needed(form: Form, theta: np.ndarray, loss: float, cost: Cost, span: tuple[float, float]) -> np.ndarray:
+  """The compute-optimal FLOPs [R] at which each refit theta [R, p] reaches `loss`; for a form of x, the value of x.
 
   Args:
-    names: the names of the form's coefficients.
-    coefficients: [R, k].
-    predict: maps x [m] to losses [R, m] for a form of x. Forms in N and D use their compute-optimal frontier.
+    form: a form of x, or one in N and D, of which the compute-optimal frontier is used.
+    theta: [R, p].
     loss: the loss to reach.
     cost: the cost of N and D.
     span: the lowest and highest FLOPs, or x, of the points. The search covers 1e-3 of the lowest to 1e3 of the highest.
@@ -166,8 +165,8 @@ def needed(names: tuple[str, ...], coefficients: np.ndarray, predict, loss: floa
     inf for a refit that never reaches the loss, NaN for one that is below it from the start of the search.
   """
   budgets = np.geomspace(span[0] / 1e3, span[1] * 1e3, 2001)
-  abcde = chinchilla_coefficients(names, coefficients)
-  losses = predict(budgets) if abcde is None else allocate(abcde, budgets, cost)[2]
+  abcde = _abcde(form, theta)
+  losses = form.model(theta, {'x': budgets})[0] if abcde is None else allocate(abcde, budgets, cost)[2]
   reached = losses <= loss  # losses decrease with the budget
   first = np.argmax(reached, axis=1)
   row = np.arange(len(losses))
@@ -180,20 +179,25 @@ def needed(names: tuple[str, ...], coefficients: np.ndarray, predict, loss: floa
 
 def multiplier(a: tuple[Fit, Bootstrap | None, Cost], b: tuple[Fit, Bootstrap | None, Cost], loss: float,
                span: tuple[float, float]) -> dict:
-  """The fraction of A's FLOPs (or x) that B needs to reach `loss`: {loss, needs_a, needs_b, multiplier, ci95}."""
-  def reach(fit, boot, cost, draws):
-    theta = boot.theta if draws else fit.theta[None]
-    coefficients = boot.coefficients if draws else fit.form.natural(theta)
-    predict = lambda x: fit.predict({'x': x}, theta)
-    return needed(fit.form.names, coefficients, predict, loss, cost, span)
-  needs = [float(reach(*side, draws=False)[0]) for side in (a, b)]
-  out = {'loss': float(loss), 'needs_a': needs[0], 'needs_b': needs[1], 'multiplier': needs[1] / needs[0]}
+  """The fraction of A's FLOPs (or x) that B needs to reach `loss`.
+
+  Returns:
+    {loss, needs_a, needs_b, multiplier}, with intervals also ci95 and p, the p-value of "B needs less", one-sided: the
+    share of the refits in which it does not.
+  """
+  needs = [float(needed(fit.form, fit.theta[None], loss, cost, span)[0]) for fit, _, cost in (a, b)]
+  with np.errstate(all='ignore'):
+    out = {'loss': float(loss), 'needs_a': needs[0], 'needs_b': needs[1],
+           'multiplier': float(np.divide(needs[1], needs[0]))}
   if a[1] is not None and b[1] is not None:
-    draws = [reach(*side, draws=True) for side in (a, b)]
+    draws = [boot.each(lambda form, theta, cost=cost: needed(form, theta, loss, cost, span))
+             for _, boot, cost in (a, b)]
     size = min(map(len, draws))
     random = np.random.default_rng(a[1].seed)  # the refits of the groups are independent, so pair them at random
     with np.errstate(all='ignore'):
-      out['ci95'] = percentile(random.permutation(draws[1])[:size] / random.permutation(draws[0])[:size])
+      ratio = random.permutation(draws[1])[:size] / random.permutation(draws[0])[:size]
+    decided = ratio[~np.isnan(ratio)]
+    out |= {'ci95': percentile(ratio), 'p': float((np.sum(decided >= 1) + 1) / (len(decided) + 1))}
   return out
 
 

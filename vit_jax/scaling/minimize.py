@@ -47,10 +47,18 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True)
 class Minima:
-  """The ends of R fits: parameters theta [R, p], objectives value [R], relative projected gradients [R] (CONVERGED)."""
+  """The ends of R fits.
+
+  Attributes:
+    theta: [R, p], the parameters.
+    value: [R], the objectives.
+    gradient: [R], the relative projected gradients (see CONVERGED).
+    settled: [R], whether a fit ended because it made no more progress (see `patience` of `minimize`).
+  """
   theta: np.ndarray
   value: np.ndarray
   gradient: np.ndarray
+  settled: np.ndarray
 
 
 def score(form: Form, columns: Columns, y: np.ndarray, objective: Objective, theta: np.ndarray) -> np.ndarray:
@@ -59,7 +67,8 @@ def score(form: Form, columns: Columns, y: np.ndarray, objective: Objective, the
 
 
 def minimize(form: Form, columns: Columns, y: np.ndarray, objective: Objective, starts: np.ndarray,
-             weights: np.ndarray, iterations: int = 300, settled: int | None = None) -> Minima:
+             weights: np.ndarray, iterations: int = 300, settled: int | None = None,
+             patience: int | None = None) -> Minima:
   """Minimizes the objective from each of R starts within the bounds of the form.
 
   A step solves (H + damping diag(H)) step = -g for the free parameters and is kept if it lowers the objective. For the
@@ -77,22 +86,29 @@ def minimize(form: Form, columns: Columns, y: np.ndarray, objective: Objective, 
     iterations: the maximum number of steps.
     settled: stop after this many iterations in which the lowest objective decreases by less than a fraction SETTLED.
       Only for fits that differ in nothing but their start.
+    patience: end each fit after this many iterations in which its objective decreases by less than a fraction SETTLED,
+      as in a flat valley, where parameters drift on and predictions no longer change.
   """
   theta = np.clip(starts, form.lower, form.upper)
   weights = np.broadcast_to(weights, (len(theta), len(y)))
   value, gradient = np.full(len(theta), np.inf), np.full(len(theta), np.inf)
   state = _Fits(form, columns, y, objective, theta, weights)
   open_fits, lowest, since = np.arange(len(theta)), np.inf, 0
+  flat, mark = np.zeros(len(theta), bool), np.full(len(theta), np.inf)
   for iteration in range(iterations):
     done = state.step(newton=iteration % 2 == 1) if iteration else state.evaluate()
     theta[open_fits], value[open_fits], gradient[open_fits] = state.theta, state.value, state.gradient
     if value.min() < lowest * (1 - SETTLED):
       lowest, since = value.min(), iteration
+    if patience and iteration % patience == 0:
+      flat[open_fits] = np.isfinite(state.value) & (state.value >= mark[open_fits] * (1 - SETTLED))
+      mark[open_fits] = state.value
+      done = done | flat[open_fits]
     if done.all() or (settled and iteration - since >= settled):
       break
     if done.mean() > 0.1:
       open_fits, state = open_fits[~done], state.take(~done)
-  return Minima(theta, value, gradient)
+  return Minima(theta, value, gradient, flat)
 
 
 class _Fits:

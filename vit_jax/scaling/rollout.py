@@ -12,12 +12,20 @@ SAME_SIZE = 0.01  # the relative difference within which sizes differ only by ro
 PER_DECADE = 2  # medians per factor of 10
 
 
-def rollout(points: Points, form: str, objective: Objective) -> list[dict]:
-  """Forecasts of points by fits to smaller points, as rows {run, fitted_to, factor, error, persistence}.
+def rollout(points: Points, form: str, objective: Objective, sigma: float = 0.0) -> list[dict]:
+  """Forecasts of points by fits to smaller points, as rows {run, fitted_to, factor, error, persistence,
+  expected}.
 
   `factor` is the size of the point / the largest fitted size. `error` is ln(predicted / measured) of the law, and
-  `persistence` that of the largest fitted run's value. Held-out points are used as well, so this is an illustration
-  and not a test.
+  `persistence` that of the largest fitted run's value. `expected` is the standard deviation of the error by the fit's
+  own account: its noise, and the noise of its coefficients (delta method). Held-out points are used as well, so this is
+  an illustration and not a test.
+
+  Args:
+    points: the points.
+    form: the form.
+    objective: the loss of the fits.
+    sigma: the least noise that is expected: that of all points, because small fits underestimate it.
   """
   _, size = points.size
   sizes, out = _levels(size), []
@@ -31,12 +39,40 @@ def rollout(points: Points, form: str, objective: Objective) -> list[dict]:
       fit = estimate.fit(form, small.columns, small.y, objective, exact=False)
     except UserError:  # an input that does not vary among the smaller runs
       continue
-    predicted = fit.predict({k: v[~inside] for k, v in points.columns.items()})
+    beyond = {k: v[~inside] for k, v in points.columns.items()}
+    predicted, expected = fit.predict(beyond), _expected(fit, beyond, sigma)
     last = persistence(size[inside], points.y[inside])
-    for i, value in zip(np.flatnonzero(~inside), predicted):
+    for i, value, spread in zip(np.flatnonzero(~inside), predicted, expected):
       out.append({'run': points.runs[i], 'fitted_to': float(boundary), 'factor': float(size[i] / boundary),
-                  'error': float(np.log(value / points.y[i])), 'persistence': float(np.log(last / points.y[i]))})
+                  'error': float(np.log(value / points.y[i])), 'persistence': float(np.log(last / points.y[i])),
+                  'expected': float(spread)})
   return out
+
+
+def _expected(fit, columns, least):
+  """The standard deviation of ln(predicted / measured) at `columns`, [m]."""
+  def slopes(at):
+    value, jacobian = (a[0] for a in fit.form.model(fit.theta[None], at))
+    return jacobian / value, value
+  inside, beyond = slopes(fit.columns)[0], slopes(columns)
+  free = (fit.theta > fit.form.lower) & (fit.theta < fit.form.upper)
+  covariance = np.linalg.pinv(inside[free] @ inside[free].T, rcond=1e-12)
+  spread = np.einsum('im,ij,jm->m', beyond[0][free], covariance, beyond[0][free])
+  sigma = max(fit.sigma, least) / (1 if fit.objective.log else beyond[1])
+  return sigma * np.sqrt(1 + (np.pi / 2 if fit.objective.name == 'log_huber' else 1) * spread)
+
+
+def misses(rows: list[dict]) -> float | None:
+  """The median over the fits of their forecasts' errors in units of what they expect; None with fewer than three fits.
+
+  The forecasts of one fit have its error in common, so the median of each fit counts.
+  """
+  fits = {row['fitted_to'] for row in rows}
+  if len(fits) < 3:
+    return None
+  each = [np.median([abs(row['error']) / max(row['expected'], 1e-12) for row in rows if row['fitted_to'] == at])
+          for at in fits]
+  return float(np.median(each))
 
 
 def medians(rows: list[dict]) -> list[dict]:

@@ -7,7 +7,36 @@ from rich.text import Text
 from vit_jax.console import Console
 from vit_jax.printable import printable
 from vit_jax.scaling.analysis import Analysis
-from vit_jax.scaling.verdict import not_identified, number
+from vit_jax.scaling.verdict import number
+
+SEPARATE = 8  # groups whose laws are printed in full
+_COLORS = {'green': 'green', 'amber': 'yellow', 'red': 'bold red'}
+
+
+def show_all(console: Console, groups: dict[str, Analysis]) -> None:
+  """Prints the law of each group, or, of more than SEPARATE groups, a table with a row for each."""
+  if len(groups) <= SEPARATE:
+    for name, analysis in groups.items():
+      show(console, name, analysis)
+    return
+  table = _table(f'{len(groups)} groups; law.json and the page have all of each', 'group', 'points', 'form',
+                 'exponents', 'sigma', 'held out', 'lights')
+  for name, analysis in groups.items():
+    law, held = analysis.law, analysis.law['holdout']
+    exponents = [f'{key} {number(law["coefficients"][key], 3)}' for key in law['diagnostics']['exponents']]
+    table.add_row(printable(name)[:26], str(law['n']), law['form'], ', '.join(exponents),
+                  f'{100 * law["diagnostics"]["sigma"]:.2g}%', f'{100 * held["rmsle"]:.2g}%' if held else '-',
+                  _short_lights(law))
+  console.print(table)
+  console.print(Text('lights: predictive, calibrated, identified; g green, a amber, r red'), highlight=False)
+
+
+def _short_lights(law):
+  """The three lights as letters, each in its color."""
+  out = Text()
+  for light in law['lights'].values():
+    out.append(light['light'][0], style=_COLORS[light['light']])
+  return out
 
 
 def show(console: Console, name: str, analysis: Analysis) -> None:
@@ -28,6 +57,9 @@ def show(console: Console, name: str, analysis: Analysis) -> None:
     console.print(Text('note: ' + note), highlight=False)
   for warning in law['warnings']:
     console.print(Text('warning: ' + warning, style='yellow'), highlight=False)
+  for light, found in law['lights'].items():
+    console.print(Text.assemble(f'{light}: ', (found['light'], _COLORS[found['light']]), f', {found["reason"]}'),
+                  highlight=False)
   console.print(Text('verdict: ' + law['verdict'], style='bold'), highlight=False)
 
 
@@ -42,7 +74,7 @@ def _fit_line(law):
 def _table(title, *names):
   table = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD, pad_edge=False)
   for name in names:
-    table.add_column(name, justify='left' if name in ('coefficient', 'run') else 'right')
+    table.add_column(name, justify='left' if name in ('coefficient', 'run', 'group', 'form', 'exponents') else 'right')
   return table
 
 
@@ -56,7 +88,7 @@ def _with_range(value, interval):
 
 
 def _coefficients(law):
-  table, unidentified = _table(None, 'coefficient', 'value', '95% interval'), not_identified(law)
+  table, unidentified = _table(None, 'coefficient', 'value', '95% interval'), law['not_identified']
   for name, value in law['coefficients'].items():
     interval = (law['ci95'] or {}).get(name)
     table.add_row(name, 'not identified' if name in unidentified else number(value), _range(interval))

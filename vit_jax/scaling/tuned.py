@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vit_jax.errors import UserError
 from vit_jax.scaling.points import AXES, Points, column
 from vit_jax.scaling.rows import number
 from vit_jax.scaling.run_rows import flat
@@ -13,20 +14,28 @@ from vit_jax.scaling.run_rows import flat
 _NAMES = {'learning_rate': 'optimizer.learning_rate'}  # short names of columns
 
 
-def best_of(points: Points, names: Sequence[str], group: str | None = None) -> Points:
+def best_of(points: Points, names: Sequence[str], group: str | None = None, by: str = '') -> Points:
   """The points with the best values of the tuned columns, among points that otherwise differ only in the seed.
 
-  The best points have the lowest mean over seeds. Runs are compared on `val`, so that a law of test errors is not
-  selected by test errors. The other points are dropped. A note says where the best value is at the edge of the grid.
+  The best points have the lowest mean over seeds, or the highest of an accuracy. Runs are compared on `val`, so that a
+  law of test errors is not selected by test errors. The other points are dropped. A note says where the best value is
+  at the edge of the grid.
 
   Args:
     points: the loaded points.
     names: the columns that were tuned, such as optimizer.learning_rate.
     group: the column whose values are fitted separately; each group is tuned separately.
+    by: the column that is best; '' for the metric of the law. A law of a tuned column, such as the best batch size,
+      needs another one.
 
   Raises:
-    UserError: a column that no row has, or that some rows lack.
+    UserError: a column that no row has, or that some rows lack, or no column to be best by.
   """
+  if not by and (points.metric in names or points.metric in _NAMES.values() or any(
+      points.metric in flat(row.get('_config') or {}) for row in points.rows)):
+    raise UserError(f'--best_of={",".join(names)}: the lowest {points.metric} is not the best; expected --best_by, the '
+                    'metric that is, such as --best_by=loss')
+  score = _scores(points, by)
   as_number = lambda value: value if number(value) is None else number(value)
   values = list(zip(*(map(as_number, column(points, name)) for name in names), strict=True))
   keep, edges = [], 0
@@ -35,7 +44,7 @@ def best_of(points: Points, names: Sequence[str], group: str | None = None) -> P
     tried = collections.defaultdict(list)
     for i in index:
       tried[values[i]].append(i)
-    best = min(tried, key=lambda value: np.mean([points.rows[i].get('_val') or points.y[i] for i in tried[value]]))
+    best = min(tried, key=lambda value: np.mean(score[tried[value]]))
     keep += tried[best]
     edges += any(_at_edge(best[k], {value[k] for value in tried}) for k in range(len(names)))
   what = ' and '.join(names)
@@ -48,16 +57,28 @@ def best_of(points: Points, names: Sequence[str], group: str | None = None) -> P
       *points.dropped, *((points.runs[i], f'another {what} is better') for i in left)))
 
 
-def note_untuned(points: Points, group: str | None = None) -> Points:
-  """Adds a note if a configuration has several learning rates, because a law would be fitted to their mean."""
-  if not all(row.get('learning_rate') for row in points.rows):
-    return points
-  rates = [{points.rows[i]['learning_rate'] for i in index} for index in _alike(points, ['learning_rate'], group)]
-  if several := sum(len(found) > 1 for found in rates):
-    note = (f'{several} of {len(rates)} configurations have several learning rates, possibly poor ones; '
-            '--best_of=learning_rate keeps the best of each')
-    return dataclasses.replace(points, notes=(*points.notes, note))
-  return points
+def frontier(points: Points, bins: int) -> Points:
+  """The best point in each of `bins` equal steps of the logarithm of size, as the lower edge of a cloud."""
+  size = np.log(points.size[1])
+  place = np.minimum(((size - size.min()) / max(np.ptp(size), 1e-12) * bins).astype(int), bins - 1)
+  keep = np.array([min(np.flatnonzero(place == value), key=lambda i: points.y[i]) for value in np.unique(place)])
+  left = sorted(set(range(len(points))) - set(keep.tolist()))
+  return dataclasses.replace(points.take(np.sort(keep)), dropped=(
+      *points.dropped, *((points.runs[i], 'not the best in its bin of size') for i in left)), notes=(
+          *points.notes, f'the frontier: the lowest {points.metric} in each of {len(keep)} bins of {points.size[0]}; '
+          'the lowest of many is lower than one run can expect'))
+
+
+def _scores(points, by):
+  """[n], what is lowest for the best run."""
+  of_runs = [row.get('_val') for row in points.rows]
+  if by and not all(row.get('_config') is not None for row in points.rows):
+    values = np.array([np.nan if number(value) is None else number(value) for value in column(points, by)])
+    if np.isnan(values).any():
+      raise UserError(f'--best_by={by}: expected a column of numbers')
+  else:
+    values = np.array([y if value is None else value for value, y in zip(of_runs, points.y)], float)
+  return -values if 'accuracy' in (by or points.metric).lower() else values
 
 
 def _alike(points, names, group):

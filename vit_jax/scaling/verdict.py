@@ -3,11 +3,14 @@
 import re
 
 import numpy as np
+from scipy import stats
 
+from vit_jax.scaling import lights
 from vit_jax.scaling.frontier import COST_SPREAD
 
 WIDE = 3.0  # an exponent whose interval spans a larger factor is not identified
 FEW_CLUSTERS = 10
+ROUNDED = 0.01  # residuals above this are more than the rounding of losses
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -16,9 +19,10 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def verdict(law: dict) -> str:
-  """One sentence: how well the law predicts, and which coefficients the data do not identify."""
-  parts = [_describe_holdout(law['holdout']) if law['holdout'] else _describe_fit(law)]
-  if unidentified := not_identified(law):
+  """One sentence: what is wrong, how well the law predicts, and which coefficients the data do not identify."""
+  wrong = lights.reds(law, 'calibrated')
+  parts = [*wrong, _describe_holdout(law['holdout'], not wrong) if law['holdout'] else _describe_fit(law)]
+  if unidentified := law['not_identified']:
     parts.append(f'{" and ".join(unidentified)} not identified')
   elif law['ci95'] is None:
     parts.append('no intervals')
@@ -26,24 +30,22 @@ def verdict(law: dict) -> str:
 
 
 def not_identified(law: dict) -> list[str]:
-  """The coefficients that the data do not identify: at a bound, or with an interval wider than a factor WIDE."""
+  """The coefficients that the data do not identify: an end is at a bound, or the interval spans a factor WIDE."""
   return [name for name in law['coefficients'] if _is_open(name, law)]
 
 
-def warnings(fit, boot, law, points, cost, settings, noise) -> list[str]:
+def warnings(fit, boot, law, points, cost, settings, noise, curvature) -> list[str]:
   """The warnings about a law, one sentence each."""
-  out = list(fit.warnings)
-  if settings.replicates and boot is None:
-    out.append(f'no intervals: {law["bootstrap"]["clusters"]} independent runs or lineages are too few to resample, or '
-               'most refits did not converge')
-  elif boot is not None and boot.clusters < FEW_CLUSTERS:
-    out.append(f'the intervals rest on {boot.clusters} independent runs or lineages: they are likely too narrow')
-  if boot is not None and boot.failed:
-    out.append(f'{boot.failed} of {settings.replicates} refits did not converge and were left out')
-  for name in not_identified(law):
-    interval = (law['ci95'] or {}).get(name)
+  out = [*lights.reds(law, 'calibrated'), *fit.warnings]
+  if curvature is not None and curvature.significant and (words := lights.describe_curvature(curvature)) not in out:
+    out.append(words)
+  if words := _describe_outliers(fit, points):
+    out.append(words)
+  out += _of_intervals(boot, law, settings)
+  for name in law['not_identified']:
+    interval, end = (law['ci95'] or {}).get(name), law['diagnostics']['ends_at_bound'].get(name)
     width = f': its 95% interval is {interval[0]:.3g} to {interval[1]:.3g}' if interval else ''
-    out.append(f'{name} is not identified{width}')
+    out.append(f'{name} is not identified{width}{f", which ends at the {end} bound of the form" if end else ""}')
   if law['compute_optimal']:
     if 'unique_examples' in fit.form.inputs:
       out.append('compute-optimal sizes and losses assume examples that never repeat')
@@ -52,13 +54,50 @@ def warnings(fit, boot, law, points, cost, settings, noise) -> list[str]:
     elif cost.spread > COST_SPREAD:
       out.append(f'the FLOPs of these points deviate from k N^q D by up to {100 * cost.spread:.2g}%: compute-optimal '
                  'sizes are at least as uncertain')
-  if not settings.holdout:
+  if not law['holdout']:
     out.append('no points were held out: extrapolation is untested')
-  if noise and fit.objective.log and fit.sigma > 3 * noise['std_log']:
-    out.append(f'the residuals ({100 * fit.sigma:.2g}%) are {fit.sigma / noise["std_log"]:.2g} times the spread '
-               f'between seeds ({100 * noise["std_log"]:.2g}%): the form misses a systematic effect')
+  if noise and fit.objective.log and _is_misfit(fit, noise):
+    times = f'{fit.sigma / noise["std_log"]:.2g} times the' if noise['std_log'] else 'more than the'
+    out.append(f'the residuals ({_percent(fit.sigma)}) are {times} spread between seeds '
+               f'({_percent(noise["std_log"])}): the form misses a systematic effect')
   out += [f'IsoFLOP budget {v["flops"]:.3g}: {v["note"]}' for v in law['isoflop'] if v['note']]
-  return out
+  return list(dict.fromkeys(out))
+
+
+def _of_intervals(boot, law, settings):
+  if settings.replicates and boot is None:
+    yield (f'no intervals: {law["bootstrap"]["clusters"]} independent runs or lineages are too few to resample, or '
+           'most refits did not converge')
+  elif boot is not None and boot.clusters < FEW_CLUSTERS:
+    yield f'the intervals rest on {boot.clusters} independent runs or lineages: they are likely too narrow'
+  if boot is not None and boot.failed:
+    yield f'{boot.failed} of {settings.replicates} refits did not converge and were left out'
+  if boot is not None and boot.share < 0.5:
+    yield (f'only {100 * boot.share:.0f}% of the resamples select the form {law["form"]}: intervals of predictions '
+           'cover all forms, those of coefficients this one alone')
+
+
+def _describe_outliers(fit, points):
+  """A sentence that names the points far off the law, the farthest first; '' if there are none."""
+  where = np.flatnonzero(fit.outliers)
+  if not len(where):
+    return ''
+  off = np.exp(fit.residuals) - 1 if fit.objective.log else fit.residuals / (fit.y - fit.residuals)
+  where = where[np.argsort(-np.abs(off[where]))]
+  named = ', '.join(f'{points.runs[i]} ({100 * off[i]:+.3g}%)' for i in where[:5])
+  named += ', ...' if len(where) > 5 else ''
+  pulled = '' if fit.objective.name == 'log_huber' else '. They pull a least-squares fit; --objective=log_huber resists'
+  return (f'{len(where)} of {len(fit.y)} points are far off the law: {named}: diverged, or wrong? Intervals '
+          f'of a new run leave them out{pulled}')
+
+
+def _is_misfit(fit, noise):
+  """The F test of the spread of residuals against that between seeds."""
+  freedom = len(fit.y) - len(fit.theta), noise['runs'] - noise['sets']
+  if not noise['std_log']:  # seeds with equal, rounded losses
+    return freedom[1] >= 3 and fit.sigma > ROUNDED
+  return fit.sigma > 1.5 * noise['std_log'] and stats.f.sf(
+      (fit.sigma / noise['std_log']) ** 2, *map(max, freedom, (1, 1))) < 1e-3
 
 
 def describe_multiplier(row: dict) -> str:
@@ -73,10 +112,12 @@ def describe_multiplier(row: dict) -> str:
   if 'ci95' in row:
     low, high = row['ci95']
     interval = f' (95%: {low:.3g} {f"to {high:.3g}" if np.isfinite(high) else "or more"})'
-  return f'{b} reaches {row["metric"]} {row["loss"]:.4g} with {row["multiplier"]:.3g}x the {what} of {a}{interval}'
+  better = f'; {b} needs less: p = {row["p"]:.2g}' if 'p' in row else ''
+  return (f'{b} reaches {row["metric"]} {row["loss"]:.4g} with {row["multiplier"]:.3g}x the {what} of {a}{interval}'
+          f'{better}')
 
 
-def _describe_holdout(held):
+def _describe_holdout(held, pleased):
   rows = held['rows']
   errors = [abs(row['predicted'] / row['measured'] - 1) for row in rows]
   factor = max(row['factor'] for row in rows)
@@ -86,6 +127,8 @@ def _describe_holdout(held):
   if 'inside' in rows[0]:
     text += f'; {sum(row["inside"] for row in rows)} of {len(rows)} inside their 95% prediction intervals'
   if held['rmsle'] < held['rmsle_persistence']:
+    if not pleased:
+      return text
     gain = held['rmsle_persistence'] / max(held['rmsle'], 1e-12)
     return f'{text}; {min(gain, 1000):.2g} times as accurate as "no change"'
   return f'{text}; NOT more accurate than "no change" ({_percent(held["rmsle_persistence"])} off)'
@@ -101,6 +144,8 @@ def _percent(value):
 
 def _is_open(name, law):
   if name in law['diagnostics']['at_bound'] and name not in ('E', 'e'):  # an irreducible part of 0 is a valid result
+    return True
+  if name in law['diagnostics']['ends_at_bound']:
     return True
   interval = (law['ci95'] or {}).get(name)
   if interval is None or name not in law['diagnostics']['exponents']:  # an amplitude is as uncertain as its exponent
