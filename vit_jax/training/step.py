@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax.data import device_augment
+from vit_jax.layers import stack
 from vit_jax.models import PureModel
 from vit_jax.optimisation import layerwise, losses, optimizer, parametrisation, schedule, trainable
 from vit_jax.parallel import mesh as mesh_lib
@@ -38,7 +39,6 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
   trained = trainable.trained(opt, model)
   factors = trainable.select(parametrisation.factors(config.parametrisation, opt.name, model), trained)
   rates = trainable.select(layerwise.rates(opt.layer_decay, model), trained)
-  unrolled = _unrolled(model, config)
   inspect = inspect or (lambda grads, step: (grads, {}))
 
   def loss_of(params, stats, images, targets_BC, weight_B, keys_B, teacher_BC):
@@ -60,7 +60,8 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     keys_B = jax.vmap(lambda row: jax.random.fold_in(row_key, row))(jnp.arange(len(images)))
     teacher_BC = teacher.logits(taught, images) if teacher else None
     inputs = (images, targets_BC, batch['weight'], keys_B, teacher_BC)
-    (loss, (batch_stats, correct)), grads = _accumulate(loss_of, state, inputs, config.system.microbatches, unrolled)
+    (loss, (batch_stats, correct)), grads = _accumulate(
+        loss_of, state, inputs, config.system.microbatches, _unrolled(model, config.system.execution.scan))
     weight = jnp.maximum(jnp.sum(batch['weight']), 1e-9)
     grads, inspected = inspect(jax.tree.map(lambda g: g / weight, grads), state.step)
     scale = schedule.multiplier(config.schedule, steps, state.step)
@@ -105,10 +106,11 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: LogicalMesh,
   return jitted.trace(train_state, batch, *([teacher.shapes(mesh)] if teacher else []))
 
 
-def _unrolled(model, config):
-  """A tree that says of each parameter whether it stacks layers that run unrolled."""
-  return jax.tree.map(lambda shape, axes: axes[:1] == ('layers',) and not config.system.execution.scan,
-                      model.param_shapes(), model.param_axes())
+def _unrolled(model, scan):
+  """A tree that says of each parameter whether it stacks layers that run unrolled; to be called while tracing."""
+  return jax.tree.map(
+      lambda shape, axes: axes[:1] == ('layers',) and not stack.scanned(scan, shape.shape[0], mesh_lib.platform()),
+      model.param_shapes(), model.param_axes())
 
 
 def _accumulate(loss_of, state, inputs, microbatches, unrolled):
