@@ -85,8 +85,9 @@ def test_a_kernel_is_one_entry(monkeypatch):
   outputs = lambda model: lambda: model.apply(params, {}, images, capture=('attention_output',))[1]['attention_output']
   on_mesh, without = jax.jit(traced_on(single_device(), outputs(model)))(), outputs(model)()
   np.testing.assert_allclose(on_mesh, 0.1, rtol=1e-6)  # the bias of the output projection
-  np.testing.assert_array_equal(without, outputs(build('none'))())
-  assert asked[0] == (kernels.Request('full'), None) and asked[-1] == (kernels.Request('full'), 'cpu')
+  np.testing.assert_array_equal(without, outputs(build('plain'))())
+  assert asked[0] == (kernels.Request(tokens=4, heads=2, head_dim=8), None)
+  assert asked[-1] == (kernels.Request(tokens=5, heads=2, head_dim=8), 'cpu')
   with pytest.raises(UserError, match='system.execution.attention_kernel=nothing has no biases'):
     build('nothing', pos_embed='relative')
   with pytest.raises(UserError, match="attention_kernel=nothng: no such kernel; did you mean 'nothing'"):

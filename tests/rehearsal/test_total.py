@@ -40,11 +40,12 @@ def test_runs_that_differ_only_in_constants_are_planned_once(tiny_config):
 def test_the_sum(tiny_config):
   plans = [_make(job) for job in _jobs(tiny_config, {}, {'train.steps': 32})]
   whole = total.Total((('a', plans[0]), ('b', plans[1])), 3e18, 2e18, SLICE, 0.5, 2.0)
-  hours = 2e18 / (0.5 * 197e12) / 3600
+  hours = 2e18 * sum(plan.chip_hours(0.5) for plan in plans) / sum(plan.flops for plan in plans)
+  assert all(plan.floor_mfu < 0.5 for plan in plans) and hours > 2e18 / (0.5 * 197e12) / 3600
   assert whole.fits is None and whole.to_json()['chip_hours'] == pytest.approx(hours)
   assert whole.to_json()['cost'] == pytest.approx(2 * hours)
   text = '\n'.join(plan_text.sweep(whole))
-  assert f'{hours:,.1f} chip-hours at 50% MFU ({1.5 * hours:,.1f} if no run shared its trunk)' in text
+  assert f'{hours:,.1f} chip-hours at 50% MFU or the floor ({1.5 * hours:,.1f} if no run shared its trunk)' in text
   refused = dataclasses.replace(plans[1], outcome=compiler.Refused('too large', 1e12))
   worse = dataclasses.replace(whole, plans=(('a', plans[0]), ('b', refused)))
   assert worse.fits is False and '1 do not fit: b' in plan_text.sweep(worse)[-1]
@@ -59,6 +60,29 @@ def test_the_text_of_a_plan(tiny_config):
     assert said in text, (said, text)
   refused = dataclasses.replace(plan, outcome=compiler.Refused('too large', 20e9), limit_bytes=16e9)
   assert 'needs 20.00 GB per chip, available 16.00 GB, 4.00 GB over the limit' in plan_text.shortfall(refused)
+
+
+@pytest.mark.parametrize('mfu', [0.01, 0.4, 1.0])
+def test_no_cost_is_below_the_floor(tiny_config, mfu):
+  """Whatever utilisation is assumed, and whatever limits the step."""
+  job, = _jobs(tiny_config, {})
+  for hbm_bytes in (1e3, 1e12):
+    plan = _make(job)
+    plan = dataclasses.replace(plan, work=dataclasses.replace(plan.work, flops=2e12, hbm_bytes=hbm_bytes))
+    floor = plan.times.floor * job.steps * plan.target.chips / 3600
+    used = plan.flops / (mfu * plan.target.chip.peak_flops) / 3600
+    assert plan.chip_hours(mfu) == pytest.approx(max(floor, used))
+    said = '\n'.join(plan_text.lines(plan, 'tiny', mfu, None))
+    assert (f'the {plan.floor_mfu:.0%} MFU of the floor' in said) == (floor > used)
+
+
+def test_the_text_names_the_kernel_and_how_layers_are_run(tiny_config):
+  job, = _jobs(tiny_config, {'model.dtype': 'bfloat16', 'model.depth': 3})
+  said = '\n'.join(plan_text.lines(_make(job), 'tiny', 0.4, None))
+  assert '3 layers unrolled; attention rows: a Pallas kernel' in said
+  job, = _jobs(tiny_config, {'model.depth': 17, 'system.execution.attention_kernel': 'plain'})
+  assert '17 layers scanned; attention plain: by the compiler' in '\n'.join(
+      plan_text.lines(_make(job), 'tiny', 0.4, None))
 
 
 def test_an_error_in_a_run_of_a_sweep_names_the_run(tiny_config):

@@ -1,5 +1,6 @@
 """Multi-head self-attention and attention pooling."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -27,7 +28,8 @@ def attend(q_BTHK: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array, base_head_di
   """Softmax attention (Vaswani et al. 2017, eq. 1): ([B, T, H, K], weights [B, H, T, S]); softmax in float32.
 
   Heads are moved to the front first, so that both products are plain batched matmuls. Weights that nothing uses are
-  not kept by the compiler. A bias [W, H or 1, T, S], float32, is added to the logits of each W sequences in turn.
+  not kept by the compiler. Logits are written in the type of q and k, since they are most of what is moved. A bias
+  [W, H or 1, T, S], float32, is added to the logits of each W sequences in turn.
   `queries`: only so many of the first queries are computed.
   """
   bias_WHTS = None if bias_WHTS is None else bias_WHTS[:, :, :queries]
@@ -35,13 +37,40 @@ def attend(q_BTHK: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array, base_head_di
   scale = jnp.asarray(logit_scale(q_BTHK.shape[-1], base_head_dim), q_BTHK.dtype)
   by_heads = lambda x: constrain(x, 'batch', 'heads')  # and so are the gradients, which may else be split by tokens
   q_BHTK, k_BHSK, v_BHSK = (by_heads(jnp.swapaxes(x, 1, 2)) for x in (q_BTHK * scale, k_BSHK, v_BSHK))
-  logits_BHTS = by_heads(jnp.einsum('bhtk,bhsk->bhts', q_BHTK, k_BHSK, preferred_element_type=jnp.float32))
+  logits_BHTS = by_heads(jnp.einsum('bhtk,bhsk->bhts', q_BHTK, k_BHSK))
   if bias_WHTS is not None:
     by_turns = logits_BHTS.reshape(-1, len(bias_WHTS), *logits_BHTS.shape[1:])
     logits_BHTS = by_heads((by_turns + bias_WHTS[None]).reshape(logits_BHTS.shape))
-  weights_BHTS = jax.nn.softmax(logits_BHTS, axis=-1).astype(v_BSHK.dtype)
+  weights_BHTS = softmax(logits_BHTS, v_BSHK.dtype)
   y_BHTK = by_heads(jnp.einsum('bhts,bhsk->bhtk', weights_BHTS, v_BHSK))
   return jnp.swapaxes(y_BHTK, 1, 2), weights_BHTS
+
+
+def softmax(logits: jax.Array, dtype: jnp.dtype) -> jax.Array:
+  """Softmax over the last axis, in float32; only the result, in `dtype`, is kept for the backward pass."""
+  if dtype == jnp.float32:
+    return jax.nn.softmax(logits, axis=-1)
+  return _softmax(logits, dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _softmax(logits, dtype):
+  return jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(dtype)
+
+
+def _softmax_forward(logits, dtype):
+  weights = _softmax(logits, dtype)
+  return weights, (weights, jnp.zeros((), logits.dtype))
+
+
+def _softmax_backward(dtype, kept, gradient):
+  weights, logits = kept
+  product = weights.astype(jnp.float32) * gradient.astype(jnp.float32)
+  dlogits = product - weights.astype(jnp.float32) * jnp.sum(product, axis=-1, keepdims=True)
+  return (dlogits.astype(logits.dtype),)
+
+
+_softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
 class SelfAttention(nnx.Module):
@@ -74,7 +103,7 @@ class SelfAttention(nnx.Module):
 
     `attend` computes it and has the signature of this module's `attend`. The weights are None where it has none.
     """
-    q_BTHK, k_BTHK, v_BTHK = jnp.unstack(constrain(self.qkv(x_BTD), 'batch', None, 'heads'), axis=3)
+    q_BTHK, k_BTHK, v_BTHK = (constrain(x, 'batch', None, 'heads') for x in self.qkv.each(x_BTD))
     if self.query_norm is not None:
       q_BTHK, k_BTHK = self.query_norm(q_BTHK), self.key_norm(k_BTHK)
     if self.rope_grid is not None:
@@ -104,7 +133,7 @@ class AttentionPool(nnx.Module):
   def __call__(self, x_BTD: jax.Array, bias_BT: jax.Array | None = None) -> jax.Array:
     """[B, T, D] -> [B, D]; a bias is added to the logits of each token."""
     probe_B1D = jnp.broadcast_to(self.probe[...][None], (x_BTD.shape[0], 1, x_BTD.shape[2]))
-    k_BTHK, v_BTHK = jnp.unstack(self.key_value(x_BTD), axis=3)
+    k_BTHK, v_BTHK = self.key_value.each(x_BTD)
     bias_B11T = None if bias_BT is None else bias_BT[:, None, None]
     x_B1D = self.out(attend(self.query(probe_B1D), k_BTHK, v_BTHK, self.base_head_dim, bias_B11T)[0])
     return (x_B1D + self.mlp(self.norm(x_B1D)))[:, 0]

@@ -52,5 +52,5 @@ class Conv(nnx.Module):
         feature_group_count=self.groups, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
     if self.groups > 1:
       convolve = mesh_lib.by_rows(convolve)
-    y_BHWC = convolve(x_BHWC.astype(self.dtype), mesh_lib.gathered(self.weights().astype(self.dtype), self.axes))
+    y_BHWC = mesh_lib.with_gathered(convolve, x_BHWC.astype(self.dtype), self.weights().astype(self.dtype), self.axes)
     return y_BHWC if self.bias is None else y_BHWC + self.bias[...].astype(self.dtype)[None, None, None]

@@ -89,7 +89,7 @@ class Dense(nnx.Module):
                bias_init: Callable | None = None, use_bias: bool = True, ends_branch: bool = False,
                dtype=jnp.float32):
     self.in_shape, self.out_shape, self.dtype = tuple(in_shape), tuple(out_shape), dtype
-    self.axes = tuple(axes)
+    self.axes, self.apart = tuple(axes), apart
     fan_in, fan_out = math.prod(in_shape), math.prod(out_shape) // (self.out_shape[apart] if apart else 1)
     kernel = kernel_init(rngs.params(), self.in_shape + self.out_shape, fan_in, fan_out)
     self.kernel = parameter(kernel, axes, role, fan_in=fan_in, init_power=init_power(role, kernel_init),
@@ -99,14 +99,30 @@ class Dense(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., *in_shape] -> [..., *out_shape] in `dtype`."""
-    kernel, inputs = self.kernel[...].astype(self.dtype), len(self.in_shape)
+    return self._map(x, self.kernel[...], None if self.bias is None else self.bias[...])
+
+  def each(self, x: jax.Array) -> tuple[jax.Array, ...]:
+    """The maps that the axis `apart` lists: that axis of the result taken apart.
+
+    On a CPU they are one product. Elsewhere each is one, because what a TPU takes out of the middle of a result, and
+    puts back for the gradient, is copied between layouts.
+    """
+    dim = self.apart + len(self.in_shape) + len(self.out_shape)
+    if mesh_lib.platform() == 'cpu':
+      return jnp.unstack(self(x), axis=self.apart)
+    kernels = jnp.unstack(self.kernel[...], axis=dim)
+    biases = [None] * len(kernels) if self.bias is None else jnp.unstack(self.bias[...], axis=self.apart)
+    return tuple(self._map(x, *one) for one in zip(kernels, biases, strict=True))
+
+  def _map(self, x, kernel, bias):
+    kernel, inputs = kernel.astype(self.dtype), len(self.in_shape)
     in_shape, out_shape = kernel.shape[:inputs], kernel.shape[inputs:]  # in a `shard_map` block, those of a part
     fan_in = math.prod(in_shape)
-    # Flat before it is gathered: a TPU fills a last axis of 64 up to 128, and would send that too.
-    kernel = mesh_lib.gathered(kernel.reshape(fan_in, -1), (self.axes[0], self.axes[inputs]))
     batch = x.shape[:x.ndim - inputs]
     rows = (-1,) if mesh_lib.platform() == 'cpu' else batch
-    y = x.astype(self.dtype).reshape(*rows, fan_in) @ kernel
-    if self.bias is not None:
-      y = y + blocks.on_first_part(self.bias[...], self.axes[0]).astype(self.dtype).reshape((1,) * len(rows) + (-1,))
+    # Flat before it is gathered: a TPU fills a last axis of 64 up to 128, and would send that too.
+    y = mesh_lib.with_gathered(jnp.matmul, x.astype(self.dtype).reshape(*rows, fan_in), kernel.reshape(fan_in, -1),
+                               (self.axes[0], self.axes[inputs]))
+    if bias is not None:
+      y = y + blocks.on_first_part(bias, self.axes[0]).astype(self.dtype).reshape((1,) * len(rows) + (-1,))
     return y.reshape(*batch, *out_shape)

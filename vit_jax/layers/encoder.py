@@ -1,5 +1,6 @@
 """The transformer encoder: tokens in, tokens out. Vision Transformers are made of it (`models.vit`)."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -94,7 +95,7 @@ class Encoder(Stack):
       rngs: of the parameters.
       execution: how the blocks are run.
     """
-    self.request = kernels.Request(config.attention, pos_embed == 'relative', execution.blocks == 'shard_map')
+    self.request = kernels.Request.of(config, grid[0] * grid[1], pos_embed, execution.blocks)
     kernels.check(execution.attention_kernel, self.request)
     super().__init__(lambda rngs: EncoderBlock(config, grid, pos_embed, rngs=rngs), config.depth, rngs=rngs)
     self.config, self.grid, self.execution = config, grid, execution
@@ -116,9 +117,10 @@ class Encoder(Stack):
     c, weights = self.config, 'attention' in capture
     if weights and c.attention != 'full':
       raise UserError(f'attention weights were asked for, which model.attention={c.attention} never makes')
-    attend = kernels.KINDS[c.attention](c, self.grid, kernels.chosen(
-        self.execution.attention_kernel, self.request, weights))
     tokens = x_BTD.shape[1]
+    request = dataclasses.replace(self.request, tokens=tokens)
+    attend = kernels.KINDS[c.attention](c, self.grid, kernels.chosen(
+        self.execution.attention_kernel, request, weights))
     if read is None or capture or (c.dropout and keys_B is not None):  # dropout's noise is drawn for all tokens
       read = tokens
 

@@ -4,8 +4,8 @@ All have the signature of `attention.attend`:
 (q [B, T, H, K], k and v [B, S, H, K], base_head_dim, bias [W, H or 1, T, S] or None, queries)
 -> (y [B, Q, H, K], weights [B, H, Q, S] or None).
 
-A kernel is an entry of KERNELS, and system.execution.attention_kernel is its key. It changes how softmax attention is
-computed, not what it computes. A kind is an entry of KINDS, and model.attention is its key.
+A kernel is an entry of KERNELS, and system.execution.attention_kernel is its key, or 'auto'. It changes how softmax
+attention is computed, not what it computes. A kind is an entry of KINDS, and model.attention is its key.
 """
 
 import dataclasses
@@ -14,11 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from vit_jax.errors import UserError, nearest
-from vit_jax.layers import splash
+from vit_jax.layers import cudnn, row_attention, splash
 from vit_jax.layers.attention import attend
 from vit_jax.layers.cheaper_attention import linear_attention, local_attention
+from vit_jax.layers.stack import ATTENDED
 from vit_jax.parallel import mesh as mesh_lib
 
 
@@ -28,6 +31,16 @@ class Request:
   kind: str = 'full'  # a key of KINDS
   relative: bool = False  # biases are added to the logits
   explicit: bool = False  # it runs inside a `shard_map` (`parallel.blocks`)
+  dtype: str = 'float32'
+  tokens: int = 1
+  heads: int = 1
+  head_dim: int = 1
+
+  @classmethod
+  def of(cls, config: Any, tokens: int, pos_embed: str, blocks: str) -> 'Request':
+    """What an encoder of this config needs; its fields are those of `layers.encoder.Encoder`."""
+    return cls(config.attention, pos_embed == 'relative', blocks == 'shard_map', jnp.dtype(config.dtype).name, tokens,
+               config.num_heads, config.head_dim or config.width // config.num_heads)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +51,13 @@ class Kernel:
     attend: see the module.
     refuses: (request, platform) -> why it cannot do that, as the end of a sentence, or None. The platform is 'cpu',
       'gpu' or 'tpu', or None while it is not known. Where it refuses the platform alone, `attention.attend` computes.
+    declines: (request) -> why `auto` leaves it alone though it could be used, as the end of a sentence, or None.
+    what: what it is, as `plan` says it.
   """
   attend: Callable[..., tuple[jax.Array, jax.Array | None]]
   refuses: Callable[[Request, str | None], str | None] = lambda request, platform: None
+  declines: Callable[[Request], str | None] = lambda request: None
+  what: str = ''
 
 
 def _without_weights(attend):
@@ -51,10 +68,28 @@ def _without_weights(attend):
   return attend_without
 
 
+def _of_all_queries(kernel):
+  """As `_without_weights`, of a kernel that computes all queries; a few of them are left to `attention.attend`."""
+  whole = _without_weights(kernel)
+
+  def attend_by_kernel(q_BTHK, k_BSHK, v_BSHK, base_head_dim=None, bias_WHTS=None, queries=None):
+    some = queries is not None and queries < q_BTHK.shape[1]
+    y_BTHK, weights = (attend if some else whole)(q_BTHK, k_BSHK, v_BSHK, base_head_dim, bias_WHTS, queries)
+    return checkpoint_name(y_BTHK, ATTENDED), weights
+  return attend_by_kernel
+
+
+PLAIN = 'plain'
 KERNELS = {
-    'none': Kernel(attend),
-    'splash': Kernel(_without_weights(splash.splash_attention), splash.refuses),
+    PLAIN: Kernel(attend, what='by the compiler'),
+    'rows': Kernel(_of_all_queries(row_attention.row_attention), row_attention.refuses,
+                   what='a Pallas kernel with whole rows of logits near the cores'),
+    'splash': Kernel(_of_all_queries(splash.splash_attention), splash.refuses, splash.declines,
+                     what='JAX\'s Pallas kernel, which takes tokens in blocks'),
+    'cudnn': Kernel(_of_all_queries(cudnn.cudnn_attention), cudnn.refuses, what='cuDNN\'s fused kernel'),
 }
+# What `auto` tries on each platform; the first that can be used and pays is taken, else PLAIN.
+AUTO = {'tpu': ('rows', 'splash'), 'gpu': ('cudnn',), 'cpu': ()}
 
 # (the model's config, the grid of patches, the kernel's attend) -> attend
 KINDS: dict[str, Callable[[Any, tuple[int, int], Callable], Callable]] = {
@@ -68,22 +103,33 @@ KINDS: dict[str, Callable[[Any, tuple[int, int], Callable], Callable]] = {
 def check(name: str, request: Request) -> None:
   """Raises UserError for a kernel that does not exist, or that cannot do what the model needs."""
   asked = f'system.execution.attention_kernel={name}'
-  if name not in KERNELS:
-    raise UserError(f'{asked}: no such kernel{nearest(name, KERNELS)}')
-  if why := KERNELS[name].refuses(request, None):
-    raise UserError(f'{asked} {why}')
+  if name != 'auto' and name not in KERNELS:
+    raise UserError(f'{asked}: no such kernel{nearest(name, ["auto", *KERNELS])}')
+  if name != 'auto' and (why := KERNELS[name].refuses(request, None)):
+    raise UserError(f'{asked} {why}: set it to auto')
+
+
+def choose(name: str, request: Request, platform: str) -> tuple[str, str]:
+  """(a key of KERNELS, why) for the kernel that a run is given on a platform, where it keeps no attention weights."""
+  tried = AUTO[platform] if name == 'auto' else (name,)
+  against = []
+  for key in tried:
+    kernel = KERNELS[key]
+    if not (why := kernel.refuses(request, platform) or (name == 'auto' and kernel.declines(request))):
+      return key, kernel.what
+    against.append(f'{key} {why}')
+  return PLAIN, '; '.join([KERNELS[PLAIN].what, *against])
 
 
 def chosen(name: str, request: Request, weights: bool) -> Callable:
-  """The named kernel's `attend` for the function being traced.
+  """The `attend` for the function being traced.
 
-  It is `attention.attend` where the attention weights are needed, where the kernel refuses the platform, and where
-  there is no mesh (as where FLOPs are counted).
+  It is `attention.attend` where the attention weights are needed, and where there is no mesh (as where FLOPs are
+  counted).
   """
-  traced = not jax.sharding.get_abstract_mesh().empty
-  if weights or not traced or KERNELS[name].refuses(request, mesh_lib.platform()):
+  if weights or jax.sharding.get_abstract_mesh().empty:
     return attend
-  return KERNELS[name].attend
+  return KERNELS[choose(name, request, mesh_lib.platform())[0]].attend
 
 
 def _local(q_BTHK, k_BTHK, v_BTHK, base_head_dim, grid, radius):

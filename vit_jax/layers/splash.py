@@ -10,21 +10,30 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax.layers.attention import logit_scale
+from vit_jax.layers.stack import ATTENDED
 from vit_jax.parallel.rules import spec
 
 _TILE = 128  # tokens: a block of the kernel is so many, or a multiple
+_PAYS_FROM = 512  # tokens; with fewer its padding to whole tiles costs more than it saves
 _BLOCK = 640  # at most: its square in float32 has to fit near the cores several times
 
 
 def refuses(request, platform: str | None) -> str | None:
   """See `layers.kernels.Kernel`."""
   if request.kind != 'full':
-    return f'is for model.attention=full, not for attention={request.kind}: set it to none'
+    return f'is for model.attention=full, not for attention={request.kind}'
   if request.relative:
-    return 'adds no biases to the logits, which pos_embed=relative has: set it to none'
+    return 'adds no biases to the logits, which pos_embed=relative has'
   if request.explicit:
     return 'goes with system.execution.blocks=jit, not with shard_map'
   return f'is for TPUs, not for {platform}' if platform not in (None, 'tpu') else None
+
+
+def declines(request) -> str | None:
+  """See `layers.kernels.Kernel`."""
+  if request.dtype != 'bfloat16' or request.tokens < _PAYS_FROM:
+    return f'pays from {_PAYS_FROM} tokens in bfloat16 on, not for {request.tokens} in {request.dtype}'
+  return None
 
 
 def splash_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array,
@@ -59,7 +68,8 @@ def by_kernel(q_BHTK: jax.Array, k_BHTK: jax.Array, v_BHTK: jax.Array, scale: fl
   sizes = lib.BlockSizes(block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block,
                          use_fused_bwd_kernel=True, **layouts)
   kernel = lib.make_splash_mha(masks.MultiHeadMask([masks.FullMask((whole, whole))] * heads), block_sizes=sizes,
-                               head_shards=1, q_seq_shards=1, interpret=interpret)
+                               head_shards=1, q_seq_shards=1, interpret=interpret,
+                               residual_checkpoint_name=ATTENDED)
   is_padding_T = (jnp.arange(whole) >= tokens).astype(jnp.int32)
   segments = lib.SegmentIds(is_padding_T, is_padding_T) if whole > tokens else None
   return jax.vmap(lambda *qkv: kernel(*qkv, segment_ids=segments))(q_BHTK, k_BHTK, v_BHTK)[:, :, :tokens]

@@ -8,28 +8,71 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vit_jax.options import option
 from vit_jax.parallel import blocks
-from vit_jax.parallel.mesh import by_compiler
+from vit_jax.parallel.mesh import by_compiler, platform, split_parts
 
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
   """How a stack is run; never what it computes."""
-  # One compiled block for all layers. False unrolls them: slower to compile, may run faster, and of the last block
-  # only what a CLS token's classifier reads is computed.
-  scan: bool = True
+  # One compiled block for all layers. False unrolls them: slower to compile, faster on accelerators, and of the last
+  # block only what a CLS token's classifier reads is computed. None: as `scanned` chooses.
+  scan: bool | None = option(None, hint='None: on accelerators up to 16 layers are unrolled')
   # Recompute in the backward pass: nothing, all but matmuls, all. Without scan XLA undoes it on CPUs.
   remat: Literal['none', 'dots', 'full'] = 'none'
   blocks: Literal['jit', 'shard_map'] = 'jit'  # what places a block's collectives: the compiler, or `parallel.blocks`
-  attention_kernel: str = 'none'  # what computes softmax attention: a key of `layers.kernels.KERNELS`
+  attention_kernel: str = 'auto'  # what computes softmax attention: a key of `layers.kernels.KERNELS`, or auto
+
+  def __post_init__(self):
+    if self.attention_kernel == 'none':  # what runs before there was a choice have in their run.json
+      object.__setattr__(self, 'attention_kernel', Execution.attention_kernel)
+
+
+_MOST_UNROLLED = 16  # layers: a program of more takes over a minute to compile
+
+
+def scanned(scan: bool | None, depth: int, platform: str) -> bool:
+  """Whether so many blocks are run as a scan on 'cpu', 'gpu' or 'tpu'; `scan` is that of `Execution`.
+
+  Unrolled, the compiler sees both passes of a block, and writes less of it to the large memory. A single block may
+  change the shape of what goes through it, and is never scanned.
+  """
+  if scan is None:
+    scan = platform == 'cpu' or depth > _MOST_UNROLLED
+  return scan and depth > 1
+
+
+ATTENDED = 'attended'  # the name of what an attention kernel returns and keeps (`layers.kernels`)
+_saved = jax.checkpoint_policies
+
+
+def _matmuls(primitive, *args, **params) -> bool:
+  """A policy for `jax.checkpoint`: keeps products with parameters, and what attention kernels return."""
+  kept = (_saved.dots_with_no_batch_dims_saveable, _saved.save_only_these_names(ATTENDED))
+  return any(policy(primitive, *args, **params) for policy in kept) or (
+      primitive.name.startswith('dot_product_attention_fwd'))  # cuDNN's, which cannot be named
 
 
 _POLICIES = {
-    'none': blocks.all_but_gathered,  # only on a mesh
-    'dots': jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, blocks.scattered),
-    'full': jax.checkpoint_policies.nothing_saveable,
+    'dots': _saved.save_from_both_policies(_saved.dots_with_no_batch_dims_saveable, blocks.scattered),
+    'full': _saved.nothing_saveable,
 }
+
+
+def _policy(execution: Execution, scan: bool) -> Callable | None:
+  """What a block keeps for the backward pass; None: what differentiation keeps, or the compiler chooses.
+
+  Unrolled, nothing that a policy says is better than the compiler's choice: it sees both passes, and computes what is
+  cheap again where it is used. What a checkpoint keeps it must write. The exceptions are blocks that gather tokens, or
+  their weights explicitly. (Other weights are gathered again by `parallel.mesh.with_gathered`.) Of a scanned block the
+  compiler sees one pass at a time, and would write every intermediate of a norm in float32.
+  """
+  if execution.remat != 'none':
+    return _POLICIES[execution.remat]
+  if by_compiler() and (execution.blocks == 'shard_map' or split_parts('tokens') > 1):
+    return blocks.all_but_gathered
+  return _matmuls if scan and platform() != 'cpu' else None
 
 
 class Stack(nnx.Module):
@@ -63,7 +106,7 @@ class Stack(nnx.Module):
     """
     graphdef, params, stats = nnx.split(self.blocks, nnx.Param, nnx.BatchStat)
 
-    scan = execution.scan and self.depth > 1  # a single block may change the shape of x
+    scan = scanned(execution.scan, self.depth, platform())
 
     def step_of(call):
       def step(x, layer):
@@ -72,10 +115,9 @@ class Stack(nnx.Module):
         x, outputs = call(block, x, inputs)
         return x, (outputs, nnx.state(block, nnx.BatchStat))
 
-      if execution.remat == 'none' and not by_compiler():
-        return step
+      policy = _policy(execution, scan)
       # Inside a scan nothing can merge the recomputation with the forward pass, so the barrier is not needed.
-      return jax.checkpoint(step, prevent_cse=not scan, policy=_POLICIES[execution.remat])
+      return step if policy is None else jax.checkpoint(step, prevent_cse=not scan, policy=policy)
 
     layers = (params, stats, layer_inputs)
     if scan:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import UserError
-from vit_jax.parallel.mesh import constrain
+from vit_jax.parallel.mesh import constrain, split_parts
 from vit_jax.parallel.rules import Rules, mesh_axes, spec
 
 
@@ -145,9 +145,7 @@ def scattered(primitive, *_, **__) -> bool:
 
 
 def _padded(x_BTD):
-  mesh = jax.sharding.get_abstract_mesh()
-  parts = 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in mesh_axes('tokens'))
-  padding = -x_BTD.shape[1] % parts
+  padding = -x_BTD.shape[1] % split_parts('tokens')
   return jnp.pad(x_BTD, ((0, 0), (0, padding), (0, 0))) if padding else x_BTD
 
 

@@ -14,6 +14,7 @@ from vit_jax.cost.slices import Slice
 from vit_jax.data import config as data_config
 from vit_jax.data import pipeline, splits
 from vit_jax.errors import UserError
+from vit_jax.layers import kernels, stack
 from vit_jax.models import PureModel
 from vit_jax.objectives.objective import Objective
 from vit_jax.optimisation import schedule, trainable
@@ -86,6 +87,23 @@ class Job:
   def objective(self) -> Objective:
     """What the model is trained for."""
     return objectives.of(self.config)
+
+  def kernel(self, platform: str) -> tuple[str, str] | tuple[None, None]:
+    """(a key of `layers.kernels.KERNELS`, why) of its attention on 'cpu', 'gpu' or 'tpu'; None, None without any."""
+    family, config, execution = self.model.family, self.config.model, self.config.system.execution
+    if family.tokens is None:
+      return None, None
+    (rows, columns), classified = dataclasses.astuple(family.tokens(config, self.image_shape))
+    tokens = rows * columns + classified + config.global_tokens
+    request = kernels.Request.of(config, tokens, config.pos_embed, execution.blocks)
+    return kernels.choose(execution.attention_kernel, request, platform)
+
+  def stacks(self, platform: str) -> dict[int, bool]:
+    """{number of layers: whether they are scanned there} of its stacks."""
+    axes = jax.tree.leaves(self.model.param_axes(), is_leaf=lambda x: isinstance(x, tuple))
+    shapes = jax.tree.leaves(self.model.param_shapes())
+    depths = sorted({shape.shape[0] for shape, names in zip(shapes, axes, strict=True) if names[:1] == ('layers',)})
+    return {depth: stack.scanned(self.config.system.execution.scan, depth, platform) for depth in depths}
 
   @functools.cached_property
   def params(self) -> int:

@@ -23,6 +23,7 @@ def lines(plan: Plan, name: str, mfu: float, price: float | None) -> list[str]:
               f'{train / 1e9:.4g} in training'),
       ('chips', f'{plan.target.chips}, {plan.target}'),
       ('choice', f'{choice}, {images:,} images per step'),
+      ('execution', _execution(plan)),
       ('memory', _memory(plan)),
       ('recomputed', f'{plan.recomputed_share:.1%} of the matmul FLOPs'),
       ('floor', _floor(plan)),
@@ -62,7 +63,7 @@ def sweep(total: Total) -> list[str]:
     saved = f' ({total.hours(total.flops_alone):,.1f} if no run shared its trunk)'
   dollars = f', ${total.hours(total.flops) * total.price:,.0f} at ${total.price:g} per chip-hour' if total.price else ''
   out.append(f'{len(total.plans)} runs on {total.target}: {total.flops:.3g} FLOPs, {total.hours(total.flops):,.1f} '
-             f'chip-hours at {total.mfu:.0%} MFU{saved}{dollars}')
+             f'chip-hours at {total.mfu:.0%} MFU or the floor{saved}{dollars}')
   if refused := [name for name, plan in total.plans if plan.fits is False]:
     out.append(f'{len(refused)} do not fit: {", ".join(refused)}')
   elif total.fits is None:
@@ -80,6 +81,13 @@ def shortfall(plan: Plan) -> str:
   return f'does not fit: {needs}, {over:.2f} GB over the limit'
 
 
+def _execution(plan):
+  kernel, why = plan.job.kernel('tpu')
+  attention = f'; attention {kernel}: {why}' if kernel else ''
+  return ', '.join(f'{depth} layers {"scanned" if scan else "unrolled"}'
+                   for depth, scan in plan.job.stacks('tpu').items()) + attention
+
+
 def _memory(plan):
   parts = plan.memory
   classes = ', '.join(f'{name} {getattr(parts, name) / 1e9:.2f}' for name in
@@ -93,14 +101,13 @@ def _memory(plan):
 
 
 def _floor(plan):
-  times, job = plan.times, plan.job
-  ideal = job.flops_per_image[1] * job.config.data.batch_size / plan.target.chips / plan.target.chip.peak_flops
+  times = plan.times
   source = 'from the compiled program' if isinstance(plan.outcome, Compiled) else 'from rules of thumb'
   network = ''
   if plan.target.count > 1 and not plan.target.chip.network_bandwidth:
     network = '; the network between slices is not counted, because its bandwidth is not known'
   return (f'{times.floor:.4g} s per step, limited by {times.limit} (estimates {source}: compute {times.compute:.4g}, '
-          f'hbm {times.hbm:.4g}, interconnect {times.interconnect:.4g} s{network}); MFU {ideal / times.floor:.0%} at '
+          f'hbm {times.hbm:.4g}, interconnect {times.interconnect:.4g} s{network}); MFU {plan.floor_mfu:.0%} at '
           'the floor')
 
 
@@ -117,7 +124,8 @@ def _cost(plan, mfu, price):
     return ('not known: the length is in epochs of a data set of unknown size; set data.unique_examples, or '
             'train.steps and train.epochs=0')
   dollars = f', ${hours * price:,.0f} at ${price:g} per chip-hour' if price else ' (--price=DOLLARS per chip-hour)'
-  return (f'{plan.job.steps:,} steps: {hours:,.1f} chip-hours at {mfu:.0%} MFU, '
+  at = f'{mfu:.0%} MFU' if mfu <= plan.floor_mfu else f'the {plan.floor_mfu:.0%} MFU of the floor'
+  return (f'{plan.job.steps:,} steps: {hours:,.1f} chip-hours at {at}, '
           f'{hours / plan.target.chips:,.2f} hours on these chips{dollars}')
 
 

@@ -52,15 +52,23 @@ class Plan:
   def recomputed_share(self) -> float:
     return self.job.recomputed_share(self.choice.remat)
 
-  def chip_hours(self, mfu: float) -> float | None:
-    """Chip-hours of the whole run at a model FLOPs utilisation `mfu`, which does not count recomputed FLOPs.
+  @property
+  def floor_mfu(self) -> float:
+    """The model FLOPs utilisation of a step that takes its floor, which no run exceeds."""
+    step = self.job.spent_per_image * self.job.config.data.batch_size
+    return step / (self.times.floor * self.target.chips * self.target.chip.peak_flops)
 
-    None if the length of the run is not known.
+  @property
+  def flops(self) -> float | None:
+    """The FLOPs of the whole run, without recomputation; None if its length is not known."""
+    return self.job.steps and self.job.steps * self.job.config.data.batch_size * self.job.spent_per_image
+
+  def chip_hours(self, mfu: float) -> float | None:
+    """Chip-hours of the whole run at a model FLOPs utilisation `mfu`, or at that of the floor if it is lower.
+
+    Utilisation does not count recomputed FLOPs. None if the length of the run is not known.
     """
-    if self.job.steps is None:
-      return None
-    flops = self.job.steps * self.job.config.data.batch_size * self.job.spent_per_image
-    return flops / (mfu * self.target.chip.peak_flops) / 3600
+    return self.flops and self.flops / (min(mfu, self.floor_mfu) * self.target.chip.peak_flops) / 3600
 
   def to_json(self) -> dict:
     """The figures of the plan. Those that come from the compiler are None if the step was not compiled or refused."""

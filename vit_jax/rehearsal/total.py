@@ -20,7 +20,7 @@ class Total:
     flops_alone: FLOPs of all runs if no run shared a trunk.
     flops: FLOPs of all runs with each trunk trained once.
     target: the slices.
-    mfu: model FLOPs utilisation, from 0 to 1.
+    mfu: model FLOPs utilisation, from 0 to 1, of runs whose floor allows it.
     price: dollars per chip-hour.
   """
   plans: tuple[tuple[str, Plan], ...]
@@ -43,8 +43,8 @@ class Total:
     return sorted(over, key=lambda item: -item[1].needs)
 
   def hours(self, flops: float) -> float:
-    """The chip-hours that `flops` take."""
-    return flops / (self.mfu * self.target.chip.peak_flops) / 3600
+    """The chip-hours that `flops` take, at the mean speed of the runs; none is planned to be faster than its floor."""
+    return flops * sum(plan.chip_hours(self.mfu) for _, plan in self.plans) / sum(plan.flops for _, plan in self.plans)
 
   def to_json(self) -> dict:
     """The sums, and for each run its name, steps, chip-hours and the entries of `Plan.to_json`."""

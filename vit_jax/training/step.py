@@ -9,6 +9,7 @@ import optax
 
 from vit_jax import objectives
 from vit_jax.data import device_augment
+from vit_jax.layers import stack
 from vit_jax.models import PureModel
 from vit_jax.objectives.objective import row_keys, weighed
 from vit_jax.optimisation import layerwise, optimizer, parametrisation, schedule, trainable
@@ -42,7 +43,6 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
   loss_of = _loss_of(model.resting(resting), objective, trained)
   factors = trainable.select(parametrisation.factors(config.parametrisation, opt.name, model), trained)
   rates = trainable.select(layerwise.rates(opt.layer_decay, model), trained)
-  unrolled = _unrolled(model, config)
   inspect = inspect or (lambda grads, step: (grads, {}))
 
   def train_step(state: TrainState, batch: dict, taught: dict | None = None) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -54,7 +54,8 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
       batch |= {'teacher': teacher(taught, batch['image'])}
     inputs = (batch, row_keys(jax.random.fold_in(key, 1), rows))
     (loss, (batch_stats, sums)), grads = _accumulate(
-        loss_of, state, inputs, objective.values[1:], config.system.microbatches, unrolled)
+        loss_of, state, inputs, objective.values[1:], config.system.microbatches,
+        _unrolled(model, config.system.execution.scan))
     weight = jnp.maximum(jnp.sum(batch['weight']), 1e-9)
     grads, inspected = inspect(jax.tree.map(lambda g: g / weight, grads), state.step)
     scale = schedule.multiplier(config.schedule, steps, state.step)
@@ -113,10 +114,11 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: LogicalMesh,
   return jitted.trace(train_state, batch, *([teacher.shapes(mesh)] if teacher else []))
 
 
-def _unrolled(model, config):
-  """A tree that says of each parameter whether it stacks layers that run unrolled."""
-  return jax.tree.map(lambda shape, axes: axes[:1] == ('layers',) and not config.system.execution.scan,
-                      model.param_shapes(), model.param_axes())
+def _unrolled(model, scan):
+  """A tree that says of each parameter whether it stacks layers that run unrolled; to be called while tracing."""
+  return jax.tree.map(
+      lambda shape, axes: axes[:1] == ('layers',) and not stack.scanned(scan, shape.shape[0], mesh_lib.platform()),
+      model.param_shapes(), model.param_axes())
 
 
 def _accumulate(loss_of, state, inputs, other_values, microbatches, unrolled):
