@@ -27,6 +27,9 @@ HASHES = {
     'resnet50.py': '8f1bc73ad4',
     'mixer_s16.py': '2f475b9948',
     'mixer_s16.py:b16': 'cd270ba054',
+    'mae_digits.py': '96c2b03cd8',
+    'mae_b16.py': '963a64e248',
+    'mae_b16.py:runlocal': 'b1f912172b',
 }
 
 

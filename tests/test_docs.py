@@ -266,6 +266,12 @@ def test_fine_tuning_page(reader):
 
 
 @pytest.mark.slow
+def test_objectives_page(reader):
+  follow(ROOT / 'docs/objectives.md', ['run'])
+  assert (reader / 'runs/mae_probed/run.json').is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(compiler.missing() is not None, reason=str(compiler.missing()))
 def test_tpus_page(reader):
   follow(ROOT / 'docs/tpus.md', ['slow'])
