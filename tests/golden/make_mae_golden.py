@@ -4,7 +4,7 @@ Run it where torch and transformers are installed, as make_golden.py says. Tests
 
   python tests/golden/make_mae_golden.py
 
-`vit_mae.npz` holds `config` (the arguments of ViTMAEConfig as JSON), `images` (float32 [B, C, H, W]), `noise` [B, T],
+`mae.npz` holds `config` (the arguments of ViTMAEConfig as JSON), `images` (float32 [B, C, H, W]), `noise` [B, T],
 `mask` [B, T], `pixels` [B, T, P], `loss`, and for each parameter `param:NAME` and `grad:NAME` under
 transformers' name.
 """
@@ -59,7 +59,7 @@ def arrays(config: dict, seed: int) -> dict[str, np.ndarray]:
 def main() -> None:
   """Writes the file beside this script."""
   print(f'torch {torch.__version__}, transformers {transformers.__version__}, numpy {np.__version__}')
-  path = pathlib.Path(__file__).with_name('vit_mae.npz')
+  path = pathlib.Path(__file__).with_name('mae.npz')
   np.savez_compressed(path, **arrays(SHAPE, seed=1))
   print(f'{path.name}: {path.stat().st_size} bytes')
 

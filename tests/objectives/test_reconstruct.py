@@ -48,7 +48,7 @@ def theirs(arrays: dict[str, np.ndarray], kind: str, ours: dict) -> dict:
   rules = [*huggingface.LAYOUTS['vit_mae'].rules(None), *dense('decoder.embed', 'decoder.decoder_embed'),
            *same('decoder.mask_token', 'D', 'decoder.mask_token', '1 1 D'),
            *norm('decoder.norm', 'decoder.decoder_norm'),
-           *huggingface._encoder_block('decoder.encoder.blocks.{i}', 'decoder.decoder_layers.{i}', 'attention'),
+           *huggingface_layouts.encoder_block('decoder.encoder.blocks.{i}', 'decoder.decoder_layers.{i}', 'attention'),
            *dense('decoder.predict', 'decoder.decoder_pred')]
   bound = rules_lib.bind(rules, layer_names.flat_shapes(ours))
   return layer_names.stacked(rules_lib.read(bound, file.__getitem__, dict(P=4, Q=4, C=3)).__getitem__, ours)
@@ -90,7 +90,7 @@ def assert_parity(arrays: dict[str, np.ndarray]) -> None:
 
 
 def test_it_computes_what_transformers_computes():
-  with np.load(GOLDEN / 'vit_mae.npz') as file:
+  with np.load(GOLDEN / 'mae.npz') as file:
     assert_parity(dict(file))
 
 
@@ -105,7 +105,7 @@ def test_live_transformers(changes):
 
 def test_the_decoders_positions_are_those_of_the_original_code():
   """transformers' table for 3 x 3 patches, which the golden file holds."""
-  with np.load(GOLDEN / 'vit_mae.npz') as file:
+  with np.load(GOLDEN / 'mae.npz') as file:
     np.testing.assert_allclose(reconstruct.positions((3, 3), 16), file['param:decoder.decoder_pos_embed'][0, 1:],
                                atol=1e-6)
   assert np.abs(pos_embed.sincos2d((3, 3), 16) - reconstruct.positions((3, 3), 16)).max() > 0.01

@@ -19,7 +19,8 @@ class Chip:
 
 
 # By `device_kind` of JAX. TPUs: the page of each generation at cloud.google.com/tpu/docs, which gives the interconnect
-# as the sum of both directions (v4: six links of 45 GB/s each way). GPUs: NVIDIA's data sheets (SXM).
+# as the sum of both directions (v4: six links of 45 GB/s each way). GPUs: NVIDIA's data sheets; peaks there are with
+# sparsity, twice the dense ones. Cards without NVLink send over PCIe 4.0.
 CHIPS = {
     'TPU v4': Chip(275e12, 32 * 2**30, 1228e9, 270e9),
     'TPU v5 lite': Chip(197e12, 16 * 2**30, 819e9, 200e9, 3.125e9),
@@ -28,13 +29,24 @@ CHIPS = {
     'TPU7x': Chip(2307e12, 192 * 2**30, 7380e9, 600e9, 12.5e9, devices=2),
     'NVIDIA A100-SXM4-40GB': Chip(312e12, 40e9, 1555e9, 300e9),
     'NVIDIA A100-SXM4-80GB': Chip(312e12, 80e9, 2039e9, 300e9),
+    'NVIDIA A100 80GB PCIe': Chip(312e12, 80e9, 1935e9, 300e9),
+    'NVIDIA A100-PCIE-40GB': Chip(312e12, 40e9, 1555e9, 300e9),
     'NVIDIA H100 80GB HBM3': Chip(989e12, 80e9, 3350e9, 450e9),
+    'NVIDIA H100 PCIe': Chip(756e12, 80e9, 2000e9, 300e9),
+    'NVIDIA H100 NVL': Chip(835e12, 94e9, 3900e9, 300e9),
+    'NVIDIA H200': Chip(989e12, 141e9, 4800e9, 450e9),
+    'NVIDIA B200': Chip(2250e12, 180e9, 7700e9, 900e9),
+    'NVIDIA GB200': Chip(2500e12, 186e9, 8000e9, 900e9),
+    'NVIDIA L4': Chip(121e12, 24e9, 300e9, 32e9),
+    'NVIDIA L40S': Chip(362e12, 48e9, 864e9, 32e9),
 }
+# Other names that JAX has for the same chips.
+_ALSO = {'TPU v5e': 'TPU v5 lite', 'TPU v5p': 'TPU v5', 'TPU v6e': 'TPU v6 lite'}
 
 
 def peak_flops(device_kind: str) -> float | None:
   """FLOP/s of one JAX device of this kind in dense bfloat16; None if it is not in the table."""
-  chip = CHIPS.get(device_kind)
+  chip = CHIPS.get(_ALSO.get(device_kind, device_kind))
   return chip.peak_flops / chip.devices if chip else None
 
 

@@ -38,7 +38,7 @@ class Layout:
   unused: tuple[str, ...] = ()
 
 
-def _encoder_block(ours, theirs, own):
+def encoder_block(ours, theirs, own):
   q_k_v = [f'{theirs}.attention.{own}.{name}' for name in ('query', 'key', 'value')]
   return [*norm(f'{ours}.norm1', f'{theirs}.layernorm_before'), *norm(f'{ours}.norm2', f'{theirs}.layernorm_after'),
           *attention(f'{ours}.attention', q_k_v, f'{theirs}.attention.output.dense'),
@@ -51,14 +51,14 @@ def _transformer(name, tokens, their_tokens, heads):
   return lambda config: [
       *patches('patch_embed.proj', f'{embeddings}.patch_embeddings.projection'),
       Tokens(tokens, tuple((f'{embeddings}.{t}', 1) for t in their_tokens), f'{embeddings}.position_embeddings'),
-      *_encoder_block('encoder.blocks.{i}', f'{name}.encoder.layer.{{i}}', 'attention'),
+      *encoder_block('encoder.blocks.{i}', f'{name}.encoder.layer.{{i}}', 'attention'),
       *norm('norm', f'{name}.layernorm'), *(rule for ours, theirs in heads for rule in dense(ours, theirs))]
 
 
 def _swin(config):
   block, theirs = 'stages.{i}.blocks.{j}', 'swin.encoder.layers.{i}.blocks.{j}'
   return [*patches('patch_embed', 'swin.embeddings.patch_embeddings.projection'),
-          *norm('patch_norm', 'swin.embeddings.norm'), *_encoder_block(block, theirs, 'self'),
+          *norm('patch_norm', 'swin.embeddings.norm'), *encoder_block(block, theirs, 'self'),
           *same(f'{block}.bias_table', 'N H', f'{theirs}.attention.self.relative_position_bias_table'),
           *norm('merges.{i}.norm', 'swin.encoder.layers.{i}.downsample.norm'),
           *dense('merges.{i}.proj', 'swin.encoder.layers.{i}.downsample.reduction'),

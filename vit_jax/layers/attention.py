@@ -7,11 +7,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from vit_jax.layers import pos_embed
 from vit_jax.layers.dense import Dense, Initializer, parameter, xavier_uniform
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
+from vit_jax.layers.stack import ATTENDED
 from vit_jax.parallel.mesh import constrain
 
 
@@ -40,9 +42,9 @@ def attend(q_BTHK: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array, base_head_di
   logits_BHTS = by_heads(jnp.einsum('bhtk,bhsk->bhts', q_BHTK, k_BHSK))
   if bias_WHTS is not None:
     by_turns = logits_BHTS.reshape(-1, len(bias_WHTS), *logits_BHTS.shape[1:])
-    logits_BHTS = by_heads((by_turns + bias_WHTS[None]).reshape(logits_BHTS.shape))
-  weights_BHTS = softmax(logits_BHTS, v_BSHK.dtype)
-  y_BHTK = by_heads(jnp.einsum('bhts,bhsk->bhtk', weights_BHTS, v_BHSK))
+    logits_BHTS = by_heads((by_turns + bias_WHTS[None].astype(by_turns.dtype)).reshape(logits_BHTS.shape))
+  weights_BHTS = checkpoint_name(softmax(logits_BHTS, v_BSHK.dtype), ATTENDED)
+  y_BHTK = checkpoint_name(by_heads(jnp.einsum('bhts,bhsk->bhtk', weights_BHTS, v_BHSK)), ATTENDED)
   return jnp.swapaxes(y_BHTK, 1, 2), weights_BHTS
 
 

@@ -1,5 +1,6 @@
 """The device mesh and the placement of arrays on it, by the rules of `parallel.rules`."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -23,6 +24,10 @@ PRESETS = {
     'tp': dict(data=1, fsdp=1, tensor=-1),
     'fsdp_tp': dict(data=1, fsdp=-1, tensor=2),
 }
+
+
+# Part of JAX's cache keys, like the rules.
+_absent = jax.make_user_context(None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +163,8 @@ def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
 
 def platform() -> str:
   """Of the devices that the function being traced will run on: 'cpu', 'gpu' or 'tpu'."""
+  if absent := _absent.value:
+    return absent
   device = jax.sharding.get_abstract_mesh().abstract_device
   return device.platform if device else jax.default_backend()
 
@@ -175,6 +182,11 @@ def with_gathered(fn: Callable, x: jax.Array, kernel: jax.Array, logical: tuple[
     return fn(x, kernel)
   whole = spec(*(None if name in gathered else name for name in logical))
   return _with_gathered(fn, whole, spec(*logical), x, kernel)
+
+
+def tracing_for(absent: str | None) -> contextlib.AbstractContextManager:
+  """Within it, what is traced is for devices of a platform that is not here; it cannot be run."""
+  return _absent(absent)
 
 
 def by_rows(fn: Callable) -> Callable:

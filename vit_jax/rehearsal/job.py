@@ -162,11 +162,16 @@ class Job:
 
   @functools.cache  # noqa: B019
   def kept_per_image(self, remat: str) -> int:
-    """Bytes per image that differentiation keeps for the backward pass, without padding."""
+    """Bytes per image that a TPU's scanned blocks keep for the backward pass, without padding.
+
+    The compiler makes about as much of blocks that are not scanned.
+    """
     return self._kept(2, remat) - self._kept(1, remat)  # the part that does not grow with the batch is parameters
 
   def _kept(self, batch, remat):
-    model, objective = self._model(remat), self.objective
+    scanned = dataclasses.replace(self.config.system.execution, remat=remat, scan=True)
+    objective = self.objective
+    model = PureModel(self.config.family, self.config.model, self.image_shape, self.num_classes, scanned, objective)
 
     def loss(params, stats, batch, keys_B):
       outputs, _ = model.call(params, stats, lambda module: objective.forward(module, batch, keys_B))
@@ -176,7 +181,9 @@ class Job:
       return jax.vjp(lambda params: loss(params, *inputs), params)[1]
 
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
-    kept = jax.eval_shape(residuals, model.param_shapes(), model.stats_shapes(), objective.prepared(model, batch), keys)
+    on_one = mesh_lib.traced_on(mesh_lib.abstract_mesh((1, 1, 1), self.config.system.mesh.rules), residuals)
+    with mesh_lib.tracing_for('tpu'):
+      kept = jax.eval_shape(on_one, model.param_shapes(), model.stats_shapes(), objective.prepared(model, batch), keys)
     return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(kept)
                if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key))
 
