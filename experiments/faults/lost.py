@@ -5,11 +5,12 @@
   python experiments/faults/lost.py --out=FOLDER --only=all --processes=1 --kills=10 --save_every=200
   python experiments/faults/lost.py --out=FOLDER --only=all --processes=2 --kills=10 --save_every=200
 
-`one`: a random one of the processes is killed, sometimes while the program is compiled, sometimes after a checkpoint;
-the others must end with 134 (or by SIGABRT). `all`: all are killed at once, and the run has a local tier of
-`--local_seconds`; what is lost is the time between the start of the save that the run resumes from and the kill. The
-run folder gets its own saves every `--save_every` steps, in the background. In both, the run's end must equal that of
-an undisturbed one, byte for byte.
+The run is a small one on the digits. `one`: a random one of the processes is killed, in turn at a random moment from
+before the program is compiled until soon after the first step, and soon after a new checkpoint; the others must end
+with 134 (or by SIGABRT). `all`: all are killed at once, and the run has a local tier of `--local_seconds`; what is lost
+is the time between the start of the save that the run resumes from and the kill. The run folder gets its own saves
+every `--save_every` steps, in the background. In both, the run's end must equal that of an undisturbed one, byte for
+byte.
 """
 
 import os
@@ -34,6 +35,8 @@ _SECONDS = flags.DEFINE_float('local_seconds', 1.0, 'The most time that may be l
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')
 _HEARTBEAT_SECONDS = 30  # longer than a busy machine makes a process wait
 _LOST = (134, -signal.SIGABRT)
+_SMALL = [f'--config.{name}' for name in ('train.epochs=0', 'model.patch_size=4', 'model.width=16', 'model.depth=2',
+                                          'model.mlp_dim=32', 'model.num_heads=2', 'data.batch_size=32')]
 
 
 def start(workdir, *words):
@@ -48,7 +51,7 @@ def start(workdir, *words):
   for i in range(count):
     joined = () if count == 1 else (f'--distributed=127.0.0.1:{port}', f'--num_processes={count}', f'--process_id={i}',
                                     f'--heartbeat_s={_HEARTBEAT_SECONDS}')
-    command = [sys.executable, '-m', 'vit_jax.main', '--config=configs/quickstart.py', '--config.train.epochs=0',
+    command = [sys.executable, '-m', 'vit_jax.main', '--config=configs/quickstart.py', *_SMALL,
                f'--config.train.steps={_STEPS.value}', '--config.system.log_every=1',
                f'--config.evaluate.every={_STEPS.value // 4}', f'--workdir={workdir}', *joined, *words]
     with open(out / f'{workdir.name}-{i}.txt', 'a') as log:
@@ -79,21 +82,27 @@ def events(workdir, name):
 def until(started, condition):
   """Waits until a condition holds or a process has ended; returns whether all are alive."""
   while all(process.poll() is None for process in started) and not condition():
-    time.sleep(0.01)
+    time.sleep(0.05)
   return all(process.poll() is None for process in started)
+
+
+def to_first_step(workdir):
+  """The seconds of the undisturbed run from the event `begun`, before it compiles, to its first row."""
+  undisturbed = workdir.with_name('undisturbed')
+  return events(undisturbed, 'train')[0]['time'] - events(undisturbed, 'begun')[0]['time']
 
 
 def kill_one(workdir, rng):
   """Kills one of the processes again and again; returns how many kills ended wrong, and how many there were."""
-  wrong, words = 0, (f'--config.system.save_every={_SAVE_EVERY.value}',)
+  wrong, words, usual = 0, (f'--config.system.save_every={_SAVE_EVERY.value}',), to_first_step(workdir)
   for i in range(_KILLS.value):
-    begun, saved = len(events(workdir, 'begun')), len(events(workdir, 'save'))
+    begun, saved, rows = (len(events(workdir, name)) for name in ('begun', 'save', 'train'))
     started = start(workdir, *words)
-    late = i % 2  # after a newer checkpoint, so that the run gets on; else perhaps while it compiles
+    late = i % 2  # after a newer checkpoint, so that the run gets on
     until(started, lambda begun=begun: len(events(workdir, 'begun')) > begun)
     enough = saved + 2 if late else 0
     alive = until(started, lambda enough=enough: len(events(workdir, 'save')) >= enough)
-    time.sleep(rng.uniform(0, 1 if late else 6))
+    time.sleep(rng.uniform(0, 1 if late else usual))
     if not alive or not until(started, lambda: True):
       return wrong + ended_early(started), i
     victim = int(rng.integers(len(started)))
@@ -103,8 +112,10 @@ def kill_one(workdir, rng):
     others = codes[:victim] + codes[victim + 1:]
     bad = any(code not in _LOST for code in others)
     wrong += bad
-    print(f'kill {i + 1}: process {victim} of {len(codes)} {"after a checkpoint" if late else "early"}; the others '
-          f'ended with {others} after {time.monotonic() - killed:.1f} s{" WRONG" if bad else ""}', flush=True)
+    new = events(workdir, 'train')[rows:]
+    when = f'after step {new[-1]["step"]}' if new else 'before its first step'
+    print(f'kill {i + 1}: process {victim} of {len(codes)}, {when}; the others ended with {others} after '
+          f'{time.monotonic() - killed:.1f} s{" WRONG" if bad else ""}', flush=True)
   assert finish(start(workdir, *words)) == [0] * _PROCESSES.value
   return wrong, _KILLS.value
 
