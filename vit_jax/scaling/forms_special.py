@@ -115,8 +115,10 @@ def _solve(level, a):
   """
   z = np.where(level < 0, level, level / a)
   for _ in range(100):
-    s = _sigmoid(z)
-    step = (-np.logaddexp(0, -z) + a * np.logaddexp(0, z) - level) / (1 - s + a * s)
+    small = np.exp(-np.abs(z))  # one exponential and one logarithm serve both sides
+    log = np.log1p(small)
+    s = np.where(z > 0, 1, small) / (1 + small)
+    step = (np.minimum(z, 0) - log + a * (np.maximum(z, 0) + log) - level) / (1 - s + a * s)
     z = z - step
     if np.all(np.abs(step) <= 1e-13 * (1 + np.abs(z))):
       break
