@@ -17,7 +17,7 @@ from vit_jax.console import Console
 from vit_jax.cost import flops, slices
 from vit_jax.errors import UserError
 from vit_jax.inspection import reconstructions
-from vit_jax.interop import huggingface, layer_names
+from vit_jax.interop import huggingface, huggingface_layouts, layer_names
 from vit_jax.interop import rules as rules_lib
 from vit_jax.interop.rules import dense, norm, same
 from vit_jax.interop.tensors import Tensors
