@@ -23,7 +23,7 @@ def _recipe(tmp_path, body, arguments='', after=''):
 
 @pytest.mark.parametrize('file, message', [
     ('configs/deit_s16.py:distiled', "no argument 'distiled'; did you mean 'distilled'"),
-    ('configs/vit_b16.py:RUNLOCAL', "no argument 'RUNLOCAL'; known: runlocal"),
+    ('configs/vit_b16.py:RUNLOCAL', "no argument 'RUNLOCAL'; did you mean 'runlocal'"),
     ('configs/finetune_cifar10.py:b64', "no argument 'b64'; did you mean 'b"),
     ('configs/quickstart.py:small', 'takes no argument, so leave out :small'),
 ])

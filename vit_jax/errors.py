@@ -14,6 +14,10 @@ class UserError(Exception):
 def nearest(name: str, known: Iterable[str]) -> str:
   """A suffix for messages: `; did you mean 'width'?` for a misspelled name, else the first 12 known names."""
   known = sorted(known)
-  if close := difflib.get_close_matches(name, known, n=1, cutoff=0.6):
+  close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+  if not close:  # in capitals, perhaps
+    spelled = {each.lower(): each for each in known}
+    close = [spelled[each] for each in difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.6)]
+  if close:
     return f"; did you mean '{close[0]}'?"
   return f'; known: {", ".join(known[:12])}{", ..." if len(known) > 12 else ""}' if known else ''

@@ -1,9 +1,9 @@
 """What digests of code and data add to a start: pairs of starts of two checkouts, in turn on the same cores.
 
-  git worktree add ../before COMMIT
   python experiments/provenance/startup.py --before=../before
 
-A start is measured until the header is printed, when nothing has been compiled: wall-clock and CPU seconds.
+where `git worktree add ../before COMMIT` has made a checkout of the older code. A start is measured until the header is
+printed, when nothing has been compiled: wall-clock and CPU seconds.
 """
 
 import os

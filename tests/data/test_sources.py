@@ -93,6 +93,11 @@ def test_a_gz_file_is_unpacked_no_further_than_its_header_promises(idx_folder, m
 
 
 def test_idx_files_that_do_not_match(idx_folder):
+  images = (idx_folder / 't10k-images-idx3-ubyte').read_bytes()
+  (idx_folder / 't10k-images-idx3-ubyte').write_bytes(images[:8] + bytes(4) + images[12:16])
+  with pytest.raises(UserError, match=r'pictures of 0 x \d+ in t10k-\*'):
+    open_sources(DataConfig(source=f'idx:{idx_folder}'))
+  (idx_folder / 't10k-images-idx3-ubyte').write_bytes(images)
   write_idx(idx_folder / 't10k-labels-idx1-ubyte', np.zeros(5))
   with pytest.raises(UserError, match='6 pictures but 5 labels'):
     open_sources(DataConfig(source=f'idx:{idx_folder}'))

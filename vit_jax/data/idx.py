@@ -40,6 +40,8 @@ def open_idx(folder: pathlib.Path, name: str, class_names: tuple[str, ...] | Non
     labels = _read(folder, f'{prefix}-labels-idx1-ubyte', dims=1)
     if len(images) != len(labels):
       raise UserError(f'{folder}: {len(images):,} pictures but {len(labels):,} labels in {prefix}-*; they must match')
+    if len(images) and not images.size:
+      raise UserError(f'{folder}: pictures of {images.shape[1]} x {images.shape[2]} in {prefix}-*; is it damaged?')
     arrays[split] = images[..., None], labels.astype(np.int32)
   if not len(arrays['train'][1]):
     raise UserError(f'{folder}: train-images-idx3-ubyte holds no pictures')
