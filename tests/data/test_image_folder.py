@@ -114,9 +114,9 @@ def test_transparency_is_blended_with_white():
 
 def test_a_damaged_picture_is_named_or_skipped(pets):
   whole = (pets / 'dogs' / '4.png').read_bytes()
-  (pets / 'dogs' / '4.png').write_bytes(whole[:60])
   config = dict(source=f'folder:{pets}', batch_size=7, val_examples=0, image_size=(6, 8))
-  data = open_data(DataConfig(**config))
+  data = open_data(DataConfig(**config))  # which looks at the pictures
+  (pets / 'dogs' / '4.png').write_bytes(whole[:60])
   with pytest.raises(UserError, match=r'cannot read .*dogs/4\.png: .*on_error to "skip"'):
     for split in ('train', 'test'):
       list(data.eval_batches(split))

@@ -150,6 +150,11 @@ def jpeg_folder(folder, n=12):
 def test_bad_records_keep_their_place(tmp_path, workers):
   config = dict(source=f'folder:{jpeg_folder(tmp_path)}', image_size=(8, 8), batch_size=40, val_examples=0,
                 augment=Augment(crop='inception'))
+  broken = tmp_path / 'train' / 'b' / '5.jpg'
+  half = broken.read_bytes()
+  broken.write_bytes(broken.with_name('7.jpg').read_bytes())
+  stopping = open_data(DataConfig(**config))  # which looks at the pictures
+  broken.write_bytes(half)
   data = open_data(DataConfig(**config, on_error='skip'))
   batches = data.train_batches(0, 0, 2, workers=workers)
   first = next(batches)
@@ -160,7 +165,7 @@ def test_bad_records_keep_their_place(tmp_path, workers):
   next(batches)
   assert len(batches.take_errors()) >= 2
   batches.close()
-  stopping = open_data(DataConfig(**config)).train_batches(0, 0, 2, workers=workers)
+  stopping = stopping.train_batches(0, 0, 2, workers=workers)
   with pytest.raises(UserError, match=r'cannot read .*b/5\.jpg'):
     next(stopping)
   with pytest.raises(StopIteration):

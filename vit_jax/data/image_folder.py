@@ -1,5 +1,6 @@
 """Folders of pictures, one folder per class."""
 
+import concurrent.futures
 import dataclasses
 import functools
 import os
@@ -12,6 +13,8 @@ import numpy as np
 from vit_jax.data import folder_names, pictures
 from vit_jax.errors import UserError, nearest
 from vit_jax.printable import printable, say
+
+_LOOKED_AT = 2_000  # pictures of a split that are decoded before a run begins: a few seconds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +45,28 @@ class FolderSource:
 
   def __len__(self):
     return len(self.paths)
+
+  def unreadable(self) -> list[str]:
+    """'PATH: REASON' of the pictures that cannot be read, of `_LOOKED_AT` at most, spread over all.
+
+    Says how many are nearly black because they use few of their 16 bits.
+    """
+    every = range(0, len(self), -(-len(self) // _LOOKED_AT))
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+      found = [(folder_names.text(self.where(i)), *seen) for i, seen in zip(every, threads.map(self._look, every))]
+    if dark := [path for path, error, unused in found if unused]:
+      say(f'{len(dark):,} pictures have 16 bits and use at most 12 of them, such as {printable(dark[0])}: they will be '
+          'nearly black. Scale them to all 16 bits, or save them with 8', sys.stderr)
+    return [f'{path}: {error}' for path, error, _ in found if error]
+
+  def _look(self, i):
+    """(why picture i cannot be read, or None; whether it leaves upper bits unused)."""
+    try:
+      record = self.read(i)
+      pictures.decode(record, self.channels, None, (8, 8))
+      return None, pictures.leaves_bits_unused(record)
+    except pictures.BadPicture as error:
+      return error, False
 
   def read(self, i):
     try:
@@ -139,6 +164,9 @@ def _open_split(folder, name, class_names):
   for class_folder in found:
     _check_class(folder / class_folder, kept[class_folder], listed[class_folder], others)
   _say_left_out(folder, loose, others, twice)
+  if lonely := [f for f in found if len(kept[f]) == 1]:
+    say(f'{printable(os.fspath(folder))}: {len(lonely):,} classes have one picture, such as '
+        f'{printable(names[lonely[0]])}: what is learnt of them cannot be measured', sys.stderr)
   labels = [class_names.index(names[f]) for f in found for _ in kept[f]]
   return FolderSource(name, class_names, tuple(path for f in found for path in kept[f]),
                       np.asarray(labels, np.int32), folder)

@@ -11,7 +11,7 @@ INTERPOLATIONS = {'nearest': 0, 'lanczos': 1, 'bilinear': 2, 'bicubic': 3}  # Pi
 # The only decoders of Pillow that files may reach: others start programs (Ghostscript for PostScript) or fetch data.
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'TIFF', 'WEBP')
 MOST_PIXELS = 178_956_970  # of a picture, also Pillow's limit: a small file can claim to have 4 thousand million
-_ORIENTATION = 0x0112
+_ORIENTATION, _MAX_SAMPLE_VALUE = 0x0112, 281  # EXIF and TIFF tags
 _PNG_TEXTS, _PNG_KEYWORDS = (b'iTXt', b'tEXt', b'zTXt'), (b'XML:com.adobe.xmp', b'Raw profile')
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
@@ -34,7 +34,8 @@ def decode(record: bytes | np.ndarray, channels: int, box: Box | None = None,
            out_size: tuple[int, int] | None = None, interpolation: str = 'bilinear', shrink: bool = True) -> np.ndarray:
   """Decodes a picture, or a resized box of it.
 
-  EXIF rotation is applied, transparency is blended with white, and 16-bit grey is reduced to its upper 8 bits. A JPEG
+  EXIF rotation is applied, transparency is blended with white, and 16-bit grey is reduced to its upper 8 bits
+  (of those that a TIFF says it uses). A JPEG
   is decoded at 1/2, 1/4 or 1/8 if the box then still has at least twice the pixels needed in each dimension. This is
   cheaper, and the difference is hardly visible.
 
@@ -173,12 +174,28 @@ def _upright(image):
   return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
 
 
+def _bits(image):
+  """How many of 16 bits the pixels use, as the file says: a TIFF's MaxSampleValue; else 16."""
+  largest = getattr(image, 'tag_v2', {}).get(_MAX_SAMPLE_VALUE)
+  largest = largest[0] if isinstance(largest, tuple) and largest else largest
+  return int(largest).bit_length() if isinstance(largest, int) and largest > 0 else 16
+
+
+def leaves_bits_unused(record: bytes | np.ndarray) -> bool:
+  """Whether a picture has 16 bits of which it uses 12 or fewer, though the file does not say so."""
+  image = None if isinstance(record, np.ndarray) else _open(record)
+  if image is None or not image.mode.startswith('I') or _bits(image) < 16:
+    return False
+  return 0 < int(np.asarray(image).max()) < 1 << 12
+
+
 def _in_mode(image, mode):
   from PIL import Image
   if image.mode == mode and 'transparency' not in image.info:
     return image
   if image.mode.startswith('I'):  # 16 bits, stored in 16 or 32
-    image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+    down = max(_bits(image) - 8, 0)
+    image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> down).clip(0, 255).astype(np.uint8))
   elif image.mode == 'F':
     raise BadPicture('floating-point pixels have no fixed range; save as 8 or 16 bits')
   elif 'transparency' in image.info or image.mode in ('LA', 'PA', 'La', 'RGBA', 'RGBa'):

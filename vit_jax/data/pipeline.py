@@ -9,6 +9,7 @@ To resume, only `first_step` is needed. With several processes, each passes `row
 """
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ from vit_jax.data.batches import ChunkReader, MemoryBatches, RecordBatches
 from vit_jax.data.config import DataConfig, check, check_pictures
 from vit_jax.data.order import EvalOrder, LeftOut, TrainOrder
 from vit_jax.errors import UserError
+from vit_jax.printable import printable, say
 
 SPLITS = ('train', 'val', 'test')
 _IN_MEMORY_BYTES = 2**31  # of pictures at their final size
@@ -185,12 +187,23 @@ def open_data(config: DataConfig, to_train: bool = True) -> Data:
   image_size = config.image_size or _own_size(config, sources)
   channels = config.channels or train.channels
   check_pictures(config, image_size, channels)
+  _check_readable(sources, config.on_error)
   if 'train' not in sources:
     return Data(config, {split: splits.whole(source) for split, source in sources.items()}, (*image_size, channels))
   parts = splits.assign(sources, config.val_examples, config.unique_examples)
   if not len(parts['train'].examples):
     raise UserError(f'{train.name}: no example is left for training after {len(parts["test"].examples):,} for test')
   return Data(config, parts, (*image_size, channels))
+
+
+def _check_readable(sources, on_error):
+  """Raises UserError for pictures that would end the run later; only sources that look at their files know any."""
+  bad = [error for source in sources.values() for error in getattr(source, 'unreadable', tuple)()]
+  if bad and on_error == 'skip':
+    say(f'{len(bad):,} pictures cannot be read and are left out, such as {printable(bad[0])}', sys.stderr)
+  elif bad:
+    raise UserError(f'cannot read {bad[0]}{f" and {len(bad) - 1:,} others" if len(bad) > 1 else ""}; remove '
+                    f'{"them" if len(bad) > 1 else "it"}, or set data.on_error to "skip"')
 
 
 def _own_size(config, sources):

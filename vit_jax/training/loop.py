@@ -107,6 +107,7 @@ class Loop:
   def __init__(self, run: Run, folder: RunFolder, display: Display, stop: Stop, clock: goodput.Clock):
     self.run, self.folder, self.display, self.stop, self.clock = run, folder, display, stop, clock
     self.record = run.record() | {'lineage': folder.lineage}  # the content of run.json
+    self._reported: set[str] = set()  # pictures that could not be read
     self._saving, self._in_flight = Saving(run.saved_when, folder.checkpoints), InFlight(run, folder, display)
     self._eval_step = _eval_step(run.model, run.config.data, run.mesh)
 
@@ -305,8 +306,11 @@ class Loop:
     return evaluate.out_of_patience(self.folder.val_rows, self.run.config.evaluate, self.run.metrics)
 
   def _report(self, errors: list[str], step: int) -> None:
-    """Reports pictures that could not be read. They keep their place in the batch, with weight 0."""
-    for error in errors:
+    """Reports pictures that could not be read, each once. They keep their place in the batch, with weight 0."""
+    for error in dict.fromkeys(errors):
+      if error in self._reported:
+        continue
+      self._reported.add(error)
       self._in_flight.record_event({'event': 'unreadable', 'step': step, 'what': error}, f'skipped (weight 0): {error}')
 
   def _log(self, train_state: TrainState, step: int) -> TrainState:
