@@ -42,6 +42,8 @@ _REPORT = cli.define_optional('report', 'Write WORKDIR/report.html after trainin
                               'instead of training.')
 _SPLIT = flags.DEFINE_enum('split', 'test', ['test', 'val', 'train'], 'What --evaluate and --report score.')
 _OUT = flags.DEFINE_string('out', None, 'Where --evaluate writes; default: RUN/evaluation.')
+_PREFLIGHT = flags.DEFINE_bool('preflight', False, 'Do what a run does before it trains, and say what was found: the '
+                               'recipe, the data and their index, and whether --workdir can be written and read.')
 _PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps to WORKDIR/profile, for XProf.')
 
 
@@ -55,12 +57,12 @@ def main() -> int:
   # After the flags: a misspelt one is answered before JAX is imported.
   from vit_jax import goodput
   clock = goodput.Clock()  # before the imports, which every start pays for
-  from vit_jax import checkpoint, exits, host
+  from vit_jax import checkpoint, durable, exits, host
   from vit_jax.parallel import processes
-  from vit_jax.survival import full_disk, stop
+  from vit_jax.survival import full_disk, restarts, stop, stop_file
   from vit_jax.survival import workdir as workdir_lib
   from vit_jax.training import config as run_config
-  from vit_jax.training import frozen, loop, run_folder
+  from vit_jax.training import frozen, loop, preflight, run_folder
   from vit_jax.training import run as run_lib
   from vit_jax.training.display import Display
 
@@ -76,7 +78,10 @@ def main() -> int:
       processes.from_writer(lambda: run_folder.check(config, _WORKDIR.value))
     else:
       workdir_lib.check(_WORKDIR.value or 'runs')
-    run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
+    if _PREFLIGHT.value:
+      return preflight.look(config, _WORKDIR.value, cli.recipe_name())
+    with restarts.opening(_WORKDIR.value):
+      run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
     workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
     display = Display()
     if frozen.wanted(run):
@@ -94,7 +99,11 @@ def main() -> int:
         results = loop.train(run, workdir, display, _PROFILE.value, _TRUNK.value, clock)
       except stop.Stopped:
         display.stopped(workdir)
+        stop_file.refuse(workdir)  # it would stop again: final
         return exits.PREEMPTED
+      except durable.Unreachable as error:
+        say(f'error: {error}. The same command resumes the run', sys.stderr)
+        return exits.LOST
       except full_disk.DiskFull as error:
         # At an orderly exit libraries try once more to write, and print how that fails.
         say(f'error: {error}', sys.stderr)

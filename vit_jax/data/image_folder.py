@@ -1,17 +1,22 @@
-"""Folders of pictures, one folder per class."""
+"""Folders of pictures, one folder per class; on a disk or in a bucket, with an index or without."""
 
 import dataclasses
 import functools
+import hashlib
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
+from etils import epath
 
-from vit_jax.data import pictures
+from vit_jax.data import index as index_lib
+from vit_jax.data import listing, pictures
 from vit_jax.errors import UserError, nearest
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 _SPLITS = ('train', 'val', 'test')
+_LOOKED_AT = 16  # files whose size is compared with the index
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,15 +25,19 @@ class FolderSource:
 
   name: str
   class_names: tuple[str, ...]
-  paths: tuple[str, ...]
+  paths: Sequence[str]
   labels: np.ndarray
-  root: pathlib.Path  # of the split
+  root: pathlib.Path | epath.Path  # of the split
+  sizes: Sequence[int] | None = None  # bytes, where they are known
+  index: index_lib.Index | None = None
   channels = 3
   images = None
 
   @functools.cached_property
   def image_size(self):
     """(height, width) that all readable pictures share, or None. Headers are read until one differs."""
+    if self.index is not None:
+      return tuple(self.index.header['image_size'] or ()) or None
     first = None
     for i in range(len(self)):
       try:
@@ -45,7 +54,7 @@ class FolderSource:
 
   def read(self, i):
     try:
-      return pathlib.Path(self.paths[i]).read_bytes()
+      return listing.read(self.paths[i])
     except OSError as error:
       raise pictures.BadPicture(error.strerror or str(error)) from error
 
@@ -55,37 +64,87 @@ class FolderSource:
   def key(self, i):
     path = self.paths[i]
     try:
-      size = os.stat(path).st_size
+      size = int(self.sizes[i]) if self.sizes is not None else os.stat(path).st_size
     except OSError:  # gone since the folder was read: the run will say so
       size = -1
-    return f'{os.path.relpath(path, self.root)} {size}'
+    return f'{os.path.relpath(path, os.fspath(self.root))} {size}'
 
 
-def open_folder(root: pathlib.Path) -> dict[str, FolderSource]:
-  """Opens the splits ROOT/{train,val,test}/CLASS/*.jpg, or a single split ROOT/CLASS/*.jpg.
+class _Paths(Sequence):
+  """The paths of an index's pictures, made as they are asked for: 14 million texts would take a gigabyte."""
+
+  def __init__(self, root, class_names, index):
+    self._root, self._class_names, self._index = os.fspath(root), class_names, index
+
+  def __len__(self):
+    return len(self._index.labels)
+
+  def __getitem__(self, i):
+    return f'{self._root}/{self._class_names[self._index.labels[i]]}/{self._index.names[int(i)]}'
+
+
+class _Sizes(Sequence):
+  """The sizes of an index's pictures, read when the first is asked for."""
+
+  def __init__(self, index):
+    self._index = index
+
+  def __len__(self):
+    return len(self._index.labels)
+
+  def __getitem__(self, i):
+    return int(self._index.sizes[i])
+
+
+def open_folder(root: pathlib.Path | epath.Path, indexed: bool = True) -> dict[str, FolderSource]:
+  """Opens the splits ROOT/{train,val,test}/CLASS/*.jpg, or a single split ROOT/CLASS/*.jpg; ROOT may be in a bucket.
 
   Hidden files and folders are ignored. Pictures may be in subfolders of a class folder.
+
+  Args:
+    root: the folder.
+    indexed: whether an index in it, if there is one, replaces the listing of all class folders.
 
   Raises:
     UserError: there is no such folder, it has no classes, a class has no readable picture, or a class is not in train.
   """
   if not root.is_dir():
-    near = nearest(root.name, _subfolders(root.parent)) if root.parent.is_dir() else ''
+    near = nearest(root.name, listing.subfolders(root.parent)) if root.parent.is_dir() else ''
     raise UserError(f'folder:{root}: no such folder{near}')
-  subfolders = _subfolders(root)
-  if 'train' not in subfolders:
-    if subfolders and set(subfolders) <= set(_SPLITS):
-      raise UserError(f'{root}: has {", ".join(subfolders)}, but no train')
-    return {'train': _open_split(root, root.name, None)}
-  sources = {'train': _open_split(root / 'train', root.name, None)}
+  found = listing.subfolders(root)
+  if 'train' not in found:
+    if found and set(found) <= set(_SPLITS):
+      raise UserError(f'{root}: has {", ".join(found)}, but no train')
+    return {'train': _open_split(root, root, 'train', None, indexed)}
+  sources = {'train': _open_split(root, root / 'train', 'train', None, indexed)}
   for split in _SPLITS[1:]:
-    if split in subfolders:
-      sources[split] = _open_split(root / split, root.name, sources['train'].class_names)
+    if split in found:
+      sources[split] = _open_split(root, root / split, split, sources['train'].class_names, indexed)
   return sources
 
 
-def _open_split(folder, name, class_names):
-  found = _subfolders(folder)
+def write_index(root: pathlib.Path | epath.Path, sources: dict[str, FolderSource],
+                fingerprints: dict[str, dict[str, str]]) -> list[epath.Path]:
+  """Writes the index of each split; returns the paths.
+
+  Args:
+    root: the folder that was given to `open_folder`.
+    sources: what it returned, without an index.
+    fingerprints: {split: {`index.positions` of examples: their fingerprint}}.
+  """
+  out = []
+  for split, source in sources.items():
+    inside = lambda path, label, source=source: path[len(f'{source.root}/{source.class_names[label]}/'):]
+    names = map(inside, source.paths, source.labels)
+    sizes = source.sizes if source.sizes is not None else [os.stat(path).st_size for path in source.paths]
+    out.append(index_lib.write(
+        root, split, _state(listing.subfolders(source.root)), source.labels, names=list(names), sizes=sizes,
+        class_names=source.class_names, image_size=source.image_size, fingerprints=fingerprints.get(split, {})))
+  return out
+
+
+def _open_split(root, folder, split, class_names, indexed):
+  name, found = root.name, listing.subfolders(folder)
   if not found:
     loose = sum(1 for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     raise UserError(f'{folder}: ' + (f'{loose} pictures but no class folders; sort them into {folder}/CLASS/'
@@ -93,15 +152,41 @@ def _open_split(folder, name, class_names):
   if class_names is None and len(found) < 2:
     raise UserError(f'{folder}: one class, {found[0]!r}; a classifier needs two or more class folders')
   class_names = class_names or tuple(found)
-  paths, labels = [], []
+  if index := index_lib.read(root, split, _state(found)) if indexed else None:
+    return _indexed(folder, name, class_names, index)
+  paths, labels, sizes = [], [], []
   for class_name in found:
     if class_name not in class_names:
       raise UserError(f'{folder / class_name}: train has no such class{nearest(class_name, class_names)}')
-    files = _files(folder / class_name)
+    files, bytes_each = listing.files(folder / class_name, SUFFIXES)
     _check_class(folder / class_name, files)
     paths += files
+    sizes += bytes_each or []
     labels += [class_names.index(class_name)] * len(files)
-  return FolderSource(name, class_names, tuple(paths), np.asarray(labels, np.int32), folder)
+  return FolderSource(name, class_names, tuple(paths), np.asarray(labels, np.int32), folder, sizes or None)
+
+
+def _state(class_folders):
+  """What an index says of the folder that it was made from; the sizes of some files are compared as well."""
+  return hashlib.sha256('\n'.join(class_folders).encode(errors='surrogateescape')).hexdigest()[:16]
+
+
+def _indexed(folder, name, class_names, index):
+  """The source of an index, after a look at some of the files: other data must not be taken for those of the index."""
+  again = f'Make it again: {index_lib.COMMAND}'
+  if tuple(index.header['class_names']) != class_names:
+    raise UserError(f'{index.path} has other classes than the folder. {again}')
+  paths = _Paths(folder, class_names, index)
+  source = FolderSource(name, class_names, paths, index.labels, folder, _Sizes(index), index)
+  for i in np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int):
+    path, size = source.paths[i], None
+    try:
+      size = epath.Path(path).stat().length
+    except OSError:  # gone
+      pass
+    if size != source.sizes[i]:
+      raise UserError(f'{index.path}: {path} has {size or "no"} bytes, and {source.sizes[i]} in the index. {again}')
+  return source
 
 
 def _check_class(folder, files):
@@ -110,34 +195,8 @@ def _check_class(folder, files):
     raise UserError(f'{folder}: no pictures; expected files {" ".join(SUFFIXES)}')
   for path in files:
     try:
-      pictures.size(pathlib.Path(path).read_bytes())
+      pictures.size(listing.read(path))
       return
     except (pictures.BadPicture, OSError):
       continue
   raise UserError(f'{folder}: none of its {len(files)} pictures can be read')
-
-
-def _subfolders(folder):
-  """The names of the folders in a folder. A link to the folder itself, or to one above it, is none of them."""
-  above = os.path.join(os.path.realpath(folder), '')
-  leads_back = lambda entry: entry.is_symlink() and above.startswith(os.path.join(os.path.realpath(entry.path), ''))
-  return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not _hidden(e.name) and not leads_back(e))
-
-
-def _files(folder):
-  """The picture files below a folder, sorted by path. A folder that links lead to again is read once."""
-  found, seen = [], set()
-  for parent, folders, files in os.walk(folder, followlinks=True):
-    seen.add(os.path.realpath(parent))
-    inside = sorted((os.path.islink(os.path.join(parent, name)), name) for name in folders if not _hidden(name))
-    folders[:] = []
-    for _, name in inside:  # links last
-      if (real := os.path.realpath(os.path.join(parent, name))) not in seen:
-        seen.add(real)
-        folders.append(name)
-    found += [os.path.join(parent, f) for f in files if f.lower().endswith(SUFFIXES) and not _hidden(f)]
-  return sorted(found)
-
-
-def _hidden(name):
-  return name.startswith('.') or name == '__MACOSX'
