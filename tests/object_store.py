@@ -11,6 +11,7 @@ import http.server
 import json
 import socketserver
 import threading
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 
@@ -33,6 +34,24 @@ class Store:
                                      {'Content-Type': 'application/json'})
     urllib.request.urlopen(request).close()
     return f'gs://{name}'
+
+  def names(self, prefix: str) -> list[str]:
+    """The objects whose path begins with gs://BUCKET/..., as paths."""
+    bucket, _, name = prefix.removeprefix('gs://').partition('/')
+    url = f'{self.url}/storage/v1/b/{bucket}/o?prefix={urllib.parse.quote(name, safe="")}'
+    with urllib.request.urlopen(url) as answer:
+      return [f'gs://{bucket}/{item["name"]}' for item in json.load(answer).get('items', ())]
+
+  def read(self, path: str) -> bytes:
+    bucket, _, name = path.removeprefix('gs://').partition('/')
+    url = f'{self.url}/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe="")}?alt=media'
+    with urllib.request.urlopen(url) as answer:
+      return answer.read()
+
+  def write(self, path: str, content: bytes) -> None:
+    bucket, _, name = path.removeprefix('gs://').partition('/')
+    url = f'{self.url}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(name, safe="")}'
+    urllib.request.urlopen(urllib.request.Request(url, content, method='POST')).close()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Logs in a bucket are seen while a run trains, and a file in its folder stops it. The real bucket is in tests/test_spot_life.py."""
+"""Logs in a bucket are seen while a run trains, and a file stops it; a real bucket: tests/test_spot_life.py."""
 
 import threading
 import time
