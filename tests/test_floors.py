@@ -22,6 +22,7 @@ FLOORS = [  # a module imports from lower floors and from its own room
     {'training'},
     {'rehearsal', 'sweeps', 'pruning', 'inspection', 'comparison'},
     {'config', 'cli', 'testing', '__main__'},
+    {'sweep_launch', 'sweep_preflight'},
     {'main', 'plan', 'sweep', 'law', 'predict', 'prune', 'convert', 'compare', 'listing', 'samples', 'completion',
      'api'},
 ]

@@ -9,7 +9,7 @@ import pytest
 from command_line import ON_CPU, ROOT, command, run
 
 from vit_jax import records
-from vit_jax.sweeps import folders
+from vit_jax.sweeps import standing
 
 RECIPE = command_line.recipe('c.model.depth = 1', 'c.train.epochs = 1')
 RUNS = "chain(branches([20, 40]), [{'optimizer.learning_rate': 1e19, 'schedule.name': 'constant'}])"
@@ -80,7 +80,7 @@ def test_ctrl_c_leaves_the_run_resumable_and_no_process(tmp_path):
   assert process.returncode == 130, said
   assert 'the same command' in said and 'Traceback' not in said
   run = _folder(tmp_path, 'tiny')
-  assert folders.standing(run).status == 'stopped'
+  assert standing.of(run).status == 'stopped'
   assert 'the same command resumes the run' in (run / 'log.txt').read_text()
 
 

@@ -32,7 +32,7 @@ def test_twelve_runs_as_jobsets(tmp_path):
   for said in ('12 runs in 8 files', 'v5e-16 (16 chips, 4x4), 4 hosts', f'kubectl apply -f {tmp_path}/manifests',
                'app.kubernetes.io/part-of=my-law', 'runs in the same file share a trunk'):
     assert said in done.stdout, done.stdout
-  paths = sorted((tmp_path / 'manifests').iterdir())
+  paths = sorted((tmp_path / 'manifests').glob('*.yaml'))
   commands = []
   for path in paths:
     tree = yaml.safe_load(path.read_text())
@@ -49,7 +49,7 @@ def test_twelve_runs_as_jobsets(tmp_path):
 def test_twelve_runs_as_managed_jobs(tmp_path):
   done = _sweep(tmp_path, *SKYPILOT, f'--out={tmp_path}/tasks')
   assert done.returncode == 0 and 'sky jobs launch' in done.stdout, done.stderr
-  tasks = [yaml.safe_load(path.read_text()) for path in (tmp_path / 'tasks').iterdir()]
+  tasks = [yaml.safe_load(path.read_text()) for path in (tmp_path / 'tasks').glob('*.yaml')]
   assert len(tasks) == 8 and {task['resources']['accelerators'] for task in tasks} == {'tpu-v4-32'}
 
 
@@ -66,14 +66,32 @@ def get_sweep():
 
 def test_a_sweep_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
   """Neither data nor devices are present. ViT-B/16 fits; with width 12,288, its state alone does not."""
-  done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/out', sweep=ABSENT)
+  flags = (*JOBSET, f'--out={tmp_path}/out', '--data_dir=gs://my-bucket/data', '--namespace=team-a')
+  done = _sweep(tmp_path, *flags, sweep=ABSENT)
   assert done.returncode == 1 and not (tmp_path / 'out').exists()
   for said in ('width12288: does not fit: needs about ', ', available ', ' GB over the limit', '--tpu=v5e-16',
                'python -m vit_jax.plan --config=configs/vit_b16.py', '--plan=none writes the files without this check'):
     assert said in done.stderr, done.stderr
   assert 'chip-hours at 40% MFU' in done.stdout and '17.18 GB per chip, in width12288 (estimated' in done.stdout
-  done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/out', '--plan=none', sweep=ABSENT)
-  assert done.returncode == 0 and len(list((tmp_path / 'out').iterdir())) == 2, done.stderr
+  assert 'to start (assumed: 5 minutes of boot for each of 2 files' in done.stdout and 'list price' in done.stdout
+  done = _sweep(tmp_path, *flags, '--plan=none', sweep=ABSENT)
+  assert done.returncode == 0, done.stderr
+  out, before = tmp_path / 'out', [f'{i}-{name}.yaml' for i, name in ((1, 'prepare-not-here'), (2, 'first-my-law'))]
+  paths = list(out.glob('*.yaml'))
+  assert len(paths) == 2 and sorted(path.name for path in (out / 'before').iterdir()) == before
+  for path in paths:
+    pod = yaml.safe_load(path.read_text())['spec']['replicatedJobs'][0]['template']['spec']['template']
+    assert '--config.data.data_dir=/data/data' in pod['spec']['containers'][0]['command']
+    assert pod['metadata']['annotations'] == {'gke-gcsfuse/volumes': 'true'}
+  for said in ('these files assume that', 'GcsFuseCsiDriver', 'kubectl delete -f', f'kubectl apply -f {out}/before/1-',
+               '--status gs://bucket/law', '-n team-a'):
+    assert said in done.stdout, done.stdout
+
+
+def test_a_sweep_whose_data_reach_no_pod_is_refused(tmp_path):
+  done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/out', sweep=ABSENT)
+  assert done.returncode == 1 and not (tmp_path / 'out').exists()
+  assert 'data.source=tfds:not_here: no data reach the hosts' in done.stderr and '--data_dir=gs://' in done.stderr
 
 
 @pytest.mark.parametrize('flags, said', [
@@ -82,7 +100,12 @@ def test_a_sweep_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
     ((*JOBSET, '--out=x', '--tpu=v5e-24'), 'the nearest: v5e-16 (16 chips, 4x4) or v5e-32'),
     (('--plan=compile',), '--plan: only with --launcher'),
     ((*JOBSET, '--out=x', '--tpu=v7-16'), '--tpu=v7-16: expected a TPU slice'),
-    ((*JOBSET, '--out=x', '--workdir=runs/law'), '--workdir=runs/law: a bucket path'),
+    ((*JOBSET, '--out=x', '--workdir=runs/law'), '--workdir=runs/law: expected a path in a bucket'),
+    ((*JOBSET, '--out=x', '--workdir=gs://BUCKET/NAME'), 'replace the name in capitals by that of your bucket'),
+    ((*JOBSET, '--out=x', '--data_dir=s3://my-bucket/d'), 'GKE mounts no S3 buckets'),
+    ((*JOBSET, '--out=x', '--data_dir=data'), '--data_dir=data: expected gs://BUCKET/FOLDER'),
+    (('--status', 'runs/a', 'runs/b'), "'runs/b': unexpected argument"),
+    ((*SKYPILOT, '--out=x', '--namespace=y'), '--namespace: not with --launcher=skypilot'),
     ((*JOBSET, '--out=x', '--jobs=2'), '--jobs: not with --launcher=jobset'),
     ((*SKYPILOT, '--out=x', '--image=y'), '--image: not with --launcher=skypilot')])
 def test_bad_input_is_refused_before_anything_is_planned(tmp_path, flags, said):

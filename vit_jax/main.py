@@ -50,6 +50,8 @@ _CLASSES = flags.DEFINE_string('classes', None, 'For --evaluate of a model whose
                                'of the data: a file with a name in each line, in the order of the model; or "order", '
                                'if they are those of the data in their order.')
 _OUT = flags.DEFINE_string('out', None, 'Where --evaluate writes; default: RUN/evaluation.')
+_PREFLIGHT = flags.DEFINE_bool('preflight', False, 'Do what a run does before it trains, and say what was found: the '
+                               'recipe, the data and their index, and whether --workdir can be written and read.')
 _PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps to WORKDIR/profile, for XProf.')
 
 
@@ -65,12 +67,12 @@ def main() -> int:
   # After the flags: a misspelt one is answered before JAX is imported.
   from vit_jax import goodput
   clock = goodput.Clock()  # before the imports, which every start pays for
-  from vit_jax import checkpoint, exits, host
+  from vit_jax import checkpoint, durable, exits, host
   from vit_jax.parallel import processes
-  from vit_jax.survival import full_disk, stop
+  from vit_jax.survival import full_disk, restarts, stop, stop_file
   from vit_jax.survival import workdir as workdir_lib
   from vit_jax.training import config as run_config
-  from vit_jax.training import frozen, loop, run_folder, short_run
+  from vit_jax.training import frozen, loop, preflight, run_folder, short_run
   from vit_jax.training import run as run_lib
   from vit_jax.training.display import Display
 
@@ -87,7 +89,10 @@ def main() -> int:
       processes.from_writer(lambda: run_folder.check(config, _WORKDIR.value))
     else:
       workdir_lib.check(_WORKDIR.value or 'runs')
-    run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
+    if _PREFLIGHT.value:
+      return preflight.look(config, _WORKDIR.value, cli.recipe_name())
+    with restarts.opening(_WORKDIR.value):
+      run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
     workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
     if _REPORT.value is not None and not run.objective.predicts_classes:
       raise UserError(f'--report: the page of a run is about classes, which objective={config.objective} does not '
@@ -107,7 +112,11 @@ def main() -> int:
         results = loop.train(run, workdir, display, _PROFILE.value, _TRUNK.value, clock)
       except stop.Stopped:
         display.stopped(workdir)
+        stop_file.refuse(workdir)  # it would stop again: final
         return exits.PREEMPTED
+      except durable.Unreachable as error:
+        say(f'error: {error}. The same command resumes the run', sys.stderr)
+        return exits.LOST
       except full_disk.DiskFull as error:
         # At an orderly exit libraries try once more to write, and print how that fails.
         say(f'error: {error}', sys.stderr)

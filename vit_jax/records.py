@@ -9,6 +9,7 @@ import math
 import os
 import shlex
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from vit_jax import durable
 from vit_jax.errors import UserError
 
 RUN, METRICS, EVENTS, CHECKPOINTS = 'run.json', 'metrics.jsonl', 'events.jsonl', 'checkpoints'
+_COMMITTED = 'commit_success.txt'
 SET_ASIDE = 'metrics.damaged-{}.jsonl'  # a damaged log, and the step at which the log that replaces it begins
 
 
@@ -39,10 +41,10 @@ def read_run(folder: os.PathLike) -> dict[str, Any] | None:
     DamagedRun: it is not JSON, or a field has the wrong type. The message says how the run goes on.
   """
   path = epath.Path(folder) / RUN
-  if not path.exists():
+  if (content := _content(path)) is None:
     return None
   try:
-    fields = parse(path.read_bytes(), os.fspath(path))
+    fields = parse(content, os.fspath(path))
     for name, kinds in _KINDS.items():
       _check_kind(fields, name, kinds, path)
   except UserError as error:
@@ -116,9 +118,17 @@ def read_rows(path: os.PathLike) -> list[dict[str, Any]]:
 def _lines(path):
   """(where, bytes) of each complete line of a file."""
   path = epath.Path(path)
-  lines = path.read_bytes().split(b'\n') if path.exists() else []
+  lines = (_content(path) or b'').split(b'\n')
   # After the last newline there is nothing or an incomplete line.
   return [(f'{os.fspath(path)}, line {number}', line) for number, line in enumerate(lines[:-1], 1)]
+
+
+def _content(path):
+  """The bytes of a file, None if there is none."""
+  try:
+    return durable.patiently(path.read_bytes)
+  except (FileNotFoundError, NotADirectoryError):
+    return None
 
 
 def parse(content: bytes, where: str) -> dict[str, Any]:
@@ -140,9 +150,16 @@ def _short(value):
 
 
 def saved_steps(folder: os.PathLike) -> list[int]:
-  """The steps of a run's finished checkpoints. A checkpoint that is still being written has another name."""
+  """The steps of a run's finished checkpoints.
+
+  On a disk, a checkpoint that is still being written has another name. In an object store, where nothing is renamed,
+  Orbax marks those that are complete by a file.
+  """
   checkpoints = epath.Path(folder) / CHECKPOINTS
-  return sorted(int(p.name) for p in checkpoints.iterdir() if p.name.isdecimal()) if checkpoints.exists() else []
+  if not checkpoints.exists():
+    return []
+  complete = (lambda path: (path / _COMMITTED).exists()) if '://' in os.fspath(folder) else lambda path: True
+  return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdecimal() and complete(path))
 
 
 class Lines:
@@ -151,6 +168,8 @@ class Lines:
   def __init__(self, path: os.PathLike):
     self._path = epath.Path(path)
     self._remote = '://' in os.fspath(path)
+    self._uploaded = -1  # bytes
+    self._uploading = threading.RLock()  # a slow upload of an older state must not end after a newer one
     if self._remote:  # object stores cannot append, so keep a local copy and upload it as a whole
       self._local = epath.Path(tempfile.mkdtemp()) / self._path.name
       if self._path.exists():
@@ -195,13 +214,14 @@ class Lines:
     """Truncates the file to `size` bytes; the rest is appended to NAME.discarded.jsonl beside it."""
     if fault := self.changed(size, None):
       raise OSError(fault)
-    self._file.close()
-    content = self._local.read_bytes()
-    if tail := content[size:]:
-      self._discard(tail if tail.endswith(b'\n') else tail + b'\n')
-    os.truncate(self._local, size)
-    self._open()
-    self.upload()
+    with self._uploading:
+      self._file.close()
+      content = self._local.read_bytes()
+      if tail := content[size:]:
+        self._discard(tail if tail.endswith(b'\n') else tail + b'\n')
+      os.truncate(self._local, size)
+      self._open()
+      self.upload(again=True)
 
   def _discard(self, tail):
     path = self._path.with_name(self._path.stem + '.discarded.jsonl')
@@ -211,12 +231,19 @@ class Lines:
       with open(path, 'ab') as file:
         file.write(tail)
 
-  def upload(self) -> None:
-    """Makes all lines durable. Called before each save."""
-    if self._remote:
-      self._local.copy(self._path, overwrite=True)
-    else:
+  def upload(self, again: bool = False) -> None:
+    """Makes all lines durable. Called before each save, and by `survival.beacon` from its thread.
+
+    `again` uploads to a bucket even where nothing is new: the time of the object says that the run is alive.
+    """
+    if not self._remote:
       os.fsync(self._file.fileno())
+      return
+    with self._uploading:
+      content = self._local.read_bytes()
+      if again or len(content) != self._uploaded:
+        durable.write(self._path, content)
+        self._uploaded = len(content)
 
   def close(self) -> None:
     self.upload()
@@ -233,7 +260,7 @@ class NoLines:
   def rewind(self, size: int) -> None:
     pass
 
-  def upload(self) -> None:
+  def upload(self, again: bool = False) -> None:
     pass
 
   def close(self) -> None:

@@ -1,6 +1,7 @@
-"""Runs a sweep: python -m vit_jax.sweep --sweep=FILE.py[:ARG] [--workdir=DIR] [--jobs=N] [--dry_run | --status]
+"""Runs a sweep: python -m vit_jax.sweep --sweep=FILE.py[:ARG] [--workdir=DIR] [--jobs=N] [--dry_run]
 
 or writes files that run it on a cluster: --launcher=jobset|skypilot --tpu=v5e-16 --workdir=gs://BUCKET/DIR --out=DIR
+(docs/clusters.md), or looks at one that runs, here or there: --status DIR, --stop=RUN --workdir=DIR
 
 FILE.py defines get_sweep(), which returns a vit_jax.sweeps.Sweep. The plan is printed before anything starts. The same
 command resumes a sweep that was stopped; runs that another sweep has finished in the same folder are not repeated.
@@ -8,6 +9,7 @@ Exit codes: 0: done; 1: an error or a failed run; 130 after Ctrl-C and 42 after 
 """
 
 import concurrent.futures
+import dataclasses
 import multiprocessing
 import os
 import pathlib
@@ -25,36 +27,83 @@ _JOBS = flags.DEFINE_integer('jobs', None, 'Processes at a time; default: one pe
                              'else one.', 1)
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Show the plan and start nothing.')
 _STATUS = flags.DEFINE_bool('status', False, 'Show the status of the runs in --workdir and start nothing.')
+_STOP = flags.DEFINE_string('stop', None, 'Ask this run of the sweep in --workdir to save and end.')
+_UNSTOP = flags.DEFINE_string('unstop', None, 'Take the request of --stop back, so that the run can be started again.')
 _LAUNCHER = flags.DEFINE_enum('launcher', None, ['jobset', 'skypilot'], 'Write files that start the runs on TPUs: on '
                               'Kubernetes (GKE), or on Cloud TPU VMs.')
 _TPU = flags.DEFINE_string('tpu', None, 'With --launcher: the slice for each run, such as v5e-16.')
-_NUM_SLICES = flags.DEFINE_integer('num_slices', None, 'With --launcher=jobset: slices per run; default: 1.', 1)
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'With --launcher: where the data are, as the hosts reach them: '
+                                'gs://BUCKET/FOLDER, s3://BUCKET/FOLDER, pvc:CLAIM/FOLDER, host:/FOLDER, or '
+                                'image:/FOLDER.')
 _SPOT = flags.DEFINE_bool('spot', None, 'With --launcher: use spot machines, which are cheap and may be '
                          'pre-empted.')
-_IMAGE = flags.DEFINE_string('image', None, 'With --launcher=jobset: the container image.')
-_QUEUE = flags.DEFINE_string('queue', None, 'With --launcher=jobset: the Kueue queue in which the runs wait.')
 _OUT = flags.DEFINE_string('out', None, 'With --launcher: the folder to write the files to.')
 _PLAN = flags.DEFINE_enum('plan', 'estimate', ['none', 'estimate', 'compile'], 'With --launcher: how to check, '
                           'before files are written, that the runs fit the slice: not at all, by an estimate from '
                           'shapes (seconds), or by the TPU compiler (a minute per model size).')
+_PREFLIGHT = flags.DEFINE_bool('preflight', False, 'With --launcher: first do here what the first host of a run does '
+                               'until it trains, in a container where Docker runs.')
+_PRICE = flags.DEFINE_float('price', None, 'With --launcher or --status: dollars per chip-hour; default: the list '
+                            'price.', 0.0)
+_NUM_SLICES = flags.DEFINE_integer('num_slices', None, 'With --launcher=jobset: slices per run; default: 1.', 1)
+_CHIPS_PER_HOST = flags.DEFINE_integer('chips_per_host', None, 'With --launcher=jobset: 4 or 8, for v5e-8 and v6e-8, '
+                                       'which are sold as one machine of 8 chips (default) or two of 4.', 1)
+_IMAGE = flags.DEFINE_string('image', None, 'With --launcher=jobset: the container image.')
+_QUEUE = flags.DEFINE_string('queue', None, 'With --launcher=jobset: the Kueue queue in which the runs wait.')
+_NAMESPACE = flags.DEFINE_string('namespace', None, 'With --launcher=jobset: the Kubernetes namespace.')
+_SERVICE_ACCOUNT = flags.DEFINE_string('service_account', None, 'With --launcher=jobset: the Kubernetes service '
+                                       'account whose rights the pods have, such as to buckets.')
+_PULL_SECRET = flags.DEFINE_string('pull_secret', None, 'With --launcher=jobset: the Secret that pulls a private '
+                                   'image.')
+_COORDINATOR_PORT = flags.DEFINE_integer('coordinator_port', None, 'With --launcher=jobset: the port at which the '
+                                         'hosts of a run meet; default: that of JAX.', 1, 65_535)
+_PRIVILEGED = flags.DEFINE_bool('privileged', True, 'With --launcher=jobset: run containers as root with all rights, '
+                                "as Google's examples do.")
+_FOR_JOBSETS = (_IMAGE, _QUEUE, _NAMESPACE, _SERVICE_ACCOUNT, _PULL_SECRET, _COORDINATOR_PORT, _PRIVILEGED,
+                _CHIPS_PER_HOST)
 
 
-def main() -> int:
-  if _SWEEP.value is None and not (_STATUS.value and _WORKDIR.value):
+def main(rest: list[str]) -> int:
+  looks = _STATUS.value or _STOP.value or _UNSTOP.value
+  workdir = _one_workdir(rest, looks)
+  if _SWEEP.value is None and not (looks and workdir):
     raise UserError('--sweep is missing, as in --sweep=experiments/fashion_mnist_law/sweep.py')
   if _LAUNCHER.value:
     return _launch()
-  _refuse([_TPU, _NUM_SLICES, _SPOT, _IMAGE, _QUEUE, _OUT, _PLAN], 'only with --launcher=jobset or --launcher=skypilot')
+  _refuse([_TPU, _NUM_SLICES, _SPOT, _OUT, _PLAN, _DATA_DIR, _PREFLIGHT, *_FOR_JOBSETS],
+          'only with --launcher=jobset or --launcher=skypilot')
+  workdir = workdir or f'runs/{_name()}'
+  return _look(workdir) if looks else _run_here(workdir)
+
+
+def _one_workdir(rest, looks):
+  """--workdir, or the argument after --status, as in --status gs://BUCKET/NAME."""
+  given = [*rest, *([_WORKDIR.value] if _WORKDIR.value else [])]
+  if len(given) > 1 or rest and not looks:
+    raise UserError(f'{rest[-1]!r}: unexpected argument; flags start with --')
+  return given[0] if given else None
+
+
+def _look(workdir):
+  """--status, --stop and --unstop: reads the folder of a sweep, here or in a bucket, and starts nothing."""
+  from vit_jax.sweeps import standing
+  from vit_jax.sweeps.display import Display
+  display, found = Display(), standing.read(workdir)
+  if name := _STOP.value or _UNSTOP.value:
+    display.note(standing.ask(found, name, stop=bool(_STOP.value)))
+    return 0
+  display.status(found.jobs, _PRICE.value)
+  for fault in found.faults:
+    display.note(f'left out    {fault}')
+  return 0
+
+
+def _run_here(workdir):
+  """Runs the sweep on this machine."""
   from vit_jax.survival import workdir as workdir_lib
   from vit_jax.sweeps import folders, jobs
   from vit_jax.sweeps.display import Display
-  workdir, display = _WORKDIR.value or f'runs/{_name()}', Display()
-  if _STATUS.value:
-    plans, faults = folders.read_plans(workdir)
-    display.status([job for plan in plans for job in jobs.make(plan, workdir)])
-    for fault in faults:
-      display.note(f'left out    {fault}')
-    return 0
+  display = Display()
   if '://' not in workdir:
     workdir_lib.check(workdir)
   plan = _plan(_SWEEP.value)
@@ -80,97 +129,46 @@ def main() -> int:
 
 def _launch():
   """Writes the files that run the sweep on a cluster, and prints the commands that start it."""
-  from vit_jax.cost import slices
-  from vit_jax.launch import files, jobset, skypilot
-  from vit_jax.sweeps import tasks
+  from vit_jax import sweep_launch
+  from vit_jax.sweeps import folders
   from vit_jax.sweeps.display import Display
-  _refuse([_JOBS, _STATUS], f'not with --launcher={_LAUNCHER.value}')
-  for flag, example in ((_TPU, 'v5e-16'), (_OUT, 'manifests/')):
-    if not flag.value:
-      raise UserError(f'--{flag.name} is missing, as in --{flag.name}={example}')
-  target, spot = slices.find(_TPU.value, 1 if _NUM_SLICES.value is None else _NUM_SLICES.value), bool(_SPOT.value)
-  if _LAUNCHER.value == 'jobset':
-    jobset.check(target, _IMAGE.value, _QUEUE.value)
-    render = lambda task: jobset.render(task, target, _IMAGE.value, spot=spot, queue=_QUEUE.value, sweep=_name())
-  else:
-    _refuse([_IMAGE, _QUEUE], 'not with --launcher=skypilot, which copies this repository')
-    skypilot.check(target)
-    render = lambda task: skypilot.render(task, target, spot=spot)
-  tasks.check_workdir(_WORKDIR.value)
-  plan, summary = _rehearse(target)
-  several = target.hosts * target.count > 1
-  to_run = tasks.make(plan, _WORKDIR.value, ['--distributed=auto'] if several else [])
-  display = Display()
-  display.tasks(plan, to_run, target)
-  _show_needs(summary, display)
-  _refuse_what_does_not_fit(plan, summary, target)
-  if not _DRY_RUN.value:
-    files.write(_OUT.value, {task.label: render(task) for task in to_run})
-    _next_steps(plan, display)
+  _refuse([_JOBS, _STATUS, _STOP, _UNSTOP], f'not with --launcher={_LAUNCHER.value}')
+  request, display = _request(sweep_launch), Display()
+  sweep_launch.check(request)
+  plan, to_run, sources = sweep_launch.make(request, display)
+  if _PREFLIGHT.value:
+    from vit_jax import sweep_preflight
+    sweep_preflight.run(request, to_run, display)
+  if _DRY_RUN.value:
+    return 0
+  before = sweep_launch.write(request, to_run, sources)
+  if fault := folders.offer_plan(request.workdir, _name(), plan):
+    display.note(f'note: {request.workdir} cannot be written from here, so --status will list the runs as they begin '
+                 f'({fault})')
+  sweep_launch.next_steps(request, before, _law(plan, f'runs/{_name()}'), display)
   return 0
 
 
-def _rehearse(target):
-  """The plan of the sweep on absent slices, and what each run needs there. The data need not be present either."""
-  import jax
-  jax.config.update('jax_platforms', 'cpu')  # this machine's accelerators are not used
-  from vit_jax.rehearsal import compiler, total
-  from vit_jax.rehearsal import job as job_lib
-  from vit_jax.rehearsal import run_plan as plan_lib
-  from vit_jax.sweeps import sweep_plan
-  configs, names, notes = sweep_plan.read(_SWEEP.value)
-  jobs = total.open_jobs(names, [config for _, config in configs.values()])
-  whole = sweep_plan.elsewhere(configs, names, notes, [job.size for job in jobs], target.chips * target.chip.peak_flops)
-  if _PLAN.value == 'compile' and (reason := compiler.missing()):
-    raise UserError(f'--plan=compile: {reason}')
-  with cli.Progress() as progress:
-    def make(job):
-      choice, limit = job_lib.choice_on(job, target), target.chip.hbm_bytes
-      if _PLAN.value != 'compile':
-        return plan_lib.estimated(job, target, choice, limit)
-      label = f'compiling {names[jobs.index(job)]} for {target}'
-      waiting = lambda seconds: progress(f'{label}, {seconds:.0f} s')
-      return plan_lib.compiled(job, target, choice, limit, waiting=waiting)
-    plans = zip(names, total.plan_each(jobs, make), strict=True)
-    return whole, total.Total(tuple(plans), whole.flops_alone, whole.flops, target)
-
-
-def _show_needs(summary, display):
-  """Prints the chip-hours of the sweep and the memory of its largest run."""
-  display.note(f'about {summary.hours(summary.flops):,.1f} chip-hours at {summary.mfu:.0%} MFU')
-  if _PLAN.value != 'none':
-    name, largest = max(summary.plans, key=lambda item: item[1].needs)
-    how = 'compiled' if _PLAN.value == 'compile' else 'estimated; --plan=compile uses the TPU compiler'
-    display.note(f'at most {largest.needs / 1e9:.2f} of {largest.limit_bytes / 1e9:.2f} GB per chip, in {name} ({how})')
-
-
-def _refuse_what_does_not_fit(plan, summary, target):
-  """Raises UserError if a run needs more memory than a chip has; the message says by how much, and what would fit."""
-  from vit_jax.rehearsal import plan_text
-  if _PLAN.value == 'none' or not (too_large := summary.too_large):
-    return
-  name, worst = too_large[0]
-  arguments = next(run.arguments for run in plan.runs if run.name == name)
-  slices = [f'--num_slices={target.count}'] if target.count > 1 else []
-  command = shlex.join(['python', '-m', 'vit_jax.plan', *arguments, f'--tpu={target.name}', *slices])
-  others = f', and {len(too_large) - 1} more' if len(too_large) > 1 else ''
-  raise UserError(f'{name}{others}: {plan_text.shortfall(worst)}. To find the nearest choice that fits, run\n'
-                  f'  {command}\n--plan=none writes the files without this check')
-
-
-def _next_steps(plan, display):
-  """Prints the commands that lead from the written files to a law."""
-  out = shlex.quote(_OUT.value.rstrip('/') or '/')
+def _request(sweep_launch):
+  """The flags of --launcher as a `sweep_launch.Request`."""
+  from vit_jax.cost import slices
+  from vit_jax.launch import place as place_lib
+  from vit_jax.launch.cluster import Cluster
+  for flag, example in ((_TPU, 'v5e-16'), (_OUT, 'manifests/')):
+    if not flag.value:
+      raise UserError(f'--{flag.name} is missing, as in --{flag.name}={example}')
+  count = 1 if _NUM_SLICES.value is None else _NUM_SLICES.value
+  target, cluster = slices.find(_TPU.value, count, _CHIPS_PER_HOST.value), None
+  place = place_lib.parse(_DATA_DIR.value) if _DATA_DIR.value else None
   if _LAUNCHER.value == 'jobset':
-    from vit_jax.launch.jobset import selector
-    display.note(f'start       kubectl apply -f {out}')
-    display.note(f'watch       kubectl get jobsets -l {selector(_name())}')
+    if place and place.kind == 'here':
+      place = dataclasses.replace(place, kind='host')
+    cluster = Cluster(_IMAGE.value, _NAMESPACE.value, _SERVICE_ACCOUNT.value, _PULL_SECRET.value, _QUEUE.value,
+                      bool(_SPOT.value), place, _COORDINATOR_PORT.value, _PRIVILEGED.value)
   else:
-    display.note(f'start       for task in {out}/*.yaml; do sky jobs launch --yes --detach-run "$task"; done')
-    display.note('watch       sky jobs queue')
-  logs = shlex.quote(f'runs/{_name()}')
-  display.note(f'fetch logs  gcloud storage rsync --recursive --exclude=".*checkpoints/.*" {_WORKDIR.value} {logs}')
-  display.note(f'fit a law   {_law(plan, f"runs/{_name()}")}')
+    _refuse(_FOR_JOBSETS, 'not with --launcher=skypilot, which copies this repository to machines of its own')
+  return sweep_launch.Request(_SWEEP.value, _name(), _LAUNCHER.value, target, _WORKDIR.value or '', _OUT.value, place,
+                              cluster, bool(_SPOT.value), _PLAN.value, _PRICE.value)
 
 
 def _refuse(given, why):
@@ -241,4 +239,4 @@ def _name():
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(main, positional=True)

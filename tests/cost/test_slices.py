@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from vit_jax.cost import slices
+from vit_jax.cost import prices, slices
 from vit_jax.errors import UserError
 
 
@@ -46,3 +46,30 @@ def test_unknown_slices_are_refused_with_the_nearest(name, message):
 def test_zero_slices_are_refused():
   with pytest.raises(UserError, match='num_slices=0'):
     slices.find('v5e-16', 0)
+
+
+@pytest.mark.parametrize('spelled, name', [
+    ('tpu-v5litepod-16', 'v5e-16'), ('tpu-v5e-16', 'v5e-16'), ('tpu-v4-8', 'v4-8'), ('tpu-v6e-8', 'v6e-8'),
+    ('TPU-V5P-512:1', 'v5p-512'), ('tpu_v5p_512', 'v5p-512'), ('tpu7x-128', 'tpu7x-128'), ('trillium-16', 'v6e-16')])
+def test_spellings_of_skypilot_and_others(spelled, name):
+  assert slices.find(spelled).name == name
+
+
+def test_every_slice_is_on_a_machine_that_is_sold():
+  for name, generation in slices.GENERATIONS.items():
+    for topology in generation.topologies:
+      one = slices.Slice(name, topology)
+      assert one.machine.name.endswith(f'-{one.chips_per_host}t') and one.machine.cpus and one.machine.memory_gb
+
+
+def test_slices_of_eight_chips_on_machines_of_four():
+  found = (slices.find('v5e-8'), slices.find('v5e-8', host_chips=4), slices.find('v6e-8', 1, 8))
+  assert [one.hosts for one in found] == [1, 2, 1]
+  with pytest.raises(UserError, match='--chips_per_host=8: v5e-16 has hosts of 4 chips; .* only for v5e-8 and v6e-8'):
+    slices.find('v5e-16', host_chips=8)
+
+
+def test_every_generation_has_a_price():
+  assert set(prices.ON_DEMAND) == set(slices.GENERATIONS) and prices.of('v5e', 0.5) == (0.5, '--price')
+  dollars, source = prices.of('v5e')
+  assert dollars == 1.2 and prices.DATE in source and '--price' in source

@@ -102,6 +102,13 @@ def test_links_to_a_common_pool_count_once(tmp_path):
   assert np.bincount(opened(data)['train'].labels).tolist() == [2, 2]
 
 
+def test_a_class_may_be_a_link_into_another(tmp_path):
+  classes(tmp_path, 2, names=('cats', 'dogs'))
+  save(tmp_path / 'cats' / 'wild' / 'lynx.png', 90)
+  (tmp_path / 'lynx').symlink_to('cats/wild')
+  assert np.bincount(opened(tmp_path)['train'].labels).tolist() == [2, 2, 1]
+
+
 def test_suffixes_are_read_or_named(tmp_path, capfd):
   classes(tmp_path, 2)
   for name in ('x.jfif', 'x.JPE', 'x.Jpeg'):

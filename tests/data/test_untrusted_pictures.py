@@ -11,7 +11,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from vit_jax.data import image_folder, pictures
+from vit_jax.data import listing, pictures
 from vit_jax.data.config import DataConfig
 from vit_jax.data.sources import open_sources
 
@@ -102,15 +102,15 @@ def test_links_in_a_circle_end_and_nothing_is_read_twice(tmp_path):
       (tmp_path / name / 'more' / f'{i}.png').write_bytes(_encoded('PNG'))
   (tmp_path / 'elsewhere').mkdir()
   (tmp_path / 'elsewhere' / 'linked.png').write_bytes(_encoded('PNG'))
-  plain = image_folder._files(tmp_path / 'cats')[0]
+  plain = listing.files(tmp_path / 'cats')[0]
   for name in ('latest', 'best'):
     (tmp_path / name).symlink_to('.')
     (tmp_path / 'cats' / name).symlink_to('.')
     (tmp_path / 'cats' / 'more' / name).symlink_to('..')
   (tmp_path / 'cats' / 'a').symlink_to('more')
-  assert image_folder._files(tmp_path / 'cats')[0] == plain
+  assert listing.files(tmp_path / 'cats')[0] == plain
   (tmp_path / 'cats' / 'other').symlink_to(tmp_path / 'elsewhere')  # a link to elsewhere still counts
-  assert len(image_folder._files(tmp_path / 'cats')[0]) == 3
+  assert len(listing.files(tmp_path / 'cats')[0]) == 3
   (tmp_path / 'elsewhere').rename(tmp_path / '.elsewhere')
   found = open_sources(DataConfig(source=f'folder:{tmp_path}'))
   assert found['train'].class_names == ('cats', 'dogs') and len(found['train']) == 4

@@ -11,10 +11,12 @@ from odd_texts import identities, programs, texts
 from vit_jax.cost import slices
 from vit_jax.errors import UserError
 from vit_jax.launch import files, skypilot
+from vit_jax.launch import place as place_lib
 from vit_jax.launch.task import Task
 
 TASK = Task('"; rm -rf /', 'bed66b456c', (('--config=configs/quickstart.py', "--config.x=it's $(date) \n `id`"),
                                           ('--workdir=gs://bucket/width16',)))
+GS = place_lib.parse('gs://my-bucket/d')
 SLICES = [slices.Slice(generation, topology) for generation, info in slices.GENERATIONS.items() if info.vm_type
           for topology in info.topologies]
 
@@ -49,13 +51,38 @@ def test_resources(name, accelerator):
     ('v4-32', 2, '--num_slices=2: .*--launcher=jobset')])
 def test_unsupported_slices_are_refused(tpu, count, message):
   with pytest.raises(UserError, match=message):
-    skypilot.check(slices.find(tpu, count))
+    skypilot.check(slices.find(tpu, count), None)
+
+
+@pytest.mark.parametrize('place, mounts', [
+    ('gs://my-bucket/d', {'/data': {'source': 'gs://my-bucket', 'mode': 'MOUNT'}}),
+    ('s3://my-bucket/d', {'/data': {'source': 's3://my-bucket', 'mode': 'MOUNT'}}), ('/tmp', {'/data': '/tmp'})])
+def test_data_are_mounted(place, mounts):
+  place = place_lib.parse(place)
+  skypilot.check(SLICES[0], place)
+  assert skypilot.render(TASK, SLICES[0], place)['file_mounts'] == mounts
+  assert skypilot.first(('--config=r.py',), 4, place, 'first-x')['file_mounts'] == mounts
+
+
+@pytest.mark.parametrize('place', ['pvc:pictures', 'host:/mnt/d', 'image:/opt/d', '/not/here'])
+def test_places_that_new_machines_do_not_have_are_refused(place):
+  with pytest.raises(UserError, match=f'--data_dir={place}: '):
+    skypilot.check(SLICES[0], place_lib.parse(place))
+
+
+def test_what_comes_before_the_runs_needs_no_chips():
+  prepare = skypilot.preparation('tfds:cifar10', GS, 'prepare-cifar10')
+  assert prepare['run'] == ('exec python3 -m uv run --quiet --extra prepare python -m vit_jax.data.prepare '
+                            '--name=cifar10 --data_dir=/data/d\n')
+  first = skypilot.first(('--config=r.py', '--distributed=auto'), 16, GS, 'first-x')
+  assert first['run'] == 'exec .venv/bin/python -m vit_jax.main --config=r.py --preflight\n'
+  assert 'accelerators' not in str(prepare) + str(first) and first['envs']['JAX_PLATFORMS'] == 'cpu'
 
 
 def test_jobs_match_the_schema_of_skypilot():
   schemas = pytest.importorskip('sky.utils.schemas', reason='SkyPilot is not installed: pip install skypilot')
   import jsonschema
-  tree = yaml.safe_load(files.to_yaml(skypilot.render(TASK, slices.find('v4-32'), spot=True)))
+  tree = yaml.safe_load(files.to_yaml(skypilot.render(TASK, slices.find('v4-32'), GS, spot=True)))
   jsonschema.validate(tree, schemas.get_task_schema())
   jsonschema.validate(tree['resources'], schemas.get_resources_schema())
   tree['resources']['misspelt'] = 1

@@ -1,5 +1,6 @@
 import pytest
 
+from vit_jax import records
 from vit_jax.errors import UserError
 from vit_jax.survival import restarts
 
@@ -31,3 +32,41 @@ def test_runs_that_make_progress_or_were_seen_to_fail_may_restart(events, step):
 def test_three_restarts_without_a_newer_checkpoint_are_the_limit(events, step):
   with pytest.raises(UserError, match=f'3 restarts made no checkpoint after step {step}'):
     restarts.check(events, step)
+
+
+def _opening(*steps):
+  return [{'event': restarts.OPENING, 'step': step} for step in steps]
+
+
+@pytest.mark.parametrize('events, allowed', [
+    (_opening(0, 0, 0, 0), True),  # the last is this process
+    (_opening(0, 0, 0, 0, 0), False),  # four were killed while they opened their data
+    ([*_opening(0), *_begun(0)] * 3, True),
+    ([*_opening(0), *_begun(0)] * 4, False),
+    ([*_opening(0), *_begun(0), *_opening(0, 0, 0)], True),
+    ([*_opening(0), *_begun(0), *_opening(0, 0, 0, 0)], False),
+    ([*_opening(0, 0, 0, 0), {'event': 'failed'}, *_opening(0)], True),
+])
+def test_processes_that_are_killed_while_they_open_their_data_count(events, allowed):
+  if allowed:
+    restarts.check(events, 0)
+  else:
+    with pytest.raises(UserError, match='3 restarts made no checkpoint'):
+      restarts.check(events, 0)
+
+
+def test_opening_is_noted_and_how_it_failed(tmp_path):
+  def events():
+    return [event['event'] for event in records.read_events(tmp_path / records.EVENTS)]
+
+  with restarts.opening(tmp_path / 'new'), restarts.opening(None):
+    assert not (tmp_path / 'new').exists()
+  (tmp_path / records.EVENTS).write_text('')
+  with restarts.opening(tmp_path):
+    assert events() == ['opening']
+  with pytest.raises(ValueError), restarts.opening(tmp_path):
+    raise ValueError('no data')
+  assert events() == ['opening', 'opening', 'failed']
+  records.write_run(tmp_path, {'status': 'finished'})
+  with restarts.opening(tmp_path):
+    assert len(events()) == 3

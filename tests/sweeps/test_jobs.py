@@ -6,7 +6,7 @@ import pytest
 from vit_jax import records
 from vit_jax.errors import UserError
 from vit_jax.survival import lock
-from vit_jax.sweeps import folders, jobs
+from vit_jax.sweeps import folders, jobs, standing
 from vit_jax.sweeps.sweep_plan import Plan, PlannedRun, PlannedTrunk
 
 TRUNK = PlannedTrunk('f00', ('--config=a.py',), (70, 140), batch_size=10, flops_per_example=1000)
@@ -103,19 +103,20 @@ def test_small_runs_of_one_program_are_trained_together(tmp_path, platform, flop
 
 
 def test_the_status_is_read_from_the_files(tmp_path):
-  assert folders.standing(tmp_path) == folders.Standing('waiting')
+  assert standing.of(tmp_path) == standing.Standing('waiting')
   events, metrics = (records.Events(tmp_path / records.EVENTS), records.Lines(tmp_path / records.METRICS))
   events.append({'event': 'start'})
   metrics.append({'split': 'val', 'step': 10, 'loss': 1.5})
   metrics.append({'split': 'train', 'step': 12, 'loss': 1.0})
-  assert folders.standing(tmp_path) == folders.Standing('stopped', 12, 1.5)
+  found = standing.of(tmp_path)
+  assert (found.status, found.step, found.val_loss, found.restarts) == ('stopped', 12, 1.5, 0)
   with lock.take(tmp_path):
     assert lock.take(tmp_path) is None
-    assert folders.standing(tmp_path).status == 'running'
+    assert standing.of(tmp_path).status == 'running'
   events.append({'event': 'failed'})
-  assert folders.standing(tmp_path).status == 'failed'
+  assert standing.of(tmp_path).status == 'failed'
   _finish(tmp_path)
-  assert folders.standing(tmp_path).status == 'finished'
+  assert standing.of(tmp_path).status == 'finished'
 
 
 def test_plans_are_kept_and_read_back(tmp_path):

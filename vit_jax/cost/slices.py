@@ -30,7 +30,27 @@ GENERATIONS = {
     'v6e': Generation('TPU v6 lite', 1, _SQUARE, 'tpu-v6e-slice', 'v6e', 'v2-alpha-tpuv6e'),
     'tpu7x': Generation('TPU7x', 2, _CUBE, 'tpu7x'),
 }
-_ALIASES = {'v5litepod': 'v5e'}
+# Other spellings: of the Cloud TPU API, of SkyPilot (tpu-v5litepod-16, tpu-v5e-16) and of Google's marketing.
+_ALIASES = {'v5litepod': 'v5e', 'v5lite': 'v5e', 'v7x': 'tpu7x', 'trillium': 'v6e', 'ironwood': 'tpu7x'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+  """A machine type of Compute Engine with TPU chips."""
+  name: str
+  cpus: int  # virtual
+  memory_gb: int
+
+
+# By (generation, chips). From cloud.google.com/tpu/docs (v4, v5e, v5p, v6e, tpu7x: "VM types") and
+# /kubernetes-engine/docs/concepts/plan-tpus.
+_MACHINES = {
+    ('v4', 4): Machine('ct4p-hightpu-4t', 240, 407),
+    ('v5e', 1): Machine('ct5lp-hightpu-1t', 24, 48), ('v5e', 4): Machine('ct5lp-hightpu-4t', 112, 192),
+    ('v5e', 8): Machine('ct5lp-hightpu-8t', 224, 384), ('v5p', 4): Machine('ct5p-hightpu-4t', 208, 448),
+    ('v6e', 1): Machine('ct6e-standard-1t', 44, 176), ('v6e', 4): Machine('ct6e-standard-4t', 180, 720),
+    ('v6e', 8): Machine('ct6e-standard-8t', 180, 1440), ('tpu7x', 4): Machine('tpu7x-standard-4t', 224, 960),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +59,19 @@ class Slice:
   generation: str  # a key of GENERATIONS
   topology: str  # chips along each axis of the interconnect, such as 4x4
   count: int = 1
+  host_chips: int | None = None  # chips per host, where there is a choice; None: the usual number
 
   @property
   def chips_per_host(self) -> int:
-    """Four, except for the 2D slices of one or eight chips, which are a single host."""
+    """Four; one in slices of one chip; eight in 2D slices of eight, unless `host_chips` says two hosts of four."""
     chips = _chips(self.topology)
-    return chips if chips == 1 or self.topology == '2x4' else 4
+    usual = chips if chips == 1 or self.topology == '2x4' else 4
+    return self.host_chips or usual
+
+  @property
+  def machine(self) -> Machine:
+    """The machine type of its hosts."""
+    return _MACHINES[self.generation, self.chips_per_host]
 
   @property
   def hosts(self) -> int:
@@ -83,15 +110,31 @@ class Slice:
     return one if self.count == 1 else f'{self.count} x {one}'
 
 
-def find(name: str, count: int = 1) -> Slice:
-  """The slice called `name`, `count` times.
+def find(name: str, count: int = 1, host_chips: int | None = None) -> Slice:
+  """The slice called `name`, `count` times; names as SkyPilot writes them, such as tpu-v5litepod-16, count too.
+
+  Args:
+    name: such as v5e-16.
+    count: the number of slices.
+    host_chips: chips per host, for slices that are sold on two kinds of machines.
 
   Raises:
     UserError: an unknown name, or a size that does not exist; the message suggests the nearest.
   """
+  found = _find(name, count)
+  if host_chips in (None, found.chips_per_host):
+    return found
+  if (found.topology, host_chips) != ('2x4', 4):
+    raise UserError(f'--chips_per_host={host_chips}: {found.name} has hosts of {found.chips_per_host} chips; there is '
+                    'a choice only for v5e-8 and v6e-8: 8 (one host) or 4 (two hosts)')
+  return dataclasses.replace(found, host_chips=host_chips)
+
+
+def _find(name, count):
   if count < 1:
     raise UserError(f'--num_slices={count}: expected at least 1')
-  match = re.fullmatch(r'([a-z0-9]+)-(\d+)', name.strip().lower(), re.ASCII)
+  spelled = re.sub(r'^(cloud-)?tpu[-_](?=[a-z])', '', name.strip().lower().replace('_', '-')).removesuffix(':1')
+  match = re.fullmatch(r'([a-z0-9]+)-(\d+)', spelled, re.ASCII)
   generation = match and _ALIASES.get(match[1], match[1])
   if generation not in GENERATIONS:
     examples = ', '.join(_sizes(g)[2].name for g in GENERATIONS)

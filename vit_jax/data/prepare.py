@@ -1,6 +1,9 @@
-"""Downloads a TFDS data set and writes it as array_record. Only this step needs TensorFlow.
+"""Downloads a TFDS data set, writes it as array_record and indexes it; or indexes data that are there.
 
   uv run --extra prepare python -m vit_jax.data.prepare --name=cifar10 [--data_dir=DIR]
+  uv run python -m vit_jax.data.prepare --index --source=folder:DIR [--data_dir=gs://BUCKET/FOLDER]
+
+Only to download and write a TFDS data set needs TensorFlow.
 """
 
 import importlib.util
@@ -8,14 +11,20 @@ import shlex
 import sys
 
 from absl import flags
+from etils import epath
 
 from vit_jax import cli
-from vit_jax.data import tfds_source
+from vit_jax.data import fingerprint, image_folder, splits, tfds_source
+from vit_jax.data import sources as sources_lib
+from vit_jax.data.config import DataConfig
+from vit_jax.data.index import positions
 from vit_jax.errors import UserError
 from vit_jax.printable import say
 
 _NAME = flags.DEFINE_string('name', None, 'NAME or NAME/CONFIG, as in the TFDS catalogue.')
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'The folder where TFDS keeps its data; default: that of TFDS.')
+_INDEX = flags.DEFINE_bool('index', False, 'Only write the index, from which a run learns the labels at its start.')
+_SOURCE = flags.DEFINE_string('source', None, 'With --index: data.source, such as folder:DIR or tfds:NAME.')
 
 
 def prepare(name: str, data_dir: str | None) -> dict[str, tfds_source.TfdsSource]:
@@ -39,14 +48,42 @@ def prepare(name: str, data_dir: str | None) -> dict[str, tfds_source.TfdsSource
   return tfds_source.open_tfds(name, data_dir)
 
 
+def index(config: DataConfig) -> list:
+  """Writes an index of each split of `folder:DIR` or `tfds:NAME` beside the data; returns the paths.
+
+  It holds the labels, and the fingerprints of the default splits; see `data.index`.
+
+  Raises:
+    UserError: the source needs no index, or its data cannot be read.
+  """
+  kind = config.source.partition(':')[0]
+  if kind not in ('folder', 'tfds'):
+    raise UserError(f'--source={config.source}: needs no index; expected folder:DIR or tfds:NAME')
+  sources = sources_lib.open_sources(config, indexed=False)
+  fingerprints = {split: {} for split in sources}
+  whole = {split: splits.whole(source) for split, source in sources.items()}
+  for part in (splits.assign(sources, None, None) if 'train' in sources else whole).values():
+    split = next(name for name, source in sources.items() if source is part.source)
+    fingerprints[split][positions(part.examples)] = fingerprint.of(part.source, part.examples, part.labels)
+  if kind == 'tfds':
+    return tfds_source.write_index(sources, fingerprints)
+  return image_folder.write_index(sources_lib.folder_of(config), sources, fingerprints)
+
+
 def main():
-  if not _NAME.value:
-    raise UserError('--name is missing, as in --name=cifar10')
-  sources = prepare(_NAME.value.replace(':', '/', 1), _DATA_DIR.value)
-  for split, source in sources.items():
-    print(f'{split}: {len(source):,} pictures, {len(set(source.labels.tolist()))} classes')  # also fills the cache
+  if bool(_NAME.value) == bool(_SOURCE.value):
+    raise UserError(f'--name is {"not for --source" if _NAME.value else "missing"}: expected --name=NAME of a TFDS '
+                    'data set, as in --name=cifar10, or --index --source=folder:DIR')
+  if _SOURCE.value and not _INDEX.value:
+    raise UserError(f'--source={_SOURCE.value}: only with --index; --name=NAME prepares a TFDS data set')
+  config = DataConfig(source=_SOURCE.value or f'tfds:{_NAME.value.replace("/", ":")}', data_dir=_DATA_DIR.value)
+  if _NAME.value and not _INDEX.value:
+    for split, source in prepare(_NAME.value.replace(':', '/', 1), _DATA_DIR.value).items():
+      print(f'{split}: {len(source):,} pictures, {len(set(source.labels.tolist()))} classes')
+  for path in index(config):
+    say(f'index: {path} ({epath.Path(path).stat().length:,} bytes)')
   place = f' --config.data.data_dir={shlex.quote(_DATA_DIR.value)}' if _DATA_DIR.value else ''
-  say(f'Use it with --config.data.source={shlex.quote("tfds:" + _NAME.value.replace("/", ":"))}{place}')
+  say(f'Use it with --config.data.source={shlex.quote(config.source)}{place}')
   return 0
 
 

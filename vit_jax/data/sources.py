@@ -8,8 +8,9 @@ import re
 from typing import Protocol
 
 import numpy as np
+from etils import epath
 
-from vit_jax.data import idx
+from vit_jax.data import idx, listing
 from vit_jax.data.array_sources import ArraySource, RandomSource
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError, nearest
@@ -54,8 +55,12 @@ class Source(Protocol):
     """Names picture i in the fingerprint of the data, wherever these lie: with the size of its file, if it has one."""
 
 
-def open_sources(config: DataConfig) -> dict[str, Source]:
+def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
   """Opens the splits of `config.source`: 'train', and 'val' and 'test' if they exist.
+
+  Args:
+    config: the data options.
+    indexed: whether an index beside the data is used.
 
   Raises:
     UserError: the source is unknown, or its data is missing or malformed.
@@ -70,17 +75,25 @@ def open_sources(config: DataConfig) -> dict[str, Source]:
     return _random(config, rest)
   if kind == 'tfds' and rest:
     from vit_jax.data import tfds_source
-    return tfds_source.open_tfds(rest.replace(':', '/', 1), data_dir)
+    return tfds_source.open_tfds(rest.replace(':', '/', 1), data_dir, indexed)
   if kind in ('idx', 'folder'):
-    folder = pathlib.Path(data_dir or '', os.path.expanduser(rest))
     if not rest and not data_dir:
       raise UserError(f'data.source: {config.source!r}; expected {kind}:DIR')
+    folder = folder_of(config)
     if kind == 'idx':
       return idx.open_idx(folder, name=folder.name)
     from vit_jax.data import image_folder as folder_lib
-    return folder_lib.open_folder(folder)
+    return folder_lib.open_folder(folder, indexed)
   near = nearest(config.source, KNOWN)
   raise UserError(f'data.source: no source {config.source!r}{near} (for a TFDS data set write tfds:{kind})')
+
+
+def folder_of(config: DataConfig) -> pathlib.Path | epath.Path:
+  """The folder of a source folder:DIR or idx:DIR, under data_dir unless DIR is absolute; it may be in a bucket."""
+  rest = config.source.partition(':')[2]
+  if listing.is_remote(rest) or not config.data_dir:
+    return listing.path(rest) if listing.is_remote(rest) else listing.path('', rest)
+  return listing.path(os.path.expanduser(config.data_dir), rest)
 
 
 def _digits():

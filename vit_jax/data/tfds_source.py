@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from vit_jax.data import index as index_lib
 from vit_jax.data import pictures
 from vit_jax.errors import UserError, nearest
 
@@ -42,10 +43,13 @@ class TfdsSource:
   image_key: str
   label_key: str
   folder: str  # of the prepared data
+  index: index_lib.Index | None = None
 
   @functools.cached_property
   def labels(self):
-    """The labels int32 [N], cached in a small .npy file. The first time, all records are read."""
+    """The labels int32 [N], of the index or else cached in a small .npy file. The first time, all records are read."""
+    if self.index is not None:
+      return self.index.labels
     try:
       return self._cached('labels', lambda: self._scan(lambda example: example[self.label_key]).astype(np.int32))
     except pictures.BadPicture as error:  # an example without its label cannot be assigned to a split
@@ -108,14 +112,22 @@ class TfdsSource:
     return _npy_cache(pathlib.Path(self.folder), f'{what}-{self.split}-{len(self)}', make)
 
 
-def open_tfds(name: str, data_dir: str | None) -> dict[str, TfdsSource]:
+def open_tfds(name: str, data_dir: str | None, indexed: bool = True) -> dict[str, TfdsSource]:
   """Opens the splits of `NAME[/CONFIG]`, 'train', 'val' and 'test', that exist and have labels.
+
+  Args:
+    name: of the data set.
+    data_dir: where TFDS keeps its data; None: its default.
+    indexed: whether the labels are those of an index beside the data, if there is one.
 
   Raises:
     NotPrepared: the data has not been prepared; the message has the command that prepares it.
     UserError: the name is unknown, the data has another file format or is not pictures with one class each, or a shard
       is damaged.
   """
+  if data_dir and '://' in data_dir:
+    raise UserError(f'tfds:{name}: data_dir={data_dir}: array_record files are read through the file system. Mount the '
+                    'bucket and give the folder; vit_jax.sweep --launcher --data_dir does both')
   builder = find_builder(name, data_dir)
   if not builder.info.splits:
     raise NotPrepared(_how_to_prepare(builder, name, data_dir))
@@ -140,12 +152,28 @@ def open_tfds(name: str, data_dir: str | None) -> dict[str, TfdsSource]:
     if split in _SPLITS and info.splits[split].num_examples:
       _check_shards(name, info.splits[split])
       records = builder.as_data_source(split=split, deserialize_method=raw)
-      source = TfdsSource(split=split, records=records, **common)
-      if source.has_labels():
+      index = index_lib.read(builder.data_dir, split, state(builder.data_dir)) if indexed else None
+      source = TfdsSource(split=split, records=records, **common, index=index)
+      if index is not None or source.has_labels():
         sources[_SPLITS[split]] = source
   if not sources:
     raise UserError(f'tfds:{name}: has {", ".join(info.splits)}, but no train, validation or test split with labels')
   return sources
+
+
+def state(folder: str) -> str:
+  """A text that changes when TFDS prepares the data again: a digest of its description of them, shards included."""
+  hashed = hashlib.sha256()
+  for path in sorted(pathlib.Path(folder).glob('*.json')):
+    hashed.update(path.name.encode() + path.read_bytes())
+  return hashed.hexdigest()[:16]
+
+
+def write_index(sources: dict[str, TfdsSource], fingerprints: dict[str, dict[str, str]]) -> list:
+  """Writes the index of each split beside its data; see `image_folder.write_index`."""
+  return [index_lib.write(source.folder, source.split, state(source.folder), source.labels,
+                          class_names=source.class_names, image_size=source.image_size,
+                          fingerprints=fingerprints.get(split, {})) for split, source in sources.items()]
 
 
 def _check_shards(name, split):

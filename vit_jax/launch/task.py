@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 _LONGEST_LABEL = 40  # Kubernetes allows 63, from which JobSet's pods need up to '-slice-999-9999-abcde'
 
@@ -28,6 +29,30 @@ class Task:
       return [python, '-m', 'vit_jax.main', *self.programs[0]]
     joined = [word for program in self.programs for word in (*program, SEPARATOR)]
     return [python, '-m', 'vit_jax.launch.sequence', *joined[:-1]]
+
+
+def first(arguments: Sequence[str], python: str) -> list[str]:
+  """The command that does what a run does before it trains, and says what it found."""
+  alone = [word for word in arguments if not word.startswith(('--distributed', '--trunk=', '--branch_steps='))]
+  return [python, '-m', 'vit_jax.main', *alone, '--preflight']
+
+
+def preparation(source: str, folder: str, python: str, uv: Sequence[str]) -> list[str]:
+  """The command that prepares and indexes a data source in a folder of the hosts.
+
+  TFDS writes with TensorFlow, which runs do not need: uv installs it for this command.
+  """
+  kind, _, name = source.partition(':')
+  if kind == 'tfds':
+    start, what = [*uv, 'run', '--quiet', '--extra', 'prepare', 'python'], [f'--name={name.replace(":", "/", 1)}']
+  else:
+    start, what = [python], [f'--source={source}', '--index']
+  return [*start, '-m', 'vit_jax.data.prepare', *what, f'--data_dir={folder}']
+
+
+def rehearsed_on(devices: int) -> dict[str, str]:
+  """The environment in which one CPU stands for all devices of a run, for `first`."""
+  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
 
 
 ENVIRONMENT = {'JAX_PLATFORMS': 'tpu,cpu'}  # a host without access to its chips fails instead of using its CPU

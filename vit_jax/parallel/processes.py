@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
-from vit_jax import exits
+from vit_jax import durable, exits
 from vit_jax.errors import UserError
 from vit_jax.printable import say
 
@@ -83,6 +83,8 @@ def is_loss(error: BaseException) -> bool:
   implemented.
   """
   text = str(error)
+  if isinstance(error, durable.Unreachable):
+    return True  # not of a process, but as after such a loss the same command resumes the run
   if isinstance(error, (UserError, MemoryError)) or 'RESOURCE_EXHAUSTED' in text:
     return False
   if _COLLECTIVE.search(text):

@@ -28,6 +28,7 @@ class Stop:
   def __init__(self):
     self._signals: list[signal.Signals] = []
     self._asked = 0
+    self._by_file = False
     # With several processes, JAX handles SIGTERM itself once `jax.distributed.initialize` has run.
     self._noted = _NOTED if jax.process_count() == 1 else (signal.SIGINT,)
     self._handlers, self._pipe, self._old_pipe = {}, (), -1
@@ -41,10 +42,21 @@ class Stop:
     self._asked += 1
     return processes.stop_agreed(self._asked) if jax.process_count() > 1 else bool(self._signals)
 
+  def ask(self) -> None:
+    """Asks the run to stop, from another thread (see `stop_file`)."""
+    self._by_file = True
+    self._note(signal.SIGTERM)
+    _print('asked to stop: saving after this step, then stopping')
+
+  def _note(self, number):
+    self._signals.append(signal.Signals(number))
+    if jax.process_count() > 1:
+      os.kill(os.getpid(), signal.SIGTERM)  # JAX passes it on to the other processes
+
   @property
   def by_hand(self) -> bool:
-    """Whether it was Ctrl-C."""
-    return signal.SIGINT in self._signals
+    """Whether a person asked: by Ctrl-C, or by a file."""
+    return self._by_file or signal.SIGINT in self._signals
 
   def __enter__(self) -> 'Stop':
     if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
@@ -68,12 +80,10 @@ class Stop:
       number = byte[0]
       if number not in self._noted:
         continue
-      if number == signal.SIGINT and self.by_hand:
+      if number == signal.SIGINT and signal.SIGINT in self._signals:
         _print('interrupted')
         os._exit(exits.INTERRUPTED)
-      self._signals.append(signal.Signals(number))
-      if jax.process_count() > 1:
-        os.kill(os.getpid(), signal.SIGTERM)  # JAX passes it on to the other processes
+      self._note(number)
       _print(f'{signal.Signals(number).name}: saving after this step, then stopping'
              + ('; press Ctrl-C again to stop at once' if number == signal.SIGINT else ''))
     os.close(pipe)

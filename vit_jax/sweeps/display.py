@@ -10,16 +10,17 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from vit_jax.console import Console
+from vit_jax.cost import prices
 from vit_jax.cost.slices import Slice
 from vit_jax.goodput import duration
 from vit_jax.launch.task import Task
-from vit_jax.sweeps import folders
+from vit_jax.sweeps import folders, standing
 from vit_jax.sweeps.jobs import MOST_PACKED, Job, log_path
 from vit_jax.sweeps.sweep_plan import Plan, PlannedRun
 
 _PLAIN_WIDTH = 160  # width of tables that are written to a file
 _LINE_SECONDS = 60  # seconds between progress lines where there is no terminal
-_STATUSES = ('finished', 'running', 'stopped', 'waiting', 'failed', 'damaged')
+_STATUSES = ('finished', 'running', 'silent', 'stopped', 'waiting', 'failed', 'damaged')
 
 
 class Display:
@@ -113,7 +114,7 @@ class Display:
       return
     self._polled = now
     for job in running:
-      there = folders.standing(job.folder)
+      there = standing.of(job.folder)
       loss = '' if there.val_loss is None else f'val loss {there.val_loss:.4f}'
       if self._bars:
         step = max(there.step, job.first_step)
@@ -124,7 +125,7 @@ class Display:
   def finished(self, job: Job, why: str = '') -> None:
     """A job has finished."""
     self._ended(job)
-    loss = folders.standing(job.folder).val_loss
+    loss = standing.of(job.folder).val_loss
     words = ', '.join(filter(None, ('' if loss is None else f'val loss {loss:.4f}', why)))
     self.note(f'finished  {job.name}{": " if words else ""}{words} ({self._done} of {self._total})')
 
@@ -140,18 +141,31 @@ class Display:
       self._bars.stop()
       self._bars = None
 
-  def status(self, jobs: Sequence[Job]) -> None:
-    """Prints a row with the status of each job."""
-    table, counts = _table('run', 'status', 'step', 'of', 'val loss'), collections.Counter()
-    for job in jobs:
-      there = folders.standing(job.folder)
+  def status(self, jobs: Sequence[Job], price: float | None = None) -> None:
+    """Prints a row with the status of each job, and what all have cost at `price` dollars per chip-hour."""
+    table = _table('run', 'status', 'step', 'of', 'loss', 'val loss', 'restarts', 'goodput', 'chip-hours')
+    found, counts = standing.of_all(jobs), collections.Counter()
+    for job, there in zip(jobs, found, strict=True):
       status = 'finished' if job.finished() and there.status != 'damaged' else there.status
       counts[status] += 1
-      loss = '' if there.val_loss is None else f'{there.val_loss:.4f}'
-      table.add_row(job.name, status, f'{there.step:,}', f'{job.steps:,}', loss)
+      silence = f' for {duration(there.silent_s)}' if status == 'silent' and there.silent_s else ''
+      table.add_row(job.name, f'{status}{silence}', f'{there.step:,}', f'{job.steps:,}', _loss(there.loss),
+                    _loss(there.val_loss), f'{there.restarts}',
+                    '' if there.goodput is None else f'{there.goodput:.0%}',
+                    f'{there.chip_hours:,.1f}' if there.chips else '')
     self.console.print(table)
     self.note(', '.join(f'{counts[status]} {status}' for status in _STATUSES if counts[status]))
+    self._cost_so_far(found, price)
     self.left_out(jobs)
+
+  def _cost_so_far(self, found, price):
+    if not (priced := [there for there in found if there.generation]):
+      return
+    generations = sorted({there.generation for there in priced})
+    each = ', '.join(f'{name}: ${dollars:.2f} per chip-hour, {source}' for name in generations
+                     for dollars, source in [prices.of(name, price)])
+    self.note(f'{sum(there.chip_hours for there in priced):,.1f} chip-hours so far, about '
+              f'${sum(there.cost(price) for there in priced):,.2f} ({each}); the boot of slices is not counted')
 
   def left_out(self, jobs: Sequence[Job]) -> bool:
     """Names damaged jobs and what to do, then what the others went round; returns whether a job is left out."""
@@ -174,6 +188,10 @@ class Display:
 def saving(plan: Plan) -> str:
   """The text `; 3.1e+13 with shared trunks, 0.62x`; empty if no trunk is shared."""
   return f'; {plan.flops:.2e} with shared trunks, {part:.2f}x' if (part := plan.flops / plan.flops_alone) < 1 else ''
+
+
+def _loss(value):
+  return '' if value is None else f'{value:.4f}'
 
 
 def _time(job, seconds):

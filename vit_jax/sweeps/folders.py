@@ -9,26 +9,17 @@ import dataclasses
 import json
 import math
 import os
+import threading
 
 from etils import epath
 
 from vit_jax import durable, provenance, records, schema
 from vit_jax.errors import UserError
-from vit_jax.survival import lock, origin
+from vit_jax.survival import origin
 from vit_jax.sweeps.sweep_plan import Plan, PlannedRun, PlannedTrunk
 
-LOG = 'log.txt'
-
-
-@dataclasses.dataclass(frozen=True)
-class Standing:
-  """The progress of a run.
-
-  `status` is 'finished', 'running', 'failed', 'stopped' (can be resumed), 'waiting', or 'damaged' (`damage` says how).
-  """
-  status: str
-  step: int = 0
-  val_loss: float | None = None
+LOG, PLANS = 'log.txt', 'plans'
+_PATIENCE_SECONDS = 20
 
 
 def run_folder(workdir: os.PathLike, run: PlannedRun) -> epath.Path:
@@ -47,7 +38,7 @@ def trunk_folder(workdir: os.PathLike, trunk_hash: str) -> epath.Path:
 
 def is_finished(folder: os.PathLike) -> bool:
   """Whether a run has finished."""
-  return _readable_run(folder).get('status') == 'finished'
+  return readable_run(folder).get('status') == 'finished'
 
 
 def by_other_code(folder: os.PathLike) -> bool:
@@ -58,12 +49,12 @@ def by_other_code(folder: os.PathLike) -> bool:
 
 def trained_steps(folder: os.PathLike) -> int:
   """The length in steps of a trunk or a run that has finished; else 0."""
-  return (_readable_run(folder).get('results') or {}).get('steps', 0)
+  return (readable_run(folder).get('results') or {}).get('steps', 0)
 
 
 def has_run(folder: os.PathLike) -> bool:
   """Whether there is a readable run.json, without which the checkpoints of a trunk are not used."""
-  return bool(_readable_run(folder))
+  return bool(readable_run(folder))
 
 
 def damage(folder: os.PathLike) -> str | None:
@@ -97,30 +88,12 @@ def failed_damaged(folder: os.PathLike) -> bool:
   return bool(events) and events[-1]['event'] == 'failed' and bool(events[-1].get('damaged'))
 
 
-def _readable_run(folder):
+def readable_run(folder: os.PathLike) -> dict:
+  """The fields of a run.json; none where it is absent or damaged."""
   try:
     return records.read_run(folder) or {}
   except UserError:
     return {}
-
-
-def standing(folder: os.PathLike) -> Standing:
-  """The progress of a run, read from its files."""
-  folder = epath.Path(folder)
-  rows = records.readable_rows(folder / records.METRICS, records.ROW)[0]
-  step = max((row['step'] for row in rows), default=0)
-  losses = [row.get('loss') for row in rows if row['split'] == 'val']
-  val_loss = losses[-1] if losses and isinstance(losses[-1], float) else None
-  if damage(folder):
-    return Standing('damaged', step, val_loss)
-  if is_finished(folder):
-    return Standing('finished', step, val_loss)
-  if lock.is_held(folder):
-    return Standing('running', step, val_loss)
-  events = records.read_events(folder / records.EVENTS)
-  if events and events[-1]['event'] == 'failed':
-    return Standing('failed', step, val_loss)
-  return Standing('stopped' if events else 'waiting', step, val_loss)
 
 
 def measured_speeds(workdir: os.PathLike) -> list[tuple[float, float]]:
@@ -131,7 +104,7 @@ def measured_speeds(workdir: os.PathLike) -> list[tuple[float, float]]:
     rows = records.read_events(path.parent / records.EVENTS)
     found = [row.get('images_per_s') for row in rows if row['event'] == 'train']
     speeds = sorted(speed for speed in found if isinstance(speed, (int, float)) and 0 < speed < math.inf)
-    flops = _readable_run(path.parent).get('flops_per_example_train')
+    flops = readable_run(path.parent).get('flops_per_example_train')
     if speeds and flops and flops > 0:
       out.append((float(flops), speeds[len(speeds) // 2] * flops))
   return out
@@ -139,7 +112,24 @@ def measured_speeds(workdir: os.PathLike) -> list[tuple[float, float]]:
 
 def write_plan(workdir: os.PathLike, name: str, plan: Plan) -> None:
   """Writes a plan into the sweep's folder, for `read_plans`."""
-  durable.write(epath.Path(workdir) / 'plans' / f'{name}.json', json.dumps(dataclasses.asdict(plan), indent=1) + '\n')
+  durable.write(epath.Path(workdir) / PLANS / f'{name}.json', json.dumps(dataclasses.asdict(plan), indent=1) + '\n')
+
+
+def offer_plan(workdir: os.PathLike, name: str, plan: Plan) -> str | None:
+  """Writes a plan for those who look at a sweep that runs elsewhere; None, or why that fails from here."""
+  faults = [f'no answer within {_PATIENCE_SECONDS} s']
+
+  def write():
+    try:
+      write_plan(workdir, name, plan)
+      faults.clear()
+    except Exception as error:  # each store has errors of its own; the sweep does not depend on it
+      faults[0] = f'{type(error).__name__}: {" ".join(str(error).split())[:100]}'
+
+  writer = threading.Thread(target=write, daemon=True)  # without credentials, some clients try for minutes
+  writer.start()
+  writer.join(_PATIENCE_SECONDS)
+  return faults[0] if faults else None
 
 
 def read_plans(workdir: os.PathLike) -> tuple[list[Plan], list[str]]:
@@ -148,7 +138,7 @@ def read_plans(workdir: os.PathLike) -> tuple[list[Plan], list[str]]:
   Raises:
     UserError: no sweep was started there, or all plans are damaged.
   """
-  plans = epath.Path(workdir) / 'plans'
+  plans = epath.Path(workdir) / PLANS
   found = sorted(plans.glob('*.json')) if plans.exists() else []
   if not found:
     raise UserError(f'--workdir={workdir}: no sweep has been started in this folder')

@@ -126,6 +126,28 @@ def elsewhere(configs: dict, names: Sequence[str], notes: Sequence[str], sizes: 
   return _plan(runs, configs, notes, 'tpu', peak_flops)
 
 
+def elsewhere_data(configs: dict, data_dir: Callable[[Any], str | None]) -> dict:
+  """The runs of `read` with their data in another place, which is part of their identity.
+
+  Args:
+    configs: as returned by `read`.
+    data_dir: maps a RunConfig to the data.data_dir that it has there; None: as it is.
+  """
+  from vit_jax.training import config as run_config
+  moved = {}
+  for identity, (arguments, config) in configs.items():
+    if (folder := _in_run(arguments, data_dir, config)) is not None and folder != config.data.data_dir:
+      config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=folder))
+      arguments = (*(word for word in arguments if not word.startswith('--config.data.data_dir=')),
+                   f'--config.data.data_dir={folder}')
+      identity = run_config.run_hash(config)
+    if identity in moved:
+      raise UserError(f'two runs of the sweep differ only in data.data_dir, which is {folder} for both on the cluster, '
+                      f'in the run\n  {command(arguments)}')
+    moved[identity] = arguments, config
+  return moved
+
+
 def _plan(runs, configs, notes, platform, matmul_speed):
   runs, trunks = _share_trunks(runs, configs)
   short = [run for run in runs if run.steps < STEP_FLOOR]

@@ -2,10 +2,8 @@
 
 import collections
 import os
-import re
 from collections.abc import Sequence
 
-from vit_jax.errors import UserError
 from vit_jax.launch.task import Task
 from vit_jax.sweeps.sweep_plan import Plan, PlannedRun
 
@@ -37,13 +35,6 @@ def make(plan: Plan, workdir: str, extra: Sequence[str] = ()) -> dict[Task, list
     programs = (first, *(program(run, f'--trunk={folder}') for run in runs))
     tasks[Task(_common_name(runs), trunk_hash, programs)] = runs
   return tasks
-
-
-def check_workdir(workdir: str | None) -> None:
-  """Raises UserError where it is no bucket path, which all hosts can write to."""
-  if not workdir or not re.fullmatch(r'gs://[a-z0-9][a-z0-9._-]+(/\w[\w.-]*)*/?', workdir, re.ASCII):
-    raise UserError(f'--workdir={workdir or ""}: a bucket path that all hosts can write to is needed, such as '
-                    'gs://BUCKET/FOLDER')
 
 
 def _common_name(runs):

@@ -17,7 +17,8 @@ from vit_jax.errors import UserError
 from vit_jax.optimisation import schedule
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel import processes
-from vit_jax.survival import full_disk, health, lock, sound
+from vit_jax.survival import full_disk, health, lock, sound, stop_file
+from vit_jax.survival.beacon import Beacon
 from vit_jax.survival.profiler import Profiler
 from vit_jax.survival.saving import Saving
 from vit_jax.survival.stop import Stop, Stopped
@@ -60,11 +61,15 @@ def train(run: Run, workdir: os.PathLike, display: Display, profile: bool = Fals
 def begin(stack: contextlib.ExitStack, run: Run, workdir: os.PathLike, display: Display, stop: Stop,
           clock: goodput.Clock, trunk: os.PathLike | None = None) -> tuple['Loop', TrainState]:
   """Opens the folder of a run until `stack` is closed; returns its loop and the state from which it continues."""
+  processes.from_writer(lambda: stop_file.refuse(workdir))
   if processes.is_writer():
     stack.enter_context(lock.hold(workdir))
   folder = stack.enter_context(contextlib.closing(RunFolder(run, workdir, trunk, display.note)))
+  # One process looks for a request to stop; with several, JAX makes all of them agree on a step.
+  ask = stop.ask if processes.is_writer() else None
+  beacon = stack.enter_context(contextlib.closing(Beacon(workdir, (folder.metrics, folder.events), ask)))
   stack.enter_context(_recorded(folder, stop, clock))
-  loop = Loop(folder.run, folder, display, stop, clock)
+  loop = Loop(folder.run, folder, display, stop, clock, beacon)
   folder.write(loop.record | {'status': 'trunk' if run.branch_steps else 'running'})
   train_state = folder.restore_or_create(clock)
   # Which code does which steps, what is left out, and a lineage that went round a damaged trunk, are known by now.
@@ -86,11 +91,13 @@ def _recorded(folder, stop, clock):
     yield
   except Stopped:
     folder.append_event('stopped', folder.saved_step or 0, clock, by_hand=stop.by_hand)
+    folder.events.upload()  # before the exit code: what comes next may not wait for the rest
     raise
   except Exception as error:
-    with contextlib.suppress(OSError):  # such as a full disk
+    with contextlib.suppress(Exception):  # such as a full disk, or no network
       folder.events.append({'event': 'failed', 'why': str(error) or type(error).__name__,
                             **({'damaged': True} if isinstance(error, Damaged) else {})})
+      folder.events.upload()
     raise
 
 
@@ -104,8 +111,9 @@ class Loop:
   """The loop of a run and its compiled steps."""
   tampers: replay.Tampers = replay.SOUND  # of tests: a device that computes wrongly
 
-  def __init__(self, run: Run, folder: RunFolder, display: Display, stop: Stop, clock: goodput.Clock):
+  def __init__(self, run: Run, folder: RunFolder, display: Display, stop: Stop, clock: goodput.Clock, beacon: Beacon):
     self.run, self.folder, self.display, self.stop, self.clock = run, folder, display, stop, clock
+    self._beacon = beacon
     self.record = run.record() | {'lineage': folder.lineage}  # the content of run.json
     self._reported: set[str] = set()  # pictures that could not be read
     self._saving, self._in_flight = Saving(run.saved_when, folder.checkpoints), InFlight(run, folder, display)
@@ -242,13 +250,18 @@ class Loop:
       self._save(train_state, step)
 
   def finish(self, train_state: TrainState) -> dict[str, Any]:
-    """Scores a run that has reached its end, records the results and returns them."""
+    """Scores a run that has reached its end, records the results and returns them.
+
+    That it has finished is written last, when all else is safe: checkpoints, rows, the events of every process.
+    """
     results = self._results(train_state)
-    self.folder.append_event('finished', results['steps'], self.clock)
     self.folder.checkpoints.wait()
-    self.folder.upload()  # a run is called finished when its rows are safe
-    self.folder.write(self.record | {'status': 'trunk' if self.run.branch_steps else 'finished', 'results': results})
     self.folder.tier.remove()
+    self.folder.append_event('finished', results['steps'], self.clock)
+    self._beacon.close()
+    self.folder.upload()
+    processes.all_say('')
+    self.folder.write(self.record | {'status': 'trunk' if self.run.branch_steps else 'finished', 'results': results})
     return results
 
   def _results(self, train_state: TrainState) -> dict[str, Any]:

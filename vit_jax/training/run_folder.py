@@ -273,9 +273,11 @@ class RunFolder:
                f'the local checkpoint of step {step} cannot be used: {fault}. It was deleted')
 
   def upload(self) -> None:
-    """Makes the lines of both logs durable."""
+    """Makes the lines of all logs durable."""
     self.metrics.upload()
     self.events.upload()
+    if self._tensorboard:
+      self._tensorboard.flush()
 
   def write(self, record: dict[str, Any]) -> None:
     """Writes run.json. Raises UserError if this process does not see what the writer wrote."""

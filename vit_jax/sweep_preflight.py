@@ -1,0 +1,93 @@
+"""--preflight: what the first host of a run does before it trains, done on this machine before anything is sent."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+
+from vit_jax.errors import UserError
+from vit_jax.launch import task as task_lib
+
+_COPIED = ('pyproject.toml', 'README.md', 'LICENSE', 'vit_jax', 'configs', 'experiments')  # as by launch/Dockerfile
+_CONTAINER_HOME = '/home/runner'
+
+
+def run(request, to_run: Mapping, display) -> None:
+  """Tries the last run of each data source of a sweep.
+
+  In a container of the image where Docker runs. Else in a folder that has what the image has, with the packages of this
+  interpreter. Data in a bucket are read from the bucket, where the hosts see a mount.
+
+  Raises:
+    UserError: a run would have ended before its first step; its own message is printed above.
+  """
+  tried = set()
+  for task in to_run:
+    source = _source(task.programs[-1])
+    if source in tried:
+      continue
+    tried.add(source)
+    arguments = [_from_here(word, request.place) for word in task.programs[-1]]
+    with tempfile.TemporaryDirectory() as folder:
+      argv, where = _command(request, arguments, pathlib.Path(folder))
+      display.note(f'preflight   {task.name}, {where}')
+      environment = os.environ | task_lib.rehearsed_on(request.target.devices) | {'PYTHONPATH': ''}
+      done = subprocess.run(argv, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT)
+    for line in done.stdout.splitlines():
+      display.note(f'  {line}')
+    if done.returncode:
+      raise UserError(f'preflight of {task.name}: exit code {done.returncode}; no files were written')
+
+
+def _source(program: Sequence[str]) -> str:
+  """What tells the data of a run: its recipe and its overrides of data.*."""
+  return ' '.join(w for w in program if w.startswith(('--config=', '--config.data.source=', '--config.data.data_dir=')))
+
+
+def _from_here(word, place):
+  """An argument with the hosts' folder of data replaced by where this machine finds them."""
+  if place is None or word != f'--config.data.data_dir={place.folder}':
+    return word
+  here = str(place) if place.kind in ('gs', 's3') else place.path if place.kind in ('here', 'host') else place.folder
+  return f'--config.data.data_dir={here}'
+
+
+def _command(request, arguments, folder):
+  """(the command, where it runs in words)."""
+  image = request.cluster.image if request.cluster else None
+  if image and _has_docker():
+    environment = [word for name, value in task_lib.rehearsed_on(request.target.devices).items()
+                   for word in ('--env', f'{name}={value}')]
+    return ['docker', 'run', '--rm', *environment, *_mounts(request.place), image,
+            *task_lib.first(arguments, 'python')], f'in a container of {image}'
+  root = pathlib.Path(__file__).parents[1]
+  for name in _COPIED:
+    source = root / name
+    if source.is_dir():
+      shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns('__pycache__', 'results'))
+    elif source.exists():
+      shutil.copy(source, folder / name)
+  return task_lib.first(arguments, sys.executable), 'in a folder with what the image has (no Docker here)'
+
+
+def _mounts(place):
+  """Docker's flags for the data and for the rights to buckets of who runs this."""
+  out = []
+  if place and place.kind in ('here', 'host'):
+    out += ['--volume', f'{place.path}:{place.path}:ro']
+  rights = pathlib.Path('~/.config/gcloud').expanduser()
+  if rights.is_dir():
+    out += ['--volume', f'{rights}:{_CONTAINER_HOME}/.config/gcloud:ro']
+  return out
+
+
+def _has_docker():
+  """Whether there is a Docker daemon to talk to."""
+  try:
+    return subprocess.run(['docker', 'version'], capture_output=True, timeout=20).returncode == 0
+  except (OSError, subprocess.TimeoutExpired):
+    return False
