@@ -1,6 +1,9 @@
 """The command python -m vit_jax.sweep --launcher, which renders sweeps for clusters."""
 
+import re
+
 import command_line
+import pages
 import pytest
 import yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
@@ -19,15 +22,29 @@ JOBSET = ('--launcher=jobset', '--tpu=v5e-16', '--spot', '--image=us-docker.pkg.
 SKYPILOT = ('--launcher=skypilot', '--tpu=v4-32', '--spot', '--workdir=gs://bucket/law')
 
 
-def _sweep(folder, *flags, sweep=SWEEP):
+@pytest.fixture(name='env', scope='module')
+def _env():
+  """Buckets on loopback, where the packages for them are installed; else no bucket is reached, and that is said."""
+  try:
+    import object_store
+  except ImportError:
+    yield command_line.ON_CPU
+    return
+  with object_store.serve() as store:
+    for name in ('bucket', 'my-bucket'):
+      store.bucket(name)
+    yield command_line.ON_CPU | store.environment
+
+
+def _sweep(folder, *flags, sweep=SWEEP, env=command_line.ON_CPU):
   (folder / 'my "law".py').write_text(sweep)
-  done = command_line.run('sweep', f'--sweep={folder}/my "law".py', *flags)
+  done = command_line.run('sweep', f'--sweep={folder}/my "law".py', *flags, env=env)
   assert 'Traceback' not in done.stderr, done.stderr
   return done
 
 
-def test_twelve_runs_as_jobsets(tmp_path):
-  done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/manifests')
+def test_twelve_runs_as_jobsets(tmp_path, env):
+  done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/manifests', env=env)
   assert done.returncode == 0, done.stderr
   for said in ('12 runs in 8 files', 'v5e-16 (16 chips, 4x4), 4 hosts', f'kubectl apply -f {tmp_path}/manifests',
                'app.kubernetes.io/part-of=my-law', 'runs in the same file share a trunk'):
@@ -46,8 +63,8 @@ def test_twelve_runs_as_jobsets(tmp_path):
     assert sum(command.count(said) for command in commands) == times, said
 
 
-def test_twelve_runs_as_managed_jobs(tmp_path):
-  done = _sweep(tmp_path, *SKYPILOT, f'--out={tmp_path}/tasks')
+def test_twelve_runs_as_managed_jobs(tmp_path, env):
+  done = _sweep(tmp_path, *SKYPILOT, f'--out={tmp_path}/tasks', env=env)
   assert done.returncode == 0 and 'sky jobs launch' in done.stdout, done.stderr
   tasks = [yaml.safe_load(path.read_text()) for path in (tmp_path / 'tasks').glob('*.yaml')]
   assert len(tasks) == 8 and {task['resources']['accelerators'] for task in tasks} == {'tpu-v4-32'}
@@ -64,7 +81,7 @@ def get_sweep():
 '''
 
 
-def test_a_sweep_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
+def test_a_sweep_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path, env):
   """Neither data nor devices are present. ViT-B/16 fits; with width 12,288, its state alone does not."""
   flags = (*JOBSET, f'--out={tmp_path}/out', '--data_dir=gs://my-bucket/data', '--namespace=team-a')
   done = _sweep(tmp_path, *flags, sweep=ABSENT)
@@ -74,7 +91,7 @@ def test_a_sweep_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
     assert said in done.stderr, done.stderr
   assert 'chip-hours at 40% MFU' in done.stdout and '17.18 GB per chip, in width12288 (estimated' in done.stdout
   assert 'to start (assumed: 5 minutes of boot for each of 2 files' in done.stdout and 'list price' in done.stdout
-  done = _sweep(tmp_path, *flags, '--plan=none', sweep=ABSENT)
+  done = _sweep(tmp_path, *flags, '--plan=none', sweep=ABSENT, env=env)
   assert done.returncode == 0, done.stderr
   out, before = tmp_path / 'out', [f'{i}-{name}.yaml' for i, name in ((1, 'prepare-not-here'), (2, 'first-my-law'))]
   paths = list(out.glob('*.yaml'))
@@ -111,3 +128,29 @@ def test_a_sweep_whose_data_reach_no_pod_is_refused(tmp_path):
 def test_bad_input_is_refused_before_anything_is_planned(tmp_path, flags, said):
   done = _sweep(tmp_path, *flags)
   assert done.returncode == 1 and said in done.stderr and not done.stdout, done.stderr
+
+
+FILLED = {'QUEUE': 'tpus', 'IMAGE': 'us-docker.pkg.dev/project/repository/vit-jax:v1', 'ACCOUNT': 'trainer',
+          'BUCKET': 'my-bucket', 'NAME': 'Law-1'}
+LAUNCHES = sorted({command.arguments for page in pages.PAGES for command in pages.page_commands(page)
+                   if any(word.startswith('--launcher=') for word in command.arguments)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arguments', LAUNCHES, ids=lambda words: words[1].partition('=')[2] + str(len(words)))
+def test_commands_of_the_pages_work_once_their_placeholders_are_filled(tmp_path, arguments):
+  filled = [re.sub('|'.join(FILLED), lambda match: FILLED[match[0]], word) for word in arguments]
+  filled = [word for word in filled if not word.startswith('--out=') and word != '--preflight']
+  assert not any(re.search('[A-Z]{4}', word) for word in filled), filled
+  done = command_line.run('sweep', *filled, f'--out={tmp_path}/out', '--plan=none', '--dry_run')
+  assert done.returncode == 0 and 'chip-hours' in done.stdout, done.stderr
+
+
+def test_a_preflight_finds_what_would_end_the_first_pod(tmp_path, env):
+  """In a folder with what the image has. Its bucket cannot be reached from here."""
+  sweep = "from vit_jax.sweeps import Sweep\n\ndef get_sweep():\n  return Sweep('configs/quickstart.py', [{}])\n"
+  flags = (*SKYPILOT, f'--out={tmp_path}/out', '--plan=none', '--preflight', '--workdir=gs://not-there/law')
+  done = _sweep(tmp_path, *flags, sweep=sweep, env=env)
+  assert done.returncode == 1 and not (tmp_path / 'out').exists()
+  assert 'preflight   quickstart, in a folder with what the image has' in done.stdout, done.stdout + done.stderr
+  assert 'error: --workdir' in done.stdout and 'preflight of quickstart: exit code 1' in done.stderr
