@@ -12,7 +12,6 @@ layer and over all layers (attention rollout), and DIR/distance.png, the attenti
 import csv
 import json
 import os
-import pathlib
 import sys
 
 from absl import flags
@@ -35,8 +34,9 @@ def main(arguments: list[str]) -> int:
     raise UserError('expected a run folder and pictures: python -m vit_jax.predict RUN PICTURE_OR_FOLDER...')
   run, *places = arguments
   from vit_jax import host
+  from vit_jax.data import image_folder
   host.hush_absent_tpu()
-  paths = _pictures(places)
+  paths = image_folder.find(places)
   model = _load(run)
   look = _attention(model) if _ATTENTION.value is not None else None
   write = {'table': _table, 'csv': _csv, 'json': _json}[_FORMAT.value](model.class_names)
@@ -69,21 +69,6 @@ def _load(run):
     return exported.read(run)
   from vit_jax.training import trained
   return trained.load(run, _STEP.value)
-
-
-def _pictures(places):
-  """The given files, and the pictures in the given folders except hidden ones."""
-  from vit_jax.data.image_folder import SUFFIXES
-  paths = []
-  for place in map(pathlib.Path, places):
-    if not place.exists():
-      raise UserError(f'{place}: no such file or folder')
-    below = sorted(path for path in place.rglob('*') if path.suffix.lower() in SUFFIXES and path.is_file()
-                   and not any(part.startswith('.') for part in path.relative_to(place).parts))
-    if place.is_dir() and not below:
-      raise UserError(f'{place}: expected a folder with pictures ({", ".join(SUFFIXES)}), found none')
-    paths += below if place.is_dir() else [place]
-  return paths
 
 
 def _prepared(model, paths):

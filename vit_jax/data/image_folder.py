@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -141,3 +142,21 @@ def _files(folder):
 
 def _hidden(name):
   return name.startswith('.') or name == '__MACOSX'
+
+
+def find(places: Iterable[str | os.PathLike]) -> list[pathlib.Path]:
+  """The given files, and the pictures in the given folders except hidden ones.
+
+  Raises:
+    UserError: a place does not exist, or is a folder without pictures.
+  """
+  paths = []
+  for place in map(pathlib.Path, places):
+    if not place.exists():
+      raise UserError(f'{place}: no such file or folder')
+    below = sorted(path for path in place.rglob('*') if path.suffix.lower() in SUFFIXES and path.is_file()
+                   and not any(part.startswith('.') for part in path.relative_to(place).parts))
+    if place.is_dir() and not below:
+      raise UserError(f'{place}: expected a folder with pictures ({", ".join(SUFFIXES)}), found none')
+    paths += below if place.is_dir() else [place]
+  return paths
