@@ -13,7 +13,7 @@ FLOORS = [  # a module imports from lower floors and from its own room
     {'errors', 'exits', 'host', 'provenance', 'printable', 'durable'},
     {'options', 'console', 'plugins', 'usage'},
     {'digest', 'goodput', 'schema', 'records', 'parallel', 'cost', 'drawing'},
-    {'checkpoint', 'recipe', 'printed_config'},
+    {'checkpoint', 'recipe', 'printed_config', 'shown'},
     {'layers', 'launch', 'scaling'},
     {'models', 'data'},
     {'interop', 'optimisation', 'survival'},
@@ -21,7 +21,7 @@ FLOORS = [  # a module imports from lower floors and from its own room
     {'objectives'},
     {'training'},
     {'rehearsal', 'sweeps', 'pruning', 'inspection', 'comparison'},
-    {'config', 'cli', 'testing', '__main__'},
+    {'config', 'cli', 'testing', '__main__', 'outcomes'},
     {'main', 'plan', 'sweep', 'law', 'predict', 'prune', 'convert', 'compare', 'listing', 'samples', 'completion',
      'api'},
 ]
