@@ -29,6 +29,9 @@ Augment = Callable[..., tuple[jax.Array, Any]]
 Batch = dict[str, jax.Array]
 
 
+_KEPT = {'weight', 'grad_norm', 'steps', 'skipped', 'in_a_row', 'usual'}  # what the loop sums beside the values
+
+
 @dataclasses.dataclass(frozen=True)
 class Metric:
   """A column of metrics.jsonl.
@@ -71,6 +74,13 @@ class Objective:
     super().__init_subclass__()
     if 'metrics' in cls.__dict__ and 'values' not in cls.__dict__:
       cls.values = tuple(cls.metrics)
+    first = (next(iter(cls.metrics), None), *cls.values[:1])
+    if first != ('loss', 'loss'):
+      raise TypeError(f'{cls.__name__}: metrics and values must begin with loss, which is minimised; got {first}')
+    if taken := _KEPT & set(cls.values):
+      raise TypeError(f'{cls.__name__}: values must not be called {", ".join(sorted(taken))}: the loop keeps these')
+    if not (dataclasses.is_dataclass(cls.Config) and cls.Config.__dataclass_params__.frozen):
+      raise TypeError(f'{cls.__name__}: Config must be a frozen dataclass with a default for every field')
 
   @classmethod
   def of(cls, config: Any) -> 'Objective':
