@@ -198,5 +198,5 @@ def counted(values_B: jax.Array, weight_B: jax.Array) -> jax.Array:
 def weighed(values_B: jax.Array, weight_B: jax.Array) -> jax.Array:
   """The sum of values, weighted. A row of weight 0 does not count, even if its value is not a number."""
   if values_B.dtype == bool:
-    return jnp.sum(weight_B, where=values_B)
+    return counted(values_B, weight_B)
   return jnp.sum(values_B * weight_B, where=weight_B > 0)  # 0 * nan is nan
