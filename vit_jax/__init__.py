@@ -3,8 +3,8 @@
   import vit_jax
 
   run = vit_jax.train('quickstart', train={'steps': 200})   # what `vit-jax train` does
-  run.evaluate()                                            # scores on test
-  run.predict(['digit.png'])
+  vit_jax.evaluate(run)                                     # scores on test
+  vit_jax.predict(run, 'digit.png').classes
 
 What can be called is in `vit_jax.api`. It is imported when it is first used, so that importing this package is cheap.
 Some functions have the names of modules, which are the commands (`python -m vit_jax.sweep`): as an attribute of this

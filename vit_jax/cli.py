@@ -1,5 +1,6 @@
 """How every entry point starts and ends: flags parsed, errors put in words, exit codes."""
 
+import contextlib
 import math
 import sys
 from collections.abc import Callable
@@ -138,7 +139,12 @@ def _parse(argv):
   except flags.UnrecognizedFlagError as error:
     if error.flagname.startswith('config.'):
       raise UserError(f'--{error.flagname}: give the recipe first, as --config=configs/quickstart.py') from error
-    raise UserError(f'--{error.flagname}: no such flag{nearest(error.flagname, flags.FLAGS)}') from error
+    near = nearest(error.flagname, flags.FLAGS)
+    with contextlib.suppress(UserError):  # no key of the recipe either
+      if recipes:
+        recipe_lib.check_key(recipe, error.flagname)
+        near = f'; did you mean --config.{error.flagname}?'
+    raise UserError(f'--{error.flagname}: no such flag{near}') from error
   except flags.IllegalFlagValueError as error:
     raise UserError(str(error).removeprefix('flag ')) from error
   except (flags.Error, AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:

@@ -69,11 +69,9 @@ def main() -> int:
   clock = goodput.Clock()  # before the imports, which every start pays for
   from vit_jax import checkpoint, durable, exits, host
   from vit_jax.parallel import processes
-  from vit_jax.survival import full_disk, restarts, stop, stop_file
-  from vit_jax.survival import workdir as workdir_lib
+  from vit_jax.survival import full_disk, stop, stop_file
   from vit_jax.training import config as run_config
-  from vit_jax.training import frozen, loop, preflight, run_folder, short_run
-  from vit_jax.training import run as run_lib
+  from vit_jax.training import frozen, preflight, start
   from vit_jax.training.display import Display
 
   host.keep_freed_memory()
@@ -82,17 +80,11 @@ def main() -> int:
   config = run_config.cast(_CONFIG.value)
   processes.start(_DISTRIBUTED.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value)
   with processes.leaving_at_once():
-    branch_steps, display = _steps(_BRANCH_STEPS.value), Display()
-    run_lib.check(config)
-    config = short_run.fitted(config, cli.overridden(), display.note)
-    if _WORKDIR.value is not None and not branch_steps:
-      processes.from_writer(lambda: run_folder.check(config, _WORKDIR.value))
-    else:
-      workdir_lib.check(_WORKDIR.value or 'runs')
+    display = Display()
     if _PREFLIGHT.value:
-      return preflight.look(config, _WORKDIR.value, cli.recipe_name())
-    with restarts.opening(_WORKDIR.value):
-      run = run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
+      checked = start.check(config, cli.overridden(), _WORKDIR.value, display.note)
+      return preflight.look(checked, _WORKDIR.value, cli.recipe_name())
+    run = start.prepare(config, cli.overridden(), _WORKDIR.value, display.note, _steps(_BRANCH_STEPS.value))
     workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
     if _REPORT.value is not None and not run.objective.predicts_classes:
       raise UserError(f'--report: the page of a run is about classes, which objective={config.objective} does not '
@@ -104,25 +96,19 @@ def main() -> int:
       display.header(run, cli.recipe_name(), workdir, frozen.estimate_seconds(run))
       display.probed(frozen.run_probe(run, workdir, display.note), _without_probe())
       return 0
-    processes.agree(run.facts | {'--workdir': os.fspath(workdir), '--trunk': str(_TRUNK.value)})
-    results = processes.from_writer(lambda: run_folder.finished_results(run, workdir))
-    display.header(run, cli.recipe_name(), workdir)
-    if results is None:
-      try:
-        results = loop.train(run, workdir, display, _PROFILE.value, _TRUNK.value, clock)
-      except stop.Stopped:
-        display.stopped(workdir)
-        stop_file.refuse(workdir)  # it would stop again: final
-        return exits.PREEMPTED
-      except durable.Unreachable as error:
-        say(f'error: {error}. The same command resumes the run', sys.stderr)
-        return exits.LOST
-      except full_disk.DiskFull as error:
-        # At an orderly exit libraries try once more to write, and print how that fails.
-        say(f'error: {error}', sys.stderr)
-        os._exit(1)
-    else:
-      display.note(processes.from_writer(lambda: run_folder.finished_words(run, workdir)))
+    try:
+      results = start.to_results(run, cli.recipe_name(), workdir, display, _PROFILE.value, _TRUNK.value, clock)
+    except stop.Stopped:
+      display.stopped(workdir)
+      stop_file.refuse(workdir)  # it would stop again: final
+      return exits.PREEMPTED
+    except durable.Unreachable as error:
+      say(f'error: {error}. The same command resumes the run', sys.stderr)
+      return exits.LOST
+    except full_disk.DiskFull as error:
+      # At an orderly exit libraries try once more to write, and print how that fails.
+      say(f'error: {error}', sys.stderr)
+      os._exit(1)
     display.summary(results, run.objective, workdir, _bundle(run, workdir))
   if _REPORT.value is not None:
     _score(workdir)
@@ -134,12 +120,12 @@ def _show_config() -> int:
   from vit_jax import printed_config, records
   from vit_jax import recipe as recipe_lib
   from vit_jax.training import config as run_config
-  from vit_jax.training import short_run
+  from vit_jax.training import start
   if _CONFIG.value is None:
     raise UserError('--config is missing, as in --config=quickstart')
   config = run_config.cast(_CONFIG.value)
   run_config.check(config)
-  config = short_run.fitted(config, cli.overridden(), lambda text: say(text, sys.stderr))
+  config = start.fitted(config, cli.overridden(), lambda text: say(text, sys.stderr))
   if (form := _PRINT_CONFIG.value) is not None:
     if form not in ('', 'tree', 'recipe'):
       raise UserError(f'--print_config={form}: must be tree or recipe')
@@ -165,14 +151,14 @@ def _inspect() -> int:
   from vit_jax import host
   from vit_jax.interop import sources
   from vit_jax.training import config as run_config
-  from vit_jax.training import short_run
+  from vit_jax.training import start
   from vit_jax.transfer import given
 
   host.hush_absent_tpu()
   cast = None
   if config is not None:
     cast = run_config.cast(config)
-    cast = given.resolve(cast if named else short_run.fitted(cast, cli.overridden(), lambda text: None))
+    cast = given.resolve(cast if named else start.fitted(cast, cli.overridden(), lambda text: None))
   if not named:
     named = [_WORKDIR.value or f'runs/{cli.recipe_name()}-{run_config.run_hash(cast)}']
     if not sources.is_run(named[0]):

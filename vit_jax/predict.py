@@ -15,7 +15,6 @@ the picture, what is kept of it, and what the model makes of that.
 import csv
 import json
 import os
-import pathlib
 import sys
 
 from absl import flags
@@ -39,8 +38,9 @@ def main(arguments: list[str]) -> int:
     raise UserError('expected a run folder and pictures: python -m vit_jax.predict RUN PICTURE_OR_FOLDER...')
   run, *places = arguments
   from vit_jax import host
+  from vit_jax.data import folder_names
   host.hush_absent_tpu()
-  paths = _pictures(places)
+  paths = folder_names.find(places)
   if _RECONSTRUCT.value is not None:
     return _reconstruct(run, paths, _RECONSTRUCT.value or 'reconstructions')
   model = _load(run)
@@ -88,22 +88,6 @@ def _load(run):
     return exported.read(run)
   from vit_jax.training import trained
   return trained.load(run, _STEP.value)
-
-
-def _pictures(places):
-  """The given files, and the pictures in the given folders except hidden ones."""
-  from vit_jax.data import folder_names
-  paths = []
-  for place in map(pathlib.Path, places):
-    if not place.exists():
-      raise UserError(f'{place}: no such file or folder')
-    below = sorted(path for path in place.rglob('*') if folder_names.is_picture(path.name) and path.is_file()
-                   and not any(part.startswith('.') for part in path.relative_to(place).parts))
-    if place.is_dir() and not below:
-      raise UserError(f'{place}: expected a folder with pictures '
-                      f'({", ".join(folder_names.SUFFIXES)}), found none')
-    paths += below if place.is_dir() else [place]
-  return paths
 
 
 def _prepared(model, paths):

@@ -54,6 +54,10 @@ class Mine(Classify):
 OBJECTIVE, NOTHING = Mine, 3
 """)
   (tmp_path / 'broken.py').write_text('1 / 0\n')
+  start = 'from vit_jax.objectives.objective import Metric, Objective\nclass Mine(Objective):\n  '
+  (tmp_path / 'lossless.py').write_text(start + "metrics = {'accuracy': Metric()}\n")
+  (tmp_path / 'clash.py').write_text(start + "metrics = {'loss': Metric(), 'weight': Metric()}\n")
+  (tmp_path / 'thawed.py').write_text(start + 'class Config:\n    pass\n')
   monkeypatch.syspath_prepend(str(tmp_path))
   c = run_config.defaults('vit', 'mine:OBJECTIVE')
   c.loss.more = 4
@@ -64,6 +68,9 @@ OBJECTIVE, NOTHING = Mine, 3
       'mine:NOTHING': "objective='mine:NOTHING': expected a subclass of .*objectives.objective.Objective, got int",
       'absent_module:X': "objective='absent_module:X': cannot import absent_module",
       'broken:X': "objective='broken:X': broken raises ZeroDivisionError as it is imported",
+      'lossless:Mine': 'TypeError as it is imported: Mine: metrics and values must begin with loss',
+      'clash:Mine': 'Mine: values must not be called weight',
+      'thawed:Mine': 'Mine: Config must be a frozen dataclass',
       ':': "objective=':': "}.items():
     with pytest.raises(UserError, match=message):
       run_config.defaults('vit', name)

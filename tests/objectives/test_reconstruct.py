@@ -178,7 +178,7 @@ def test_what_it_learns_is_a_backbone(tmp_path):
   assert tuned.pretrained.new == ('head/bias', 'head/kernel') and tuned.config.model.width == 16
   again = run_lib.prepare(run_config.cast(_recipe(**{'pretrained.path': str(tmp_path / 'run')})))
   assert {name.partition('/')[0] for name in again.pretrained.new} == {'decoder'}
-  c.pretrained.path, c.distill.teacher = None, str(tmp_path / 'run')
+  c.pretrained.path, c.distill.teacher, c.model.patch_size = None, str(tmp_path / 'run'), 2
   with pytest.raises(UserError, match='it was trained with objective=reconstruct; a teacher is a classifier'):
     run_lib.prepare(run_config.cast(c))
 

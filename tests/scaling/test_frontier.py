@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import optimize
+from scipy import optimize, stats
 
 from vit_jax.scaling import bootstrap, estimate, frontier, isoflop, verdict
 from vit_jax.scaling.minimize import Objective
@@ -123,3 +123,32 @@ def test_interval_of_a_valley_covers_the_true_optimum():
 def test_budgets_that_differ_by_rounding_are_one():
   flops = np.array([1e18, 1.01e18, 0.995e18, 2e18, 2.01e18])
   assert isoflop.budgets(flops).tolist() == [0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize('noise', [0.003, 0.0003])
+def test_the_bias_of_the_parabola_is_in_the_intervals(noise):
+  """Sizes x1/8 to x8 on a steep surface: the parabola is off by more than its own noise, but not the interval."""
+  true, budgets = np.array([[0.5], [3e3], [0.684], [3e2], [0.439]]), np.array([1e15, 1e16, 1e17, 1e18])
+  best = frontier.allocate(true, budgets, frontier.Cost())[0][0]
+  params = (best[:, None] * 1.4 * np.geomspace(1 / 8, 8, 9)).ravel()
+  flops = np.repeat(budgets, 9)
+  examples, held, own, exponents = flops / (6 * params), [], [], []
+  exact = 0.5 + 3e3 * params ** -0.684 + 3e2 * examples ** -0.439
+  for seed in range(6):
+    y = exact * np.exp(noise * np.random.default_rng(seed).standard_normal(36))
+    fit = estimate.fit('chinchilla', {'params': params, 'examples': examples}, y, exact=False)
+    found = isoflop.valleys(params, examples, flops, y)
+    surface = lambda n, d, fit=fit: fit.predict({'params': n, 'examples': d})
+    errors = isoflop.simulate(found, surface, fit.sigma, 31, True)
+    held += [low <= n <= high for (low, high), n in zip((v.interval for v in isoflop.calibrated(found, errors)), best)]
+    own += [low <= n <= high for (low, high), n in zip((v.interval for v in found), best)]
+    low, high = isoflop.exponent(found, errors)['ci95']
+    exponents.append(low <= 0.439 / (0.684 + 0.439) <= high)
+  assert np.mean(held) > 0.9 and np.mean(own) < 0.85 and np.mean(exponents) >= 4 / 6
+
+
+def test_without_a_surface_the_exponent_has_students_interval():
+  found = isoflop.valleys(*_grid(spread=2.0))
+  law, out = isoflop.optimal_pairs(found), isoflop.exponent(found)
+  half = stats.t.ppf(0.975, 1) * law.stderr
+  assert out['ci95'] == pytest.approx([law.exponent - half, law.exponent + half]) and out['bias'] is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vit_jax import goodput
-from vit_jax.scaling import analysis, law_page, payload
+from vit_jax.scaling import analysis, law_page, payload, plot
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import load
 
@@ -112,6 +112,40 @@ def test_the_page_has_every_point_and_band(written):
     assert low <= law_low * 1.01 and law_low <= law_high and law_high <= high * 1.01  # the noise is random
   answers = dict(data['groups'][0]['checklist'])
   assert 'summed' in answers['Objective'] and '4500 scored' in answers['Starts']
+
+
+def test_the_page_and_law_json_have_the_lights(written):
+  data = json.loads(re.search(r'id="data">(.*?)</script>', (written[1] / 'report.html').read_text(), re.S)[1])
+  laws = json.loads((written[1] / 'law.json').read_text())['groups']
+  for group in data['groups']:
+    assert group['law']['lights'] == laws[group['name']]['lights']
+    assert set(group['law']['lights']) == {'predictive', 'calibrated', 'identified'}
+  assert 'predictive: green, RMSLE' in written[0] and 'calibrated: amber, 6 of 6 held-out' in written[0]
+
+
+def test_the_limits_of_the_figure_hold_points_curves_and_bands():
+  lines = [{'y': [2.0, 9.0], 'band_run': [[1.5, 8.0], [2.5, 11.0]], 'band_law': [[1.8, 8.5], [2.2, 9.5]]},
+           {'y': [4.0, 3.0]}]
+  low, high = plot._limits([3.0, 5.0], lines)
+  assert low < 1.5 and high > 11
+  lines[0]['band_run'] = [[1e-9, 8.0], [2.5, 1e9]]  # without limit
+  low, high = plot._limits([3.0, 5.0], lines)
+  assert 0.4 < low < 1.8 and 9.5 < high < 45
+
+
+def test_many_groups_are_a_table_and_a_small_page(tmp_path):
+  random, lines = np.random.default_rng(0), ['task,x,loss']
+  for task in range(12):
+    lines += [f't{task},{x},{(1 + task + 30 * x ** -0.3) * np.exp(0.01 * random.standard_normal())}'
+              for x in np.geomspace(1e3, 1e6, 10)]
+  (tmp_path / 'points.csv').write_text('\n'.join(lines) + '\n')
+  done = law(tmp_path / 'points.csv', '--x=x', '--form=power_offset', '--group=task', '--bootstrap=20',
+             f'--out={tmp_path}/out')
+  assert done.returncode == 0 and 'Warning' not in done.stderr, done.stderr
+  assert len(done.stdout.splitlines()) < 30 and ' reaches ' not in done.stdout and '12 groups' in done.stdout
+  assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['law-all.png', 'law-all.svg', 'law.json',
+                                                                        'report.html']
+  assert (tmp_path / 'out/report.html').stat().st_size < 12 * 28e3 + 1e5
 
 
 def test_the_page_shows_how_the_runs_spent_their_time(tmp_path):

@@ -183,7 +183,7 @@ def test_a_frozen_norm_uses_the_statistics_that_evaluation_uses():
     before = before._replace(params=before.params | {'head': jax.tree.map(drawn, before.params['head'])})
     (batch,) = run.data.train_batches(0, 0, 1)
     step = evaluate.make_eval_step(run.model, device_augment.normalizer(run.config.data))
-    scored = jax.jit(step)(before.params, before.stats, run.place(batch))
+    scored = jax.jit(step)(before.params, before.stats, run.place(batch), 0)
     loss = _after(run, before, steps=1)[1]['loss']
     assert np.isclose(loss, scored['loss'] / scored['weight'], rtol=1e-5) == same
 

@@ -2,8 +2,15 @@
 
 import dataclasses
 import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from vit_jax.errors import UserError
+
+_GIVEN: dict[str, dict[str, 'ArraySource']] = {}  # the splits of `register`, by the name of the data
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,3 +71,70 @@ class RandomSource:
     return f'{self.name}, picture {i}'
 
   key = where
+
+
+def register(splits: dict[str, tuple[Any, Any]], class_names: Sequence[str] | None = None) -> str:
+  """Makes arrays a source of this process; returns what names it as data.source, 'arrays:DIGEST' of the contents.
+
+  Args:
+    splits: {'train': (pictures, labels)}, perhaps with 'val' and 'test'. Pictures are uint8 [N, H, W] or
+      [N, H, W, C], or floats from 0 to 1; labels are numbers from 0, or names.
+    class_names: the names of the classes; default: the labels themselves.
+
+  Raises:
+    UserError: a shape, a type, a label, or a number of pictures and labels that does not fit.
+  """
+  arrays = {split: (_pixels(split, images), np.asarray(labels)) for split, (images, labels) in splits.items()}
+  if class_names is None:
+    every = np.concatenate([labels.ravel() for _, labels in arrays.values()])
+    class_names = range(int(every.max(initial=0)) + 1) if every.dtype.kind in 'iu' else np.unique(every)
+  names, sources, hashed = tuple(map(str, class_names)), {}, hashlib.blake2b(digest_size=5)
+  hashed.update(repr(names).encode())
+  for split, (images, labels) in arrays.items():
+    numbers = _numbers(split, labels, names)
+    if len(images) != len(numbers) or not len(images):
+      raise UserError(f'arrays: {len(images):,} pictures and {len(numbers):,} labels in {split}; expected one label '
+                      'for each picture')
+    sources[split] = images, numbers
+    hashed.update(repr((split, images.shape)).encode())
+    hashed.update(np.ascontiguousarray(images))
+    hashed.update(np.ascontiguousarray(numbers))
+  name = f'arrays:{hashed.hexdigest()}'
+  _GIVEN[name] = {split: ArraySource(name, names, *pair) for split, pair in sources.items()}
+  return name
+
+
+def registered(name: str) -> dict[str, ArraySource]:
+  """The splits of a source of this process; UserError where its arrays were given to another one."""
+  if name not in _GIVEN:
+    raise UserError(f'data.source={name}: these arrays are not in this process; give them with vit_jax.arrays first')
+  return _GIVEN[name]
+
+
+def _pixels(split, images):
+  """uint8 [N, H, W, C]."""
+  images = np.asarray(images)
+  if images.ndim == 3:
+    images = images[..., None]
+  if images.ndim != 4 or images.shape[3] not in (1, 3):
+    raise UserError(f'arrays: pictures of the shape {images.shape} in {split}; expected [N, H, W], or [N, H, W, C] '
+                    'with 1 or 3 channels')
+  if images.dtype.kind == 'f' and images.size and 0 <= images.min() and images.max() <= 1:
+    images = np.round(images * 255).astype(np.uint8)
+  if images.dtype != np.uint8:
+    raise UserError(f'arrays: pictures of {images.dtype} in {split}; expected uint8, or floats from 0 to 1')
+  return images
+
+
+def _numbers(split, labels, names):
+  """int32 [N]."""
+  if labels.ndim != 1:
+    raise UserError(f'arrays: labels of the shape {labels.shape} in {split}; expected [N]')
+  if labels.dtype.kind not in 'iu':
+    index = {name: i for i, name in enumerate(names)}
+    if unknown := sorted({str(label) for label in labels} - index.keys()):
+      raise UserError(f'arrays: {split} has the label {unknown[0]!r}, which is none of the classes')
+    return np.array([index[str(label)] for label in labels], np.int32)
+  if len(labels) and not (labels.min() >= 0 and labels.max() < len(names)):
+    raise UserError(f'arrays: {split} has labels from {labels.min()} to {labels.max()}; expected 0 to {len(names) - 1}')
+  return labels.astype(np.int32)

@@ -19,7 +19,6 @@ from rich import progress
 
 from vit_jax.console import Console
 from vit_jax.data import pictures
-from vit_jax.parallel import processes
 
 SAMPLE = 64  # pictures whose contents count, evenly spaced, where they are not in memory
 _DIGITS = 16
@@ -58,7 +57,7 @@ def _watched(items: np.ndarray, what: str) -> Iterator[int]:
     for done, item in enumerate(items):
       if bar is not None:
         bar.update(task, completed=done)
-      elif time.monotonic() - begun > _PATIENCE_S and processes.is_writer():
+      elif time.monotonic() - begun > _PATIENCE_S and _speaks():
         columns = (progress.TextColumn('{task.description}', markup=False), progress.BarColumn(),
                    progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
         bar = stack.enter_context(progress.Progress(*columns, console=Console(stderr=True)))
@@ -66,6 +65,11 @@ def _watched(items: np.ndarray, what: str) -> Iterator[int]:
       yield item
     if bar is not None:
       bar.update(task, completed=len(items))
+
+
+def _speaks():
+  from vit_jax.parallel import processes  # imports JAX
+  return processes.is_writer()
 
 
 def _contents(source, i):

@@ -2,8 +2,11 @@
 
 import collections
 import os
+import pathlib
 import re
 from collections.abc import Iterable
+
+from vit_jax.errors import UserError
 
 # Kinds that `pictures` decodes.
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.webp', '.bmp', '.dib', '.gif', '.tif', '.tiff')
@@ -46,3 +49,21 @@ def kinds(paths: Iterable[str]) -> str:
   """'3 .heic, 1 .avif': how many files there are of each suffix."""
   counts = collections.Counter(os.path.splitext(path)[1].lower() for path in paths)
   return ', '.join(f'{n:,} {suffix}' for suffix, n in counts.most_common())
+
+
+def find(places: Iterable[str | os.PathLike]) -> list[pathlib.Path]:
+  """The given files, and the pictures in the given folders except hidden ones.
+
+  Raises:
+    UserError: a place does not exist, or is a folder without pictures.
+  """
+  paths = []
+  for place in map(pathlib.Path, places):
+    if not place.exists():
+      raise UserError(f'{place}: no such file or folder')
+    below = sorted(path for path in place.rglob('*') if is_picture(path.name) and path.is_file()
+                   and not any(part.startswith('.') for part in path.relative_to(place).parts))
+    if place.is_dir() and not below:
+      raise UserError(f'{place}: expected a folder with pictures ({", ".join(SUFFIXES)}), found none')
+    paths += below if place.is_dir() else [place]
+  return paths

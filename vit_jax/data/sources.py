@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from etils import epath
 
-from vit_jax.data import idx, listing
+from vit_jax.data import array_sources, idx, listing
 from vit_jax.data.array_sources import ArraySource, RandomSource
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError, nearest
@@ -73,6 +73,8 @@ def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
     return _fashion_mnist(data_dir)
   if kind == 'random':
     return _random(config, rest)
+  if kind == 'arrays':
+    return array_sources.registered(config.source)
   if kind == 'tfds' and rest:
     from vit_jax.data import tfds_source
     return tfds_source.open_tfds(rest.replace(':', '/', 1), data_dir, indexed)

@@ -46,7 +46,7 @@ class Evaluation:
 
 
 def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, classes: str | None = None,
-             progress: Callable[[str], None] = lambda text: None) -> Evaluation:
+             progress: Callable[[str], None] | None = None) -> Evaluation:
   """Scores a model on a split.
 
   Args:
@@ -55,7 +55,7 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, 
     config: other data to score, whose classes the model must know; None: the data that the run was trained on.
     classes: which class of the data each class of the model is: a text file with a name for each, in the model's
       order, or 'order', if they are those of the data in their order; None: they have the same names.
-    progress: called with a line of text that says what is done and how long it will take.
+    progress: called with a line of text that says what is done and how long it will take; None: not.
 
   Raises:
     UserError: there is no model or no data at the given place, the model has no data of its own and none is given, the
@@ -68,7 +68,7 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, 
   model = _renamed(model, classes, config or own.data)
   data = predictions.open_data(model, config or own.data)
   gallery = Gallery(data, split)
-  predicted = predictions.of_split(model, data, split, progress=progress, see=gallery.see)
+  predicted = predictions.of_split(model, data, split, progress=progress or (lambda text: None), see=gallery.see)
   record = records.read_run(place) if own is not None else None
   if record and config is None:
     _refuse_other_data(place, record, data, split)
@@ -126,9 +126,9 @@ def _default(place):
   return (path if path.is_dir() else path.parent) / 'evaluation'
 
 
-def show(evaluation: Evaluation, written: list[epath.Path]) -> None:
+def show(evaluation: Evaluation, written: list[epath.Path] = (), console: Console | None = None) -> None:
   """Prints the scores and the paths of the files written. Class names are printed verbatim, without markup."""
-  s, console = evaluation.summary, Console(highlight=False, soft_wrap=True)
+  s, console = evaluation.summary, console or Console(highlight=False, soft_wrap=True)
   low, high = s['accuracy_ci95']
   top5 = '' if s['accuracy_top5'] is None else f', top-5 {s["accuracy_top5"]:.2%}'
   step = '' if s['step'] is None else f', step {s["step"]:,}'
@@ -141,7 +141,8 @@ def show(evaluation: Evaluation, written: list[epath.Path]) -> None:
   if s['trained_by_code'] not in (None, s['code']):
     console.print(f'note: trained by code {s["trained_by_code"]}, scored by code {s["code"]}')
   console.print(_classes(s['classes']))
-  console.print(Text(f'written: {", ".join(map(str, written))}'))
+  if written:
+    console.print(Text(f'written: {", ".join(map(str, written))}'))
 
 
 def confidence_words(summary: dict[str, Any]) -> str:

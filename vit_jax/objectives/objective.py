@@ -29,6 +29,9 @@ Augment = Callable[..., tuple[jax.Array, Any]]
 Batch = dict[str, jax.Array]
 
 
+_KEPT = {'weight', 'grad_norm', 'steps', 'skipped', 'in_a_row', 'usual'}  # what the loop sums beside the values
+
+
 @dataclasses.dataclass(frozen=True)
 class Metric:
   """A column of metrics.jsonl.
@@ -71,6 +74,13 @@ class Objective:
     super().__init_subclass__()
     if 'metrics' in cls.__dict__ and 'values' not in cls.__dict__:
       cls.values = tuple(cls.metrics)
+    first = (next(iter(cls.metrics), None), *cls.values[:1])
+    if first != ('loss', 'loss'):
+      raise TypeError(f'{cls.__name__}: metrics and values must begin with loss, which is minimised; got {first}')
+    if taken := _KEPT & set(cls.values):
+      raise TypeError(f'{cls.__name__}: values must not be called {", ".join(sorted(taken))}: the loop keeps these')
+    if not (dataclasses.is_dataclass(cls.Config) and cls.Config.__dataclass_params__.frozen):
+      raise TypeError(f'{cls.__name__}: Config must be a frozen dataclass with a default for every field')
 
   @classmethod
   def of(cls, config: Any) -> 'Objective':
@@ -178,8 +188,15 @@ def row_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
   return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
 
 
+def counted(values_B: jax.Array, weight_B: jax.Array) -> jax.Array:
+  """The same as `weighed` for weights of 0 and 1, without a product."""
+  if values_B.dtype == bool:
+    return jnp.sum(weight_B, where=values_B)
+  return jnp.sum(values_B, where=weight_B > 0)
+
+
 def weighed(values_B: jax.Array, weight_B: jax.Array) -> jax.Array:
   """The sum of values, weighted. A row of weight 0 does not count, even if its value is not a number."""
   if values_B.dtype == bool:
-    return jnp.sum(weight_B, where=values_B)
+    return counted(values_B, weight_B)
   return jnp.sum(values_B * weight_B, where=weight_B > 0)  # 0 * nan is nan

@@ -79,11 +79,11 @@ def analyse(points: Points, settings: Settings, partly: bool = False) -> Analysi
   clusters, found = alike.lineages(used, fit)
   boot = _bootstrap(points, held, fitted, weights, fit, clusters, selection, settings)
   cost = _cost(used)
-  valleys = _valleys(used, settings.seed)
+  valleys, growth = _valleys(used, fit, settings)
   rolled = rollout(points, form, settings.objective, fit.sigma)
   noise, curvature = seed_noise(used), checks.curvature(fit, clusters)
   pooled = alike.pooled(used, fit, settings.pool)
-  law = _law(points, fitted, held, settings, fit, boot, cost, valleys)
+  law = _law(points, fitted, held, settings, fit, boot, cost, valleys, growth)
   law['notes'] += [*([found] if found else []), *alike.tuned_columns(used, fit, settings.pool),
                    *(mixed.words for mixed in pooled if not mixed.differ)]
   law['not_identified'] = verdict.not_identified(law)
@@ -240,15 +240,25 @@ def _flops(points, cost):
   return c['flops'] if 'flops' in c else c['x'] if points.x_name == 'flops' else cost.k * c['params'] * c['examples']
 
 
-def _valleys(points, seed):
+def _valleys(points, fit, settings):
+  """The IsoFLOP valleys and the exponent of their optima; their intervals come from a surface fitted to all points."""
   columns = points.columns
   if not {'params', 'examples', 'flops'} <= columns.keys():
-    return []
-  return isoflop.valleys(columns['params'], columns['examples'], columns['flops'], points.y, seed)
+    return [], None
+  found = isoflop.valleys(columns['params'], columns['examples'], columns['flops'], points.y, settings.seed)
+  if not found:
+    return [], None
+  try:
+    if fit.form.inputs != ('params', 'examples'):
+      fit = estimate.fit('chinchilla', columns, points.y, settings.objective, exact=False)
+  except UserError:
+    return found, isoflop.exponent(found)
+  errors = isoflop.simulate(found, lambda n, d: fit.predict({'params': n, 'examples': d}), fit.sigma,
+                            max(len(points) - len(fit.theta), 1), fit.objective.log, settings.seed)
+  return isoflop.calibrated(found, errors), isoflop.exponent(found, errors)
 
 
-def _law(points, fitted, held, settings, fit, boot, cost, valleys):
-  pairs = isoflop.optimal_pairs(valleys)
+def _law(points, fitted, held, settings, fit, boot, cost, valleys, growth):
   budgets = np.array(settings.budgets) if settings.budgets else _budgets(points.take(fitted), cost)
   optimal = frontier.compute_optimal(fit, boot, budgets, cost)
   return {
@@ -265,7 +275,7 @@ def _law(points, fitted, held, settings, fit, boot, cost, valleys):
           'cost': cost.describe(), 'exponents': frontier.frontier_exponents(fit, boot, cost), 'rows': optimal},
       'isoflop': [{'flops': v.flops, 'params': v.optimum, 'params_ci95': v.interval, 'examples': v.examples_optimum,
                    'loss': v.optimum_loss, 'inside': v.inside, 'note': v.note} for v in valleys],
-      'isoflop_exponent': pairs and {'value': pairs.exponent, 'stderr': pairs.stderr},
+      'isoflop_exponent': growth,
       'diagnostics': {'gradient': fit.gradient, 'starts': fit.starts, 'starts_ended_here': fit.ended_here,
                       'second_optimum': fit.second, 'at_bound': list(fit.at_bound),
                       'exponents': list(fit.form.exponents), 'condition': fit.condition,

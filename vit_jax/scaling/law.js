@@ -17,6 +17,8 @@ function lawPlot(group) {
   const banded = f.lines.filter(line => line.band_run);
   const xs = [...group.points.map(p => p.x), ...f.lines.map(line => line.x[line.x.length - 1])];
   const ys = [...group.points.map(p => p.y - shift), ...f.lines.flatMap(line => line.y.map(v => v - shift)), f.persistence - shift];
+  const span = Math.max(...ys) / Math.min(...ys.filter(v => v > 0)), edges = banded.flatMap(line => line.band_run.flat()).map(v => v - shift);
+  ys.push(...edges.filter(v => v >= Math.min(...ys) / span && v <= Math.max(...ys) * span));
   const plot = new Plot({width: 860, height: 470, x: {log: true, label: f.x, domain: domain(xs, true, 0.02)},
     y: {log: true, label: minusE ? `${f.y} − ${format(shift)} (irreducible)` : f.y, domain: domain(ys, true, 0.04)}});
   plot.shade(f.fitted_to, Math.max(...xs) * 2, 'extrapolated');
@@ -90,6 +92,12 @@ function coefficients(group) {
     (law.bootstrap.n ? `${law.bootstrap.n} refits to resamples of ${law.bootstrap.clusters} independent runs` : 'no intervals')));
 }
 
+function lights(group) {
+  const list = el('ul', {class: 'lights'});
+  for (const [name, found] of Object.entries(group.law.lights)) list.append(el('li', {class: found.light}, el('b', {}, `${name}: ${found.light}`), ` ${found.reason}`));
+  return panel('Can it be trusted?', list);
+}
+
 function warnings(group) {
   const list = el('ul', {class: 'warnings'});
   for (const words of group.law.warnings) list.append(el('li', {}, words));
@@ -137,7 +145,7 @@ function isoflop(group) {
   }
   const e = group.law.isoflop_exponent;
   return panel('IsoFLOP valleys', plot.svg, legend, el('p', {class: 'note'}, 'Hollow points are the optima, with their 95% intervals.' +
-    (e ? ` N* grows as C^${format(e.value)}${e.stderr ? ` ± ${format(e.stderr)}` : ''}.` : '')));
+    (e ? ` N* grows as C^${format(e.value)}${e.ci95 ? ` (95%: ${range(e.ci95)})` : ''}.` : '')));
 }
 
 function residuals(group, name, words) {
@@ -213,7 +221,7 @@ function show(index) {
   document.getElementById('main').replaceChildren(
     el('h1', {}, law.verdict.charAt(0).toUpperCase() + law.verdict.slice(1)),
     el('p', {class: 'formula'}, el('code', {}, law.diagnostics.equation), ` — ${law.form}; ${law.diagnostics.source}`),
-    el('div', {class: 'top'}, lawPanel(group), el('div', {}, coefficients(group), warnings(group), multipliers())),
+    el('div', {class: 'top'}, lawPanel(group), el('div', {}, lights(group), coefficients(group), warnings(group), multipliers())),
     el('div', {class: 'grid'}, together(), holdout(group), optimal(group), isoflop(group), residuals(group, 'params', 'N'),
       residuals(group, group.figure.sizes ? 'examples' : 'x', group.figure.sizes ? 'D (examples seen)' : group.figure.x),
       residuals(group, 'learning_rate', 'learning rate'), cloud(group), rollout(group), curves(group),

@@ -22,8 +22,9 @@ def write(out: str, groups: dict[str, Analysis], multipliers: list[dict], comman
 
   Args:
     out: the folder.
-    groups: {name: analysis}. With one group called '', law.json is its law. Otherwise law.json is {groups: {name: law},
-      multipliers}, each group has its own figures, and law-all.png and law-all.svg show all groups.
+    groups: {name: analysis}; more than `payload.FULL` groups get no figures of their own. With one group called '',
+      law.json is its law. Otherwise law.json is {groups: {name: law}, multipliers}, each group has its own figures, and
+      law-all.png and law-all.svg show all groups.
     multipliers: rows of `analysis.multipliers`.
     command: the command that reproduces the law.
     spent: {kind: seconds}, how the runs spent their time (see `goodput`), for the page.
@@ -37,7 +38,7 @@ def write(out: str, groups: dict[str, Analysis], multipliers: list[dict], comman
   durable.write(folder / 'law.json', json.dumps(law, indent=1) + '\n')
   durable.write(folder / 'report.html', page(data, multipliers, command, spent))
   figures = plot.write_together(folder, 'law-all', data) if len(data) > 1 else []
-  for stem, group in zip(stems(groups), data):
+  for stem, group in zip(stems(groups), data if len(data) <= payload_lib.FULL else []):
     figures += plot.write(folder, stem, group)
   return f'{folder}: report.html, law.json and {len(figures)} figures ({figures[0].name}, ...)'
 
@@ -65,5 +66,14 @@ def page(data: list[dict[str, Any]], multipliers: list[dict], command: str,
   verdicts = [(g['name'] + ': ' if g['name'] else '') + g['law']['verdict'] for g in data]
   plain = [*verdicts, 'The figures on this page need JavaScript. The same figures are in this folder as PNG and SVG.']
   return page_lib.render(data[0]['law']['verdict'], plain,
-                         {'groups': data, 'multipliers': multipliers, 'command': command,
+                         {'groups': _short(data), 'multipliers': multipliers, 'command': command,
                           'time': goodput.shares(spent or {})}, _SCRIPT)
+
+
+def _short(value):
+  """Rounds numbers to six digits, more than the page shows."""
+  if isinstance(value, dict):
+    return {key: _short(inner) for key, inner in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_short(inner) for inner in value]
+  return float(f'{value:.6g}') if isinstance(value, float) else value

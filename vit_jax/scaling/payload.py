@@ -12,6 +12,7 @@ from vit_jax.scaling.verdict import number
 LINES = 8  # the maximum number of model sizes with a line; points are shown for all sizes
 PLACES = 80  # the number of vertices of a line
 BEYOND = 3.0  # the end of a line / the largest x
+FULL = 8  # groups; of more, the page shows less of each
 CLOUD = 600  # the maximum number of refits in the bootstrap figure
 # Viridis without its light end, which is invisible on white. Its order survives color blindness and gray printing.
 _PALETTE = ('#440154', '#482878', '#3e4a89', '#31688e', '#26828e', '#1f9e89', '#35b779', '#6cc24a')
@@ -20,21 +21,22 @@ _GROUP_COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9
 
 
 def payloads(groups: dict[str, Analysis]) -> list[dict[str, Any]]:
-  """The payload of each group, with its color in the figure of all groups."""
-  return [payload(name, analysis) | {'color': _GROUP_COLORS[i % len(_GROUP_COLORS)]}
+  """The payload of each group, with its color in the figure of all groups; of more than FULL groups a lean one."""
+  return [payload(name, analysis, lean=len(groups) > FULL) | {'color': _GROUP_COLORS[i % len(_GROUP_COLORS)]}
           for i, (name, analysis) in enumerate(groups.items())]
 
 
-def payload(name: str, analysis: Analysis) -> dict[str, Any]:
-  """The data of one group's figures, tables and checklist."""
+def payload(name: str, analysis: Analysis, lean: bool = False) -> dict[str, Any]:
+  """The data of one group's figures, tables and checklist; lean: without single refits, forecasts and candidates."""
   points, law = analysis.points, analysis.law
   sizes = points.columns.get('params')
   low, high = (np.log(sizes.min()), np.log(sizes.max())) if sizes is not None else (0.0, 0.0)
   color = lambda n: ordered_color((np.log(n) - low) / (high - low) if high > low else 0.4)
   return {
-      'name': name, 'law': law, 'irreducible': analysis.fit.irreducible, 'figure': _law_figure(analysis, color),
-      'points': _points(analysis, color), 'isoflop': _isoflop(analysis), 'cloud': _cloud(analysis),
-      'rollout': analysis.rollout, 'rollout_medians': medians(analysis.rollout),
+      'name': name, 'law': law | {'selection': None} if lean else law, 'irreducible': analysis.fit.irreducible,
+      'figure': _law_figure(analysis, color), 'points': _points(analysis, color), 'isoflop': _isoflop(analysis),
+      'cloud': None if lean else _cloud(analysis), 'rollout': [] if lean else analysis.rollout,
+      'rollout_medians': medians(analysis.rollout),
       'curves': _curves(analysis, color), 'checklist': checklist(analysis)}
 
 

@@ -66,7 +66,6 @@ def law_figure(data: dict[str, Any]) -> Figure:
   axes.set(xscale='log', yscale='log')
   axes.set_xlabel(law['x'], **AS_IS)
   axes.set_ylabel(law['y'], **AS_IS)
-  values = [p['y'] for p in data['points']]
   right = max(max(line['x']) for line in law['lines'])
   axes.axvspan(law['fitted_to'], right, color='#f3f1ea', zorder=0, lw=0)
   for line in law['lines']:
@@ -78,9 +77,7 @@ def law_figure(data: dict[str, Any]) -> Figure:
   for state, label, face in states:
     _scatter(axes, [p for p in data['points'] if p['state'] == state], label, face)
   axes.axhline(law['persistence'], color=FAINT, lw=1, ls=':', label='"no change" (largest fitted run)')
-  low, high = min(values), max(values)
-  pad = (high / low) ** 0.12
-  axes.set_ylim(max(low / pad ** 1.6, min(min(line['y']) for line in law['lines']) / 1.02), high * pad)
+  axes.set_ylim(*_limits([p['y'] for p in data['points']], law['lines']))
   axes.set_xlim(min(p['x'] for p in data['points']) / 1.25, right)
   axes.text(law['fitted_to'], axes.get_ylim()[1], ' extrapolated', color=FAINT, va='top', ha='left', fontsize=8)
   _plain_ticks(axes)
@@ -127,6 +124,16 @@ def checks_figure(data: dict[str, Any]) -> Figure:
   _cloud(panels[2], data['cloud'])
   _rollout(panels[3], data['rollout'], data['rollout_medians'])
   return figure
+
+
+def _limits(values, lines):
+  """Limits of a log axis that hold points, curves and bands, but for bands wider than all points and curves."""
+  curves = [v for line in lines for v in line['y']]
+  bands = [v for line in lines for key in ('band_run', 'band_law') for edge in line.get(key, []) for v in edge]
+  low, high = min(values + curves), max(values + curves)
+  span = max(high / low, 1.05)
+  inside = [v for v in bands if low / span <= v <= high * span]
+  return min([low, *inside]) / span ** 0.05, max([high, *inside]) * span ** 0.05
 
 
 def _scatter(axes, chosen, label, face):

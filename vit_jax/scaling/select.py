@@ -67,10 +67,9 @@ class Selection:
     """
     square, there = np.nan_to_num(self.errors) ** 2, np.isfinite(self.errors)
     total, weight = (np.tensordot(counts, part, (1, 2)) for part in (square, there))  # [R, K, F]
-    with np.errstate(invalid='ignore'):
-      scores = np.sqrt(total / weight)
-    scores = np.where(np.isnan(scores).all(2), np.inf, np.nanmean(np.where(weight > 0, scores, np.nan), axis=2))
-    return _pick(scores.T, self.candidates)
+    scored = (weight > 0).sum(2)
+    scores = np.sqrt(total / np.maximum(weight, 1)).sum(2) / np.maximum(scored, 1)
+    return _pick(np.where(scored, scores, np.inf).T, self.candidates)
 
   def describe(self) -> str:
     """The choice and its reason in one sentence."""

@@ -10,7 +10,7 @@ import numpy as np
 from vit_jax import host
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
-from vit_jax.objectives.objective import Metric, Objective, row_keys, weighed
+from vit_jax.objectives.objective import Metric, Objective, counted, row_keys, weighed
 from vit_jax.options import option
 
 # The columns of a probe (`training.probing`).
@@ -54,11 +54,11 @@ def make_eval_step(model: PureModel, normalize: Callable) -> Callable:
   def eval_step(params, stats, batch, first):
     keys_B = row_keys(jax.random.key(0), first + jnp.arange(len(batch['weight'])))
     plain = lambda images, targets=None, weights=None: (normalize(images), targets)
-    batch = objective.prepare(model, batch, plain, keys_B)
+    given_B, batch = batch['weight'], objective.prepare(model, batch, plain, keys_B)
     outputs, _ = model.call(params, stats, lambda module: objective.forward(module, batch))
-    values = objective.score(outputs, batch)
-    return {name: weighed(values[name], batch['weight']) for name in objective.values} | {
-        'weight': jnp.sum(batch['weight'])}
+    values, weight_B = objective.score(outputs, batch), batch['weight']
+    total = counted if weight_B is given_B else weighed  # 0 or 1, unless the objective weighs examples
+    return {name: total(values[name], weight_B) for name in objective.values} | {'weight': jnp.sum(weight_B)}
 
   return eval_step
 

@@ -6,7 +6,8 @@ import pytest
 from vit_jax import recipe, records
 from vit_jax.errors import UserError
 from vit_jax.training import config as run_config
-from vit_jax.training import run, short_run
+from vit_jax.training import run
+from vit_jax.training import start as start_lib
 
 
 def _config(**length):
@@ -20,7 +21,7 @@ def _config(**length):
                                            ({'steps': 5}, 5)])
 def test_a_warm_up_that_does_not_fit_takes_a_tenth(length, steps):
   said = []
-  fitted = short_run.fitted(_config(**length), {f'train.{name}' for name in length}, said.append)
+  fitted = start_lib.fitted(_config(**length), {f'train.{name}' for name in length}, said.append)
   assert fitted.schedule.warmup_steps == steps // 10
   assert said == [f'note: the warm-up of 50 steps does not fit into {steps}: it takes {steps // 10} '
                   f'(--config.schedule.warmup_steps={steps // 10})']
@@ -34,7 +35,7 @@ def test_a_warm_up_that_does_not_fit_takes_a_tenth(length, steps):
     ({'flops': 1e9}, ['train.flops'])])
 def test_all_else_stays_as_it_is(length, given):
   config = _config(**length)
-  assert short_run.fitted(config, given, pytest.fail) is config
+  assert start_lib.fitted(config, given, pytest.fail) is config
 
 
 def test_what_does_not_fit_is_refused():
@@ -42,7 +43,7 @@ def test_what_does_not_fit_is_refused():
     run.prepare(_config(steps=40))
 
 
-def test_one_flag_makes_a_short_run(tmp_path):
+def test_one_flag_makes_a_start_lib(tmp_path):
   path = tmp_path / 'tiny.py'
   path.write_text(command_line.recipe('c.train.epochs, c.schedule.warmup_steps = 80, 50'))
   start = lambda *flags: command_line.run('main', f'--config={path}', f'--workdir={tmp_path / "run"}', *flags)
