@@ -138,7 +138,8 @@ def test_the_bias_of_the_parabola_is_in_the_intervals(noise):
     y = exact * np.exp(noise * np.random.default_rng(seed).standard_normal(36))
     fit = estimate.fit('chinchilla', {'params': params, 'examples': examples}, y, exact=False)
     found = isoflop.valleys(params, examples, flops, y)
-    errors = isoflop.simulate(found, lambda n, d, fit=fit: fit.predict({'params': n, 'examples': d}), fit.sigma, 31, True)
+    surface = lambda n, d, fit=fit: fit.predict({'params': n, 'examples': d})
+    errors = isoflop.simulate(found, surface, fit.sigma, 31, True)
     held += [low <= n <= high for (low, high), n in zip((v.interval for v in isoflop.calibrated(found, errors)), best)]
     own += [low <= n <= high for (low, high), n in zip((v.interval for v in found), best)]
     low, high = isoflop.exponent(found, errors)['ci95']
