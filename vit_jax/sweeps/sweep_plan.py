@@ -306,8 +306,9 @@ def _names(configs, keys, recipe_name):
 
 
 def _at(config: Any, key: str) -> Any:
+  """The value of a key; None where a run of another family or objective does not have it."""
   for part in key.split('.'):
-    config = getattr(config, part)
+    config = getattr(config, part, None)
   return config
 
 
