@@ -1,6 +1,5 @@
 """Figures of compiled programs. They do not vary from run to run, so these tests detect a change for the worse."""
 
-import functools
 import subprocess
 import sys
 
@@ -31,42 +30,44 @@ print('compiled', len(compiled))
 """
 
 
-@functools.cache
-def _plan(kernel):
-  """(plan, estimate) of a ViT-B/16's step at batch 1024, fully sharded over 16 chips."""
+needs_compiler = pytest.mark.skipif(compiler.missing() is not None, reason=str(compiler.missing()))
+
+
+def _plan(sizes=(16, 1, 1), **fields):
+  """A compiled plan of configs/vit_b16.py on 16 chips: 64 pictures each."""
   recipe = config.load_recipe(str(command_line.ROOT / 'configs/vit_b16.py'))
-  recipe.system.execution.attention_kernel = kernel
-  job = job_lib.open_job(run_config.cast(recipe))
-  target, choice = slices.find('v5e-16'), Choice((1, 16, 1), 'dots', 1)
-  return tuple(plan(job, target, choice, target.chip.hbm_bytes) for plan in (plan_lib.compiled, plan_lib.estimated))
+  recipe.update_from_flattened_dict({name.replace('__', '.'): value for name, value in fields.items()})
+  job, target = job_lib.open_job(run_config.cast(recipe)), slices.find('v5e-16')
+  return plan_lib.compiled(job, target, Choice(sizes, 'none', 1), target.chip.hbm_bytes)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(compiler.missing() is not None, reason=str(compiler.missing()))
-def test_vit_b16_fully_sharded_on_16_chips():
-  """At batch 1024: memory, recomputation, and bytes sent compared with the least that such a program has to send.
+@needs_compiler
+def test_vit_b16_as_it_is_planned():
+  """Limited by compute, with memory to spare; big_vision's moves 25.3 GB and needs 4.56 (experiments/speed)."""
+  plan = _plan()
+  assert plan.times.limit == 'compute' and plan.floor_mfu >= 0.95
+  assert plan.outcome.hbm_bytes <= 22e9 and plan.outcome.peak_bytes <= 3.9e9
 
-  Each chip gathers the weights twice, in bfloat16, and gathers no activations.
-  """
-  plan, least = _plan('none')
-  figures = plan.to_json()
-  assert figures['peak_hbm_gb'] <= 2.9 and figures['recomputed_share'] <= 0.10
-  assert figures['flops_per_image'] == pytest.approx(3 * 2 * 17.47e9, rel=0.02)
-  assert plan.outcome.hbm_bytes <= 55e9
+
+@pytest.mark.slow
+@needs_compiler
+def test_fully_sharded_it_sends_little_more_than_it_must():
+  """Three layers, so that it compiles quickly. Each chip gathers the weights twice, in bfloat16, and no activations."""
+  plan = _plan((1, 16, 1), model__depth=3)
+  least = plan_lib.estimated(plan.job, plan.target, plan.choice, 1.0)
+  assert plan.outcome.hbm_bytes <= 5.3e9 and plan.outcome.peak_bytes <= 1.1e9
   assert plan.outcome.sent_bytes['within'] <= 1.1 * least.work.within_bytes
-  weights = 2 * 2 * figures['params'] * 15 / 16
-  assert plan.outcome.collectives['all-gather']['bytes'] == pytest.approx(weights, rel=0.03)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(compiler.missing() is not None, reason=str(compiler.missing()))
-def test_splash_attention_lowers_memory_and_traffic():
-  """The same step with the kernel needs less memory at the peak and moves an eighth less."""
-  plain, splash = _plan('none')[0], _plan('splash')[0]
-  assert splash.outcome.peak_bytes <= plain.outcome.peak_bytes
-  assert splash.outcome.hbm_bytes <= 0.88 * plain.outcome.hbm_bytes
-  assert splash.to_json()['flops_per_image'] == plain.to_json()['flops_per_image']
-  assert splash.outcome.sent_bytes == plain.outcome.sent_bytes
+@needs_compiler
+def test_the_kernel_lowers_traffic():
+  """By a twelfth at least of the whole step of one layer, most of which is beside it."""
+  plain, ours = (_plan(model__depth=1, system__execution__attention_kernel=kernel) for kernel in ('plain', 'auto'))
+  assert ours.outcome.hbm_bytes <= 0.92 * plain.outcome.hbm_bytes
+  assert ours.to_json()['flops_per_image'] == plain.to_json()['flops_per_image']
+  assert ours.outcome.sent_bytes == plain.outcome.sent_bytes
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def test_a_plan_without_tpu_and_without_data(recipe):
   assert plan['limit'] in ('compute', 'hbm', 'interconnect')
   said = _plan(f'--config={recipe}', '--tpu=v5e-4', '--max_hbm_gb=0.0001', '--mfu=0.5', '--price=2')
   assert said.returncode == 1 and 'does not fit' in said.stdout and 'GB over the limit' in said.stdout
-  assert 'no choice fits' in said.stdout and 'chip-hours at 50% MFU' in said.stdout
+  assert 'no choice fits' in said.stdout and 'chip-hours at ' in said.stdout
 
 
 def test_without_a_compiler_the_plan_is_an_estimate(recipe):

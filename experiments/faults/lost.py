@@ -5,12 +5,12 @@
   python experiments/faults/lost.py --out=FOLDER --only=all --processes=1 --kills=10 --save_every=200
   python experiments/faults/lost.py --out=FOLDER --only=all --processes=2 --kills=10 --save_every=200
 
-The run is a small one on the digits. `one`: a random one of the processes is killed, in turn at a random moment from
-before the program is compiled until soon after the first step, and soon after a new checkpoint; the others must end
-with 134 (or by SIGABRT). `all`: all are killed at once, and the run has a local tier of `--local_seconds`; what is lost
-is the time between the start of the save that the run resumes from and the kill. The run folder gets its own saves
-every `--save_every` steps, in the background. In both, the run's end must equal that of an undisturbed one, byte for
-byte.
+The run is a small one on the digits. `one`: a random one of the processes is killed, in turn within a second after the
+run has reached a random one of several moments (it reads its checkpoint, compiles, takes its first step, logs), and
+after it has saved again; the others must end with 134 (or by SIGABRT). `all`: all are killed at once, and the run has a
+local tier of `--local_seconds`; what is lost is the time between the start of the save that the run resumes from and
+the kill. The run folder gets its own saves every `--save_every` steps, in the background. In both, the run's end must
+equal that of an undisturbed one, byte for byte.
 """
 
 import os
@@ -25,7 +25,8 @@ import time
 import numpy as np
 from absl import app, flags
 
-_OUT = flags.DEFINE_string('out', None, 'Where the runs are written; a new folder.', required=True)
+_OUT = flags.DEFINE_string('out', None, 'Where the runs are written. One that has ended undisturbed is not repeated.',
+                           required=True)
 _ONLY = flags.DEFINE_enum('only', 'one', ['one', 'all'], 'Whom to kill.')
 _PROCESSES = flags.DEFINE_integer('processes', 2, 'Processes of a run, with one device each.')
 _KILLS = flags.DEFINE_integer('kills', 20, 'Kills over one run.')
@@ -35,6 +36,7 @@ _SECONDS = flags.DEFINE_float('local_seconds', 1.0, 'The most time that may be l
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')
 _HEARTBEAT_SECONDS = 30  # longer than a busy machine makes a process wait
 _LOST = (134, -signal.SIGABRT)
+_EARLY = (('begun',), ('start', 'resume'), ('compile',), ('train',))  # it reads its checkpoint, compiles, steps, logs
 _SMALL = [f'--config.{name}' for name in ('train.epochs=0', 'model.patch_size=4', 'model.width=16', 'model.depth=2',
                                           'model.mlp_dim=32', 'model.num_heads=2', 'data.batch_size=32')]
 
@@ -74,10 +76,10 @@ def end(workdir):
           {jax.tree_util.keystr(path): np.asarray(array).tobytes() for path, array in arrays})
 
 
-def events(workdir, name):
+def events(workdir, *names):
   from vit_jax import records
   rows = records.read_rows(workdir / records.EVENTS) if (workdir / records.EVENTS).exists() else []
-  return [row for row in rows if row['event'] == name]
+  return [row for row in rows if row['event'] in names]
 
 
 def until(started, condition):
@@ -87,36 +89,27 @@ def until(started, condition):
   return all(process.poll() is None for process in started)
 
 
-def to_first_step(workdir):
-  """The seconds of the undisturbed run from the event `begun`, before it compiles, to its first row."""
-  undisturbed = workdir.with_name('undisturbed')
-  return events(undisturbed, 'train')[0]['time'] - events(undisturbed, 'begun')[0]['time']
-
-
 def kill_one(workdir, rng):
   """Kills one of the processes again and again; returns how many kills ended wrong, and how many there were."""
-  wrong, words, usual = 0, (f'--config.system.save_every={_SAVE_EVERY.value}',), to_first_step(workdir)
+  wrong, words = 0, (f'--config.system.save_every={_SAVE_EVERY.value}',)
   for i in range(_KILLS.value):
-    begun, saved, rows = (len(events(workdir, name)) for name in ('begun', 'save', 'train'))
+    names, new = (('save',), 2) if i % 2 else (_EARLY[rng.integers(len(_EARLY))], 1)  # saves: so that the run gets on
+    enough, rows = len(events(workdir, *names)) + new, len(events(workdir, 'train'))
     started = start(workdir, *words)
-    late = i % 2  # after a newer checkpoint, so that the run gets on
-    until(started, lambda begun=begun: len(events(workdir, 'begun')) > begun)
-    enough = saved + 2 if late else 0
-    alive = until(started, lambda enough=enough: len(events(workdir, 'save')) >= enough)
-    time.sleep(rng.uniform(0, 1 if late else usual))
+    alive = until(started, lambda names=names, enough=enough: len(events(workdir, *names)) >= enough)
+    time.sleep(rng.uniform(0, 1))
     if not alive or not until(started, lambda: True):
       return wrong + ended_early(started), i
     victim = int(rng.integers(len(started)))
     started[victim].kill()
     killed = time.monotonic()
-    codes = finish(started)
+    codes, seconds = finish(started), time.monotonic() - killed
     others = codes[:victim] + codes[victim + 1:]
     bad = any(code not in _LOST for code in others)
     wrong += bad
-    new = events(workdir, 'train')[rows:]
-    when = f'after step {new[-1]["step"]}' if new else 'before its first step'
-    print(f'kill {i + 1}: process {victim} of {len(codes)}, {when}; the others ended with {others} after '
-          f'{time.monotonic() - killed:.1f} s{" WRONG" if bad else ""}', flush=True)
+    logged = ['no step', *(f'step {row["step"]}' for row in events(workdir, 'train')[rows:])][-1]
+    print(f'kill {i + 1}: process {victim} of {len(codes)} after {names[-1]}, {logged} logged; the others '
+          f'ended with {others} after {seconds:.1f} s{" WRONG" if bad else ""}', flush=True)
   assert finish(start(workdir, *words)) == [0] * _PROCESSES.value
   return wrong, _KILLS.value
 
@@ -174,7 +167,7 @@ def processor():
 
 def main(_):
   out = pathlib.Path(_OUT.value)
-  out.mkdir(parents=True)
+  out.mkdir(parents=True, exist_ok=True)
   print(f'{_PROCESSES.value} processes on {processor()}', flush=True)
   assert finish(start(out / 'undisturbed')) == [0] * _PROCESSES.value
   kill = kill_one if _ONLY.value == 'one' else kill_all

@@ -1,16 +1,16 @@
-"""Attention by JAX's Pallas kernels for TPUs beside the compiler's own: what the TPU compiler says of a training step.
+"""Attention by Pallas kernels for TPUs beside the compiler's own: what the TPU compiler says of a training step.
 
   python experiments/speed/kernels.py        (needs the `plan` extra, no TPU)
 
 ViT-B/16, fully sharded over v5e-16, for pictures of several sizes, in batches of about as many tokens as 1,024 pictures
-of 224 pixels have. `splash` is what `system.execution.attention_kernel` offers; `flash` is the older kernel.
+of 224 pixels have. `flash` is JAX's older kernel; the others are keys of `layers.kernels.KERNELS`.
 """
 
 import os
 import subprocess
 import sys
 
-SIDES, KINDS = (224, 384, 512), ('none', 'splash', 'flash')
+SIDES, KINDS = (224, 384, 512), ('plain', 'rows', 'splash', 'flash')
 
 
 def flash(q_BHTK, k_BHTK, v_BHTK, scale):
@@ -33,20 +33,20 @@ def compiled(kind, side):
   from vit_jax import config, schema
   from vit_jax.cost import slices
   from vit_jax.layers import splash
+  from vit_jax.rehearsal import compiler, worker
   from vit_jax.rehearsal import job as job_lib
-  from vit_jax.rehearsal import worker
   from vit_jax.rehearsal.job import Choice
   from vit_jax.training import config as run_config
   if kind == 'flash':
     splash.by_kernel = flash
   c = config.load_recipe('configs/vit_b16.py')
-  c.system.execution.attention_kernel = 'none' if kind == 'none' else 'splash'
+  c.system.execution.attention_kernel = 'splash' if kind == 'flash' else kind
   c.data.image_size, c.data.batch_size = (side, side), 1024 * 14**2 // (side // 16)**2 // 16 * 16
   job, target = job_lib.open_job(run_config.cast(c)), slices.find('v5e-16')
   return c.data.batch_size, worker.answer({
       'config': schema.plain(job.with_choice(Choice((1, 16, 1), 'dots', 1))), 'image_shape': job.image_shape,
       'num_classes': job.num_classes, 'steps': job.schedule_steps,
-      'target': {'topology': f'{target.generation}:{target.topology}', 'slices': 1, 'chip_config': None}})
+      'target': compiler.topology(target)})
 
 
 def one(kind, side):

@@ -56,6 +56,13 @@ def missing() -> str | None:
   return f'the TPU compiler (libtpu) is built for Linux on x86-64 only: {DOCKER}'
 
 
+def topology(target: Slice) -> dict:
+  """The arguments of `worker.devices` for these slices."""
+  # Megacore makes the two cores of a v4 chip one device, as those of v5p are by default.
+  return {'topology': f'{target.generation}:{target.topology}', 'slices': target.count,
+          'chip_config': 'megacore' if target.generation == 'v4' else None}
+
+
 def compile_step(job: Job, target: Slice, choice: Choice, seconds: float | None = None,
                  waiting: Callable[[float], None] = lambda elapsed: None) -> Compiled | Refused:
   """Compiles the training step of a run for absent slices.
@@ -74,10 +81,7 @@ def compile_step(job: Job, target: Slice, choice: Choice, seconds: float | None 
   if reason := missing():
     raise UserError(reason)
   request = {'config': schema.plain(job.with_choice(choice)), 'image_shape': job.image_shape,
-             'num_classes': job.num_classes, 'steps': job.schedule_steps, 'target': {
-                 'topology': f'{target.generation}:{target.topology}', 'slices': target.count,
-                 # Makes the two cores of a v4 chip one device, as those of v5p are by default.
-                 'chip_config': 'megacore' if target.generation == 'v4' else None}}
+             'num_classes': job.num_classes, 'steps': job.schedule_steps, 'target': topology(target)}
   # Only for the worker, not for this process or others that it starts: see `host.WITHOUT_TPU`.
   environment = os.environ | host.WITHOUT_TPU | {'JAX_PLATFORMS': 'cpu'}
   process = subprocess.Popen([sys.executable, '-m', 'vit_jax.rehearsal.worker', str(os.getpid())],

@@ -18,11 +18,12 @@ def hbm_bytes(module: Module) -> int:
   that the compiler keeps in memory near the cores are not counted. This is an estimate, as caches and repeated reads
   inside a fusion are unknown.
   """
-  return sum(times * _moved(module, computation, instruction)
+  return sum(times * moved(module, computation, instruction)
              for computation, instruction, times in module.executed())
 
 
-def _moved(module, computation, instruction):
+def moved(module: Module, computation: Computation, instruction: Instruction) -> int:
+  """What one execution of an instruction adds to `hbm_bytes`."""
   opcode = instruction.opcode
   if opcode in _FREE or opcode.endswith('-done'):
     return 0

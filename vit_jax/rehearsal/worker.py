@@ -31,7 +31,7 @@ def answer(request: dict) -> dict:
   from vit_jax.transfer import teacher as teacher_lib
 
   config = run_config.cast(request['config'])
-  mesh = mesh_lib.make_mesh(config.system.mesh, _devices(**request['target']))
+  mesh = mesh_lib.make_mesh(config.system.mesh, devices(**request['target']))
   model = PureModel(config.family, config.model, tuple(request['image_shape']), request['num_classes'],
                     config.system.execution, objectives.of(config))
   taught = config.distill.teacher
@@ -57,7 +57,8 @@ def answer(request: dict) -> dict:
       'versions': {name: metadata.version(name) for name in ('jax', 'jaxlib', 'libtpu')}}
 
 
-def _devices(topology: str, chip_config: str | None, slices: int):
+def devices(topology: str, chip_config: str | None, slices: int) -> list:
+  """The devices of slices that are not here; for the arguments see `compiler.topology`."""
   from jax.experimental import topologies
   options = {}
   if chip_config:

@@ -22,9 +22,9 @@ def write(out: str, groups: dict[str, Analysis], multipliers: list[dict], comman
 
   Args:
     out: the folder.
-    groups: {name: analysis}; more than `payload.FULL` groups get no figures of their own. With one group called '',
-      law.json is its law. Otherwise law.json is {groups: {name: law}, multipliers}, each group has its own figures, and
-      law-all.png and law-all.svg show all groups.
+    groups: {name: analysis}. With one group called '', law.json is its law. Otherwise law.json is {groups: {name: law},
+      multipliers}, each group has its own figures if they are at most `payload.FULL`, and law-all.png and law-all.svg
+      show all groups.
     multipliers: rows of `analysis.multipliers`.
     command: the command that reproduces the law.
     spent: {kind: seconds}, how the runs spent their time (see `goodput`), for the page.

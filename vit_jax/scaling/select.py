@@ -63,7 +63,7 @@ class Selection:
     """The index of the candidate that each resample selects, [R], for the counts of the points in it [R, n].
 
     The forecasts are kept, and scored on the points of the resample. Repeating the fits of all forecasts in every
-    resample takes a hundred times as long, and gives intervals as wide or wider.
+    resample would take many times as long.
     """
     square, there = np.nan_to_num(self.errors) ** 2, np.isfinite(self.errors)
     total, weight = (np.tensordot(counts, part, (1, 2)) for part in (square, there))  # [R, K, F]

@@ -1,0 +1,83 @@
+"""What a compiled step moves through a TPU's memory, by instruction: the loop in which a step's program is improved.
+
+  python experiments/speed/movers.py RECIPE SLICE [FIELD=VALUE ..] [top=40] [dump=FILE]
+  python experiments/speed/movers.py vit_b16 v5e-16 system.mesh.data=1 system.mesh.fsdp=16 model.depth=3
+
+Compiles the training step of configs/RECIPE.py as `plan` does (extra `plan`, no TPU). It prints one line of figures and
+the largest movers: bytes per step, how often, the instruction, its result, and the name that JAX gave it. `dump` keeps
+the program's text. With few layers a change is judged in a fraction of the time.
+"""
+
+import ast
+import collections
+import os
+import re
+import sys
+import time
+
+from vit_jax import host
+
+
+def load(recipe, fields):
+  from vit_jax import config
+  c = config.load_recipe(f'configs/{recipe}.py')
+  for name, text in fields.items():
+    try:
+      value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+      value = text
+    c.update_from_flattened_dict({name: value})
+  return c
+
+
+def movers(module, top):
+  """Prints the instructions that move most; those that differ in numbers alone are one."""
+  from vit_jax.rehearsal import traffic
+  moved, times = collections.Counter(), collections.Counter()
+  for computation, instruction, count in module.executed():
+    name = re.search(r'op_name="([^"]*)"', instruction.attributes)
+    name = re.sub(r'\d+', '#', re.sub(r'jit\(\w+\)/', '', name[1])) if name else ''
+    key = instruction.opcode, re.sub(r'\{[^}]*\}', '', instruction.shape)[:90], name[-70:]
+    moved[key] += count * traffic.moved(module, computation, instruction)
+    times[key] += count
+  for key, size in moved.most_common(top):
+    print(f'{size / 1e9:7.3f} x{times[key]:<4d} {key[0]:10s} {key[1]:60s} {key[2]}')
+
+
+def main():
+  recipe, name, *rest = sys.argv[1:]
+  fields = dict(part.split('=', 1) for part in rest)
+  top, dump = int(fields.pop('top', 40)), fields.pop('dump', None)
+  from vit_jax.cost import slices
+  from vit_jax.models import PureModel
+  from vit_jax.parallel import mesh as mesh_lib
+  from vit_jax.rehearsal import collectives, compiler, hlo, traffic, worker
+  from vit_jax.rehearsal import job as job_lib
+  from vit_jax.training import config as run_config
+  from vit_jax.training import step
+  job, target = job_lib.open_job(run_config.cast(load(recipe, fields))), slices.find(name)
+  choice = job_lib.choice_on(job, target)
+  config = job.with_choice(choice)
+  mesh = mesh_lib.make_mesh(config.system.mesh, worker.devices(**compiler.topology(target)))
+  model = PureModel(config.family, config.model, job.image_shape, job.num_classes, config.system.execution)
+  start = time.perf_counter()
+  lowered = step.trace(model, config, job.schedule_steps, mesh, job.teacher).lower()
+  traced = time.perf_counter()
+  compiled = lowered.compile()
+  seconds, text, memory = time.perf_counter() - traced, compiled.as_text(), compiled.memory_analysis()
+  if dump:
+    with open(dump, 'w') as file:
+      file.write(text)
+  module, chip = hlo.parse(text), target.chip
+  moved = traffic.hbm_bytes(module)
+  compute = job.executed_flops(choice.remat) * config.data.batch_size / target.chips / chip.peak_flops
+  print(f'{" ".join(sys.argv[1:])}: moved {moved / 1e9:.2f} GB peak {memory.peak_memory_in_bytes / 1e9:.2f} '
+        f'state {memory.alias_size_in_bytes / 1e9:.2f} compute {compute * 1e3:.1f} ms '
+        f'hbm {moved / chip.hbm_bandwidth * chip.devices * 1e3:.1f} ms trace {traced - start:.0f}s '
+        f'compile {seconds:.0f}s sent {collectives.sent(module)["within"] / 1e6:.0f}MB')
+  movers(module, top)
+
+
+if __name__ == '__main__':
+  os.environ.update(host.WITHOUT_TPU, JAX_PLATFORMS='cpu')
+  main()
