@@ -68,10 +68,10 @@ def serve() -> Iterator[Store]:
 
 
 class Flaky:
-  """A server in front of a `Store` that answers 503 or breaks off, as often as `faults` says, before it passes on."""
+  """A server in front of a `Store` that answers 503 to one request of `every`, and passes the others on."""
 
-  def __init__(self, store: Store, faults: int = 0):
-    self.faults, self.refused = faults, 0
+  def __init__(self, store: Store, every: int):
+    self.seen = self.refused = 0
     host = store.url.removeprefix('http://')
     flaky = self
 
@@ -80,8 +80,9 @@ class Flaky:
 
       def _pass(self):
         body = self.rfile.read(int(self.headers.get('Content-Length') or 0))
-        if flaky.faults > 0:
-          flaky.faults, flaky.refused = flaky.faults - 1, flaky.refused + 1
+        flaky.seen += 1
+        if flaky.seen % every == 0:
+          flaky.refused += 1
           self.send_response(503)
           self.send_header('Content-Length', '0')
           self.end_headers()

@@ -9,8 +9,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 import vit_jax
+from vit_jax import durable, exits, usage
 from vit_jax import recipe as recipe_lib
-from vit_jax import usage
 from vit_jax.errors import UserError, nearest
 from vit_jax.printable import say
 
@@ -71,6 +71,9 @@ def run(main: Callable[..., int | None], positional: bool = False) -> None:
   except UserError as error:
     say(f'error: {error}', sys.stderr)
     sys.exit(1)
+  except durable.Unreachable as error:
+    say(f'error: {error}. The same command may succeed later', sys.stderr)
+    sys.exit(exits.LOST)
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
     sys.exit(130)

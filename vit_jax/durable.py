@@ -39,6 +39,8 @@ def patiently(act: Callable[[], T]) -> T:
       code = getattr(error, 'code', None) or getattr(error, 'status', None)
       if isinstance(code, int) and 400 <= code < 500 and code not in _TRY_AGAIN:
         raise
+      if type(error).__module__.startswith('google.auth') and type(error).__name__ != 'TransportError':
+        raise  # there are no credentials, or they are refused
       if isinstance(error, OSError) and error.errno and not isinstance(error, (ConnectionError, TimeoutError)):
         raise  # of this machine's disk
       if tried == _TRIES:

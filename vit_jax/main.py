@@ -67,7 +67,7 @@ def main() -> int:
   # After the flags: a misspelt one is answered before JAX is imported.
   from vit_jax import goodput
   clock = goodput.Clock()  # before the imports, which every start pays for
-  from vit_jax import checkpoint, durable, exits, host
+  from vit_jax import checkpoint, exits, host
   from vit_jax.parallel import processes
   from vit_jax.survival import full_disk, stop, stop_file
   from vit_jax.training import config as run_config
@@ -102,9 +102,6 @@ def main() -> int:
       display.stopped(workdir)
       stop_file.refuse(workdir)  # it would stop again: final
       return exits.PREEMPTED
-    except durable.Unreachable as error:
-      say(f'error: {error}. The same command resumes the run', sys.stderr)
-      return exits.LOST
     except full_disk.DiskFull as error:
       # At an orderly exit libraries try once more to write, and print how that fails.
       say(f'error: {error}', sys.stderr)

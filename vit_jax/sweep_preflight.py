@@ -12,6 +12,7 @@ from vit_jax.errors import UserError
 from vit_jax.launch import task as task_lib
 
 _COPIED = ('pyproject.toml', 'README.md', 'LICENSE', 'vit_jax', 'configs', 'experiments')  # as by launch/Dockerfile
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
 _CONTAINER_HOME = '/home/runner'
 
 
@@ -34,13 +35,19 @@ def run(request, to_run: Mapping, display) -> None:
     with tempfile.TemporaryDirectory() as folder:
       argv, where = _command(request, arguments, pathlib.Path(folder))
       display.note(f'preflight   {task.name}, {where}')
-      environment = os.environ | task_lib.rehearsed_on(request.target.devices) | {'PYTHONPATH': ''}
+      environment = os.environ | task_lib.rehearsed_on(request.target.devices) | {'PYTHONPATH': _others()}
       done = subprocess.run(argv, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT)
     for line in done.stdout.splitlines():
       display.note(f'  {line}')
     if done.returncode:
       raise UserError(f'preflight of {task.name}: exit code {done.returncode}; no files were written')
+
+
+def _others() -> str:
+  """PYTHONPATH without this checkout: what is not in the image must not be found."""
+  paths = os.environ.get('PYTHONPATH', '').split(os.pathsep)
+  return os.pathsep.join(path for path in paths if path and pathlib.Path(path).resolve() != _ROOT)
 
 
 def _source(program: Sequence[str]) -> str:
@@ -64,9 +71,8 @@ def _command(request, arguments, folder):
                    for word in ('--env', f'{name}={value}')]
     return ['docker', 'run', '--rm', *environment, *_mounts(request.place), image,
             *task_lib.first(arguments, 'python')], f'in a container of {image}'
-  root = pathlib.Path(__file__).parents[1]
   for name in _COPIED:
-    source = root / name
+    source = _ROOT / name
     if source.is_dir():
       shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns('__pycache__', 'results'))
     elif source.exists():

@@ -25,7 +25,7 @@ class Beacon:
 
     Args:
       folder: the run folder.
-      logs: what is uploaded.
+      logs: what is uploaded; the last, the events, even where nothing is new.
       stop: is called once, from the thread, when the run is asked to stop; None: nobody looks.
       seconds: between two looks; None: 30 for a bucket, 5 for a local folder.
     """
@@ -43,7 +43,7 @@ class Beacon:
       try:
         if self._remote:
           for log in self._logs:
-            log.upload(again=True)
+            log.upload(again=log is self._logs[-1])
         if self._stop and stop_file.is_asked(self._folder):
           self._stop, stop = None, self._stop
           stop()

@@ -5,6 +5,7 @@ import pathlib
 
 from etils import epath
 
+from vit_jax import durable
 from vit_jax.errors import UserError
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4096  # bytes, of Linux
@@ -35,7 +36,7 @@ def check(workdir: os.PathLike | str) -> None:
 def _check_bucket(place, flag):
   scheme = place.partition('://')[0]
   try:
-    epath.Path(place).exists()
+    durable.patiently(epath.Path(place).exists)
   except ImportError as error:
     package = {'gs': 'gcsfs', 's3': 's3fs'}.get(scheme)
     install = f'install it, `pip install {package}`, or ' if package else ''
@@ -43,5 +44,7 @@ def _check_bucket(place, flag):
   except KeyError as error:
     raise UserError(f'{flag}: {scheme}:// is not known; must be a local folder, gs://BUCKET/PATH or s3://BUCKET/PATH'
                     ) from error
+  except durable.Unreachable:
+    raise  # not this command's fault: it is tried again
   except Exception as error:  # each store has errors of its own
     raise UserError(f'{flag}: cannot be reached: {type(error).__name__}: {error}') from error
