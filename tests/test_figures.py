@@ -47,7 +47,7 @@ def test_vit_b16_as_it_is_planned():
   """Limited by compute, with memory to spare; big_vision's moves 25.3 GB and needs 4.56 (experiments/speed)."""
   plan = _plan()
   assert plan.times.limit == 'compute' and plan.floor_mfu >= 0.95
-  assert plan.outcome.hbm_bytes <= 22e9 and plan.outcome.peak_bytes <= 3.9e9
+  assert plan.outcome.hbm_bytes <= 19.5e9 and plan.outcome.peak_bytes <= 3.9e9
 
 
 @pytest.mark.slow

@@ -255,6 +255,20 @@ def test_slices_and_updates_in_place_move_their_own_size():
   assert traffic.hbm_bytes(hlo.parse(FUSIONS)) == copied + (row + index + row) + (row + index + row)
 
 
+def test_what_a_fusion_inside_a_fusion_slices_moves_its_own_size():
+  nested = FUSIONS.replace('ENTRY', """%outer (stack: f32[4,8,128], i: s32[]) -> f32[1,8,128] {
+  %stack = f32[4,8,128] parameter(0)
+  %i = s32[] parameter(1)
+  %view = f32[4,8,128] bitcast(%stack)
+  %row = f32[1,8,128] fusion(%view, %i), kind=kLoop, calls=%slicing
+  ROOT %twice = f32[1,8,128] add(%row, %row)
+}
+
+ENTRY""").replace('kind=kLoop, calls=%slicing\n  ROOT %out', 'kind=kLoop, calls=%outer\n  ROOT %out')
+  assert nested.count('%outer') == 2
+  assert traffic.hbm_bytes(hlo.parse(nested)) == traffic.hbm_bytes(hlo.parse(FUSIONS))
+
+
 @pytest.mark.parametrize('remat', [False, True])
 def test_arrays_stacked_by_the_forward_pass_are_found(remat):
   layers, batch, width = 5, 4, 16

@@ -20,7 +20,7 @@ from vit_jax.training import state
 # The work space of the backward pass, in units of what one layer keeps without rematerialisation.
 _WORK_SPACE = 1.0
 # Bytes moved to and from HBM for each byte that a step would keep without rematerialisation.
-_TRAFFIC = 7.5
+_TRAFFIC = 6.3
 _LANES, _SUBLANES = 128, 8  # sides of the tiles in which a TPU stores float32 arrays
 
 

@@ -30,7 +30,7 @@ def moved(module: Module, computation: Computation, instruction: Instruction) ->
   operands = [computation[name] for name in instruction.operands if name in computation]
   if opcode == 'fusion':
     body = module.computations[instruction.called('calls')[0]]
-    return _read_by_fusion(body, operands) + _written_by_fusion(body, instruction)
+    return _read_by_fusion(module, body, operands) + _written_by_fusion(body, instruction)
   if opcode in ('copy-start', 'slice-start'):  # (target, source, ...) and ((source), target, ...)
     source, target = operands[0].arrays[0], instruction.arrays[0 if opcode == 'copy-start' else 1]
     return target.bytes * ((source.space == 0) + (target.space == 0))
@@ -52,19 +52,26 @@ def _bytes(arrays):
   return sum(array.bytes for array in arrays if array.space == 0)
 
 
-def _read_by_fusion(body: Computation, operands: list[Instruction]) -> int:
-  total = 0
-  for parameter in (i for i in body.values() if i.opcode == 'parameter'):
-    operand = operands[int(parameter.attributes)]
-    whole = _bytes(operand.arrays)
-    if not whole:
-      continue
-    users = [user for user in _users(body, parameter.name)]
-    if users and all(user.opcode in ('dynamic-slice', 'slice') for user in users):
-      total += min(whole, sum(_all_bytes(user) for user in users))
-    elif not (users and all(_updates(user, parameter.name, body) for user in users)):
-      total += whole
-  return total
+def _read_by_fusion(module: Module, body: Computation, operands: list[Instruction]) -> int:
+  parameters = (i for i in body.values() if i.opcode == 'parameter')
+  wholes = ((parameter, _bytes(operands[int(parameter.attributes)].arrays)) for parameter in parameters)
+  return sum(_read(module, body, parameter.name, whole) for parameter, whole in wholes if whole)
+
+
+def _read(module: Module, body: Computation, name: str, whole: int) -> int:
+  """How many of the `whole` bytes of a value are read in a fusion's body, which may contain fusions."""
+  total, users = 0, list(_users(body, name))
+  for user, operand in users:
+    if user.opcode in ('dynamic-slice', 'slice'):
+      total += _all_bytes(user)
+    elif user.opcode == 'fusion':
+      inner = module.computations[user.called('calls')[0]]
+      places = [str(place) for place, other in enumerate(user.operands) if other == operand]
+      total += sum(_read(module, inner, i.name, whole) for i in inner.values()
+                   if i.opcode == 'parameter' and i.attributes in places)
+    elif not _updates(user, name, body):
+      return whole
+  return min(whole, total) if users else whole
 
 
 def _written_by_fusion(body: Computation, fusion: Instruction) -> int:
@@ -81,14 +88,14 @@ def _written_by_fusion(body: Computation, fusion: Instruction) -> int:
   return total
 
 
-def _users(body, name) -> Iterator[Instruction]:
-  """Yields the instructions that read a value, directly or through bitcasts."""
+def _users(body: Computation, name: str) -> Iterator[tuple[Instruction, str]]:
+  """Yields (instruction, the operand) of what reads a value, directly or through bitcasts."""
   for instruction in body.values():
     if name in instruction.operands:
       if instruction.opcode == 'bitcast':
         yield from _users(body, instruction.name)
       else:
-        yield instruction
+        yield instruction, name
 
 
 def _updates(user, name, body):
