@@ -188,15 +188,13 @@ def row_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
   return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
 
 
-def counted(values_B: jax.Array, weight_B: jax.Array) -> jax.Array:
-  """The same as `weighed` for weights of 0 and 1, without a product."""
+def weighed(values_B: jax.Array, weight_B: jax.Array) -> jax.Array:
+  """The sum of values, weighted."""
   if values_B.dtype == bool:
     return jnp.sum(weight_B, where=values_B)
-  return jnp.sum(values_B, where=weight_B > 0)
+  return jnp.sum(values_B * weight_B)
 
 
-def weighed(values_B: jax.Array, weight_B: jax.Array) -> jax.Array:
-  """The sum of values, weighted. A row of weight 0 does not count, even if its value is not a number."""
-  if values_B.dtype == bool:
-    return counted(values_B, weight_B)
-  return jnp.sum(values_B * weight_B, where=weight_B > 0)  # 0 * nan is nan
+def counted(values_B: jax.Array, weight_B: jax.Array) -> jax.Array:
+  """The same for weights of 0 and 1. A row of weight 0 does not count, even if its value is not a number."""
+  return weighed(values_B, weight_B) if values_B.dtype == bool else jnp.sum(values_B, where=weight_B > 0)

@@ -57,7 +57,9 @@ def make_eval_step(model: PureModel, normalize: Callable) -> Callable:
     given_B, batch = batch['weight'], objective.prepare(model, batch, plain, keys_B)
     outputs, _ = model.call(params, stats, lambda module: objective.forward(module, batch))
     values, weight_B = objective.score(outputs, batch), batch['weight']
-    total = counted if weight_B is given_B else weighed  # 0 or 1, unless the objective weighs examples
+    if weight_B is not given_B:  # the objective weighs examples; 0 * nan is nan
+      values = {name: jnp.where(weight_B > 0, value, jnp.zeros_like(value)) for name, value in values.items()}
+    total = counted if weight_B is given_B else weighed
     return {name: total(values[name], weight_B) for name in objective.values} | {'weight': jnp.sum(weight_B)}
 
   return eval_step
