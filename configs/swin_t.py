@@ -3,7 +3,9 @@
   python -m vit_jax.main --config=configs/swin_t.py                    300 epochs; the paper's top-1: 81.3%
   python -m vit_jax.main --config=configs/swin_t.py:runlocal           a few steps on fake images, anywhere
 
-RandAugment has no noise on its magnitude here. Not run by us yet.
+The values are those of microsoft/Swin-Transformer's config.py. What differs: timm's RandAugment has Invert and
+SolarizeAdd in the place of Identity; the patches' kernel begins as in models/swin.py, and the head at 0, not at 0.02.
+Not run by us yet.
 """
 
 from vit_jax import config
@@ -19,15 +21,19 @@ def get_config(arg=''):
   c.model.dtype = 'bfloat16'
   c.data.source, c.data.num_classes, c.data.channels = 'tfds:imagenet2012', 1000, 3
   c.data.image_size = (224, 224)
+  c.data.mean, c.data.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+  c.data.interpolation = 'bicubic'
   c.data.batch_size = 1024
   c.data.augment.crop, c.data.augment.flip = 'inception', True
   c.data.augment.randaugment_layers, c.data.augment.randaugment_magnitude = 2, 9
+  c.data.augment.randaugment_probability, c.data.augment.randaugment_noise = 0.5, 0.5
+  c.data.augment.randaugment_fill = 'mean'
   c.data.augment.random_erasing = 0.25
   c.data.augment.mixup, c.data.augment.cutmix = 0.8, 1.0
   c.loss.label_smoothing = 0.1
   c.optimizer.learning_rate, c.optimizer.weight_decay = 1e-3, 0.05
   c.optimizer.clip_norm = 5.0
-  c.schedule.warmup_steps = 24_800  # 20 epochs
+  c.schedule.warmup_steps, c.schedule.final = 24_800, 0.01  # 20 epochs; down to 1e-5
   c.train.epochs = 300
   c.system.workers = 8
   if arg == 'runlocal':

@@ -8,6 +8,7 @@ import timm
 import torch
 from compare import TOLERANCE, Outcome, compare, randomise
 
+MOST = 60_000_000  # parameters
 PREFIXES = ('vit', 'deit', 'swin', 'resnet', 'resnext', 'wide_resnet', 'regnet', 'convnext')
 
 
@@ -35,7 +36,7 @@ def small(name: str, kind: str, arguments: dict) -> list[dict]:
             dict(layers=[1, 2, 1, 1]), {}]
   if kind == 'ConvNeXt':
     return [dict(depths=[1, 2, 1, 1], dims=[8, 16, 16, 24]), dict(depths=[1, 1, 1, 1]), {}]
-  return [dict(depth=8), {}] if kind == 'RegNet' else [{}]
+  return [dict(depth=depth) for depth in (8, 12, 16)] + [{}] if kind == 'RegNet' else [{}]
 
 
 def build(name: str, kind: str, arguments: dict) -> tuple[torch.nn.Module, dict] | str:
@@ -43,6 +44,11 @@ def build(name: str, kind: str, arguments: dict) -> tuple[torch.nn.Module, dict]
   said = ''
   for own in small(name, kind, arguments):
     try:
+      with torch.device('meta'):
+        size = sum(p.numel() for p in timm.create_model(name, pretrained=False, num_classes=7, **own).parameters())
+      if size > MOST:
+        said = f'{size:,} parameters, which is too large to try here'
+        continue
       return timm.create_model(name, pretrained=False, num_classes=7, **own), own
     except Exception as error:  # whatever timm raises for sizes that do not go together
       said = f'{type(error).__name__}: {error}'

@@ -57,7 +57,9 @@ def _assert_close(ours, theirs):
         optax.clip_by_global_norm(0.1), optax.add_decayed_weights(0.5, mask), optax.sgd(0.01, momentum=0.9))),
     (OptimizerConfig('lion', learning_rate=0.01, weight_decay=0.1, clip_norm=None), lambda mask: optax.lion(
         0.01, 0.9, 0.99, weight_decay=0.1, mask=mask)),
-], ids=['adamw', 'sgd', 'sgd clipped', 'lion'])
+    (OptimizerConfig('sgd', learning_rate=0.01, nesterov=True, clip_norm=None),
+     lambda mask: optax.sgd(0.01, momentum=0.9, nesterov=True)),
+], ids=['adamw', 'sgd', 'sgd clipped', 'lion', 'nesterov'])
 def test_equals_optax(config, peer):
   params, grads = _params(0), _params(1)
   _assert_close(_run(config, grads, params), _theirs(peer(optimizer.decayed(params)), grads, params))

@@ -20,6 +20,15 @@ def test_warms_up_to_the_peak_and_never_exceeds_it(name):
     assert course[-1] < 0.05
 
 
+@pytest.mark.parametrize('name', ['cosine', 'linear'])
+def test_ends_at_the_final_multiple(name):
+  plain, course = (_course(ScheduleConfig(name, warmup_steps=10, final=final)) for final in (0.0, 0.1))
+  np.testing.assert_allclose(course[10:], 0.1 + 0.9 * plain[10:], rtol=1e-5)
+  assert course.max() == 1 and abs(course[-1] - 0.1) < 0.02
+  with pytest.raises(UserError, match='schedule.final=0.1: schedule.name=wsd has its own end'):
+    check(ScheduleConfig('wsd', final=0.1), 100)
+
+
 def test_the_stable_part_does_not_depend_on_the_length():
   """Bit for bit, as a branch of a trunk must equal the run of its length."""
   config = ScheduleConfig('wsd', warmup_steps=10, cooldown_fraction=0.3)

@@ -22,6 +22,9 @@ class Augment:
   flip: bool = False  # left-right, with probability 1/2
   randaugment_layers: int = option(0, most=100)  # operations per picture; 0 = off
   randaugment_magnitude: float = option(10.0, most=10)  # 0 (nothing) to 10 (strongest)
+  randaugment_probability: float = option(1.0, most=1)  # with which each operation is applied
+  randaugment_noise: float = option(0.0, most=10)  # standard deviation of each operation's magnitude
+  randaugment_fill: Literal['grey', 'mean'] = 'grey'  # of what operations leave empty: 128, or data.mean
   three_augment: bool = False  # one of greyscale, solarisation, blur (DeiT III; use with color_jitter=0.3)
   color_jitter: float = option(0.0, most=1)  # factors U(1 - x, 1 + x) on brightness, contrast and saturation
   random_erasing: float = option(0.0, most=1)  # probability

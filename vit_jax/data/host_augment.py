@@ -170,8 +170,9 @@ def eval_transforms(augment: Augment, size: tuple[int, int], channels: int, inte
   return (ResizeCenterCrop(size, channels, eval_crop(augment), interpolation),)
 
 
-def train_transforms(augment: Augment, size: tuple[int, int], channels: int, interpolation: str = 'bilinear') -> tuple:
-  """The transforms for training: a crop, then the colour operations that are on."""
+def train_transforms(augment: Augment, size: tuple[int, int], channels: int, interpolation: str = 'bilinear',
+                     mean: tuple[float, ...] = (0.5,)) -> tuple:
+  """The transforms for training: a crop, then the colour operations that are on. `mean` is that of the pixels."""
   if augment.crop == 'inception':
     steps = [InceptionCrop(size, channels, augment.crop_min_area, interpolation)]
   elif augment.crop == 'simple':
@@ -179,7 +180,9 @@ def train_transforms(augment: Augment, size: tuple[int, int], channels: int, int
   else:
     steps = [ResizeCenterCrop(size, channels, interpolation=interpolation)]
   if augment.randaugment_layers:
-    steps.append(RandAugment(augment.randaugment_layers, augment.randaugment_magnitude))
+    fill = mean if augment.randaugment_fill == 'mean' else RandAugment.fill
+    steps.append(RandAugment(augment.randaugment_layers, augment.randaugment_magnitude,
+                             augment.randaugment_probability, augment.randaugment_noise, fill))
   if augment.three_augment:
     steps.append(ThreeAugment())
   if augment.color_jitter:

@@ -133,8 +133,10 @@ class Data:
     return self._parts[split]
 
   def _transforms(self, split, evaluate=False):
-    make = host_augment.train_transforms if split == 'train' and not evaluate else host_augment.eval_transforms
-    return make(self.config.augment, self.image_shape[:2], self.image_shape[2], self.config.interpolation or 'bilinear')
+    c, shape = self.config, (self.image_shape[:2], self.image_shape[2])
+    if split == 'train' and not evaluate:
+      return host_augment.train_transforms(c.augment, *shape, c.interpolation or 'bilinear', tuple(c.mean or (0.5,)))
+    return host_augment.eval_transforms(c.augment, *shape, c.interpolation or 'bilinear')
 
   def _arrays_after(self, split, steps):
     if (split, steps) not in self._arrays:

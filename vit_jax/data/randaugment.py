@@ -9,15 +9,24 @@ import dataclasses
 
 import numpy as np
 
-_GREY = 128  # fill value of geometric operations
-
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
-  """Applies `layers` operations, drawn with replacement, at `magnitude` 0 (nothing) to 10."""
+  """Applies `layers` operations, drawn with replacement, at `magnitude` 0 (nothing) to 10.
+
+  Attributes:
+    layers: how many operations.
+    magnitude: of each.
+    probability: with which each is applied.
+    noise: the deviation of each magnitude around `magnitude`, which stays from 0 to 10.
+    fill: values from 0 to 1 of what geometric operations leave empty, one per channel or one for all.
+  """
 
   layers: int = 2
   magnitude: float = 10.0
+  probability: float = 1.0
+  noise: float = 0.0
+  fill: tuple[float, ...] = (128 / 255,)
   random = True
 
   def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -25,72 +34,75 @@ class RandAugment:
     from PIL import Image
     grey = image.shape[2] == 1
     picture = Image.fromarray(image[..., 0] if grey else image)
+    fill = tuple(round(255 * value) for value in self.fill) * (3 if len(self.fill) == 1 and not grey else 1)
+    fill = fill[0] if grey else fill
     for name in rng.choice(NAMES, size=self.layers):
       sign = 1 if rng.integers(2) else -1
-      picture = OPERATIONS[str(name)](picture, self.magnitude / 10, sign)
+      if self.probability < 1 and rng.random() >= self.probability:
+        continue
+      magnitude = min(max(rng.normal(self.magnitude, self.noise), 0), 10) if self.noise else self.magnitude
+      picture = OPERATIONS[str(name)](picture, magnitude / 10, sign, fill)
     pixels = np.asarray(picture)
     return pixels[..., None] if grey else pixels
 
 
-def _affine(picture, a, b, c, d, e, f):
+def _affine(picture, fill, a, b, c, d, e, f):
   """Transforms a picture so that output (x, y) is input (ax + by + c, dx + ey + f)."""
   from PIL import Image
-  fill = _GREY if picture.mode == 'L' else (_GREY,) * 3
   return picture.transform(picture.size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR,
                            fillcolor=fill)
 
 
-def _rotate(picture, m, sign):
+def _rotate(picture, m, sign, fill):
   from PIL import Image
-  fill = _GREY if picture.mode == 'L' else (_GREY,) * 3
   return picture.rotate(sign * 30 * m, Image.Resampling.BILINEAR, fillcolor=fill)
 
 
-def _shear_x(picture, m, sign):
-  return _affine(picture, 1, sign * 0.3 * m, 0, 0, 1, 0)
+def _shear_x(picture, m, sign, fill):
+  return _affine(picture, fill, 1, sign * 0.3 * m, 0, 0, 1, 0)
 
 
-def _shear_y(picture, m, sign):
-  return _affine(picture, 1, 0, 0, sign * 0.3 * m, 1, 0)
+def _shear_y(picture, m, sign, fill):
+  return _affine(picture, fill, 1, 0, 0, sign * 0.3 * m, 1, 0)
 
 
-def _translate_x(picture, m, sign):
-  return _affine(picture, 1, 0, sign * 0.45 * m * picture.width, 0, 1, 0)
+def _translate_x(picture, m, sign, fill):
+  return _affine(picture, fill, 1, 0, sign * 0.45 * m * picture.width, 0, 1, 0)
 
 
-def _translate_y(picture, m, sign):
-  return _affine(picture, 1, 0, 0, 0, 1, sign * 0.45 * m * picture.height)
+def _translate_y(picture, m, sign, fill):
+  return _affine(picture, fill, 1, 0, 0, 0, 1, sign * 0.45 * m * picture.height)
 
 
-def _auto_contrast(picture, m, sign):
+def _auto_contrast(picture, m, sign, fill):
   from PIL import ImageOps
   return ImageOps.autocontrast(picture)
 
 
-def _equalize(picture, m, sign):
+def _equalize(picture, m, sign, fill):
   from PIL import ImageOps
   return ImageOps.equalize(picture)
 
 
-def _posterize(picture, m, sign):
+def _posterize(picture, m, sign, fill):
   from PIL import ImageOps
   return ImageOps.posterize(picture, 8 - round(4 * m))
 
 
-def _solarize(picture, m, sign):
+def _solarize(picture, m, sign, fill):
   from PIL import ImageOps
   return ImageOps.solarize(picture, 256 - round(256 * m))
 
 
 def _enhance(kind):
-  def apply(picture, m, sign):
+  def apply(picture, m, sign, fill):
     from PIL import ImageEnhance
     return getattr(ImageEnhance, kind)(picture).enhance(1 + sign * 0.9 * m)
   return apply
 
 
 OPERATIONS = {
-  'identity': lambda picture, m, sign: picture,
+  'identity': lambda picture, m, sign, fill: picture,
   'auto_contrast': _auto_contrast,
   'equalize': _equalize,
   'rotate': _rotate,

@@ -38,6 +38,7 @@ class OptimizerConfig:
   beta2: float = option(0.999, below=1)  # AdamW, also within Muon; Adafactor: the upper limit of its increasing decay
   epsilon: float = option(1e-8, least=1e-30, most=1)  # AdamW, also within Muon
   momentum: float = option(0.9, below=1)  # SGD
+  nesterov: bool = False  # SGD: the gradient is that after the next step of the momentum
   clip_norm: float | None = option(1.0, above=0, off=0)  # largest global norm of the gradient; 0 or None: not clipped
   # The learning rate of each layer as a multiple of the next one's (`layerwise`).
   layer_decay: float = option(1.0, above=0, most=1)
@@ -77,7 +78,8 @@ def transformation(config: OptimizerConfig, factors: dict | None = None, model: 
   if factors is not None:
     clip = _scaled(clip, factors, config.name == 'adamw')
   adam = lambda: optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)
-  rule = {'adamw': adam, 'sgd': lambda: optax.trace(config.momentum), 'lion': lambda: optax.scale_by_lion(*_LION_BETAS),
+  rule = {'adamw': adam, 'sgd': lambda: optax.trace(config.momentum, config.nesterov),
+          'lion': lambda: optax.scale_by_lion(*_LION_BETAS),
           'adafactor': lambda: _adafactor(config, matrices(model)), 'muon': lambda: _muon(adam(), model)}[config.name]
   return optax.chain(clip, _then(decay, rule()))
 

@@ -27,6 +27,7 @@ class ScheduleConfig:
   """The learning rate as a multiple of its peak: a linear warm-up from 0, then the named schedule."""
   name: Literal['cosine', 'linear', 'rsqrt', 'wsd', 'constant'] = 'cosine'
   warmup_steps: int = 0
+  final: float = option(0.0, most=1)  # cosine and linear: the multiple at the end
   # rsqrt and wsd: fraction of all steps with a linear decay to 0 at the end.
   cooldown_fraction: float = option(0.3, most=1)
   # rsqrt falls as 1 / sqrt(1 + t / timescale) after warm-up (Zhai et al. 2022).
@@ -59,6 +60,9 @@ def num_steps(length: LengthConfig, batch_size: int, num_examples: int, flops_pe
 
 def check(config: ScheduleConfig, steps: int) -> None:
   """Raises UserError where the warm-up does not fit into the run."""
+  if config.final and config.name not in ('cosine', 'linear'):
+    raise UserError(f'schedule.final={config.final}: schedule.name={config.name} has its own end; it is for cosine and '
+                    'linear')
   if config.warmup_steps >= steps:
     raise UserError(f'schedule.warmup_steps={config.warmup_steps}: must be below the {steps} steps of the run')
 
@@ -74,6 +78,11 @@ def length(config: ScheduleConfig, steps: int) -> Length:
   return Length(steps, math.ceil(config.cooldown_fraction * steps))
 
 
+def _from_one(final, falling):
+  """What falls from 1 to 0 as what falls from 1 to `final`."""
+  return final + (1 - final) * falling if final else falling
+
+
 def multiplier(config: ScheduleConfig, steps: int | Length, step: jax.Array | int, numpy=jnp) -> jax.Array:
   """The learning rate at `step` (0-based) as a multiple of its peak, float32, in a run of `steps`.
 
@@ -86,9 +95,9 @@ def multiplier(config: ScheduleConfig, steps: int | Length, step: jax.Array | in
   after = numpy.maximum(t - config.warmup_steps, 0)
   progress = numpy.minimum(after / numpy.maximum(steps - config.warmup_steps, 1), 1)
   if config.name == 'cosine':
-    return warmup * 0.5 * (1 + numpy.cos(numpy.pi * progress))
+    return warmup * _from_one(config.final, 0.5 * (1 + numpy.cos(numpy.pi * progress)))
   if config.name == 'linear':
-    return warmup * (1 - progress)
+    return warmup * _from_one(config.final, 1 - progress)
   if config.name == 'constant':
     return warmup
   decay = numpy.where(cooldown > 0, numpy.minimum(1.0, (steps - t) / numpy.maximum(cooldown, 1)), 1.0)
