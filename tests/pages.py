@@ -6,6 +6,8 @@ import pathlib
 import re
 import shlex
 
+from vit_jax.__main__ import COMMANDS
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted([ROOT / 'README.md', *ROOT.glob('docs/*.md'), *ROOT.glob('experiments/**/*.md'),
                 *ROOT.glob('tests/**/README.md')])
@@ -84,6 +86,8 @@ def _command(words, where):
     words = words[2:]
     while words[0] == '--extra':
       words = words[2:]
+  if words[0] == 'vit-jax' and words[1:2] and words[1] in COMMANDS:
+    words = [f'vit_jax.{COMMANDS[words[1]][0]}', *words[2:]]
   if words[0] in ('python', 'python3'):
     words = words[2:] if words[1] == '-m' else words[1:]
   return Command(where, words[0], tuple(words[1:]))

@@ -15,8 +15,9 @@ from command_line import ROOT
 from models import conformance
 from rich.console import Console
 
-from vit_jax import config, models
+from vit_jax import config, models, provenance
 from vit_jax import recipe as recipe_lib
+from vit_jax.errors import UserError
 from vit_jax.rehearsal import compiler
 from vit_jax.training import config as run_config
 from vit_jax.training import loop
@@ -25,7 +26,8 @@ from vit_jax.training.display import Display
 
 COMMANDS = [command for page in pages.PAGES for command in pages.page_commands(page)]
 DOCSTRINGS = [command for source in pages.SOURCES for command in pages.docstring_commands(source)]
-OTHERS = {'pip', 'uv', 'pytest', 'kubectl', 'sky'}  # programs that are not ours, and must be known to be such
+# Programs that are not ours and must be known to be such, and ours without a command.
+OTHERS = {'pip', 'uv', 'pytest', 'kubectl', 'sky', '.', 'venv', 'vit-jax'}
 GENERATED = ('experiments/fashion_mnist_law/next.py',)  # its docstring is the command that wrote it
 TO_COME = {'vit_jax/models/patch_mlp.py', 'configs/patch_mlp_digits.py'}  # docs/new_family.md has the reader write them
 # What `run` blocks are shortened by.
@@ -296,6 +298,26 @@ def test_a_family_written_as_the_page_says_keeps_the_contract(patch_mlp):
       family, models.FAMILIES[family].config(**fields), shape)})['patch_mlp']
   for check in conformance.CHECKS:
     check(case)
+
+
+def test_a_family_of_another_package_is_taken_by_its_path(patch_mlp, tmp_path, monkeypatch):
+  (tmp_path / 'my_package').mkdir()
+  (tmp_path / 'my_package/mlp.py').write_text(patch_mlp['family'])
+  monkeypatch.syspath_prepend(tmp_path)
+  c = config.defaults('my_package.mlp:FAMILY')
+  c.model.width, c.data.batch_size, c.train.steps = 32, 64, 10
+  run = run_lib.prepare(run_config.cast(c))
+  assert run.config.model.width == 32 and run.record()['config']['family'] == 'my_package.mlp:FAMILY'
+  assert provenance.code([sys.modules['my_package.mlp']]) == run.code != provenance.code()  # its code is the run's too
+
+
+@pytest.mark.parametrize('path, message', [
+    ('my_nothing.mlp:FAMILY', 'cannot be imported: ModuleNotFoundError'),
+    ('vit_jax.models.vit:FAMLY', "has no 'FAMLY' that is a vit_jax.models.family.Family"),
+    ('vit_jax.models.vit:Config', "has no 'Config' that is"), ('vitt', "did you mean 'vit'")])
+def test_a_path_without_a_family_is_refused(path, message):
+  with pytest.raises(UserError, match=re.escape(message)):
+    config.defaults(path)
 
 
 def test_the_recipe_of_a_new_family_trains(patch_mlp, tmp_path):

@@ -166,7 +166,8 @@ def test_a_picture_that_does_not_decode_is_named_and_counted(tmp_path):
     (('--config.model.width=abc',), "--config.model.width=abc"),
     (('--config.model.pool=clss',), "expected one of 'cls', 'gap', 'map', got 'clss'"),
     (('--confg=x',), "--confg: no such flag; did you mean 'config'?"),
-    (('--config.train.epochs=2',), 'give exactly one of steps, epochs, examples, flops (given: steps=60, epochs=2.0)'),
+    (('--config.train.epochs=2', '--config.train.examples=99'),
+     'give exactly one of steps, epochs, examples, flops (given: epochs=2.0, examples=99)'),
     (('--config.data.source=digit',), "did you mean 'digits'?"),
     (('stray',), "'stray': unexpected argument"),
 ], ids=lambda v: v[0] if isinstance(v, tuple) else '')

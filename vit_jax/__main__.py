@@ -4,6 +4,7 @@
   vit-jax COMMAND --help    the flags of a command
 """
 
+import os
 import runpy
 import sys
 
@@ -46,6 +47,8 @@ def main() -> None:
   elif command in COMMANDS:
     module = f'vit_jax.{COMMANDS[command][0]}'
     sys.argv = [module, *arguments]
+    if os.getcwd() not in sys.path:
+      sys.path.insert(0, os.getcwd())  # as `python -m` does: families and sweeps may be modules here
     runpy.run_module(module, run_name='__main__', alter_sys=True)
   else:
     print(f'error: {command!r}: no such command{nearest(command, COMMANDS)}', file=sys.stderr)

@@ -12,7 +12,7 @@ from absl import flags
 
 from vit_jax import cli
 from vit_jax import recipe as recipe_lib
-from vit_jax.errors import UserError, nearest
+from vit_jax.errors import UserError
 
 _IMAGE_SIZE = flags.DEFINE_integer('image_size', 224, 'Height and width of the pictures, with a FAMILY.', 1, 16_384)
 _NUM_CLASSES = flags.DEFINE_integer('num_classes', 1000, 'Number of classes, with a FAMILY.', 2, 1_000_000)
@@ -73,10 +73,7 @@ def _sizes(console, name):
   from rich.table import Table
 
   from vit_jax import host
-  from vit_jax.models import FAMILIES
   host.hush_absent_tpu()
-  if name not in FAMILIES:
-    raise UserError(f'{name!r}: no such model family{nearest(name, FAMILIES)}')
   table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
   for column in ('size', 'parameters', 'GFLOPs per picture'):
     table.add_column(column, justify='left' if column == 'size' else 'right')
@@ -91,13 +88,13 @@ def sizes(name: str, image_size: int = 224, num_classes: int = 1000) -> list[tup
   """(size, parameters, FLOPs of a forward pass of one picture) of a family's published sizes.
 
   Raises:
-    UserError: a size that pictures of this size do not suit.
+    UserError: no such family, or a size that pictures of this size do not suit.
   """
+  from vit_jax import models
   from vit_jax.cost import flops
-  from vit_jax.models import FAMILIES, PureModel
-  family, out = FAMILIES[name], []
+  family, out = models.family(name), []
   for size, fields in family.sizes.items():
-    model = PureModel(name, family.config(**fields), (image_size, image_size, 3), num_classes)
+    model = models.PureModel(name, family.config(**fields), (image_size, image_size, 3), num_classes)
     out.append((size, flops.params(model)[0], flops.per_example(model)[0]))
   return out
 

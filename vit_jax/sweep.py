@@ -226,11 +226,15 @@ def _summary(plan, everything, workdir, display):
 def _law(plan, workdir):
   """The command that fits a law to the runs of a sweep."""
   sizes, lengths = ({getattr(run, name) for run in plan.runs} for name in ('params', 'examples'))
-  form = '--form=chinchilla' if len(sizes) > 1 and len(lengths) > 1 else f'--x={_x(sizes)}'
+  form = '--form=chinchilla' if len(sizes) > 1 and len(lengths) > 1 else f'--x={_x(plan, sizes, lengths)}'
   return shlex.join(['python', '-m', 'vit_jax.law', workdir, form, f'--out={workdir}/law'])
 
 
-def _x(sizes):
+def _x(plan, sizes, lengths):
+  """The one input that differs between the runs."""
+  subsets = {word for run in plan.runs for word in run.arguments if word.startswith('--config.data.unique_examples=')}
+  if len(sizes) == len(lengths) == 1 and len(subsets) > 1:
+    return 'unique_examples'
   return 'params' if len(sizes) > 1 else 'examples'
 
 

@@ -60,7 +60,7 @@ def test_names_and_logs_cannot_inject(workdir, tmp_path):
   assert len(re.findall('</?script', text)) == 4 and '<img' not in text and '\u2028' not in text
   data = _data(text)
   assert data['mistakes'][0]['label'].startswith(EVIL) and EVIL in data['events'][-1]
-  assert dict(data['facts'])['code'] == EVIL
+  assert dict(data['facts'])['commit'] == EVIL[:10] + EVIL[40:]
 
 
 def test_a_run_whose_logs_are_gone_still_has_its_scores(workdir, tmp_path):

@@ -27,9 +27,9 @@ function superscript(power) {
   return '10' + String(power).replace('-', '⁻').replace(/\d/g, d => '⁰¹²³⁴⁵⁶⁷⁸⁹'[d]);
 }
 
-function linearTicks(low, high, count) {
+function linearTicks(low, high, count, whole = false) {
   const raw = (high - low) / count, unit = 10 ** Math.floor(Math.log10(raw));
-  const step = unit * [1, 2, 2.5, 5, 10].find(m => m * unit >= raw);
+  const fine = unit * [1, 2, 2.5, 5, 10].find(m => m * unit >= raw), step = whole ? Math.max(1, Math.ceil(fine)) : fine;
   const out = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) out.push(i * step);
   return out.map(v => [v, String(Number(v.toPrecision(6)))]);
@@ -52,7 +52,7 @@ function logTicks(low, high, count) {
 }
 
 class Plot {
-  // options: {x: {log, label, domain}, y: {log, label, domain}, width, height}
+  // options: {x: {log, label, domain, whole}, y: the same, width, height}; whole: ticks at whole numbers only
   constructor(options) {
     this.options = options;
     this.width = options.width || 440; this.height = options.height || 290;
@@ -74,19 +74,19 @@ class Plot {
   Y(value) { return this.place(this.options.y, value, this.box.bottom, this.box.top); }
   axes() {
     const {left, right, top, bottom} = this.box, {x, y} = this.options;
-    const ticks = (axis, count) => (axis.log ? logTicks : linearTicks)(axis.domain[0], axis.domain[1], count);
+    const ticks = (axis, count) => (axis.log ? logTicks : linearTicks)(...axis.domain, count, axis.whole);
     for (const [value, text] of ticks(x, 6)) {
       const at = this.X(value);
-      this.back.append(svgEl('line', {x1: at, x2: at, y1: top, y2: bottom, stroke: '#eff0f2'}));
+      this.back.append(svgEl('line', {x1: at, x2: at, y1: top, y2: bottom, stroke: 'var(--grid)'}));
       this.front.append(svgEl('text', {x: at, y: bottom + 16, 'text-anchor': 'middle'}, text));
     }
     for (const [value, text] of ticks(y, 6)) {
       const at = this.Y(value);
-      this.back.append(svgEl('line', {x1: left, x2: right, y1: at, y2: at, stroke: '#eff0f2'}));
+      this.back.append(svgEl('line', {x1: left, x2: right, y1: at, y2: at, stroke: 'var(--grid)'}));
       this.front.append(svgEl('text', {x: left - 7, y: at + 4, 'text-anchor': 'end'}, text));
     }
-    this.front.append(svgEl('line', {x1: left, x2: right, y1: bottom, y2: bottom, stroke: '#888'}),
-      svgEl('line', {x1: left, x2: left, y1: top, y2: bottom, stroke: '#888'}),
+    this.front.append(svgEl('line', {x1: left, x2: right, y1: bottom, y2: bottom, stroke: 'var(--axis)'}),
+      svgEl('line', {x1: left, x2: left, y1: top, y2: bottom, stroke: 'var(--axis)'}),
       svgEl('text', {x: (left + right) / 2, y: bottom + 35, 'text-anchor': 'middle', class: 'axis'}, x.label),
       svgEl('text', {x: 0, y: 0, 'text-anchor': 'middle', class: 'axis', transform: `translate(13 ${(top + bottom) / 2}) rotate(-90)`}, y.label));
   }
@@ -110,22 +110,17 @@ class Plot {
   shade(from, to, text) {
     const a = Math.max(this.X(from), this.box.left), b = Math.min(this.X(to), this.box.right);
     if (b <= a) return;
-    this.back.prepend(svgEl('rect', {x: a, y: this.box.top, width: b - a, height: this.box.bottom - this.box.top, fill: '#f4f1e8'}));
+    this.back.prepend(svgEl('rect', {x: a, y: this.box.top, width: b - a, height: this.box.bottom - this.box.top, fill: 'var(--shade)'}));
     if (b - a > 60) this.front.append(svgEl('text', {x: a + 5, y: this.box.top + 13}, text));
   }
   level(value, extra = {}) {
-    this.marks.append(svgEl('line', {x1: this.box.left, x2: this.box.right, y1: this.Y(value), y2: this.Y(value), stroke: '#9aa1ac', ...extra}));
+    this.marks.append(svgEl('line', {x1: this.box.left, x2: this.box.right, y1: this.Y(value), y2: this.Y(value), stroke: 'var(--faint)', ...extra}));
   }
   dot(x, y, color, state, tip, radius = 4, opacity = 1) {
-    const fill = state === 'held' ? '#fff' : state === 'below' ? '#d2d4d8' : color;
-    const node = svgEl('circle', {cx: this.X(x), cy: this.Y(y), r: radius, fill, stroke: state === 'below' ? '#b4b7bd' : color, 'stroke-width': 1.6, opacity});
-    if (tip) {
-      node.classList.add('hover');
-      node.addEventListener('pointerenter', event => { node.classList.add('on'); showTip(event, tip()); });
-      node.addEventListener('pointermove', moveTip);
-      node.addEventListener('pointerleave', () => { node.classList.remove('on'); hideTip(); });
-    }
+    const fill = state === 'held' ? 'var(--paper)' : state === 'below' ? 'var(--muted)' : color;
+    const node = svgEl('circle', {cx: this.X(x), cy: this.Y(y), r: radius, fill, stroke: state === 'below' ? 'var(--faint)' : color, 'stroke-width': 1.6, opacity});
     this.marks.append(node);
+    if (tip) tipped(node, tip);
   }
 }
 Plot.count = 0;
@@ -141,6 +136,35 @@ function domain(values, log, pad = 0.06) {
   const grow = (high - low || Math.abs(high) || 1) * pad;
   return [low - grow, high + grow];
 }
+
+// Shows a tip for a mark: under the pointer, after a tap, or with the keyboard. Tab reaches the first mark of a figure,
+// and the arrows the others. `node` must be in its figure.
+function tipped(node, tip) {
+  const first = !node.parentNode.querySelector('[tabindex="0"]'), [title] = tip();
+  for (const [name, value] of [['tabindex', first ? 0 : -1], ['role', 'img'], ['aria-label', [title, ...tip()[1].map(row => row.join(' '))].join(', ')]]) node.setAttribute(name, value);
+  node.classList.add('hover');
+  const show = event => { node.classList.add('on'); showTip(event, tip()); };
+  const hide = () => { node.classList.remove('on'); hideTip(); };
+  node.addEventListener('pointerenter', show);
+  node.addEventListener('pointermove', moveTip);
+  node.addEventListener('pointerleave', event => { if (event.pointerType !== 'touch') hide(); });  // a tap's tip stays
+  node.addEventListener('focus', () => {
+    const {left, top, width, height} = node.getBoundingClientRect();
+    show({clientX: left + width / 2, clientY: top + height / 2});
+  });
+  node.addEventListener('blur', hide);
+  node.addEventListener('keydown', event => {
+    const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
+    if (event.key === 'Escape') hide();
+    if (!step) return;
+    const marks = [...node.parentNode.querySelectorAll('.hover')], next = marks[marks.indexOf(node) + step];
+    if (next) next.focus();
+    event.preventDefault();
+  });
+}
+document.addEventListener('pointerdown', event => {
+  if (!(event.target instanceof Element && event.target.classList.contains('hover'))) hideTip();
+});
 
 const tipNode = document.getElementById('tip');
 function showTip(event, [title, rows]) {

@@ -20,7 +20,7 @@ function key(text, draw) {
   return el('span', {}, svg, text);
 }
 
-const TIME_COLORS = {'steps': '#31688e', 'starting': '#b8c4d6', 'compiling': '#7e6aa8', 'waiting for data': '#d9a441',
+const TIME_COLORS = {'steps': '#31688f', 'starting': '#b8c4d6', 'compiling': '#7e6aa8', 'waiting for data': '#d9a441',
   'evaluating': '#5aa27c', 'saving': '#8fc1d4', 'lost to restarts': '#b5331e'};
 
 function duration(seconds) {

@@ -17,7 +17,7 @@ function curve(name, log) {
   const {train, val} = DATA.curves, steps = [...train.step, ...val.step];
   if (!steps.length) return '';
   const values = [...train[name], ...val[name]];
-  const plot = new Plot({width: 470, height: 300, x: {log: false, label: 'step', domain: [0, Math.max(...steps) * 1.02]},
+  const plot = new Plot({width: 470, height: 300, x: {log: false, whole: true, label: 'step', domain: [0, Math.max(...steps) * 1.02]},
     y: {log: log && Math.min(...values) > 0, label: name, domain: domain(values, log && Math.min(...values) > 0)}});
   plot.line(train.step, train[name], SOFT, {'stroke-width': 1.4});
   plot.line(val.step, val[name], BLUE, {'stroke-width': 2});
@@ -52,16 +52,14 @@ function calibration() {
   const most = Math.max(...bins.map(b => b.n)), width = plot.X(bins[0].high) - plot.X(bins[0].low);
   for (const b of bins) if (b.n) {
     const top = plot.Y(b.accuracy), even = plot.Y(b.confidence), x = plot.X(b.low);
-    const bar = svgEl('rect', {x: x + 1, y: top, width: width - 2, height: plot.box.bottom - top, fill: BLUE, 'fill-opacity': 0.25 + 0.65 * Math.sqrt(b.n / most), class: 'hover'});
+    const bar = svgEl('rect', {x: x + 1, y: top, width: width - 2, height: plot.box.bottom - top, fill: BLUE, 'fill-opacity': 0.25 + 0.65 * Math.sqrt(b.n / most)});
     const tip = () => [`confidence ${share(b.low, 0)} to ${share(b.high, 0)}`, [['predictions', count(b.n)], ['mean confidence', share(b.confidence)], ['right', share(b.accuracy)]]];
-    bar.addEventListener('pointerenter', event => showTip(event, tip()));
-    bar.addEventListener('pointermove', moveTip);
-    bar.addEventListener('pointerleave', hideTip);
     plot.marks.append(bar, svgEl('line', {x1: x + 1, x2: x + width - 1, y1: even, y2: even, stroke: RED, 'stroke-width': 2}));
+    tipped(bar, tip);
   }
-  plot.line([0, 1], [0, 1], '#888', {'stroke-dasharray': '4 4', 'stroke-width': 1});
+  plot.line([0, 1], [0, 1], 'var(--axis)', {'stroke-dasharray': '4 4', 'stroke-width': 1});
   const words = DATA.confidence.charAt(0).toUpperCase() + DATA.confidence.slice(1);
-  return panel('Calibration', plot.svg, el('p', {class: 'note'}, `${words}. Bars: accuracy of the predictions in each confidence bin (darker: more predictions); ` +
+  return panel('Calibration', plot.svg, el('p', {class: 'note'}, `${words}. Bars: accuracy of the predictions in each confidence bin (stronger: more predictions); ` +
     `red: their mean confidence. Expected calibration error over ${bins.length} bins: ${share(S.ece, 2)}.`));
 }
 
@@ -74,18 +72,16 @@ function matrix() {
   const left = named ? 14 + 6.3 * Math.max(...names.map(name => Math.min(name.length, 14))) : 20, top = 4;
   const width = left + n * size + 4, low = top + n * size, height = low + left + 6;
   const svg = svgEl('svg', {viewBox: `0 0 ${width} ${height}`, class: 'matrix', role: 'img', 'aria-label': 'confusion matrix', style: `max-width:${1.25 * width}px`});
-  svg.append(svgEl('rect', {x: left, y: top, width: n * size, height: n * size, fill: '#f5f7fa'}));
+  svg.append(svgEl('rect', {x: left, y: top, width: n * size, height: n * size, fill: 'var(--wash)'}));
   for (let i = 0; i < n; i++) {
     const total = Math.max(1, S.classes[i].n);
     for (let j = 0; j < n; j++) if (cells[i][j]) {
       const part = cells[i][j] / total, [x, y] = [left + j * size, top + i * size];
       const mix = Math.sqrt(part), to = i === j ? [8, 48, 107] : [165, 30, 20], from = [245, 247, 250];
-      const rect = svgEl('rect', {x, y, width: size - (n > 60 ? 0 : 1), height: size - (n > 60 ? 0 : 1), fill: `rgb(${from.map((f, k) => Math.round(f + (to[k] - f) * mix))})`, class: 'hover'});
+      const rect = svgEl('rect', {x, y, width: size - (n > 60 ? 0 : 1), height: size - (n > 60 ? 0 : 1), fill: `rgb(${from.map((f, k) => Math.round(f + (to[k] - f) * mix))})`});
       const tip = () => [`${names[i]} taken for ${names[j]}`, [['pictures', count(cells[i][j])], ['of the label', share(part)]]];
-      rect.addEventListener('pointerenter', event => showTip(event, tip()));
-      rect.addEventListener('pointermove', moveTip);
-      rect.addEventListener('pointerleave', hideTip);
       svg.append(rect);
+      tipped(rect, tip);
       if (n <= 20) svg.append(svgEl('text', {x: x + size / 2, y: y + size / 2 + 3.5, 'text-anchor': 'middle', class: mix > 0.45 ? 'count' : 'count dark'}, count(cells[i][j])));
     }
     if (named) {
@@ -99,7 +95,7 @@ function matrix() {
 
 function classes() {
   const rows = [...S.classes].filter(c => c.n || c.predicted).sort((a, b) => (a.recall ?? -1) - (b.recall ?? -1));
-  const cell = value => el('td', value === null ? {} : {class: 'bar', style: `background-image:linear-gradient(#dbe7f1,#dbe7f1);background-size:${100 * value}% 70%`}, share(value));
+  const cell = value => el('td', value === null ? {} : {class: 'bar', style: `background-image:linear-gradient(var(--bar),var(--bar));background-size:${100 * value}% 70%`}, share(value));
   const out = panel(`Classes (${count(rows.length)}), the weakest first`, el('div', {class: 'scroll'}, table(['class', 'n', 'recall', 'precision', 'most often taken for'],
     rows.map(c => [c.class, count(c.n), cell(c.recall), cell(c.precision), c.times ? `${c.taken_for} (${count(c.times)})` : '']))));
   return out;
@@ -144,7 +140,7 @@ function distance() {
   const d = DATA.distance;
   if (!d) return '';
   const layers = d.values.map((_, i) => i + 1), every = d.values.flat();
-  const plot = new Plot({width: 470, height: 300, x: {log: false, label: 'layer', domain: [0.5, layers.length + 0.5]}, y: {log: false, label: 'mean attention distance (pixels)', domain: [0, 1.08 * Math.max(d.even, ...every)]}});
+  const plot = new Plot({width: 470, height: 300, x: {log: false, whole: true, label: 'layer', domain: [0.5, layers.length + 0.5]}, y: {log: false, label: 'mean attention distance (pixels)', domain: [0, 1.08 * Math.max(d.even, ...every)]}});
   plot.level(d.even, {'stroke-dasharray': '2 4', 'stroke-width': 1.4});
   plot.line(layers, d.values.map(heads => heads.reduce((a, b) => a + b, 0) / heads.length), BLUE);
   d.values.forEach((heads, i) => heads.forEach((v, h) => plot.dot(i + 1, v, BLUE, 'fitted', () => [`layer ${i + 1}, head ${h + 1}`, [['distance', `${format(v)} pixels`]]], 4, 0.6)));
@@ -156,9 +152,15 @@ function config() {
   return el('details', {}, el('summary', {}, 'The whole config'), el('pre', {}, DATA.config));
 }
 
+// A column of what there is; none where nothing is there, so that the others take its room.
+function column(...parts) {
+  const there = parts.filter(part => part instanceof Node);
+  return there.length ? el('div', {}, ...there) : '';
+}
+
 document.getElementById('main').append(
   el('h1', {}, DATA.headline), el('p', {class: 'formula'}, DATA.name), numbers(),
-  el('div', {class: 'top'}, el('div', {}, curves(), timePanel(DATA.time)), el('div', {}, facts(), events())),
-  el('div', {class: 'two'}, el('div', {}, matrix(), pairs(), distance()), el('div', {}, classes(), calibration())), mistakes(),
+  el('div', {class: 'top'}, column(curves(), timePanel(DATA.time)), column(facts(), events())),
+  el('div', {class: 'two'}, column(matrix(), pairs(), distance()), column(classes(), calibration())), mistakes(),
   attentionOf('Attention', DATA.right, 'The picture, what the last layer attends to (mean of the heads), and attention rolled out over all layers. One right answer a class.'),
   attentionOf('Attention in mistakes', DATA.mistakes, 'The same, of the most confident mistakes.'), config());

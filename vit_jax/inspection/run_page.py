@@ -74,8 +74,13 @@ def _facts(evaluation, run):
           ', the best on validation' if results.get('step') != results.get('steps') else ''),
       'scored': f'{s["split"]} of {s["data"]}' if s['data'] != data.get('name') or s['split'] != 'test' else None,
       'devices': f'{devices["count"]} x {devices.get("kind")}' if devices.get('count') else None,
-      'identity': run.get('config_hash'), 'code': run.get('git')}
+      'identity': run.get('config_hash'), 'commit': _short(run.get('git'))}
   return [[name, str(value)] for name, value in lines.items() if value]
+
+
+def _short(commit):
+  """The first digits of a commit, and the + of code that differs from it."""
+  return commit and commit[:10] + commit[40:] if isinstance(commit, str) else None
 
 
 def _rows(place, name, needed):

@@ -5,6 +5,7 @@ What a family provides is in `models.family`.
 
 import copy
 import functools
+import importlib
 from collections.abc import Collection
 from typing import Any
 
@@ -27,10 +28,29 @@ FAMILIES = {
 
 
 def family(name: str) -> Family:
-  """The family of that name; UserError with the nearest where there is none."""
+  """The family of that name, or that which another package has: 'mypkg.mixer:FAMILY'.
+
+  Raises:
+    UserError: no such family (with the nearest), module or attribute, an error in the module, or something else there.
+  """
+  if ':' in name:
+    return _from_elsewhere(name)
   if name not in FAMILIES:
-    raise UserError(f'family={name!r}: no such model family{nearest(name, FAMILIES)}')
+    raise UserError(f'family={name!r}: no such model family{nearest(name, FAMILIES)}; one of another package is '
+                    'MODULE:ATTRIBUTE')
   return FAMILIES[name]
+
+
+@functools.cache
+def _from_elsewhere(name):
+  module, _, attribute = name.partition(':')
+  try:
+    found = getattr(importlib.import_module(module), attribute, None)
+  except Exception as error:  # whatever another package does
+    raise UserError(f'family={name!r}: cannot be imported: {type(error).__name__}: {error}') from error
+  if not isinstance(found, Family):
+    raise UserError(f'family={name!r}: {module} has no {attribute!r} that is a vit_jax.models.family.Family')
+  return found
 
 
 def that_have(attribute: str, what: Any = None) -> str:

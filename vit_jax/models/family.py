@@ -13,7 +13,8 @@ A new family is one file with
    training uses them as evaluation does (`layers.norm.BatchNorm`). Four names are read elsewhere: `patch_embed` is what
    comes before the blocks, `norm` the last norm, `head` the logits' map (a `Dense` of the role 'output', which new
    classes replace), and a list that has one module for each stage is indexed by the stage (`optimisation.layerwise`).
-3. `FAMILY = Family(Config, MyModel, ...)`, and its line in `models.FAMILIES`.
+3. `FAMILY = Family(Config, MyModel, ...)`, and its line in `models.FAMILIES`; or, in another package, nothing more:
+   `config.defaults('mypkg.mixer:FAMILY')`.
 
 A recipe in configs/ and a test complete it. tests/models/test_conformance.py checks the rest of the contract: give it a
 tiny config.
