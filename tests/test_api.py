@@ -153,7 +153,7 @@ def test_a_table():
 
 
 def test_the_functions_are_what_the_package_has():
-  module = importlib.import_module('vit_jax.sweep')  # as a command does: it does not hide the function
-  assert callable(vit_jax.sweep) and vit_jax.sweep is not module and set(vit_jax.__all__) <= set(dir(vit_jax))
+  module = importlib.import_module('vit_jax.compare')  # as a command does: it does not hide the function
+  assert callable(vit_jax.compare) and vit_jax.compare is not module and set(vit_jax.__all__) <= set(dir(vit_jax))
   with pytest.raises(AttributeError, match='has no attribute'):
     print(vit_jax.nothing)

@@ -32,8 +32,11 @@ def touches_jax(path: pathlib.Path) -> bool:
 @functools.cache
 def imported(path: pathlib.Path) -> frozenset[str]:
   """The names that a file imports or, as 'vit_jax.NAME' or command_line.run('NAME'), has in a string."""
-  names = set()
-  for node in ast.walk(ast.parse(path.read_text())):
+  names, tree = set(), ast.parse(path.read_text())
+  for node in ast.walk(tree):  # what is for type checkers alone does not run
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == 'TYPE_CHECKING':
+      node.body = []
+  for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       names |= {alias.name for alias in node.names}
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

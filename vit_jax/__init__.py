@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
   if name in __all__:
-    return getattr(importlib.import_module('vit_jax.api'), name)
+    return getattr(importlib.import_module('.api', __name__), name)
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from vit_jax import checkpoint, host, records
+from vit_jax import checkpoint, durable, host, records
 from vit_jax import recipe as recipe_lib
 from vit_jax.console import Console
 from vit_jax.errors import UserError
@@ -284,8 +284,8 @@ def _written(sweep, workdir):
   """A sweep as a file that says the same."""
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / 'sweep.py'
-  path.write_text('from vit_jax.sweeps import Sweep\n\n\ndef get_sweep():\n'
-                  f'  return Sweep({sweep.recipe!r}, {list(sweep.runs)!r})\n')
+  durable.write(path, 'from vit_jax.sweeps import Sweep\n\n\ndef get_sweep():\n'
+                f'  return Sweep({sweep.recipe!r}, {list(sweep.runs)!r})\n')
   return path
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax import records, schema
+from vit_jax import objectives, records, schema
 from vit_jax.comparison import runs as comparison_runs
 from vit_jax.comparison import terminal as comparison_terminal
 from vit_jax.console import Console
@@ -19,6 +19,7 @@ from vit_jax.scaling import analysis as analysis_lib
 from vit_jax.scaling import law_page
 from vit_jax.scaling import terminal as law_terminal
 from vit_jax.shown import Shown, Table
+from vit_jax.training import config as run_config
 from vit_jax.training import trained
 from vit_jax.training.display import Display
 
@@ -56,7 +57,8 @@ class Run(Shown):
       console.print(f'linear probe: test accuracy {self.results["linear"]:.2%}; k-NN {self.results["knn"]:.2%}; bundle '
                     f'{self.place}', soft_wrap=True)
     else:
-      Display(console).summary(self.results, self.place)
+      objective = objectives.of(run_config.cast(self.record['config']))
+      Display(console).summary(self.results, objective, self.place)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

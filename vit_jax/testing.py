@@ -126,6 +126,9 @@ class _AfterCalls:
   calls: int
   by_hand: bool = False
 
+  def ask(self) -> None:
+    self.calls = 0
+
   def stop_requested(self) -> bool:
     self.calls -= 1
     return self.calls < 0

@@ -38,7 +38,7 @@ def _wide(tiny_config):
 def test_a_run_without_its_data_set():
   job = _job(config.load_recipe('configs/vit_b16.py'))
   assert job.image_shape == (224, 224, 3) and job.num_classes == 1000
-  assert job.examples == 1_281_167 - 10_000 and job.steps == math.ceil(90 * job.examples / 1024)
+  assert job.examples == 1_281_167 - job.config.data.val_examples and job.steps == math.ceil(90 * job.examples / 1024)
   assert job.params == pytest.approx(86.4e6, rel=1e-3)
 
 

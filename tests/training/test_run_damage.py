@@ -186,8 +186,8 @@ def test_logs_are_safe_before_anything_relies_on_them(run, tmp_path, monkeypatch
   """In a bucket a log is there once it is uploaded: 'begun' before a kill can come, the test row before 'finished'."""
   calls, upload, write = [], records.Lines.upload, records.write_run
 
-  def uploaded(self):
-    upload(self)
+  def uploaded(self, again=False):
+    upload(self, again)
     calls.append(self._path.read_text())
 
   def written(folder, fields):

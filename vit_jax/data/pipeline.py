@@ -167,6 +167,21 @@ class Data:
     return RecordBatches(reader, len(steps), workers, self.config.on_error)
 
 
+def train_examples(config: DataConfig) -> int:
+  """The size of the training subset, without a look at the pictures: their size may not be known yet."""
+  check(config)
+  parts = splits.assign(_to_train(config), config.val_examples, config.unique_examples)
+  return len(parts['train'].examples)
+
+
+def _to_train(config):
+  sources = sources_lib.open_sources(config)
+  if 'train' not in sources:
+    raise UserError(f'{config.source}: has {", ".join(sources)}, but no train; expected pictures to train on. '
+                    '--evaluate scores a model on it')
+  return sources
+
+
 def open_data(config: DataConfig, to_train: bool = True) -> Data:
   """Opens the data of a run. Errors in it are raised here, before anything is compiled.
 
@@ -178,10 +193,7 @@ def open_data(config: DataConfig, to_train: bool = True) -> Data:
     UserError: an option is out of range, data is missing or malformed, or classes or sizes do not match.
   """
   check(config)
-  sources = sources_lib.open_sources(config)
-  if to_train and 'train' not in sources:
-    raise UserError(f'{config.source}: has {", ".join(sources)}, but no train; expected pictures to train on. '
-                    '--evaluate scores a model on it')
+  sources = _to_train(config) if to_train else sources_lib.open_sources(config)
   train = sources.get('train') or next(iter(sources.values()))
   classes = len(train.class_names)
   if config.num_classes not in (None, classes):

@@ -6,7 +6,7 @@ import uuid
 
 from etils import epath
 
-from vit_jax import provenance
+from vit_jax import durable, provenance
 from vit_jax.errors import UserError
 from vit_jax.printable import say
 from vit_jax.training import run as run_lib
@@ -45,7 +45,7 @@ def _try(folder):
   path, content = folder / f'preflight-{uuid.uuid4().hex[:8]}', uuid.uuid4().hex
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
+    durable.write(path, content)
     found = path.read_text()
     path.unlink()
   except Exception as error:  # each store has errors of its own

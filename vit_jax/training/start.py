@@ -72,7 +72,7 @@ def fitted(config: RunConfig, given: Collection[str], note: Callable[[str], None
   warmup, (kind, _) = config.schedule.warmup_steps, schedule.check_length(config.train)
   if not warmup or 'schedule.warmup_steps' in given or f'train.{kind}' not in given or kind == 'flops':
     return config
-  examples = pipeline.open_data(config.data).unique_examples if kind == 'epochs' else 0
+  examples = pipeline.train_examples(config.data) if kind == 'epochs' else 0
   steps = schedule.num_steps(config.train, config.data.batch_size, examples, 1)
   if warmup < steps:
     return config
