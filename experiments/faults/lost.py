@@ -13,9 +13,12 @@ the kill. The run folder gets its own saves every `--save_every` steps, in the b
 equal that of an undisturbed one, byte for byte.
 """
 
+import functools
+import json
 import os
 import pathlib
 import platform
+import select
 import signal
 import socket
 import subprocess
@@ -34,6 +37,7 @@ _STEPS = flags.DEFINE_integer('steps', 4000, 'Length of the run.')
 _SAVE_EVERY = flags.DEFINE_integer('save_every', 100, 'Steps between checkpoints in the run folder.')
 _SECONDS = flags.DEFINE_float('local_seconds', 1.0, 'The most time that may be lost, with `all`.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')
+ROOT = pathlib.Path(__file__).parents[2]
 _HEARTBEAT_SECONDS = 30  # longer than a busy machine makes a process wait
 _LOST = (134, -signal.SIGABRT)
 _EARLY = (('begun',), ('start', 'resume'), ('compile',), ('train',))  # it reads its checkpoint, compiles, steps, logs
@@ -41,24 +45,62 @@ _SMALL = [f'--config.{name}' for name in ('train.epochs=0', 'model.patch_size=4'
                                           'model.mlp_dim=32', 'model.num_heads=2', 'data.batch_size=32')]
 
 
+class Process:
+  """Programs one after another, each a fork of a process that has made their imports (`tests/fork_server.py`)."""
+
+  def __init__(self):
+    environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1',
+                                'JAX_COMPILATION_CACHE_DIR': str(pathlib.Path(_OUT.value).absolute() / 'compiled')}
+    self._server = subprocess.Popen([sys.executable, ROOT / 'tests' / 'fork_server.py'], text=True, env=environment,
+                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    self._environment, self._code = environment, None
+
+  def start(self, arguments, log):
+    """Starts `python -m vit_jax.main`; what it prints goes to a file."""
+    self._code, files = None, {'out': log.with_suffix('.out'), 'err': log.with_suffix('.err')}
+    for path in files.values():
+      path.unlink(missing_ok=True)
+    request = {'module': 'vit_jax.main', 'arguments': arguments, 'env': self._environment, 'cwd': str(ROOT),
+               **{name: str(path) for name, path in files.items()}}
+    print(json.dumps(request), file=self._server.stdin, flush=True)
+
+  def poll(self):
+    """The exit code, None if it runs."""
+    if self._code is None and select.select([self._server.stdout], [], [], 0)[0]:
+      self._code = int(self._server.stdout.readline())
+    return self._code
+
+  def wait(self):
+    """The exit code, as `subprocess` gives it."""
+    while self.poll() is None:
+      time.sleep(0.01)
+    return self._code
+
+  def kill(self):
+    """Sends SIGKILL."""
+    server = self._server.pid
+    for pid in pathlib.Path(f'/proc/{server}/task/{server}/children').read_text().split():
+      os.kill(int(pid), signal.SIGKILL)
+
+
+@functools.cache
+def process(i):
+  return Process()
+
+
 def start(workdir, *words):
   """Starts the processes of a run; what they print goes to files beside it."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
-  count, out = _PROCESSES.value, pathlib.Path(_OUT.value)
+  count, started = _PROCESSES.value, [process(i) for i in range(_PROCESSES.value)]
   every = 1 if _ONLY.value == 'all' else 5  # several processes look at the local tier's clock when a row is logged
-  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1',
-                              'JAX_COMPILATION_CACHE_DIR': str(out / 'compiled')}
-  started = []
-  for i in range(count):
+  for i, one in enumerate(started):
     joined = () if count == 1 else (f'--distributed=127.0.0.1:{port}', f'--num_processes={count}', f'--process_id={i}',
                                     f'--heartbeat_s={_HEARTBEAT_SECONDS}')
-    command = [sys.executable, '-m', 'vit_jax.main', '--config=configs/quickstart.py', *_SMALL,
-               f'--config.train.steps={_STEPS.value}', f'--config.system.log_every={every}',
-               f'--config.evaluate.every={_STEPS.value // 4}', f'--workdir={workdir}', *joined, *words]
-    with open(out / f'{workdir.name}-{i}.txt', 'a') as log:
-      started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
+    one.start(['--config=configs/quickstart.py', *_SMALL, f'--config.train.steps={_STEPS.value}',
+               f'--config.system.log_every={every}', f'--config.evaluate.every={_STEPS.value // 4}',
+               f'--workdir={workdir.absolute()}', *joined, *words], workdir.absolute().with_name(f'{workdir.name}-{i}'))
   return started
 
 
@@ -116,7 +158,7 @@ def kill_one(workdir, rng):
 
 def kill_all(workdir, rng):
   """Kills all processes again and again; returns how often more than the interval was lost, and all."""
-  local = pathlib.Path(_OUT.value) / 'local'
+  local = pathlib.Path(_OUT.value).absolute() / 'local'
   words = (f'--config.system.save_every={_SAVE_EVERY.value}', f'--config.system.local_dir={local}',
            f'--config.system.local_seconds={_SECONDS.value}')
   lost, killed, done = [], None, 0
