@@ -88,7 +88,7 @@ def test_a_damaged_exported_file_is_refused(workdir, tmp_path):
     (('only one',), 'expected SRC and OUT'), (('nowhere', 'OUT'), 'nowhere: no such file'),
     (('RUN', 'OUT', '--to=bndle'), 'value should be one of'),
     (('RUN', 'OUT', '--to=stablehlo'), 'expected a name that ends in .stablehlo'),
-    (('RUN', 'OUT', '--to=npz'), 'expected a ViT that the original code has'),
+    (('RUN', 'OUT', '--to=npz'), 'the original code expects'),
     (('RUN', 'OUT', '--step=3'), 'no checkpoint of'),
     (('hf:a/b/c', 'OUT'), 'hf:a/b/c: download failed'),
 ])

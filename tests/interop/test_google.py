@@ -1,5 +1,7 @@
 """The .npz files of the original Vision Transformer code, read and written again."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ from golden_files import TOLERANCE, folder, golden
 
 from vit_jax import interop
 from vit_jax.errors import UserError
-from vit_jax.interop import writers
+from vit_jax.interop import google, layer_names, rules, writers
+from vit_jax.models import PureModel, vit
 
 D, H, K, F, P, T, L, CLASSES = 12, 3, 4, 20, 4, 9, 11, 5  # more than 10 blocks, which sort by number and not by letter
 
@@ -117,3 +120,49 @@ def test_tensors_that_do_not_fit(tmp_path, changed, message):
   np.savez(tmp_path / 'a.npz', **_crafted(**changed))
   with pytest.raises(UserError, match=message):
     interop.read(tmp_path / 'a.npz')
+
+
+def _in_big_vision(arrays, scanned, prefix):
+  """The arrays of a plain ViT of the original code as big_vision saves them."""
+  renames = (('Transformer/posembed_input/pos_embedding', 'pos_embedding'), ('MlpBlock_3', 'MlpBlock_0'),
+             ('MultiHeadDotProductAttention_1', 'MultiHeadDotProductAttention_0'), ('LayerNorm_2', 'LayerNorm_1'))
+  out, blocks = {}, {}
+  for name, value in arrays.items():
+    for old, new in renames:
+      name = name.replace(old, new)
+    if scanned and (match := re.match(r'Transformer/encoderblock_(\d+)/(.*)', name)):
+      blocks.setdefault(match[2], {})[int(match[1])] = value
+    else:
+      out[name] = value
+  out |= {f'Transformer/encoderblock/{name}': np.stack([each[i] for i in sorted(each)])
+          for name, each in blocks.items()}
+  return {f'{prefix}{name}': value for name, value in out.items()}
+
+
+@pytest.mark.parametrize('scanned', [False, True])
+@pytest.mark.parametrize('prefix', ['', 'params/', 'params/img/'])
+@pytest.mark.parametrize('pool', ['cls', 'gap', 'map'])
+def test_the_layouts_of_big_vision(tmp_path, scanned, prefix, pool):
+  """The class token has no position of its own there."""
+  model = PureModel('vit', vit.Config(patch_size=4, width=16, depth=2, mlp_dim=32, num_heads=2, pool=pool, gelu='tanh'),
+                    (16, 16, 3), 5)
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(lambda s: rng.standard_normal(s.shape).astype(np.float32), model.param_shapes())
+  flat = layer_names.flat(params)
+  bound = rules.bind(google._rules(model.config, placed=0), {name: value.shape for name, value in flat.items()})
+  original = rules.write(bound, flat, {'P': 4, 'Q': 4, 'C': 3})
+  extra = {'opt/0/mu': np.zeros(3), 'params/txt/head/bias': np.zeros(3)} if prefix == 'params/img/' else (
+      {'opt/0/mu': np.zeros(3)} if prefix else {})
+  np.savez(tmp_path / 'weights.npz', **_in_big_vision(original, scanned, prefix), **extra)
+  found = interop.read(tmp_path / 'weights.npz')
+  assert found.config == model.config and found.image_shape == (16, 16, 3)
+  jax.tree.map(np.testing.assert_array_equal, found.params, params)
+
+
+def test_computed_positions_of_big_vision_are_refused_in_words(tmp_path):
+  path = tmp_path / 'weights.npz'
+  query = 'Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel'
+  np.savez(path, **{'embedding/kernel': np.zeros((4, 4, 3, 8)), query: np.zeros((8, 2, 4)),
+                    'Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel': np.zeros((8, 16))})
+  with pytest.raises(UserError, match='pos_embedding is missing.*no tensor shows the size of their pictures'):
+    interop.read(path)
