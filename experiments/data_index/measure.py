@@ -1,6 +1,6 @@
 """How long a start takes to read the index of 14 million pictures, and how much of it: on made-up names and labels.
 
-  python experiments/data_index/measure.py > experiments/data_index/results/measure.log
+  python experiments/data_index/measure.py
 
 The names are as ImageNet-21k's (n01440764_10026.JPEG), with as many classes and pictures; no picture is made.
 """
