@@ -5,6 +5,7 @@ changes what the same tensors compute must therefore be refused, or change the l
 """
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -222,6 +223,29 @@ def test_a_timm_wrapper_of_transformers(tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps(there.config | {'model_type': 'timm_wrapper', 'do_pooling': True}))
   tensors.write(tmp_path / 'model.safetensors', {f'timm_model.{name}': v for name, v in there.tensors.items()})
   assert interop.read(tmp_path).num_classes == 7
+
+
+@pytest.mark.parametrize('entry, message', [
+    ({'problem_type': 'regression'}, "problem_type='regression': not supported"),
+    ({'problem_type': 'multi_label_classification'}, "problem_type='multi_label_classification': not supported"),
+    ({'act_scale': 2}, 'act_scale=2: an entry that this reader does not know')])
+def test_entries_of_a_timm_wrapper_are_honoured_or_refused(tmp_path, entry, message):
+  folder('timm_vit', tmp_path)
+  (tmp_path / 'config.json').write_text(json.dumps(golden('timm_vit').config | {'model_type': 'timm_wrapper'} | entry))
+  with pytest.raises(UserError, match=re.escape(message)):
+    interop.read(tmp_path)
+
+
+@pytest.mark.parametrize('kind', ['clip', 'siglip'])
+@pytest.mark.parametrize('entry, message', [
+    ({'problem_type': 'regression'}, "problem_type='regression': not supported"),
+    ({'act_scale': 2}, 'act_scale=2: an entry that this reader does not know')])
+def test_entries_beside_the_towers_are_honoured_or_refused(tmp_path, kind, entry, message):
+  folder('timm_vit', tmp_path)  # refused before the tensors are looked at
+  config = {'model_type': kind, 'vision_config': {}, 'text_config': {}, 'logit_scale_init_value': 2.6592}
+  (tmp_path / 'config.json').write_text(json.dumps(config | entry))
+  with pytest.raises(UserError, match=re.escape(message)):
+    interop.read(tmp_path)
 
 
 @pytest.mark.parametrize('name', ['base_model.model.vit.layer.0.lora_A.weight', 'lora_B.default.weight'])

@@ -27,6 +27,9 @@ _IN_MEMORY = {
              (r'mlp\.fc1', 'intermediate.dense'), (r'mlp\.fc2', 'output.dense'))}
 _IN_MEMORY |= {kind: _IN_MEMORY['vit'] for kind in ('deit', 'vit_mae')}
 _UNUSED = ('*.pooler.dense.*',)  # in files of backbones; the classifiers of transformers do not use it either
+# Keys of a config of two towers: the towers' own, and what belongs to both and not to features of pictures.
+_OF_TWO_TOWERS = ('vision_config', 'text_config', 'vision_config_dict', 'text_config_dict', 'projection_dim',
+                  'logit_scale_init_value')
 # Keys of any config without an effect on a classifier's outputs: names, training, text generation, outputs, backbones.
 _FREE = (
     '_name_or_path', '_commit_hash', '_attn_implementation', '_attn_implementation_autoset', 'architectures', 'dtype',
@@ -66,7 +69,7 @@ def read(tensors: Tensors, config: dict[str, Any], processor: dict[str, Any] | N
     raise UserError(f'{where}: model_type={kind!r} is not supported{nearest(kind, [*LAYOUTS, *TOWERS])}')
   form, entries = LAYOUTS[kind], Entries(config, f'{where}: its config.json')
   fields = _fields(form, kind, entries)
-  _check_common(entries)
+  check_common(entries)
   tensors = _in_file_names(tensors, kind)
   weights = Weights(where, form.family, fields, {}, {}, _preprocessing(entries, processor, where, kind))
   if kind == 'swin':
@@ -80,6 +83,7 @@ def _read_tower(tensors, kind, config, processor, without):
   where, tower = tensors.source, TOWERS[kind]
   own = config
   if tower.vision is not None:
+    check_common(Entries(config, f'{where}: its config.json'), *_OF_TWO_TOWERS)
     own = config.get(tower.vision) or {}
     if not isinstance(own, dict):
       raise UserError(f'{where}: {tower.vision} in its config.json: expected an object, got {own!r}')
@@ -92,7 +96,7 @@ def _read_tower(tensors, kind, config, processor, without):
     found = tower.read(tensors, entries)
   except (KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
     raise UserError(f'{where}: has not the tensors of a {kind} ({error}); is it another architecture?') from error
-  _check_common(entries)
+  check_common(entries)
   weights = Weights(where, 'vit', found.fields, {}, {}, _preprocessing(entries, processor, where, kind))
   classes = layout.num_classes(tensors, 'classifier')
   weights = dataclasses.replace(weights, class_names=_class_names(config.get('id2label'), classes))
@@ -112,11 +116,11 @@ def _vision_alone(tensors):
   return dataclasses.replace(tensors, shapes={n: shape for n, shape in tensors.shapes.items() if not text(n)})
 
 
-def _check_common(entries):
-  """Raises UserError for keys that are not known, or that change the outputs of any model."""
+def check_common(entries: Entries, *free: str) -> None:
+  """Raises UserError for keys that are not known, or that change the outputs of any model; `free` name others."""
   entries.only('problem_type', None, 'single_label_classification')
   entries.only('pruned_heads', None, {})
-  entries.free(*_FREE)
+  entries.free(*_FREE, *free)
   entries.close()
 
 

@@ -76,7 +76,7 @@ def _file(path, without):
     return timm.read(tensors, {}, without)
   config = tensors_lib.read_json(beside)
   if config.get('model_type') == 'timm_wrapper':
-    return timm.read(tensors, timm.unwrapped(config), without)
+    return timm.read(tensors, timm.unwrapped(config, tensors.source), without)
   if 'model_type' in config:
     processor = path.with_name('preprocessor_config.json')
     return huggingface.read(tensors, config, tensors_lib.read_json(processor) if processor.exists() else None, without)

@@ -10,7 +10,7 @@ from typing import Any
 
 from vit_jax.data.preprocessing import alike, parse
 from vit_jax.errors import UserError
-from vit_jax.interop import architectures, layout
+from vit_jax.interop import architectures, huggingface, layout
 from vit_jax.interop.entries import Entries
 from vit_jax.interop.tensors import Tensors
 from vit_jax.interop.timm_layouts import LAYOUTS
@@ -68,8 +68,13 @@ def read(tensors: Tensors, config: dict[str, Any], without: tuple[str, ...] = ()
   return layout.read(tensors, weights, classes, rules, without + _UNUSED)
 
 
-def unwrapped(config: dict[str, Any]) -> dict[str, Any]:
-  """timm's config out of the config.json of transformers' timm_wrapper, whose own entries change no logits."""
+def unwrapped(config: dict[str, Any], where: str) -> dict[str, Any]:
+  """timm's config out of the config.json of transformers' timm_wrapper.
+
+  Raises:
+    UserError: an entry of the wrapper that is not known, or that makes it another thing than a classifier.
+  """
+  huggingface.check_common(Entries(config, f'{where}: its config.json'), *_OF_TIMM, 'do_pooling')
   return {key: value for key, value in config.items() if key in _OF_TIMM}
 
 
