@@ -67,17 +67,13 @@ def test_every_kind_of_attention_of_the_config_has_an_entry():
 
 
 def test_a_kernel_is_one_entry(monkeypatch):
-  """A kernel of zeros, which refuses relative biases and runs on CPUs only, where there is a mesh."""
+  """A kernel of zeros, which runs on CPUs only, where there is a mesh."""
   from vit_jax.models import PureModel
   from vit_jax.parallel.mesh import single_device, traced_on
   asked = []
 
-  def refuses(request, platform):
-    asked.append((request, platform))
-    return 'has no biases' if request.relative else 'is for CPUs' if platform not in (None, 'cpu') else None
-
   nothing = lambda q, k, v, base_head_dim=None, bias_WHTS=None, queries=None: (jnp.zeros_like(q[:, :queries]), None)
-  monkeypatch.setitem(kernels.KERNELS, 'nothing', kernels.Kernel(nothing, refuses))
+  monkeypatch.setitem(kernels.KERNELS, 'nothing', kernels.Kernel(nothing, 'zeros', 'cpu', asked.append))
   build = lambda kernel, **fields: PureModel('vit', vit.Config(patch_size=4, width=16, depth=2, num_heads=2, **fields),
                                              (8, 8, 3), 3, Execution(attention_kernel=kernel))
   model, images = build('nothing'), jnp.ones((1, 8, 8, 3))
@@ -86,9 +82,9 @@ def test_a_kernel_is_one_entry(monkeypatch):
   on_mesh, without = jax.jit(traced_on(single_device(), outputs(model)))(), outputs(model)()
   np.testing.assert_allclose(on_mesh, 0.1, rtol=1e-6)  # the bias of the output projection
   np.testing.assert_array_equal(without, outputs(build('plain'))())
-  assert asked[0] == (kernels.Request(tokens=4, heads=2, head_dim=8), None)
-  assert asked[-1] == (kernels.Request(tokens=5, heads=2, head_dim=8), 'cpu')
-  with pytest.raises(UserError, match='system.execution.attention_kernel=nothing has no biases'):
+  assert asked[0] == kernels.Request(tokens=4, heads=2, head_dim=8)
+  assert asked[-1] == kernels.Request(tokens=5, heads=2, head_dim=8)
+  with pytest.raises(UserError, match='system.execution.attention_kernel=nothing adds no biases'):
     build('nothing', pos_embed='relative')
   with pytest.raises(UserError, match="attention_kernel=nothng: no such kernel; did you mean 'nothing'"):
     build('nothng')

@@ -12,19 +12,13 @@ from vit_jax.layers.attention import logit_scale
 from vit_jax.parallel.rules import spec
 
 
-def refuses(request, platform: str | None) -> str | None:
+def limits(request) -> str | None:
   """See `layers.kernels.Kernel`."""
-  if request.kind != 'full':
-    return f'is for model.attention=full, not for attention={request.kind}'
-  if request.relative:
-    return 'is given no biases, which pos_embed=relative has'
-  if request.explicit:
-    return 'goes with system.execution.blocks=jit, not with shard_map'
   if request.dtype != 'bfloat16':
     return f'is for model.dtype=bfloat16, not for {request.dtype}'
   if request.head_dim % 8 or request.head_dim > 128:
     return f'needs heads of a multiple of 8 up to 128, not of {request.head_dim}'
-  return f'is for GPUs, not for {platform}' if platform not in (None, 'gpu') else None
+  return None
 
 
 def cudnn_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array,

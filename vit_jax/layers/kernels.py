@@ -49,15 +49,34 @@ class Kernel:
 
   Attributes:
     attend: see the module.
-    refuses: (request, platform) -> why it cannot do that, as the end of a sentence, or None. The platform is 'cpu',
-      'gpu' or 'tpu', or None while it is not known. Where it refuses the platform alone, `attention.attend` computes.
-    declines: (request) -> why `auto` leaves it alone though it could be used, as the end of a sentence, or None.
     what: what it is, as `plan` says it.
+    platform: the only one that it runs on; None for any. A kernel of one platform adds no biases to the logits.
+    limits: (request) -> why it cannot do that, as the end of a sentence, or None.
+    declines: (request) -> why `auto` leaves it alone though it could be used, as the end of a sentence, or None.
   """
   attend: Callable[..., tuple[jax.Array, jax.Array | None]]
-  refuses: Callable[[Request, str | None], str | None] = lambda request, platform: None
+  what: str
+  platform: str | None = None
+  limits: Callable[[Request], str | None] = lambda request: None
   declines: Callable[[Request], str | None] = lambda request: None
-  what: str = ''
+
+  def refuses(self, request: Request, platform: str | None) -> str | None:
+    """Why it cannot do that, as the end of a sentence, or None.
+
+    The platform is 'cpu', 'gpu' or 'tpu', or None while it is not known. Where it refuses the platform alone,
+    `attention.attend` computes.
+    """
+    if self.platform is None:
+      return None
+    if request.kind != 'full':
+      return f'is for model.attention=full, not for attention={request.kind}'
+    if request.relative:
+      return 'adds no biases to the logits, which pos_embed=relative has'
+    if request.explicit:
+      return 'goes with system.execution.blocks=jit, not with shard_map'
+    if why := self.limits(request):
+      return why
+    return None if platform in (None, self.platform) else f'is for {self.platform.upper()}s, not for {platform}'
 
 
 def _without_weights(attend):
@@ -81,12 +100,12 @@ def _of_all_queries(kernel):
 
 PLAIN = 'plain'
 KERNELS = {
-    PLAIN: Kernel(attend, what='by the compiler'),
-    'rows': Kernel(_of_all_queries(row_attention.row_attention), row_attention.refuses,
-                   what='a Pallas kernel with whole rows of logits near the cores'),
-    'splash': Kernel(_of_all_queries(splash.splash_attention), splash.refuses, splash.declines,
-                     what='JAX\'s Pallas kernel, which takes tokens in blocks'),
-    'cudnn': Kernel(_of_all_queries(cudnn.cudnn_attention), cudnn.refuses, what='cuDNN\'s fused kernel'),
+    PLAIN: Kernel(attend, 'by the compiler'),
+    'rows': Kernel(_of_all_queries(row_attention.row_attention),
+                   'a Pallas kernel with whole rows of logits near the cores', 'tpu', row_attention.limits),
+    'splash': Kernel(_of_all_queries(splash.splash_attention), 'JAX\'s Pallas kernel, which takes tokens in blocks',
+                     'tpu', declines=splash.declines),
+    'cudnn': Kernel(_of_all_queries(cudnn.cudnn_attention), 'cuDNN\'s fused kernel', 'gpu', cudnn.limits),
 }
 # What `auto` tries on each platform; the first that can be used and pays is taken, else PLAIN.
 AUTO = {'tpu': ('rows', 'splash'), 'gpu': ('cudnn',), 'cpu': ()}

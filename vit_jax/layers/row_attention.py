@@ -22,19 +22,13 @@ _ROWS = 6  # arrays [T, T] in float32 that the backward pass holds of a head
 _BLOCKS = 14  # arrays [T, lanes] in bfloat16: three inputs and results each and a gradient, while the next are read
 
 
-def refuses(request, platform: str | None) -> str | None:
+def limits(request) -> str | None:
   """See `layers.kernels.Kernel`."""
-  if request.kind != 'full':
-    return f'is for model.attention=full, not for attention={request.kind}'
-  if request.relative:
-    return 'adds no biases to the logits, which pos_embed=relative has'
-  if request.explicit:
-    return 'goes with system.execution.blocks=jit, not with shard_map'
   if request.dtype != 'bfloat16':
     return f'is for model.dtype=bfloat16, not for {request.dtype}'
   if near_bytes(request.tokens, request.heads, request.head_dim) > _NEAR_BYTES:
     return f'holds whole rows of logits near a core, for which {request.tokens:,} tokens are too many'
-  return f'is for TPUs, not for {platform}' if platform not in (None, 'tpu') else None
+  return None
 
 
 def near_bytes(tokens: int, heads: int, head_dim: int) -> int:

@@ -18,17 +18,6 @@ _PAYS_FROM = 512  # tokens; with fewer its padding to whole tiles costs more tha
 _BLOCK = 640  # at most: its square in float32 has to fit near the cores several times
 
 
-def refuses(request, platform: str | None) -> str | None:
-  """See `layers.kernels.Kernel`."""
-  if request.kind != 'full':
-    return f'is for model.attention=full, not for attention={request.kind}'
-  if request.relative:
-    return 'adds no biases to the logits, which pos_embed=relative has'
-  if request.explicit:
-    return 'goes with system.execution.blocks=jit, not with shard_map'
-  return f'is for TPUs, not for {platform}' if platform not in (None, 'tpu') else None
-
-
 def declines(request) -> str | None:
   """See `layers.kernels.Kernel`."""
   if request.dtype != 'bfloat16' or request.tokens < _PAYS_FROM:
