@@ -9,13 +9,14 @@ import pytest
 
 from vit_jax import config
 from vit_jax.data import device_augment
+from vit_jax.models import PureModel, swin
 from vit_jax.optimisation import losses
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.training import config as run_config
 from vit_jax.training import run as run_lib
 from vit_jax.training import state
-from vit_jax.training.step import make_train_step
+from vit_jax.training import step as step_lib
 
 
 def _run(recipe, sizes):
@@ -26,7 +27,7 @@ def _run(recipe, sizes):
 
 
 def _jitted(run):
-  step = make_train_step(run.model, run.resolved, run.steps, device_augment.augment(run.config.data.augment))
+  step = step_lib.make_train_step(run.model, run.resolved, run.steps, device_augment.augment(run.config.data.augment))
   return jax.jit(mesh_lib.traced_on(run.mesh, step))
 
 
@@ -104,6 +105,14 @@ def test_with_batch_norm_a_batch_is_not_split_by_default():
   run = _run(c, (1, 1, 1))
   assert run.flops_per_example_forward / (2 * run.params) * 192 > 4 * run_lib.USES_A_SLICE
   assert run.resolved.system.microbatches == 1
+
+
+@pytest.mark.parametrize('scan, split', [(None, False), (False, True)])
+def test_microbatches_split_stacks_of_several_layers_that_run_unrolled(scan, split):
+  of = lambda depths: PureModel('swin', swin.Config(width=8, depths=depths, num_heads=(1,), patch_size=2), (8, 8, 1), 3)
+  marked = lambda depths: set(jax.tree.leaves(step_lib._unrolled(of(depths), scan)))
+  assert marked((2,)) == {False}  # one pair of blocks is a stack of one: nothing to split
+  assert marked((4,)) == ({False, True} if split else {False})
 
 
 def test_parameters_are_really_sharded(tiny_config):

@@ -116,9 +116,11 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: LogicalMesh,
 
 def _unrolled(model, scan):
   """A tree that says of each parameter whether it stacks layers that run unrolled; to be called while tracing."""
-  return jax.tree.map(
-      lambda shape, axes: axes[:1] == ('layers',) and not stack.scanned(scan, shape.shape[0], mesh_lib.platform()),
-      model.param_shapes(), model.param_axes())
+  def unrolled(shape, axes):
+    return axes[:1] == ('layers',) and shape.shape[0] > 1 and not stack.scanned(
+        scan, shape.shape[0], mesh_lib.platform())
+
+  return jax.tree.map(unrolled, model.param_shapes(), model.param_axes())
 
 
 def _accumulate(loss_of, state, inputs, other_values, microbatches, unrolled):
