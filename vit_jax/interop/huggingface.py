@@ -5,16 +5,19 @@ names in memory (`_IN_MEMORY`). Every key of the config is honoured, known to ha
 """
 
 import dataclasses
+import fnmatch
 import re
 from typing import Any
 
 from vit_jax.errors import UserError, nearest
-from vit_jax.interop import huggingface_towers, layout, processors
+from vit_jax.interop import huggingface_towers, layout, matching, processors
 from vit_jax.interop.entries import Entries
 from vit_jax.interop.huggingface_layouts import DEFAULTS, LAYOUTS, VALUES
 from vit_jax.interop.huggingface_towers import TOWERS
 from vit_jax.interop.tensors import Tensors
 from vit_jax.interop.weights import Weights
+from vit_jax.layers import pos_embed
+from vit_jax.models import vit
 
 # (pattern of names in memory in transformers 5, replacement in files)
 _IN_MEMORY = {
@@ -26,6 +29,7 @@ _IN_MEMORY = {
              (r'attention\.relative_position_bias\.', 'attention.self.'),
              (r'mlp\.fc1', 'intermediate.dense'), (r'mlp\.fc2', 'output.dense'))}
 _IN_MEMORY |= {kind: _IN_MEMORY['vit'] for kind in ('deit', 'vit_mae')}
+_RESIZES = ('dinov2', 'dinov2_with_registers')  # they interpolate their positions to the size of the pictures
 _UNUSED = ('*.pooler.dense.*',)  # in files of backbones; the classifiers of transformers do not use it either
 # Keys of a config of two towers: the towers' own, and what belongs to both and not to features of pictures.
 _OF_TWO_TOWERS = ('vision_config', 'text_config', 'vision_config_dict', 'text_config_dict', 'projection_dim',
@@ -90,6 +94,7 @@ def _read_tower(tensors, kind, config, processor, without):
     tensors = _vision_alone(tensors)
   entries = Entries(own, f'{where}: its config.json')
   tensors = huggingface_towers.split_queries(_bare(tensors, tower.bare))
+  tensors = _only(tensors, lambda name: not (name.startswith('classifier.') and _matches(name, without)))
   if kind == 'dinov3_vit':
     tensors = huggingface_towers.without_key_bias(tensors)
   try:
@@ -97,10 +102,21 @@ def _read_tower(tensors, kind, config, processor, without):
   except (KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
     raise UserError(f'{where}: has not the tensors of a {kind} ({error}); is it another architecture?') from error
   check_common(entries)
-  weights = Weights(where, 'vit', found.fields, {}, {}, _preprocessing(entries, processor, where, kind))
+  prepared = _preprocessing(entries, processor, where, kind)
+  own_size = dataclasses.replace(prepared, size=_image_size(entries)) if kind in _RESIZES else prepared
   classes = layout.num_classes(tensors, 'classifier')
-  weights = dataclasses.replace(weights, class_names=_class_names(config.get('id2label'), classes))
-  return layout.read(tensors, weights, classes, found.rules, without + found.unused)
+  weights = Weights(where, 'vit', found.fields, {}, {}, own_size, _class_names(config.get('id2label'), classes))
+  weights = layout.read(tensors, weights, classes, found.rules, without + found.unused)
+  return _sized(weights, prepared, kind)
+
+
+def _sized(weights, prepared, kind):
+  """The tower for pictures of the size that they are prepared to; its positions are interpolated as by transformers."""
+  if kind != 'dinov2_with_registers':
+    return matching.resized(weights, prepared.size)
+  grids = (vit.grid(weights.config, (*size, prepared.channels)) for size in (weights.preprocessing.size, prepared.size))
+  table = pos_embed.resized(weights.params['pos_embed'], *grids, antialias=True)
+  return dataclasses.replace(weights, params=weights.params | {'pos_embed': table}, preprocessing=prepared)
 
 
 def _bare(tensors, prefix):
@@ -113,7 +129,15 @@ def _bare(tensors, prefix):
 def _vision_alone(tensors):
   """The tensors of the vision tower of a model of two towers."""
   text = lambda name: name.startswith(('text_model.', 'text_projection.')) or name in ('logit_scale', 'logit_bias')
-  return dataclasses.replace(tensors, shapes={n: shape for n, shape in tensors.shapes.items() if not text(n)})
+  return _only(tensors, lambda name: not text(name))
+
+
+def _only(tensors, wanted):
+  return dataclasses.replace(tensors, shapes={n: shape for n, shape in tensors.shapes.items() if wanted(n)})
+
+
+def _matches(name, patterns):
+  return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def check_common(entries: Entries, *free: str) -> None:
@@ -185,12 +209,16 @@ def _class_names(id2label, classes):
   return names
 
 
+def _image_size(entries):
+  size = entries.get('image_size', 224)
+  return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+
+
 def _preprocessing(entries, processor, where, kind):
   """The preparation of pictures. A model with learned positions must be given pictures of its own size."""
-  size, channels = entries.get('image_size', 224), entries.get('num_channels', 3)
-  size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+  size, channels = _image_size(entries), entries.get('num_channels', 3)
   found = processors.read(processor, kind, size, channels, where)
-  positions = kind in ('vit', 'deit') or kind.startswith(('clip', 'siglip', 'dinov2'))
+  positions = kind in ('vit', 'deit') or kind.startswith(('clip', 'siglip'))
   if positions and found.size != size:
     raise UserError(f'{where}: its preprocessor_config.json makes pictures of {found.size[0]}x{found.size[1]}, but '
                     f'image_size={entries.values.get("image_size")!r} in its config.json; expected the same')

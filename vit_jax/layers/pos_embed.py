@@ -47,17 +47,20 @@ def rope2d_centred_angles(grid: tuple[int, int], head_dim: int, theta: float = 1
 ANGLES = {'rope2d': rope2d_angles, 'rope2d_centred': rope2d_centred_angles}  # by the name of model.pos_embed
 
 
-def resized(table_TD: np.ndarray, grid: tuple[int, int], new_grid: tuple[int, int]) -> np.ndarray:
+def resized(table_TD: np.ndarray, grid: tuple[int, int], new_grid: tuple[int, int],
+            antialias: bool = False) -> np.ndarray:
   """A learned table [..., h*w, D] of one grid for another, float32, each side by itself: any rectangle will do.
 
   Bicubic with a = -0.75, pixel centres aligned, borders repeated and no smoothing when it shrinks: the interpolation of
   DeiT (Touvron et al. 2021a, sec. 3) and of transformers' and PyTorch's `interpolate(mode='bicubic')`, to 1e-6. (The
-  original ViT's is linear: Dosovitskiy et al. 2021, sec. 3.2.) The same grid gives the table as it is.
+  original ViT's is linear: Dosovitskiy et al. 2021, sec. 3.2.) The same grid gives the table as it is. With `antialias`
+  a = -0.5, and the kernel is widened where the table shrinks, as in PyTorch's `interpolate(antialias=True)`.
   """
   if grid == new_grid:
     return table_TD
   table = table_TD.reshape(*table_TD.shape[:-2], *grid, table_TD.shape[-1]).astype(np.float64)
-  rows, columns = (_cubic(size, new_size) for size, new_size in zip(grid, new_grid, strict=True))
+  cubic = _smoothing_cubic if antialias else _cubic
+  rows, columns = (cubic(size, new_size) for size, new_size in zip(grid, new_grid, strict=True))
   table = np.einsum('Hh,...hwd,Ww->...HWd', rows, table, columns)
   return table.reshape(*table_TD.shape[:-2], -1, table_TD.shape[-1]).astype(np.float32)
 
@@ -67,17 +70,29 @@ def relative_resized(table_RH: np.ndarray, grid: tuple[int, int], new_grid: tupl
   return resized(table_RH, *(tuple(2 * size - 1 for size in side) for side in (grid, new_grid)))
 
 
-def _cubic(size, new_size, a=-0.75):
-  """[new_size, size]: the share of each old place in each new one (Keys 1981, eq. 15, for any a)."""
+def _cubic(size, new_size):
+  """[new_size, size]: the share of each old place in each new one."""
   at = (np.arange(new_size) + 0.5) * size / new_size - 0.5
   first = np.floor(at).astype(int)
   weights = np.zeros((new_size, size))
   for offset in range(-1, 3):
-    x = np.abs(at - first - offset)
-    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
-    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
-    np.add.at(weights, (np.arange(new_size), (first + offset).clip(0, size - 1)), np.where(x <= 1, near, far))
+    np.add.at(weights, (np.arange(new_size), (first + offset).clip(0, size - 1)),
+              _keys(np.abs(at - first - offset), -0.75))
   return weights
+
+
+def _smoothing_cubic(size, new_size):
+  """The same with a kernel as wide as a new place. What lies beyond the border has no share."""
+  at = (np.arange(new_size) + 0.5) * size / new_size - 0.5
+  weights = _keys(np.abs(at[:, None] - np.arange(size)) / max(size / new_size, 1), -0.5)
+  return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _keys(x, a):
+  """The cubic kernel (Keys 1981, eq. 15, for any a) at distances x."""
+  near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+  far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+  return np.where(x <= 1, near, np.where(x < 2, far, 0))
 
 
 def rotate(x_BTHK: jax.Array, angles: np.ndarray) -> jax.Array:
