@@ -6,7 +6,7 @@ import pathlib
 import re
 import shlex
 
-from vit_jax.__main__ import COMMANDS
+from vit_jax.commands import COMMANDS
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted([ROOT / 'README.md', *ROOT.glob('docs/*.md'), *ROOT.glob('experiments/**/*.md'),

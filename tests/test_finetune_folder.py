@@ -20,10 +20,11 @@ ROTATED[0x0112] = 6  # to be turned by a quarter
 
 @pytest.fixture(name='pets', scope='module')
 def _pictures(tmp_path_factory):
-  """Pieces of scikit-learn's two photographs, a class each, saved in every way; one is damaged, two are hidden."""
+  """Pieces of scikit-learn's two photographs, one dark and one bright, a class each; one is damaged, two are hidden."""
   from sklearn.datasets import load_sample_images
   folder, rng = tmp_path_factory.mktemp('pictures'), np.random.default_rng(0)
-  for name, photograph in zip(('temple', 'flower'), load_sample_images().images):
+  for name, photograph, least in zip(('temple', 'flower'), load_sample_images().images, (0, 128), strict=True):
+    photograph = photograph // 2 + np.uint8(least)
     (folder / name / '.cache').mkdir(parents=True)
     for i in range(30):
       height, width = rng.integers(60, 200, 2)
@@ -50,7 +51,7 @@ def _pictures(tmp_path_factory):
 
 @pytest.fixture(name='weights', scope='module')
 def _weights(tmp_path_factory):
-  """A backbone at random, as a bundle for pictures of 32 x 32: its features are poor, and tell colours apart."""
+  """A backbone at random, as a bundle for pictures of 32 x 32: its features are poor, and tell dark from bright."""
   model = models.vit.Config(patch_size=8, width=24, depth=1, mlp_dim=48, num_heads=2, pool='gap')
   params, _ = jax.jit(models.PureModel('vit', model, (32, 32, 3), 7).init)(jax.random.key(0))
   fields = dict(patch_size=8, width=24, depth=1, mlp_dim=48, num_heads=2, pool='gap')

@@ -9,8 +9,7 @@ import pytest
 from command_line import ON_CPU, ROOT
 
 import vit_jax
-from vit_jax import __main__ as commands
-from vit_jax import completion, listing, recipe
+from vit_jax import commands, completion, listing, recipe
 from vit_jax.models import FAMILIES
 
 
@@ -57,6 +56,7 @@ def test_a_recipe_by_name_trains_away_from_the_clone(away):
   trained = run('train', '--config=quickstart', '--config.train.steps=20', '--workdir=runs/first')
   assert trained.returncode == 0 and 'test accuracy' in trained.stdout, trained.stderr
   assert run('samples', 'pictures').returncode == 0
+  assert 'vit-jax predict runs/first PICTURE_OR_FOLDER' in trained.stdout
   predicted = run('predict', 'runs/first', 'pictures/unseen', '--format=csv', '--top=1')
   assert len(predicted.stdout.splitlines()) == 11, predicted.stderr
   plan = run('sweep', '--sweep=digits_law', '--dry_run')
@@ -79,6 +79,14 @@ def test_without_a_command_it_says_what_there_is():
 def test_each_command_is_a_program(command):
   path = ROOT / 'vit_jax' / f'{commands.COMMANDS[command][0].replace(".", "/")}.py'
   assert "if __name__ == '__main__':" in path.read_text()
+
+
+@pytest.mark.parametrize('program, typed', [('vit_jax', 'python -m vit_jax convert'), ('vit_jax.convert',
+                                                                                'python -m vit_jax.convert')])
+def test_messages_write_commands_as_they_are_typed(program, typed):
+  words = ['convert'] if program == 'vit_jax' else []
+  said = subprocess.run([sys.executable, '-m', program, *words], capture_output=True, text=True, cwd=ROOT, env=ON_CPU)
+  assert said.returncode == 1 and f': {typed} SRC OUT ' in said.stderr
 
 
 def test_help_shows_all_flags_of_the_command():

@@ -9,23 +9,9 @@ import runpy
 import sys
 
 import vit_jax
+from vit_jax import commands
+from vit_jax.commands import COMMANDS
 from vit_jax.errors import nearest
-
-# What there is, in the order in which a newcomer meets it: {command: (module, what it does)}.
-COMMANDS = {
-    'list': ('listing', 'what there is: recipes, model families and their sizes, sources of data'),
-    'samples': ('samples', 'write real pictures into folders, to try predict and fine-tuning on'),
-    'train': ('main', 'train a recipe, or score and show what it trained: vit-jax train --config=quickstart'),
-    'predict': ('predict', 'classify pictures: vit-jax predict RUN PICTURE_OR_FOLDER...'),
-    'sweep': ('sweep', 'train many runs from one file: vit-jax sweep --sweep=digits_law'),
-    'law': ('law', 'fit a scaling law to runs or tables: vit-jax law RUNS --form=power --x=examples'),
-    'plan': ('plan', 'memory, time and cost on TPUs that are not here'),
-    'convert': ('convert', 'weights from and for other programs, bundles, StableHLO'),
-    'prune': ('prune', 'remove heads and MLP units of a trained model'),
-    'compare': ('compare', 'find where two runs part'),
-    'prepare': ('data.prepare', 'download and prepare a TFDS data set'),
-    'completion': ('completion', 'completion for a shell: eval "$(vit-jax completion bash)"'),
-}
 
 
 def overview() -> str:
@@ -46,6 +32,7 @@ def main() -> None:
     print(vit_jax.__version__)
   elif command in COMMANDS:
     module = f'vit_jax.{COMMANDS[command][0]}'
+    commands.start('python -m vit_jax' if sys.argv[0].endswith('__main__.py') else 'vit-jax')
     sys.argv = [module, *arguments]
     if os.getcwd() not in sys.path:
       sys.path.insert(0, os.getcwd())  # as `python -m` does: families and sweeps may be modules here

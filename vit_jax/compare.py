@@ -20,7 +20,7 @@ different, nothing to compare, or bad input.
 
 from absl import flags
 
-from vit_jax import cli
+from vit_jax import cli, commands
 from vit_jax.errors import UserError
 
 _TOLERANCE = flags.DEFINE_float('tolerance', 0.0, 'The relative difference up to which numbers count as equal. 0: '
@@ -30,7 +30,7 @@ _JSON = flags.DEFINE_boolean('json', False, 'Print one JSON object instead of ta
 
 def main(arguments: list[str]) -> int:
   if len(arguments) != 2:
-    raise UserError(f'expected two run folders, got {len(arguments)}: python -m vit_jax.compare A B')
+    raise UserError(f'expected two run folders, got {len(arguments)}: {commands.written("compare", "A B")}')
   import jax
 
   from vit_jax.comparison import runs, terminal

@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 from vit_jax import recipe as recipe_lib
-from vit_jax.__main__ import COMMANDS
+from vit_jax.commands import COMMANDS
 
 _BASH = '''_vit_jax() {
   local IFS=$'\\n' line="${COMP_LINE:0:COMP_POINT}"

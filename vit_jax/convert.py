@@ -12,7 +12,7 @@ original Vision Transformer code, or hf:OWNER/NAME. OUT is a folder, or a file f
 
 from absl import flags
 
-from vit_jax import cli
+from vit_jax import cli, commands
 from vit_jax.errors import UserError
 from vit_jax.printable import say
 
@@ -28,7 +28,8 @@ _SIZE = flags.DEFINE_list('image_size', None, 'Convert to a model for pictures o
 
 def main(arguments: list[str]) -> int:
   if len(arguments) != 2:
-    raise UserError('expected SRC and OUT: python -m vit_jax.convert SRC OUT --to=bundle|hf|timm|npz|stablehlo')
+    raise UserError('expected SRC and OUT: '
+                    + commands.written('convert', 'SRC OUT --to=bundle|hf|timm|npz|stablehlo'))
   source, out = arguments
   from vit_jax import host
   from vit_jax.interop import matching, sources, writers

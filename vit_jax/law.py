@@ -12,7 +12,7 @@ import shlex
 
 from absl import flags
 
-from vit_jax import cli
+from vit_jax import cli, commands
 from vit_jax.errors import UserError, nearest
 
 _FORM = flags.DEFINE_string('form', 'auto', 'power, power_offset, shifted_power, m4 or zhai (in --x); chinchilla, '
@@ -52,7 +52,7 @@ _OUT = flags.DEFINE_string('out', None, 'Folder for law.json, figures and report
 
 def main(paths: list[str]) -> int:
   if not paths:
-    raise UserError('expected run folders or tables: python -m vit_jax.law DIR_OR_TABLE... [--form=chinchilla] '
+    raise UserError(f'expected run folders or tables: {commands.written("law")} DIR_OR_TABLE... [--form=chinchilla] '
                     '[--out=OUT]')
   from vit_jax import goodput
   from vit_jax.console import Console
@@ -101,7 +101,8 @@ def _write_config(group, budget, paths):
   from vit_jax.sweeps import next_run
   path, run = _WRITE_CONFIG.value, next_run.choose(group, budget)
   next_run.write(run, group, path, f'{_command(paths)} --write_config={shlex.quote(path)}')
-  return f'next run: {run.words()}\nwritten: {path}; train it with python -m vit_jax.main --config={shlex.quote(path)}'
+  return (f'next run: {run.words()}\nwritten: {path}; train it with '
+          + commands.written('train', f'--config={shlex.quote(path)}'))
 
 
 def _x(inputs):

@@ -20,7 +20,7 @@ import sys
 
 from absl import flags
 
-from vit_jax import cli
+from vit_jax import cli, commands
 from vit_jax.errors import UserError
 from vit_jax.printable import say
 
@@ -189,7 +189,7 @@ def _bundle(run, workdir):
 
 
 def _without_probe() -> str:
-  return shlex.join(['python', '-m', 'vit_jax.main', *sys.argv[1:], '--config.pretrained.probe=never'])
+  return commands.written('train', shlex.join([*sys.argv[1:], '--config.pretrained.probe=never']))
 
 
 def _steps(texts: list[str]) -> list[int]:

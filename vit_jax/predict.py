@@ -19,7 +19,7 @@ import sys
 
 from absl import flags
 
-from vit_jax import cli
+from vit_jax import cli, commands
 from vit_jax.errors import UserError
 from vit_jax.printable import printable, say
 
@@ -35,7 +35,8 @@ _ATTENTION = cli.define_optional('attention', 'Folder for attention maps; defaul
 
 def main(arguments: list[str]) -> int:
   if len(arguments) < 2:
-    raise UserError('expected a run folder and pictures: python -m vit_jax.predict RUN PICTURE_OR_FOLDER...')
+    raise UserError('expected a run folder and pictures: '
+                    + commands.written('predict', 'RUN PICTURE_OR_FOLDER...'))
   run, *places = arguments
   from vit_jax import host
   from vit_jax.data import folder_names

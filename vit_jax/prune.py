@@ -6,7 +6,7 @@ pictures are removed. FOLDER becomes an ordinary run folder, for prediction, dis
 
 from absl import flags
 
-from vit_jax import cli
+from vit_jax import cli, commands
 from vit_jax.errors import UserError
 from vit_jax.printable import say
 
@@ -21,7 +21,7 @@ _STEP = flags.DEFINE_integer('step', None, 'The step of the checkpoint; default:
 
 def main(arguments: list[str]) -> int:
   if len(arguments) != 1 or not _WORKDIR.value:
-    raise UserError('expected one run folder and --workdir: python -m vit_jax.prune RUN --workdir=FOLDER')
+    raise UserError(f'expected one run folder and --workdir: {commands.written("prune", "RUN --workdir=FOLDER")}')
   source, = arguments
   from vit_jax import host, records
   from vit_jax.pruning import pruned_run, structured

@@ -12,7 +12,7 @@ import pathlib
 import shlex
 import shutil
 
-from vit_jax import cli
+from vit_jax import cli, commands
 from vit_jax.errors import UserError
 from vit_jax.printable import say
 
@@ -22,11 +22,11 @@ def main(arguments: list[str]) -> int:
     raise UserError(f'expected one folder, got {len(arguments)}: vit-jax samples DIR')
   folder = pathlib.Path(arguments[0])
   count = write(folder)
-  quoted = shlex.quote(str(folder))
+  quoted, train = shlex.quote(str(folder)), commands.written('train')
   say(f'{folder}: {count:,} pictures\n'
-      f'predict     python -m vit_jax.predict RUN {quoted}/unseen   (RUN: a run of the quickstart recipe)\n'
-      f'train       python -m vit_jax.main --config=quickstart --config.data.source=folder:{quoted}/digits\n'
-      f'fine-tune   python -m vit_jax.main --config=finetune_folder --config.data.source=folder:{quoted}/digits')
+      f'predict     {commands.written("predict", f"RUN {quoted}/unseen")}   (RUN: a run of the quickstart recipe)\n'
+      f'train       {train} --config=quickstart --config.data.source=folder:{quoted}/digits\n'
+      f'fine-tune   {train} --config=finetune_folder --config.data.source=folder:{quoted}/digits')
   return 0
 
 

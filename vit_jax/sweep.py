@@ -18,7 +18,7 @@ import signal
 
 from absl import flags
 
-from vit_jax import cli
+from vit_jax import cli, commands
 from vit_jax.errors import UserError
 
 _SWEEP = flags.DEFINE_string('sweep', None, 'A file with get_sweep(): FILE.py, or FILE.py:ARG.')
@@ -225,7 +225,7 @@ def _law(plan, workdir):
   """The command that fits a law to the runs of a sweep."""
   sizes, lengths = ({getattr(run, name) for run in plan.runs} for name in ('params', 'examples'))
   form = '--form=chinchilla' if len(sizes) > 1 and len(lengths) > 1 else f'--x={_x(plan, sizes, lengths)}'
-  return shlex.join(['python', '-m', 'vit_jax.law', workdir, form, f'--out={workdir}/law'])
+  return commands.written('law', shlex.join([workdir, form, f'--out={workdir}/law']))
 
 
 def _x(plan, sizes, lengths):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax import cli
+from vit_jax.commands import written
 from vit_jax.cost import prices
 from vit_jax.cost.slices import Slice
 from vit_jax.errors import UserError
@@ -186,8 +187,8 @@ def next_steps(request: Request, before: list[pathlib.Path], law: str, display) 
   for sentence in assumed:
     display.note(f'  - {sentence}')
   display.note('')
-  commands += [('status', f'python -m vit_jax.sweep --status {workdir}'),
-               ('stop a run', f'python -m vit_jax.sweep --stop=RUN --workdir={workdir}'),
+  commands += [('status', written('sweep', f'--status {workdir}')),
+               ('stop a run', written('sweep', f'--stop=RUN --workdir={workdir}')),
                ('fetch logs', 'gcloud storage rsync --recursive --exclude=".*checkpoints/.*" '
                               f'{workdir} {shlex.quote(f"runs/{name}")}'),
                ('fit a law', law)]

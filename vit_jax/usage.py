@@ -6,10 +6,11 @@ import textwrap
 
 from absl import flags
 
+from vit_jax import commands
 from vit_jax.printable import PLAIN_WIDTH
 
 _CONFIG_KEYS = ('Any key of the config is a flag too: --config.KEY=VALUE, such as --config.train.steps=200. '
-                '`python -m vit_jax.main --config=quickstart --print_config` shows all keys and what they mean.')
+                '`{command} --config=quickstart --print_config` shows all keys and what they mean.')
 
 
 def text(program: str) -> str:
@@ -20,7 +21,7 @@ def text(program: str) -> str:
     lines += [f'  {_form(flag)}', *textwrap.wrap(_words(flag), width, initial_indent=' ' * 6,
                                                  subsequent_indent=' ' * 6)]
   if any(flag.name == 'config' for flag in found):
-    lines += ['', *textwrap.wrap(_CONFIG_KEYS, width, break_on_hyphens=False)]
+    lines += ['', *textwrap.wrap(_CONFIG_KEYS.format(command=commands.written('train')), width, break_on_hyphens=False)]
   return '\n'.join([*lines, '', '--helpfull shows the flags of libraries too.'])
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from vit_jax import commands
 from vit_jax.data import folder_names, listing, pictures
 from vit_jax.errors import UserError, nearest
 from vit_jax.printable import printable, say
@@ -43,7 +44,7 @@ def say_unlabelled(folder: Folder, split: str) -> None:
   if found := listing.loose(folder):
     place = printable(os.fspath(folder))
     say(f'{place}: {len(found):,} pictures without class folders have no labels, so that they are not scored as '
-        f'{split}. To classify them: python -m vit_jax.predict RUN {place}', sys.stderr)
+        f'{split}. To classify them: {commands.written("predict", f"RUN {place}")}', sys.stderr)
 
 
 def class_names(folder: Folder, known: Sequence[str] | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import time
 
 from etils import epath
 
-from vit_jax import durable
+from vit_jax import commands, durable
 from vit_jax.errors import UserError
 
 NAME = 'stop'
@@ -35,9 +35,9 @@ def is_asked(folder: os.PathLike | str) -> bool:
 def refuse(folder: os.PathLike | str) -> None:
   """Raises UserError where the run is asked to stop: the exit code is final, so that no cluster starts it again."""
   if is_asked(folder):
-    raise UserError(f'{_file(folder)} asks this run to stop. To continue it, remove that file (python -m vit_jax.sweep '
-                    f'--unstop={epath.Path(folder).name} --workdir={os.fspath(epath.Path(folder).parent)}), and start '
-                    'it again')
+    arguments = f'--unstop={epath.Path(folder).name} --workdir={os.fspath(epath.Path(folder).parent)}'
+    raise UserError(f'{_file(folder)} asks this run to stop. To continue it, remove that file '
+                    f'({commands.written("sweep", arguments)}), and start it again')
 
 
 def _file(folder):

@@ -9,7 +9,7 @@ import jax
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from vit_jax import goodput, records
+from vit_jax import commands, goodput, records
 from vit_jax.console import Console
 from vit_jax.cost import hardware
 from vit_jax.goodput import duration
@@ -130,7 +130,7 @@ class Display:
               f'linear probe test accuracy {results["linear"]:.2%} ({examples["test"]:,} images; trained on '
               f'{examples["train"]:,})')
     self.note(f'\nbundle       {results["bundle"]} (the model with the linear probe as its head)\n'
-              f'use it       python -m vit_jax.predict {shlex.quote(results["bundle"])} PICTURE_OR_FOLDER...\n'
+              f'use it       {commands.written("predict", shlex.quote(results["bundle"]))} PICTURE_OR_FOLDER...\n'
               f'train all    {command}')
 
   def summary(self, results: dict[str, Any], objective: Objective, workdir: os.PathLike,
@@ -140,6 +140,7 @@ class Display:
     if 'test' not in results:
       return self.note(f'\ntrunk of {results["steps"]:,} steps: start its branches with --trunk={quoted}')
     test, val, steps = results['test'], results['val'], f'{results["steps"]:,} steps'
+    train = commands.written('train')
     if results['step'] != results['steps']:
       steps = f'{results["step"]:,} steps (the best on validation, of {steps})'
     words = lambda row: ', '.join(reversed(_metrics(objective, row)))
@@ -149,9 +150,9 @@ class Display:
     self.note(f'\ntime         {_time(workdir)}')
     self.note(f'run folder   {os.fspath(workdir)} (metrics.jsonl, events.jsonl, checkpoints/)\n'
               + (f'bundle       {os.fspath(bundle)}\n' if bundle else '') +
-              (f'use it       python -m vit_jax.predict {usable} PICTURE_OR_FOLDER...\n'
-               f'look at it   python -m vit_jax.main --report={quoted}\n' if objective.predicts_classes else
-               'fine-tune it python -m vit_jax.main --config=configs/finetune_folder.py '
+              (f'use it       {commands.written("predict", usable)} PICTURE_OR_FOLDER...\n'
+               f'look at it   {train} --report={quoted}\n' if objective.predicts_classes else
+               f'fine-tune it {train} --config=finetune_folder '
                f'--config.data.source=folder:PICTURES --config.pretrained.path={usable}\n') +
               f'see curves   uvx tensorboard --logdir={quoted}\n'
               'train more   another recipe of configs/, or any key: --config.train.epochs=100')
