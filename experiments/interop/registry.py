@@ -65,10 +65,11 @@ def main():
   summary = {'timm': timm.__version__, 'transformers': transformers.__version__, 'torch': torch.__version__,
              'tried': len(outcomes), **{word: counts[word] for word in ('equal', 'refused', 'wrong', 'not built')}}
   print(json.dumps(summary))
-  if not flags.only and both:
+  if not flags.only:
     RESULTS.mkdir(exist_ok=True)
     lines = [json.dumps(summary), *(json.dumps(dataclasses.asdict(found)) for found in outcomes)]
-    (RESULTS / 'registry.jsonl').write_text('\n'.join(lines) + '\n')
+    name = 'registry' if both else f'registry_{"timm" if flags.timm else "transformers"}'
+    (RESULTS / f'{name}.jsonl').write_text('\n'.join(lines) + '\n')
   return bool(counts['wrong'])
 
 
