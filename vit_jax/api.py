@@ -187,26 +187,28 @@ def runs(workdir: str | os.PathLike) -> Runs:
 @_as_a_command
 def fit(data: Any, form: str = 'auto', x: str | None = None, *, metric: str = 'loss', holdout: str | None = None,
         columns: Mapping[str, str] | None = None, budgets: Sequence[float] = (), bootstrap: int = 1000,
-        objective: str = 'log_huber', seed: int = 0) -> Law:
+        objective: str = 'log_huber', seed: int = 0, start: str = '') -> Law:
   """Fits a law; as `vit-jax law`.
 
   Args:
     data: what `sweep` returned, run folders or tables (one path or several), or a table itself: a dict of columns, a
       list of dicts, or a pandas.DataFrame.
-    form, x, metric, holdout, columns, budgets, bootstrap, objective, seed: the flags of the command.
+    form, x, metric, holdout, columns, budgets, bootstrap, objective, seed, start: the flags of the command.
 
   Raises:
     UserError: data that the form cannot be fitted to.
   """
-  from vit_jax.scaling import analysis, estimate, points
+  from vit_jax.scaling import analysis, estimate, points, written
   from vit_jax.scaling.minimize import Objective
-  inputs = () if form == 'auto' else estimate.form_class(form).inputs
+  text = form if written.is_written(form) else ''
+  inputs = () if form == 'auto' or text else estimate.form_class(form).inputs
   if inputs and ('x' in inputs) != (x is not None):
     raise UserError(f'fit: form={form!r} reads {", ".join(inputs)}: expected ' +
                     ('an x, the input column, such as examples' if x is None else f'no x, got {x!r}'))
   with _paths(data) as paths:
-    loaded = points.load(paths, metric, x, columns, need=[name for name in inputs if name != 'x'])
-  settings = analysis.Settings(form, Objective(objective), bootstrap, seed, holdout, budgets=tuple(budgets))
+    loaded = points.load(paths, metric, x, columns, need=[name for name in inputs if name != 'x'], form=text)
+  settings = analysis.Settings(written.form(text, start, loaded.columns) if text else form, Objective(objective),
+                               bootstrap, seed, holdout, budgets=tuple(budgets))
   return Law(analysis.analyse(loaded, settings), loaded.time_spent)
 
 

@@ -1,6 +1,7 @@
 """Fits a scaling law to logs: python -m vit_jax.law DIR_OR_TABLE... --form=chinchilla --holdout=largest:3 --out=OUT
 
-Reads run folders (or folders of them) and tables (CSV, TSV, JSON, JSONL), local or in a bucket. Prints the law with its
+The form is a built-in one, or an expression over columns, such as --form='E + A/width^a + B/depth^b + G/D^c'. Reads
+run folders (or folders of them) and tables (CSV, TSV, JSON, JSONL), local or in a bucket. Prints the law with its
 intervals and a verdict. With --out it writes OUT/law.json, OUT/report.html and figures (PNG and SVG). With --budget=C
 --write_config=next.py it writes the recipe of the compute-optimal run at C FLOPs, with the predicted loss in its
 docstring.
@@ -16,7 +17,10 @@ from vit_jax import cli, commands
 from vit_jax.errors import UserError, nearest
 
 _FORM = flags.DEFINE_string('form', 'auto', 'power, power_offset, shifted_power, m4 or zhai (in --x); chinchilla, '
-                            'chinchilla_tied (alpha = beta), overtrain, data_constrained (in params, examples); auto.')
+                            'chinchilla_tied (alpha = beta), overtrain, data_constrained (in params, examples); auto; '
+                            "or an expression such as 'E + A/N^alpha + B/D^beta'.")
+_START = flags.DEFINE_string('start', '', 'Bounds and starts of the coefficients of such an expression, such as '
+                             'alpha=0.1..1,E>0,k<5,c=2.')
 _METRIC = flags.DEFINE_string('metric', 'loss', 'The metric to predict: a column, or SPLIT/NAME. Without a split, runs '
                               'are read on val.')
 _X = flags.DEFINE_string('x', None, 'The input of forms of one input: examples, params, flops, any column, or an '
@@ -56,7 +60,7 @@ def main(paths: list[str]) -> int:
                     '[--out=OUT]')
   from vit_jax import goodput
   from vit_jax.console import Console
-  from vit_jax.scaling import analysis, estimate, law_page, points, terminal, tuned
+  from vit_jax.scaling import analysis, law_page, points, terminal, tuned, written
   from vit_jax.scaling.minimize import Objective
 
   if _WRITE_CONFIG.value and (len(_BUDGET.value) != 1 or _GROUP.value):
@@ -64,11 +68,12 @@ def main(paths: list[str]) -> int:
     raise UserError(f'--write_config={_WRITE_CONFIG.value} writes one run: expected one --budget and no --group, got '
                     f'--budget={",".join(_BUDGET.value)}{group}')
   columns, budgets = _columns(_COLUMNS.value), tuple(_positive('budget', text) for text in _BUDGET.value)
-  inputs = () if _FORM.value == 'auto' else estimate.form_class(_FORM.value).inputs
-  x = _x(inputs)
-  loaded = points.load(paths, _METRIC.value, x, columns, _GROUP.value, [name for name in inputs if name != 'x'],
-                       _WHERE.value, _BEST_BY.value, _POOL.value)
-  settings = analysis.Settings(_FORM.value, Objective(_OBJECTIVE.value, _DELTA.value), _BOOTSTRAP.value, _SEED.value,
+  text = _FORM.value if written.is_written(_FORM.value) else ''
+  inputs = _inputs(text)
+  loaded = points.load(paths, _METRIC.value, _x(inputs, text), columns, _GROUP.value, [
+      name for name in inputs if name != 'x' and not text], _WHERE.value, _BEST_BY.value, _POOL.value, text)
+  form = written.form(text, _START.value, loaded.columns) if text else _FORM.value
+  settings = analysis.Settings(form, Objective(_OBJECTIVE.value, _DELTA.value), _BOOTSTRAP.value, _SEED.value,
                                _HOLDOUT.value, _SIGMA.value, budgets, tuple(_POOL.value))
   if _BEST_OF.value:
     loaded = tuned.best_of(loaded, _BEST_OF.value, _GROUP.value, _BEST_BY.value)
@@ -105,13 +110,24 @@ def _write_config(group, budget, paths):
           + commands.written('train', f'--config={shlex.quote(path)}'))
 
 
-def _x(inputs):
+def _inputs(text):
+  """The columns that the form reads: of a written form the names that may be columns, of auto none."""
+  from vit_jax.scaling import estimate, written
+  if _START.value and not text:
+    raise UserError(f'--start={_START.value}: expected a form that is an expression, such as '
+                    f"--form='E + A/N^alpha + B/D^beta', got --form={_FORM.value}")
+  if text:
+    return written.names(text)
+  return () if _FORM.value == 'auto' else estimate.form_class(_FORM.value).inputs
+
+
+def _x(inputs, text):
   """The column of x; None for forms in params and examples."""
   if inputs and 'x' not in inputs:
     if _X.value:
       raise UserError(f'--x={_X.value}: expected no --x, because --form={_FORM.value} reads {", ".join(inputs)}')
     return None
-  if inputs and _X.value is None:
+  if inputs and _X.value is None and not text:
     raise UserError(f'--form={_FORM.value}: expected --x, the input column, such as examples, params or flops')
   return _X.value
 
@@ -142,7 +158,7 @@ def _positive(flag, text):
 
 def _command(paths):
   """The command that reproduces this law."""
-  given = [_FORM, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _WHERE, _HOLDOUT, _GROUP, _COMPARE, _POOL,
+  given = [_FORM, _START, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _WHERE, _HOLDOUT, _GROUP, _COMPARE, _POOL,
            _FRONTIER, _BEST_OF, _BEST_BY, _COLUMNS, _SIGMA, _BUDGET]
   texts = [(flag.name, ','.join(flag.value) if isinstance(flag.value, list) else flag.value) for flag in given]
   arguments = [*paths, *(f'--{name}={text}' for name, text in texts if text not in (None, ''))]

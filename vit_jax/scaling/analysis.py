@@ -13,6 +13,7 @@ from vit_jax.errors import UserError, nearest
 from vit_jax.scaling import alike, bootstrap, checks, estimate, frontier, holdout, isoflop, lights, select, verdict
 from vit_jax.scaling.bootstrap import Bootstrap
 from vit_jax.scaling.estimate import Fit
+from vit_jax.scaling.forms import Form
 from vit_jax.scaling.frontier import Cost
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import Points, column
@@ -22,7 +23,7 @@ from vit_jax.scaling.rollout import misses, persistence, rollout
 @dataclasses.dataclass(frozen=True)
 class Settings:
   """The options of an analysis; see `python -m vit_jax.law --help`."""
-  form: str = 'auto'
+  form: str | type[Form] = 'auto'
   objective: Objective = Objective()
   replicates: int = 1000
   seed: int = 0
@@ -175,6 +176,8 @@ def multipliers(groups: dict[str, Analysis], compared: Sequence[tuple[str, str]]
   for a, b in compared:
     sides = groups[a], groups[b]
     of = {g.points.x_name if g.fit.form.inputs == ('x',) else 'flops' for g in sides}
+    if not all(frontier.has_optimum(g.fit, g.cost) for g in sides if g.fit.form.inputs != ('x',)):
+      continue
     decreasing = all(g.fit.coefficients.get('c', -1) < 0 for g in sides if g.fit.form.name == 'power')
     if len(of) == 1 and decreasing:
       of, loss = of.pop(), max(float(g.points.y[g.fitted].min()) for g in sides)
@@ -278,7 +281,8 @@ def _law(points, fitted, held, settings, fit, boot, cost, valleys, growth):
       'isoflop_exponent': growth,
       'diagnostics': {'gradient': fit.gradient, 'starts': fit.starts, 'starts_ended_here': fit.ended_here,
                       'second_optimum': fit.second, 'at_bound': list(fit.at_bound),
-                      'exponents': list(fit.form.exponents), 'condition': fit.condition,
+                      'exponents': list(fit.form.exponents), 'offset': fit.form.label_of_offset,
+                      'condition': fit.condition,
                       'ridge': list(fit.ridge), 'ends_at_bound': boot.ends_at_bound() if boot else {},
                       'sigma': fit.sigma,
                       'equation': fit.form.equation(points.metric),

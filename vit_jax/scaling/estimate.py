@@ -86,12 +86,12 @@ class Fit:
     return coefficients.get('e', 0.0)
 
 
-def fit(name: str, columns: Columns, y: np.ndarray, objective: Objective = Objective(),
+def fit(name: str | type[Form], columns: Columns, y: np.ndarray, objective: Objective = Objective(),
         weights: np.ndarray | None = None, exact: bool = True) -> Fit:
   """Fits a form to points.
 
   Args:
-    name: the form, a key of FORMS.
+    name: the form, a key of FORMS or a class, such as `written.form` makes.
     columns: the inputs, {name: [n]}.
     y: [n], the values to predict, above 0.
     objective: the loss of the fit.
@@ -122,18 +122,20 @@ def fit(name: str, columns: Columns, y: np.ndarray, objective: Objective = Objec
     for whole, part in zip((minima.theta, minima.value, minima.gradient), (last.theta, last.value, last.gradient)):
       whole[best] = part[0]
   if exact and not minima.gradient[best] < GRADIENT_LIMIT:
-    raise UserError(f'--form={name}: no minimum found from {len(theta)} starts: expected a relative gradient below '
+    raise UserError(f'--form={cls.name}: no minimum found from {len(theta)} starts: expected a relative gradient below '
                     f'{GRADIENT_LIMIT:g}, got {minima.gradient[best]:.2g} at the best point. Try another --objective, '
                     'or a form with fewer coefficients')
   return _describe(form, objective, columns, y, weights, minima, best, theta, losses)
 
 
-def form_class(name: str) -> type[Form]:
-  """The form called `name`.
+def form_class(name: str | type[Form]) -> type[Form]:
+  """The form called `name`; a class is returned as it is.
 
   Raises:
     UserError: an unknown name; the message suggests the nearest one.
   """
+  if isinstance(name, type):
+    return name
   if name not in FORMS:
     raise UserError(f'--form={name}: unknown form{nearest(name, FORMS)}')
   return FORMS[name]

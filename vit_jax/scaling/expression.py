@@ -1,8 +1,8 @@
 """Expressions over columns, such as `flops>=1e21 and dataset=='c4'` or `params*examples`: parsed, never run as code.
 
 Allowed are numbers, texts in quotes, column names, + - * / ^ (or **), comparisons, and, or, not, and the functions exp,
-log, sqrt, min and max. Names with other characters, such as model.width or val/loss, are recognized where a column has
-them.
+log, sqrt, sigmoid, min and max. Names with other characters, such as model.width or val/loss, are recognized where a
+column has them.
 """
 
 import ast
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from vit_jax.errors import UserError, nearest
 from vit_jax.scaling.rows import number
@@ -21,7 +22,8 @@ _COMPARE = {ast.GtE: operator.ge, ast.LtE: operator.le, ast.Gt: operator.gt, ast
             ast.Eq: operator.eq, ast.NotEq: operator.ne}
 _ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
                ast.Pow: operator.pow}
-FUNCTIONS = {'exp': np.exp, 'log': np.log, 'sqrt': np.sqrt, 'min': np.minimum, 'max': np.maximum}
+FUNCTIONS = {'exp': np.exp, 'log': np.log, 'sqrt': np.sqrt, 'sigmoid': special.expit, 'min': np.minimum,
+             'max': np.maximum}
 _ARGUMENTS = {'min': 2, 'max': 2}
 _ALLOWED = (ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.Not, ast.USub, ast.UAdd, ast.UnaryOp, ast.BinOp,
             ast.Compare, ast.Call, ast.Constant, ast.Name, ast.Load, ast.Attribute, *_COMPARE, *_ARITHMETIC)
@@ -31,26 +33,58 @@ _LONGEST = 2000  # characters; deeper nesting than this allows would exhaust the
 def parse(text: str, flag: str, known: Iterable[str] = ()) -> ast.expr:
   """The syntax tree of an expression; names that Python would split, such as val/loss, are kept whole if `known`.
 
+  Each node has `at`, the place in the text of its first character.
+
   Raises:
-    UserError: it cannot be parsed, or has something else than what this module's docstring lists.
+    UserError: it cannot be parsed, or has something else than what this module's docstring lists; the message shows
+      the place.
   """
-  odd = sorted((name for name in known if not name.isidentifier()), key=len, reverse=True)
-  stand_in = {f'column_{i}_': name for i, name in enumerate(odd)}
-  code = text
-  for short, name in stand_in.items():
-    code = re.sub(rf'(?<![\w.]){re.escape(name)}(?![\w.])', short, code)
+  code, origin, stand_in = _as_python(text, known)
   try:
-    tree = ast.parse(code.strip().replace('^', '**') if len(code) < _LONGEST else '', mode='eval')
+    if len(code) > _LONGEST:
+      raise ValueError
+    tree = ast.parse(code, mode='eval')
   except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-    raise UserError(f'--{flag}={text}: expected an expression such as {_EXAMPLES[flag]}') from error
+    here = ''
+    if isinstance(error, SyntaxError) and code:
+      here = f'{error.msg} {shown(text, origin[min(error.offset or len(origin), len(origin)) - 1])}; '
+    raise UserError(f'--{flag}={text}: {here}expected an expression such as {_EXAMPLES[flag]}') from error
+  for node in ast.walk(tree):
+    if hasattr(node, 'col_offset'):  # in bytes
+      node.at = origin[len(code.encode()[:node.col_offset].decode())]
   for node in ast.walk(tree):
     named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS
     if not isinstance(node, _ALLOWED) or (isinstance(node, ast.Call) and not (named and not node.keywords and len(
         node.args) == _ARGUMENTS.get(node.func.id, 1))) or (isinstance(node, ast.Constant) and not isinstance(
             node.value, (int, float, str))):
-      raise UserError(f'--{flag}={text}: {ast.unparse(node)!r} is not allowed: expected numbers, columns, + - * / ^, '
-                      f'comparisons, and, or, not, and the functions {", ".join(FUNCTIONS)}')
+      here = f' ({shown(text, node.at)})' if hasattr(node, 'at') else ''
+      raise UserError(f'--{flag}={text}: {ast.unparse(node)!r} is not allowed{here}: expected numbers, columns, '
+                      f'+ - * / ^, comparisons, and, or, not, and the functions {", ".join(FUNCTIONS)}')
   return _Rename(stand_in).visit(tree).body
+
+
+def shown(text: str, at: int) -> str:
+  """A place in a text, such as `at character 10: A/N^alpha>>)<< + B`."""
+  if at >= len(text.rstrip()):
+    return f'at the end: {text.rstrip()[-20:]}>> <<'
+  end = at + len(re.match(r'[\w.]*', text[at:])[0] or ' ')
+  return f'at character {at + 1}: {text[max(0, at - 20):at]}>>{text[at:end]}<<{text[end:end + 20]}'
+
+
+def _as_python(text, known):
+  """The text in Python's notation, the place in the text of each character of it, and {stand-in: name}.
+
+  The stand-ins are of the names in `known` that Python would split. What is in quotes stays as it is.
+  """
+  odd = sorted((name for name in known if name and not name.isidentifier()), key=len, reverse=True)
+  named = '|'.join(rf'(?<![\w.]){re.escape(name)}(?![\w.])' for name in odd)
+  code, origin = '', []
+  for part in re.finditer(rf"""(?P<quoted>"[^"]*"|'[^']*')|(?P<name>{named or '(?!)'})|.""", text.rstrip(), re.DOTALL):
+    word = f'column_{odd.index(part[0])}_' if part['name'] else {'^': '**'}.get(part[0], part[0])
+    if code or not word.isspace():
+      word = ' ' if word.isspace() else word
+      code, origin = code + word, origin + [part.start()] * len(word)
+  return code, [*origin, len(text)], {f'column_{i}_': name for i, name in enumerate(odd)}
 
 
 _EXAMPLES = {'holdout': "largest:K, column:NAME, or comparisons such as 'flops>=1e21 or dataset==\"c4\"'",
@@ -65,10 +99,16 @@ class _Rename(ast.NodeTransformer):
     self.stand_in = stand_in
 
   def visit_Name(self, node):
-    return ast.Name(self.stand_in.get(node.id, node.id))
+    return self._name(self.stand_in.get(node.id, node.id), node)
 
   def visit_Attribute(self, node):
-    return ast.Name(ast.unparse(node))
+    return self._name(ast.unparse(node), node)
+
+  @staticmethod
+  def _name(name, node):
+    out = ast.Name(name)
+    out.at = node.at
+    return out
 
   def visit_Call(self, node):
     node.args = [self.visit(child) for child in node.args]
@@ -78,8 +118,8 @@ class _Rename(ast.NodeTransformer):
 def names(tree: ast.expr) -> list[str]:
   """The names in an expression, in order of appearance, without those of functions."""
   called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-  found = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called]
-  return list(dict.fromkeys(found))
+  found = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called]
+  return list(dict.fromkeys(node.id for node in sorted(found, key=lambda node: node.at)))
 
 
 def evaluate(tree: ast.expr, column: Callable[[str], np.ndarray | None], flag: str, known: Iterable[str]) -> np.ndarray:

@@ -31,6 +31,7 @@ class Form:
     parameters: the fitted parameters, bounded by `lower` and `upper` [p].
     labels: the coefficient that each parameter determines.
     exponents: the coefficients that are exponents (or rates).
+    in_chinchilla_terms: whether `frontier.chinchilla_coefficients` reads its coefficients.
     amplitudes: the indices of the log-amplitudes; the form is linear in their exponentials.
     offset: the index of the irreducible part; None for a form without one.
   """
@@ -42,6 +43,7 @@ class Form:
   parameters: tuple[str, ...]
   labels: tuple[str, ...]
   exponents: tuple[str, ...]
+  in_chinchilla_terms: bool = False
   amplitudes: tuple[int, ...] = ()
   offset: int | None = None
 
@@ -68,11 +70,16 @@ class Form:
     """Start values [S, p] of all parameters; `starts` solves for the log-amplitudes (variable projection)."""
     return grid(*(self._starts(parameter) for parameter in self.parameters))
 
+  @property
+  def label_of_offset(self) -> str | None:
+    """The coefficient that is the irreducible part."""
+    return None if self.offset is None else self.labels[self.offset]
+
   def starts(self, columns: Columns, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The start grid [S, p] with amplitudes from weighted least squares."""
     theta = self.start_grid()
     rest = y - (theta[:, self.offset, None] if self.offset is not None else 0.0)
-    sizes = _positive_least_squares(self.basis(theta, columns), rest, weights, 1e-3 * self.y_min)
+    sizes = positive_least_squares(self.basis(theta, columns), rest, weights, 1e-3 * self.y_min)
     theta[:, list(self.amplitudes)] = np.log(sizes)
     return np.clip(theta, self.lower, self.upper)
 
@@ -220,6 +227,7 @@ class Chinchilla(PowerSum):
   parameters = ('offset', 'log_A', 'log_B', 'alpha', 'beta')
   labels, exponents = ('E', 'A', 'B', 'alpha', 'beta'), ('alpha', 'beta')
   offset, amplitudes, term_exponents = 0, (1, 2), (3, 4)
+  in_chinchilla_terms = True
 
   def natural(self, theta):
     return np.stack([theta[:, 0], self._amplitude(theta, 0), theta[:, 3], self._amplitude(theta, 1), theta[:, 4]], -1)
@@ -232,6 +240,7 @@ class ChinchillaTied(PowerSum):
   names, parameters = ('E', 'A', 'B', 'alpha'), ('offset', 'log_A', 'log_B', 'alpha')
   labels, exponents = ('E', 'A', 'B', 'alpha'), ('alpha',)
   offset, amplitudes, term_exponents = 0, (1, 2), (3, 3)
+  in_chinchilla_terms = True
 
   def natural(self, theta):
     return np.stack([theta[:, 0], self._amplitude(theta, 0), self._amplitude(theta, 1), theta[:, 3]], -1)
@@ -256,23 +265,27 @@ def grid(*axes: np.ndarray) -> np.ndarray:
   return np.array(list(itertools.product(*axes)), float)
 
 
-def _positive_least_squares(basis, y, weights, floor):
-  """Weighted least-squares amplitudes [S, K] of basis [S, K, n] for y [S, n] or [n]; K is 1 or 2.
+def positive_least_squares(basis: np.ndarray, y: np.ndarray, weights: np.ndarray, floor: float) -> np.ndarray:
+  """Weighted least-squares amplitudes [S, K] of basis [S, K, n] for y [S, n] or [n].
 
-  No term is smaller than `floor` on average.
+  A term that would be negative is left out, and so is one that the others make up. No term is smaller than `floor` on
+  average.
   """
   weighted = basis * weights
   gram = np.matmul(weighted, basis.transpose(0, 2, 1))
   right = np.matmul(weighted, np.broadcast_to(y, (len(basis), basis.shape[-1]))[:, :, None])[:, :, 0]
-  alone = right / np.einsum('skk->sk', gram)
-  scale = floor / np.maximum(basis.mean(-1), 1e-300)
-  if basis.shape[1] == 1:
-    return np.maximum(alone, scale)
-  determinant = gram[:, 0, 0] * gram[:, 1, 1] - gram[:, 0, 1] ** 2
-  both = np.stack([right[:, 0] * gram[:, 1, 1] - right[:, 1] * gram[:, 0, 1],
-                   right[:, 1] * gram[:, 0, 0] - right[:, 0] * gram[:, 0, 1]], -1)
-  both = both / np.where(determinant > 1e-12 * gram[:, 0, 0] * gram[:, 1, 1], determinant, np.inf)[:, None]
-  first, second = both[:, 0] <= 0, both[:, 1] <= 0  # leave out a term that would be negative
-  both[:, 0] = np.where(second, alone[:, 0], both[:, 0])
-  both[:, 1] = np.where(first, alone[:, 1], both[:, 1])
-  return np.maximum(both, scale)
+  length = np.sqrt(np.maximum(np.einsum('skk->sk', gram), 1e-300))
+  gram, right = gram / length[:, :, None] / length[:, None, :], right / length
+  scale = floor / np.maximum(np.abs(basis.mean(-1)), 1e-300) * length
+  inside, sizes = np.ones(right.shape, bool), right
+  eye = np.eye(right.shape[1])
+  for _ in range(right.shape[1]):
+    matrix = np.where(inside[:, :, None] & inside[:, None, :], gram, eye)
+    matrix = matrix + 1e-12 * eye
+    sizes = np.linalg.solve(matrix, (right * inside)[:, :, None])[:, :, 0]
+    wrong = inside & (sizes <= 0)
+    if not wrong.any():
+      break
+    worst = wrong & (sizes == np.where(wrong, sizes, np.inf).min(1, keepdims=True))
+    inside &= ~worst
+  return np.maximum(np.where(inside, sizes, 0.0), scale) / length

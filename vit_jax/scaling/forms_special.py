@@ -62,6 +62,7 @@ class DataConstrained(Form):
   parameters = ('offset', 'log_A', 'log_B', 'alpha', 'beta', 'repeat_N', 'repeat_D')
   labels, exponents = ('E', 'A', 'B', 'alpha', 'beta', 'R_N*', 'R_D*'), ('alpha', 'beta', 'R_N*', 'R_D*')
   amplitudes, offset = (1, 2), 0
+  in_chinchilla_terms = True
 
   def model(self, theta, columns):
     E, log_a, log_b, alpha, beta, repeat_n, repeat_d = (theta[:, i, None] for i in range(7))

@@ -13,6 +13,7 @@ from vit_jax.scaling.bootstrap import Bootstrap, percentile
 from vit_jax.scaling.estimate import Fit
 from vit_jax.scaling.forms import Form
 
+_SEARCH = np.log(1e8)  # the reach of a search for N* from the middle of the points
 COST_SPREAD = 0.05  # relative error above which C = k N^q D does not describe the points
 
 
@@ -115,10 +116,10 @@ def compute_optimal(fit: Fit, boot: Bootstrap | None, budgets: np.ndarray, cost:
     A row {flops, params, examples, examples_per_param, loss} per budget. With a bootstrap, all but flops also have an
     interval NAME_ci95, and loss_run_ci95 is the prediction interval of a new run. None for forms not in N and D.
   """
-  if _abcde(fit.form, fit.theta[None]) is None:
+  if not has_optimum(fit, cost):
     return None
   budgets = np.asarray(budgets, float)
-  best = lambda form, theta: np.stack(allocate(_abcde(form, theta), budgets, cost))
+  best = lambda form, theta: np.stack(_optimum(form, theta, budgets, cost))
   point = best(fit.form, fit.theta[None])
   draws = None if boot is None else boot.each(best, axis=1)
   rows = []
@@ -136,11 +137,16 @@ def compute_optimal(fit: Fit, boot: Bootstrap | None, budgets: np.ndarray, cost:
 
 def frontier_exponents(fit: Fit, boot: Bootstrap | None, cost: Cost) -> dict | None:
   """The exponents of N* and D* as powers of C: {'params': {value, ci95}, 'examples': ...}; None for other forms."""
-  if _abcde(fit.form, fit.theta[None]) is None:
+  if not has_optimum(fit, cost):
     return None
   def exponents(form, theta):
-    _, _, alpha, _, beta = _abcde(form, theta)
-    a = beta / (alpha + cost.q * beta)
+    if form.in_chinchilla_terms:
+      _, _, alpha, _, beta = _abcde(form, theta)
+      a = beta / (alpha + cost.q * beta)
+    else:  # the slope in the middle of the points
+      middle = cost.k * form.reference['params'] ** cost.q * form.reference['examples']
+      n = np.log(_optimum(form, theta, middle * np.array([0.5, 2.0]), cost)[0])
+      a = (n[:, 1] - n[:, 0]) / np.log(4.0)
     return np.stack([a, 1 - cost.q * a])
   value, draws = exponents(fit.form, fit.theta[None]), None if boot is None else boot.each(exponents, axis=1)
   return {name: {'value': float(value[i, 0])} | ({} if draws is None else {'ci95': percentile(draws[i])})
@@ -149,6 +155,34 @@ def frontier_exponents(fit: Fit, boot: Bootstrap | None, cost: Cost) -> dict | N
 
 def _abcde(form, theta):
   return chinchilla_coefficients(form.names, form.natural(theta))
+
+
+def has_optimum(fit: Fit, cost: Cost) -> bool:
+  """Whether a law is in N and D and has a compute-optimal size, as not every written form has."""
+  if fit.form.in_chinchilla_terms:
+    return True
+  if set(fit.form.inputs) != {'params', 'examples'}:
+    return False
+  middle = cost.k * fit.form.reference['params'] ** cost.q * fit.form.reference['examples']
+  return bool(np.isfinite(_optimum(fit.form, fit.theta[None], np.array([middle]), cost)[0]).all())
+
+
+def _optimum(form, theta, budgets, cost):
+  """N*, D* and loss [R, m]: in closed form, or for other forms by search; NaN where the search ends at its limits."""
+  if form.in_chinchilla_terms:
+    return allocate(_abcde(form, theta), budgets, cost)
+  log_n = np.log(form.reference['params']) + np.linspace(-_SEARCH, _SEARCH, 301)
+  step, found = log_n[1] - log_n[0], []
+  at = lambda n, budget: {'params': np.exp(n), 'examples': budget / (cost.k * np.exp(cost.q * n))}
+  for budget in np.asarray(budgets, float):
+    with np.errstate(all='ignore'):
+      loss = form.model(theta, at(log_n, budget))[0]
+      i = np.clip(np.argmin(np.where(np.isfinite(loss), loss, np.inf), axis=1), 1, len(log_n) - 2)
+      low, middle, high = (loss[np.arange(len(loss)), i + k] for k in (-1, 0, 1))
+      move = 0.5 * (low - high) / np.where(low - 2 * middle + high > 0, low - 2 * middle + high, np.nan)
+      best = log_n[i] + step * np.where(np.abs(move) <= 1, move, np.nan)  # the vertex of the parabola through three
+      found.append((np.exp(best), at(best, budget)['examples'], middle - 0.25 * (low - high) * move))
+  return tuple(np.stack(part, 1) for part in zip(*found))
 
 
 def needed(form: Form, theta: np.ndarray, loss: float, cost: Cost, span: tuple[float, float]) -> np.ndarray:
@@ -165,8 +199,14 @@ def needed(form: Form, theta: np.ndarray, loss: float, cost: Cost, span: tuple[f
     inf for a refit that never reaches the loss, NaN for one that is below it from the start of the search.
   """
   budgets = np.geomspace(span[0] / 1e3, span[1] * 1e3, 2001)
-  abcde = _abcde(form, theta)
-  losses = form.model(theta, {'x': budgets})[0] if abcde is None else allocate(abcde, budgets, cost)[2]
+  if form.inputs == ('x',):
+    losses = form.model(theta, {'x': budgets})[0]
+  elif form.in_chinchilla_terms:
+    losses = allocate(_abcde(form, theta), budgets, cost)[2]
+  else:
+    coarse = budgets[::50]
+    by_search = _optimum(form, theta, coarse, cost)[2]
+    losses = np.stack([np.interp(np.log(budgets), np.log(coarse), row, np.nan, np.nan) for row in by_search])
   reached = losses <= loss  # losses decrease with the budget
   first = np.argmax(reached, axis=1)
   row = np.arange(len(losses))

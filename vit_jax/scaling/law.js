@@ -6,7 +6,7 @@ let minusE = false;
 function describe(group, p) {
   const rows = [[group.figure.y, `${format(p.y)}, law ${format(p.predicted)} (${p.residual >= 0 ? '+' : ''}${p.residual.toFixed(1)} sigma)`]];
   rows.push(['point', {fitted: 'fitted', held: 'held out', below: 'below the cut-off'}[p.state] + (p.stage ? `, ${p.stage}` : '')]);
-  if (!group.figure.sizes) rows.push([group.figure.x, format(p.x)]);
+  for (const [name, words] of group.figure.inputs) if (!COUNTS.some(([key]) => key === name)) rows.push([words, format(p[name])]);
   for (const [key, words] of COUNTS) if (p[key] !== null && p[key] !== undefined) rows.push([words, format(p[key])]);
   p.differs.forEach((text, i) => rows.push([i ? '' : 'vs. most similar run', text]));
   return [p.run, rows];
@@ -220,10 +220,9 @@ function show(index) {
   for (const [i, button] of [...document.getElementById('groups').children].entries()) button.setAttribute('aria-pressed', String(i === index));
   document.getElementById('main').replaceChildren(
     el('h1', {}, law.verdict.charAt(0).toUpperCase() + law.verdict.slice(1)),
-    el('p', {class: 'formula'}, el('code', {}, law.diagnostics.equation), ` — ${law.form}; ${law.diagnostics.source}`),
+    el('p', {class: 'formula'}, el('code', {}, law.diagnostics.equation), ` — ${law.form === law.diagnostics.formula ? '' : law.form + '; '}${law.diagnostics.source}`),
     el('div', {class: 'top'}, lawPanel(group), el('div', {}, lights(group), coefficients(group), warnings(group), multipliers())),
-    el('div', {class: 'grid'}, together(), holdout(group), optimal(group), isoflop(group), residuals(group, 'params', 'N'),
-      residuals(group, group.figure.sizes ? 'examples' : 'x', group.figure.sizes ? 'D (examples seen)' : group.figure.x),
+    el('div', {class: 'grid'}, together(), holdout(group), optimal(group), isoflop(group), ...group.figure.inputs.map(([name, words]) => residuals(group, name, words)),
       residuals(group, 'learning_rate', 'learning rate'), cloud(group), rollout(group), curves(group),
       timePanel(DATA.time, 'The total over all runs that were read, including trunks and unfinished runs.'), checklist(group)));
 }

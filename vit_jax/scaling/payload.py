@@ -13,6 +13,7 @@ LINES = 8  # the maximum number of model sizes with a line; points are shown for
 PLACES = 80  # the number of vertices of a line
 BEYOND = 3.0  # the end of a line / the largest x
 FULL = 8  # groups; of more, the page shows less of each
+_WORDS = {'params': 'N', 'examples': 'D (examples seen)'}  # what inputs are called in a figure
 CLOUD = 600  # the maximum number of refits in the bootstrap figure
 # Viridis without its light end, which is invisible on white. Its order survives color blindness and gray printing.
 _PALETTE = ('#440154', '#482878', '#3e4a89', '#31688e', '#26828e', '#1f9e89', '#35b779', '#6cc24a')
@@ -29,7 +30,7 @@ def payloads(groups: dict[str, Analysis]) -> list[dict[str, Any]]:
 def payload(name: str, analysis: Analysis, lean: bool = False) -> dict[str, Any]:
   """The data of one group's figures, tables and checklist; lean: without single refits, forecasts and candidates."""
   points, law = analysis.points, analysis.law
-  sizes = points.columns.get('params')
+  sizes = points.columns.get(line_column(analysis) or 'params')
   low, high = (np.log(sizes.min()), np.log(sizes.max())) if sizes is not None else (0.0, 0.0)
   color = lambda n: ordered_color((np.log(n) - low) / (high - low) if high > low else 0.4)
   return {
@@ -50,8 +51,16 @@ def ordered_color(share: float) -> str:
 
 
 def x_column(analysis: Analysis) -> str:
-  """The column on the x-axis of the law figure: x, or examples for forms in N and D."""
-  return 'x' if 'x' in analysis.fit.form.inputs else 'examples'
+  """The column on the x-axis of the law figure: x, examples for forms in N and D, else the input with most values."""
+  inputs = analysis.fit.form.inputs
+  values = {name: len(np.unique(analysis.points.columns[name])) for name in inputs}
+  return next((name for name in ('x', 'examples') if name in inputs), max(values, key=values.get))
+
+
+def line_column(analysis: Analysis) -> str | None:
+  """The input that each line of the law figure has a value of: N, or the first other one; None for one input."""
+  others = [name for name in analysis.fit.form.inputs if name not in (x_column(analysis), 'unique_examples')]
+  return 'params' if 'params' in others else next(iter(others), None)
 
 
 def checklist(analysis: Analysis) -> list[list[str]]:
@@ -65,7 +74,8 @@ def checklist(analysis: Analysis) -> list[list[str]]:
   splits = sorted({row['split'] for row in points.rows if row.get('split')})
   second = d['second_optimum']
   return [
-      ['Form', f'{fit.form.name}: {fit.form.formula}. {fit.form.source}'],
+      ['Form', f'{"" if fit.form.name == fit.form.formula else fit.form.name + ": "}{fit.form.formula}. '
+       f'{fit.form.source}'],
       ['Form and cut-off', analysis.selection.describe() if analysis.selection else 'form given, no cut-off'],
       ['What is counted', _counted(points, analysis)],
       ['Checkpoints and metric', f'{law["metric"]}{" on " + ", ".join(splits) if splits else ""}; a run folder is one '
@@ -109,20 +119,23 @@ def _law_figure(analysis, color):
   lines, last = _lines(analysis, x_name, color), persistence(size[analysis.fitted], points.y[analysis.fitted])
   return {'x': points.x_name if x_name == 'x' else x_name, 'y': points.metric, 'lines': lines, 'persistence': last,
           'fitted_from': float(x[analysis.fitted].min()), 'fitted_to': float(x[analysis.fitted].max()),
-          'sizes': 'params' in fit.form.inputs}
+          'inputs': [[name, _WORDS.get(name, points.x_name if name == 'x' else name)]
+                     for name in dict.fromkeys(('params', *fit.form.inputs)) if name in points.columns]}
 
 
 def _lines(analysis, x_name, color):
-  points = analysis.points
-  if x_name == 'x':
-    return [_line(analysis, 'x', {}, _PALETTE[2], '', False, True)]
-  sizes = np.unique(points.columns['params'])
+  points, by = analysis.points, line_column(analysis)
+  middle = {name: float(np.exp(np.mean(np.log(points.columns[name])))) for name in analysis.fit.form.inputs
+            if name not in (by, x_name, 'unique_examples')}
+  if by is None:
+    return [_line(analysis, x_name, middle, _PALETTE[2], '', False, True)]
+  sizes = np.unique(points.columns[by])
   shown = sizes[np.unique(np.linspace(0, len(sizes) - 1, LINES).round().astype(int))]
-  held = np.unique(points.columns['params'][analysis.held]) if analysis.held.any() else sizes[-1:]
+  held = np.unique(points.columns[by][analysis.held]) if analysis.held.any() else sizes[-1:]
   banded = shown[np.argmin(np.abs(np.log(shown / held[-1])))]  # bands on all lines would hide the points
-  top = points.columns['params'][analysis.fitted].max()
-  return [_line(analysis, 'examples', {'params': n}, color(n), f'N = {number(n, 3)}', bool(n > top), bool(n == banded))
-          for n in shown]
+  top, name = points.columns[by][analysis.fitted].max(), {'params': 'N'}.get(by, by)
+  return [_line(analysis, x_name, {**middle, by: n}, color(n), f'{name} = {number(n, 3)}', bool(n > top),
+                bool(n == banded)) for n in shown]
 
 
 def _line(analysis, x_name, constants, color, label, beyond, banded):
@@ -142,17 +155,17 @@ def _points(analysis, color):
   points, fit = analysis.points, analysis.fit
   predicted = fit.predict(points.columns)
   residual = (np.log(points.y / predicted) if fit.objective.log else points.y - predicted) / max(fit.sigma, 1e-300)
-  x, size = points.columns[x_column(analysis)], points.columns.get('params')
+  x, size = points.columns[x_column(analysis)], points.columns.get(line_column(analysis) or 'params')
   out, differs = [], points_lib.differences(points)
   for i in range(len(points)):
     row = points.rows[i]
     state = 'fitted' if analysis.fitted[i] else 'held' if analysis.held[i] else 'below'
     out.append({
+        **{k: _plain(v[i]) for k, v in points.columns.items()},
         'run': points.runs[i], 'x': float(x[i]), 'y': float(points.y[i]), 'state': state,
         'predicted': float(predicted[i]),
         'color': color(size[i]) if size is not None else _PALETTE[2], 'residual': float(residual[i]),
         'differs': differs[i],
-        **{k: _plain(v[i]) for k, v in points.columns.items() if k != 'x'},
         'params_non_embedding': _plain(row.get('params_non_embedding')),
         'learning_rate': _plain(row.get('learning_rate')), 'step': _plain(row.get('step')),
         'stage': 'final' if row.get('_config') is not None else ''})

@@ -114,7 +114,7 @@ def checks_figure(data: dict[str, Any]) -> Figure:
   """Residuals over two inputs, a scatter plot of the bootstrapped exponents, and forecast error over distance."""
   figure = Figure(figsize=(9.6, 5.6), layout='constrained')
   panels = figure.subplots(2, 2).ravel()
-  columns = ('params', 'examples', 'learning_rate', 'flops')
+  columns = dict.fromkeys([*(name for name, _ in data['figure']['inputs']), 'examples', 'learning_rate', 'flops'])
   names = [name for name in columns if len({p.get(name) for p in data['points']}) > 1] or ['x']
   for axes, name in zip(panels[:2], (names * 2)[:2] if len(names) > 1 else [names[0], None]):
     if name is None:

@@ -11,7 +11,7 @@ from etils import epath
 
 from vit_jax import schema
 from vit_jax.errors import UserError, nearest
-from vit_jax.scaling import expression, tables
+from vit_jax.scaling import expression, tables, written
 from vit_jax.scaling import rows as rows_lib
 from vit_jax.scaling.run_rows import flat, lineages, row_of
 from vit_jax.scaling.tables import Row
@@ -70,8 +70,9 @@ class Points:
         return self.x_name if name == 'x' else name, self.columns[name]
     if 'params' in self.columns and 'examples' in self.columns:
       return 'params x examples', self.columns['params'] * self.columns['examples']
-    raise UserError(f'the points cannot be ordered by size: expected x, flops, or params and examples, got '
-                    f'{", ".join(self.columns) or "none of these"}')
+    if not self.columns:
+      raise UserError('the points cannot be ordered by size: expected x, flops, or params and examples')
+    return ' x '.join(self.columns), np.prod(list(self.columns.values()), axis=0)
 
   def describe_dropped(self) -> list[str]:
     """A sentence for each reason, such as `3 dropped, not finished: a, b, c`; values follow names: a ('1M')."""
@@ -85,7 +86,7 @@ class Points:
 
 def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None = None,
          columns: Mapping[str, str] | None = None, group: str | None = None, need: Iterable[str] = (),
-         where: str | None = None, best_by: str = '', pool: Collection[str] = ()) -> Points:
+         where: str | None = None, best_by: str = '', pool: Collection[str] = (), form: str = '') -> Points:
   """Reads run folders (or folders of them) and tables into points.
 
   Args:
@@ -98,6 +99,7 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
     where: an expression over columns; rows that it is not true of are left out.
     best_by: the metric that `tuned.best_of` compares runs by; '' for `metric`.
     pool: columns in which points may differ although the metric then has another meaning, such as classes.
+    form: a written form (see `written`); the names in it that are columns are needed too.
 
   Raises:
     UserError: a path that does not exist, a missing column, values that are not comparable, or no points left.
@@ -122,9 +124,11 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
   names = {name: rename.get(name, name) for name in (metric, *AXES)} | ({'x': rename.get(x, x)} if x else {})
   if x:
     _derive(rows, names)
+  inputs = _inputs(form, rows, names) if form else {}
+  names = inputs | names
   rows, copies, notes = rows_lib.distinct(rows, names[metric])
   dropped += copies
-  needed = [metric, *need, *(['x'] if x else [])]
+  needed = list(dict.fromkeys([metric, *need, *(['x'] if x else []), *inputs]))
   _check_columns(rows, needed, {**rename, **names}, group)
   kept, values = rows_lib.clean(rows, names, needed, dropped)
   rows_lib.check_comparable(kept, group, pool)
@@ -157,6 +161,16 @@ def _add_runs(path, metric, best_by, rows, dropped, curves):
     rows.append(row[0])
     curves[folder.name] = row[1]
   return folders
+
+
+def _inputs(form, rows, names):
+  """{name: column} of the inputs of a written form. Where no column is called params, N is a column of that name."""
+  known = {key for row in rows for key in row if not key.startswith('_')}
+  for alias, name in written.ALIASES.items():
+    if names.get(name) == name and name not in known and alias in known:
+      names[name] = alias
+  found = {name: names.get(name, name) for name in written.names(form, known)}
+  return {name: column for name, column in found.items() if column in known}
 
 
 def _derive(rows, names):

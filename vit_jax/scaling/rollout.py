@@ -4,6 +4,7 @@ import numpy as np
 
 from vit_jax.errors import UserError
 from vit_jax.scaling import estimate
+from vit_jax.scaling.forms import Form
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import Points
 
@@ -12,7 +13,7 @@ SAME_SIZE = 0.01  # the relative difference within which sizes differ only by ro
 PER_DECADE = 2  # medians per factor of 10
 
 
-def rollout(points: Points, form: str, objective: Objective, sigma: float = 0.0) -> list[dict]:
+def rollout(points: Points, form: str | type[Form], objective: Objective, sigma: float = 0.0) -> list[dict]:
   """Forecasts of points by fits to smaller points, as rows {run, fitted_to, factor, error, persistence,
   expected}.
 
@@ -30,7 +31,7 @@ def rollout(points: Points, form: str, objective: Objective, sigma: float = 0.0)
   _, size = points.size
   sizes, out = _levels(size), []
   counts = [np.sum(size <= s) for s in sizes]
-  enough = [s for s, n in zip(sizes[1:-1], counts[1:]) if n > len(estimate.FORMS[form].parameters) + 1]
+  enough = [s for s, n in zip(sizes[1:-1], counts[1:]) if n > len(estimate.form_class(form).parameters) + 1]
   picked = [enough[i] for i in np.unique(np.linspace(0, len(enough) - 1, FITS).astype(int))] if enough else []
   for boundary in picked:
     inside = size <= boundary

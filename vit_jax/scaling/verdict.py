@@ -143,7 +143,8 @@ def _percent(value):
 
 
 def _is_open(name, law):
-  if name in law['diagnostics']['at_bound'] and name not in ('E', 'e'):  # an irreducible part of 0 is a valid result
+  valid_at_0 = ('E', 'e', law['diagnostics']['offset'])  # the irreducible part
+  if name in law['diagnostics']['at_bound'] and name not in valid_at_0:
     return True
   if name in law['diagnostics']['ends_at_bound']:
     return True
