@@ -39,7 +39,8 @@ CASES = {
     'DINOv3ConvNext': (_BACKBONE, _CNN),
     'CLIPVision': (('Model', 'ModelWithProjection'), _SQUARE), 'CLIP': (('ForImageClassification',), _TWO),
     'SiglipVision': (('Model',), _SQUARE), 'Siglip': (('ForImageClassification',), _TWO),
-    'Siglip2Vision': (('Model',), _SQUARE), 'ViTMSN': (_BACKBONE, _VIT), 'ViTMAE': (('Model',), _SQUARE),
+    'Siglip2Vision': (('Model',), _SQUARE), 'ViTMSN': (_BACKBONE, _VIT),
+    'ViTMAE': (('Model',), dict(_SQUARE, mask_ratio=0.0)),  # or it would draw a mask
     'Beit': (_BACKBONE, dict(_SQUARE)), 'Data2VecVision': (_BACKBONE, dict(_SQUARE)), 'IJepa': (_BACKBONE, _SQUARE),
     'ViTHybrid': (_BACKBONE, _SQUARE), 'PvtV2': (_BACKBONE, {}), 'Levit': (_BACKBONE, {}), 'MobileViT': (_BACKBONE, {}),
 }
