@@ -232,7 +232,7 @@ def check(job: Job, target: Slice, choice: Choice) -> None:
 def _data_shape(config) -> tuple[Any, ...]:
   """((H, W, C), classes, training examples or None)."""
   kind, _, name = config.source.partition(':')
-  absent = kind in ('tfds', 'folder', 'idx')
+  absent = kind in ('tfds', 'folder', 'pairs', 'idx')
   if not absent or not (config.image_size and config.num_classes):
     try:
       data = pipeline.open_data(config)

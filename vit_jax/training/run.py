@@ -80,6 +80,11 @@ class Run:
     """The names of the entries of a batch that are read, without 'weight'."""
     return tuple(self.objective.inputs(self.model.image_shape))
 
+  @property
+  def learnt_tokenizer(self) -> str | None:
+    """The content of a tokenizer.json, where text is read by a tokenizer that was learnt from the data."""
+    return self.data.tokenizer.learnt if 'text' in self.entries else None
+
   @functools.cached_property
   def fingerprints(self) -> dict[str, str]:
     """{split: what tells its data from others} (`data.fingerprint`)."""
