@@ -240,7 +240,8 @@ def compare(a: str | os.PathLike | Run, b: str | os.PathLike | Run, tolerance: f
   return Comparison(comparison.compare(_place(a), _place(b), tolerance))
 
 
-def arrays(x: Any, y: Any, *, val: tuple[Any, Any] | None = None, test: tuple[Any, Any] | None = None,
+def arrays(x: Any, y: Any = None, *, captions: Sequence[str | Sequence[str]] | None = None,
+           val: tuple[Any, ...] | None = None, test: tuple[Any, ...] | None = None,
            class_names: Sequence[str] | None = None) -> str:
   """Makes arrays a source of data: vit_jax.train('quickstart', data={'source': vit_jax.arrays(x, y)}).
 
@@ -248,15 +249,16 @@ def arrays(x: Any, y: Any, *, val: tuple[Any, Any] | None = None, test: tuple[An
 
   Args:
     x: pictures, uint8 [N, H, W] or [N, H, W, C], or floats from 0 to 1.
-    y: labels [N], numbers from 0 or names.
-    val, test: (x, y) of these splits. Without them they are cut from x and y.
+    y: labels [N], numbers from 0 or names; None where there are captions instead.
+    captions: a text of each picture, or several.
+    val, test: (x, y) or (x, y, captions) of these splits. Without them they are cut from x and y.
     class_names: the names of the classes, in the order of the numbers.
 
   Raises:
-    UserError: a shape, a type or a label that does not fit.
+    UserError: a shape, a type, a label or a caption that does not fit.
   """
   from vit_jax.data import array_sources
-  given = {'train': (x, y), 'val': val, 'test': test}
+  given = {'train': (x, y, captions), 'val': val, 'test': test}
   return array_sources.register({split: pair for split, pair in given.items() if pair is not None}, class_names)
 
 

@@ -15,12 +15,13 @@ _GIVEN: dict[str, dict[str, 'ArraySource']] = {}  # the splits of `register`, by
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
-  """A split in memory: `images` uint8 [N,H,W,C], `labels` int32 [N]."""
+  """A split in memory: `images` uint8 [N,H,W,C], `labels` int32 [N], perhaps with captions."""
 
   name: str
   class_names: tuple[str, ...]
   images: np.ndarray
   labels: np.ndarray
+  captions: Sequence[tuple[str, ...]] | None = None
 
   @property
   def channels(self):
@@ -53,6 +54,7 @@ class RandomSource:
   channels: int
   stream: int  # different for each split
   images = None
+  captions = None
 
   @functools.cached_property
   def labels(self):
@@ -73,35 +75,54 @@ class RandomSource:
   key = where
 
 
-def register(splits: dict[str, tuple[Any, Any]], class_names: Sequence[str] | None = None) -> str:
+def register(splits: dict[str, Sequence[Any]], class_names: Sequence[str] | None = None) -> str:
   """Makes arrays a source of this process; returns what names it as data.source, 'arrays:DIGEST' of the contents.
 
   Args:
-    splits: {'train': (pictures, labels)}, perhaps with 'val' and 'test'. Pictures are uint8 [N, H, W] or
-      [N, H, W, C], or floats from 0 to 1; labels are numbers from 0, or names.
+    splits: {'train': (pictures, labels) or (pictures, labels, captions)}, perhaps with 'val' and 'test'. Pictures are
+      uint8 [N, H, W] or [N, H, W, C], or floats from 0 to 1; labels are numbers from 0, or names, or None where there
+      are captions. A caption is a text or several, of each picture.
     class_names: the names of the classes; default: the labels themselves.
 
   Raises:
-    UserError: a shape, a type, a label, or a number of pictures and labels that does not fit.
+    UserError: a shape, a type, a label, or a number of pictures, labels and captions that does not fit.
   """
-  arrays = {split: (_pixels(split, images), np.asarray(labels)) for split, (images, labels) in splits.items()}
+  given = {split: (_pixels(split, images), *rest) for split, (images, *rest) in splits.items()}
+  arrays = {split: (images, *_labels_and_captions(split, images, *rest)) for split, (images, *rest) in given.items()}
+  if len({(labels is None, captions is None) for _, labels, captions in arrays.values()}) > 1:
+    raise UserError(f'arrays: {", ".join(arrays)}: expected labels in all of them or in none, and captions likewise')
+  every = np.concatenate([np.zeros(0, int) if labels is None else labels.ravel() for _, labels, _ in arrays.values()])
   if class_names is None:
-    every = np.concatenate([labels.ravel() for _, labels in arrays.values()])
-    class_names = range(int(every.max(initial=0)) + 1) if every.dtype.kind in 'iu' else np.unique(every)
+    class_names = range(int(every.max(initial=-1)) + 1) if every.dtype.kind in 'iu' else np.unique(every)
   names, sources, hashed = tuple(map(str, class_names)), {}, hashlib.blake2b(digest_size=5)
   hashed.update(repr(names).encode())
-  for split, (images, labels) in arrays.items():
-    numbers = _numbers(split, labels, names)
+  for split, (images, labels, captions) in arrays.items():
+    numbers = np.zeros(len(images), np.int32) if labels is None else _numbers(split, labels, names)
     if len(images) != len(numbers) or not len(images):
       raise UserError(f'arrays: {len(images):,} pictures and {len(numbers):,} labels in {split}; expected one label '
                       'for each picture')
-    sources[split] = images, numbers
-    hashed.update(repr((split, images.shape)).encode())
+    sources[split] = images, numbers, captions
+    hashed.update(repr((split, images.shape, *(() if captions is None else (captions,)))).encode(errors='replace'))
     hashed.update(np.ascontiguousarray(images))
     hashed.update(np.ascontiguousarray(numbers))
   name = f'arrays:{hashed.hexdigest()}'
-  _GIVEN[name] = {split: ArraySource(name, names, *pair) for split, pair in sources.items()}
+  _GIVEN[name] = {split: ArraySource(name, names, *given) for split, given in sources.items()}
   return name
+
+
+def _labels_and_captions(split, images, labels, captions=None):
+  """(labels [..] or None, captions or None)."""
+  if captions is None:
+    if labels is None:
+      raise UserError(f'arrays: neither labels nor captions in {split}; expected one of them')
+    return np.asarray(labels), None
+  captions = [tuple(texts) if isinstance(texts, (list, tuple, np.ndarray)) else (texts,) for texts in captions]
+  if len(captions) != len(images):
+    raise UserError(f'arrays: {len(images):,} pictures and captions of {len(captions):,} in {split}; expected as many')
+  for i, texts in enumerate(captions):
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+      raise UserError(f'arrays: {split} has the caption {texts!r} of picture {i}; expected a text, or several')
+  return None if labels is None else np.asarray(labels), captions
 
 
 def registered(name: str) -> dict[str, ArraySource]:

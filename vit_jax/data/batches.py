@@ -15,8 +15,10 @@ import numpy as np
 from absl import flags
 
 from vit_jax.data import host_augment as transforms_lib
+from vit_jax.data import text
 from vit_jax.data.pictures import BadPicture
 from vit_jax.data.splits import Part
+from vit_jax.data.text import Captions
 from vit_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -64,7 +66,7 @@ class ChunkReader:
   order: Callable[[int], np.ndarray]
   transforms: tuple
   image_shape: tuple[int, int, int]
-  seed: int
+  seed: int | None  # None: nothing is random
   first_step: int
   rows: np.ndarray  # this process's rows of the global batch
 
@@ -163,6 +165,31 @@ class RecordBatches:
     if self._chunks is not None:
       self._chunks.close()
       self._chunks = None
+
+
+class TextBatches:
+  """Batches with 'text' int32 [b, length] of the captions; zeros where the weight is 0."""
+
+  def __init__(self, batches: MemoryBatches | RecordBatches, captions: Captions, order: Callable[[int], np.ndarray],
+               steps: range, rows: np.ndarray, seed: int | None):
+    """`seed` draws one of several captions; None: it is the first."""
+    self._batches, self._captions, self._order, self._rows, self._seed = batches, captions, order, rows, seed
+    self._steps = iter(steps)
+
+  def __iter__(self) -> Iterator[Batch]:
+    return self
+
+  def __next__(self) -> Batch:
+    batch, step = next(self._batches), next(self._steps)
+    positions = np.maximum(self._order(step)[self._rows], 0)
+    drawn = None if self._seed is None else text.draws(self._seed, step, self._rows)
+    return batch | {'text': self._captions(positions, drawn) * (batch['weight'] > 0)[:, None]}
+
+  def take_errors(self) -> list[str]:
+    return self._batches.take_errors()
+
+  def close(self) -> None:
+    self._batches.close()
 
 
 def _zeros(count, like):

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from vit_jax import options
+from vit_jax.data.text import TextConfig
 from vit_jax.errors import UserError
 from vit_jax.options import option
 
@@ -61,6 +62,7 @@ class DataConfig:
   val_examples: int | None = None  # None = the source's own val, else 10% of train, at most 10,000; 0 = none
   on_error: Literal['stop', 'skip'] = 'stop'  # if a picture cannot be read: end the run, or give it weight 0
   augment: Augment = dataclasses.field(default_factory=Augment)
+  text: TextConfig = TextConfig()
 
 
 def check(config: DataConfig) -> None:

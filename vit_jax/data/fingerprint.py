@@ -12,7 +12,7 @@ Sizes are asked of the file system, which knows those of 50,000 files within a s
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from rich import progress
@@ -47,6 +47,14 @@ def of(source, examples: np.ndarray, labels: np.ndarray) -> str:
     hashed.update(source.key(int(i)).encode(errors='surrogateescape'))
   for i in examples[np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(int)]:
     hashed.update(_contents(source, int(i)))
+  return hashed.hexdigest()
+
+
+def with_text(pictures: str, captions: Iterable[tuple[str, ...]], tokenizer: str) -> str:
+  """The fingerprint of examples with text, of that without, all captions, and the tokenizer's digest."""
+  hashed = hashlib.blake2b(f'{pictures} {tokenizer}'.encode(), digest_size=_DIGITS // 2)
+  for texts in captions:
+    hashed.update(repr(texts).encode(errors='surrogatepass'))
   return hashed.hexdigest()
 
 

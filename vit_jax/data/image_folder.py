@@ -34,6 +34,7 @@ class FolderSource:
   index: index_lib.Index | None = None
   channels = 3
   images = None
+  captions = None
 
   @functools.cached_property
   def image_size(self):

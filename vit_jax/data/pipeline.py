@@ -1,28 +1,32 @@
-"""The data of a run, composed of sources, splits, order and transforms.
+"""The data of a run, composed of sources, splits, order, transforms and text.
 
   data = open_data(config.data)
   batches = data.train_batches(seed=0, first_step=0, num_steps=1000)
   for batch in batches: ...    # dict(image uint8 [b,H,W,C], label int32 [b], weight float32 [b])
+                               # and text int32 [b, length] from open_data(config.data).reading(['image', 'text'])
   batches.close()
 
 To resume, only `first_step` is needed. With several processes, each passes `rows`, its rows of the global batch.
 """
 
+import copy
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from vit_jax.data import fingerprint, host_augment, splits
 from vit_jax.data import sources as sources_lib
-from vit_jax.data.batches import ChunkReader, MemoryBatches, RecordBatches
+from vit_jax.data import text as text_lib
+from vit_jax.data.batches import ChunkReader, MemoryBatches, RecordBatches, TextBatches
 from vit_jax.data.config import DataConfig, check, check_pictures
 from vit_jax.data.order import EvalOrder, LeftOut, TrainOrder
 from vit_jax.errors import UserError
 from vit_jax.printable import printable, say
 
 SPLITS = ('train', 'val', 'test')
+Batches = MemoryBatches | RecordBatches | TextBatches
 _IN_MEMORY_BYTES = 2**31  # of pictures at their final size
 
 
@@ -44,8 +48,44 @@ class Data:
     self.name, self.class_names = source.name, source.class_names
     self.num_classes = len(source.class_names)
     self.unique_examples = len(parts['train'].examples) if 'train' in parts else 0
-    self._parts, self._arrays, self._fingerprints = parts, {}, {}
+    self._parts, self._arrays, self._fingerprints, self._texts, self._reads_text = parts, {}, {}, {}, False
 
+  def reading(self, entries: Iterable[str]) -> 'Data':
+    """These data for an objective that reads these entries of a batch: with 'text' if that is one of them.
+
+    What was read and computed is shared.
+
+    Raises:
+      UserError: the source has no captions, or its tokenizer cannot be made.
+    """
+    out = copy.copy(self)
+    out._reads_text = 'text' in entries
+    if out._reads_text:
+      if next(iter(self._parts.values())).source.captions is None:
+        raise UserError(f'data.source={self.config.source}: has no captions, and the objective reads text; expected '
+                        f'{sources_lib.WITH_CAPTIONS}')
+      _ = self.tokenizer
+    return out
+
+  @property
+  def tokenizer(self) -> text_lib.Tokenizer:
+    """What makes tokens of texts. Raises UserError if it cannot be made."""
+    if 'tokenizer' not in self._texts:
+      self._texts['tokenizer'] = text_lib.tokenizer(self.config.text, self._to_learn_from)
+    return self._texts['tokenizer']
+
+  def _to_learn_from(self):
+    """The captions of all training pictures, also of those that a smaller subset leaves out."""
+    source, held_out = self._part('train').source, [self._part(split) for split in ('val', 'test')]
+    left = np.ones(len(source), bool)
+    for part in held_out:
+      if part.source is source:
+        left[part.examples] = False
+    return [text for i in np.flatnonzero(left) for text in source.captions[i]]
+
+  def captions(self, split: str) -> list[tuple[str, ...]] | None:
+    """The captions of each picture of a split, in the order of `eval_batches`; None if the source has none."""
+    return self._part(split).captions
   def size(self, split: str) -> int:
     """The number of examples in 'train' (the subset), 'val' or 'test'."""
     return len(self._part(split).examples)
@@ -68,18 +108,25 @@ class Data:
     return part.source.where(int(part.examples[place]))
 
   def fingerprint(self, split: str) -> str:
-    """16 hex digits of the pictures and labels of a split (`data.fingerprint`)."""
+    """16 hex digits of the pictures and labels of a split (`data.fingerprint`), and of its text if that is read."""
     if split not in self._fingerprints:
       part = self._part(split)
       self._fingerprints[split] = fingerprint.of(part.source, part.examples, part.labels)
-    return self._fingerprints[split]
+    if not self._reads_text:
+      return self._fingerprints[split]
+    return fingerprint.with_text(self._fingerprints[split], self.captions(split), self.tokenizer.digest)
 
   def arrays(self, split: str) -> dict[str, np.ndarray] | None:
     """{'image': uint8 [n,H,W,C], 'label': int32 [n]} of a split if it can be kept in memory, else None.
 
     It can if its source is in memory and no random transform runs on the host. Positions of `TrainOrder` index it.
+    With 'text' int32 [n, length] if that is read; then there must be one caption for each training picture.
     """
-    return self._arrays_after(split, self._transforms(split))
+    arrays = self._arrays_after(split, self._transforms(split))
+    if arrays is None or not self._reads_text:
+      return arrays
+    texts = self._captions(split)
+    return None if split == 'train' and texts.several else arrays | {'text': texts(np.arange(self.size(split)))}
 
   def train_order(self, seed: int, left_out: Sequence[int] = ()) -> TrainOrder | LeftOut:
     """The order of the examples of the training subset; `left_out` numbers batches, from 1, that are left out."""
@@ -87,11 +134,11 @@ class Data:
     return LeftOut(order, left_out) if left_out else order
 
   def train_batches(self, seed: int, first_step: int, num_steps: int, rows: slice | np.ndarray | None = None,
-                    workers: int = 0, left_out: Sequence[int] = ()) -> MemoryBatches | RecordBatches:
+                    workers: int = 0, left_out: Sequence[int] = ()) -> Batches:
     """The training batches first_step, first_step + 1, ...; each is a pure function of (seed, step, left_out).
 
     Args:
-      seed: determines the order and the random transforms on the host.
+      seed: determines the order, the random transforms on the host, and which caption of a picture is read.
       first_step: the step of the first batch; 0, or where a run resumes.
       num_steps: the number of batches.
       rows: this process's rows of the global batch, as an index; None for all.
@@ -109,12 +156,11 @@ class Data:
     return self._batches('train', order, steps, rows, seed, workers, self._transforms('train'))
 
   def eval_batches(self, split: str, batch_size: int | None = None, rows: slice | np.ndarray | None = None,
-                   workers: int = 0,
-                   frame: host_augment.ResizeCenterCrop | None = None) -> MemoryBatches | RecordBatches:
+                   workers: int = 0, frame: host_augment.ResizeCenterCrop | None = None) -> Batches:
     """All examples of a split, each once, in a fixed order. The last batch is padded with rows of weight 0.
 
     Every process gets the same number of batches. For 'train', this is the training subset without the host's random
-    transforms.
+    transforms. Of several captions of a picture it is the first.
 
     Args:
       split: 'train', 'val' or 'test'.
@@ -124,7 +170,7 @@ class Data:
       frame: crops and resizes pictures to `image_shape`; None: as in the config.
     """
     order = EvalOrder(self.size(split), batch_size or self.config.batch_size)
-    return self._batches(split, order, range(order.num_steps), rows, 0, workers,
+    return self._batches(split, order, range(order.num_steps), rows, None, workers,
                          (frame,) if frame else self._transforms(split, evaluate=True))
 
   def _part(self, split):
@@ -162,9 +208,18 @@ class Data:
       raise UserError(f'none of the {order.batch_size} rows of a batch: expected at least one')
     arrays = self._arrays_after(split, host)
     if arrays is not None:
-      return MemoryBatches(arrays, order, steps, rows)
-    reader = ChunkReader(self._part(split), order, host, self.image_shape, seed, steps.start, rows)
-    return RecordBatches(reader, len(steps), workers, self.config.on_error)
+      batches = MemoryBatches(arrays, order, steps, rows)
+    else:
+      reader = ChunkReader(self._part(split), order, host, self.image_shape, seed, steps.start, rows)
+      batches = RecordBatches(reader, len(steps), workers, self.config.on_error)
+    if not self._reads_text:
+      return batches
+    return TextBatches(batches, self._captions(split), order, steps, rows, seed)
+
+  def _captions(self, split):
+    if split not in self._texts:
+      self._texts[split] = text_lib.Captions(self.captions(split), self.tokenizer)
+    return self._texts[split]
 
 
 def train_examples(config: DataConfig) -> int:

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from vit_jax.data.array_sources import ArraySource, RandomSource
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError, nearest
 
+WITH_CAPTIONS = 'vit_jax.arrays(x, captions=..)'
 KNOWN = ('digits', 'fashion_mnist', 'idx:DIR', 'folder:DIR', 'tfds:NAME', 'random')
 DEBIAN_FASHION_MNIST = '/usr/share/datasets/fashion-mnist'
 FASHION_CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
@@ -33,6 +35,9 @@ class Source(Protocol):
     image_size: (height, width) if all pictures share it, else None.
     labels: int32 [N].
     images: uint8 [N,H,W,C] if the pictures fit in memory, else None.
+    captions: N tuples of one text or more, or None.
+
+  A source without classes has no class names, and all of its labels are 0.
   """
 
   name: str
@@ -41,6 +46,7 @@ class Source(Protocol):
   image_size: tuple[int, int] | None
   labels: np.ndarray
   images: np.ndarray | None
+  captions: Sequence[tuple[str, ...]] | None
 
   def __len__(self) -> int:
     ...

@@ -1,5 +1,7 @@
 """The splits of a source into train, val and test. They are class-balanced and the same for every run.
 
+Of a source with captions they are drawn at random, as most names occur once or twice.
+
 Rules:
 - If a source has one held-out part, it is `test`, whatever its name (ImageNet has public labels only for `validation`;
   a folder may have only train/ and val/). If it has two, they are `val` and `test`.
@@ -37,6 +39,11 @@ class Part:
   def labels(self) -> np.ndarray:
     """The labels of the examples, int32 [n]."""
     return self.source.labels[self.examples]
+
+  @property
+  def captions(self) -> list[tuple[str, ...]] | None:
+    """The captions of the examples; None if the source has none."""
+    return None if self.source.captions is None else [self.source.captions[i] for i in self.examples]
 
   @property
   def fields(self) -> dict[str, np.ndarray]:
@@ -114,7 +121,8 @@ def balanced(part: Part, count: int) -> Part:
 
 def _cut(part, n, stream):
   """Splits a part into (a class-balanced part of n examples, the rest)."""
-  order = balanced_order(part.labels, stream)
+  labels = part.labels if part.source.captions is None else np.zeros(len(part.examples), np.int32)
+  order = balanced_order(labels, stream)
   return tuple(Part(part.source, np.sort(part.examples[piece])) for piece in (order[:n], order[n:]))
 
 

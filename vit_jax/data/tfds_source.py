@@ -44,6 +44,7 @@ class TfdsSource:
   label_key: str
   folder: str  # of the prepared data
   index: index_lib.Index | None = None
+  captions = None
 
   @functools.cached_property
   def labels(self):

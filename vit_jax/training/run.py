@@ -203,11 +203,15 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   if config.pretrained.path is not None and config.pretrained.digest is None:  # weights, perhaps a download, come last
     sources.open_sources(config.data)
   config = given.resolve(config)
+  objective = objectives.of(config)
   data = open_data(config.data)
+  data = data.reading(objective.inputs(data.image_shape))
   evaluate.check_patience(config.evaluate, data.size('val'))
   if config.evaluate.probe:
     evaluate.check_probe(config.evaluate, data.labels(data.balanced('train', config.evaluate.probe)))
-  shape, objective = (config.family, config.model, data.image_shape, data.num_classes), objectives.of(config)
+  if objective.predicts_classes and data.num_classes < 2:
+    raise UserError(f'data.source={config.data.source}: has no classes, which objective={config.objective} predicts')
+  shape = config.family, config.model, data.image_shape, data.num_classes
   model = _model(*shape, config.system.execution, objective)
   check_model(config, model, mesh)
   forward, train, params, params_non_embedding = _costs(*shape, objective, config.optimizer.train_only)

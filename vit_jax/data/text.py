@@ -1,0 +1,154 @@
+"""Text for a model: captions become rows of token numbers, of one length, padded with 0.
+
+A row is the begin token where the tokenizer has one, the tokens of the text, an end token, and zeros. Of a text that is
+too long the end is cut off, and the end token kept. The number 0 is a token of some vocabularies (CLIP's `!`), so what
+is padding is what follows the end token, which is never 0 (`lengths`).
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from vit_jax.options import option
+
+_CAPTION = 0x4341  # keeps these streams apart from other users of the same seed
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+  """How captions become tokens; it matters only to an objective that reads text."""
+  # bytes; bpe: learnt from the training captions; clip: CLIP's, of the package open_clip_torch; or a file: a
+  # tokenizer.json, a SentencePiece .model, or CLIP's bpe_simple_vocab_16e6.txt.gz
+  tokenizer: str = 'bytes'
+  length: int = option(64, least=2, most=2**16)  # tokens of a text, with those of its begin and end
+  vocab_size: int = option(8192, least=259, most=2**24)  # of tokenizer=bpe: 256 bytes, 3 marks, and what is learnt
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tokenizer:
+  """Text to tokens and back.
+
+  Attributes:
+    length: tokens of a row.
+    vocab_size: token numbers are less than it.
+    begin: the number of the token that a row begins with; None: it has none.
+    end: the number of the token after the text.
+    digest: 16 hex digits: equal for tokenizers that do the same.
+    ids: texts -> the token numbers of each, without begin and end.
+    text: token numbers without begin and end -> the text.
+    learnt: the content of a tokenizer.json, of one that was learnt from the data; else None.
+  """
+  length: int
+  vocab_size: int
+  begin: int | None
+  end: int
+  digest: str
+  ids: Callable[[Sequence[str]], Sequence[Sequence[int]]]
+  text: Callable[[Sequence[int]], str]
+  learnt: str | None = None
+
+  def encode(self, texts: Sequence[str]) -> np.ndarray:
+    """Rows of tokens, int32 [N, length]."""
+    return Tokens.of(self, texts)(np.arange(len(texts)))
+
+  def decode(self, rows: np.ndarray) -> list[str]:
+    """The text of each row of token numbers [N, T], up to its end token if it has one."""
+    texts = []
+    for row in np.asarray(rows).tolist():
+      row = row[1 if self.begin is not None and row[:1] == [self.begin] else 0:]
+      stop = row.index(self.end) if self.end in row else int(lengths(np.array([row]))[0])
+      texts.append(self.text(row[:stop]))
+    return texts
+
+  def framed(self, ids: Sequence[int]) -> np.ndarray:
+    """The token numbers of a text between begin and end, cut to `length`."""
+    first = () if self.begin is None else (self.begin,)
+    return np.array([*first, *ids[:self.length - len(first) - 1], self.end], np.int32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tokens:
+  """Many texts as tokens, without their padding: `flat` [all tokens] int32, text i at offsets[i] to offsets[i + 1]."""
+  flat: np.ndarray
+  offsets: np.ndarray
+  length: int
+
+  @classmethod
+  def of(cls, tokenizer: Tokenizer, texts: Sequence[str]) -> 'Tokens':
+    rows = [tokenizer.framed(ids) for ids in tokenizer.ids(texts)]
+    return cls(np.concatenate([np.zeros(0, np.int32), *rows]), np.cumsum([0, *map(len, rows)]), tokenizer.length)
+
+  def __call__(self, which: np.ndarray) -> np.ndarray:
+    """Rows of the texts with these numbers, int32 [n, length]."""
+    start, stop = self.offsets[which], self.offsets[np.asarray(which) + 1]
+    places = start[:, None] + np.arange(self.length)
+    real = places < stop[:, None]
+    out = np.zeros(real.shape, np.int32)
+    out[real] = self.flat[places[real]]
+    return out
+
+
+class Captions:
+  """The captions of some pictures as tokens: picture i has one text or several.
+
+  Attributes:
+    several: whether a picture has more than one.
+  """
+
+  def __init__(self, captions: Sequence[Sequence[str]], tokenizer: Tokenizer):
+    self._counts = np.array([len(texts) for texts in captions], np.int64)
+    self._starts = np.cumsum(self._counts) - self._counts
+    self._tokens = Tokens.of(tokenizer, [text for texts in captions for text in texts])
+    self.several = bool((self._counts > 1).any())
+
+  def __call__(self, pictures: np.ndarray, drawn: np.ndarray | None = None) -> np.ndarray:
+    """A caption of each of these pictures [n], int32 [n, length]: the first, or of k captions number `drawn` % k."""
+    which = 0 if drawn is None else drawn % self._counts[pictures].astype(np.uint64)
+    return self._tokens(self._starts[pictures] + np.asarray(which).astype(np.int64))
+
+
+def draws(seed: int, step: int, rows: np.ndarray) -> np.ndarray:
+  """A random number for each row of a global batch, uint64 [n]: a pure function of (seed, step, row)."""
+  key = np.array([seed % 2**64, _CAPTION], np.uint64)  # a plain list would go through float64 and lose bits
+  return np.random.Philox(key=key, counter=[0, 0, 0, step]).random_raw(int(rows.max()) + 1)[rows]
+
+
+def lengths(rows: np.ndarray) -> np.ndarray:
+  """The tokens of each row [N, T] without its padding, begin and end included: int [N]. For NumPy's arrays and JAX's.
+
+  A zero inside of a text counts: it is a token.
+  """
+  return ((rows != 0).astype(np.int32) * np.arange(1, rows.shape[1] + 1, dtype=np.int32)[None]).max(1)
+
+
+def tokenizer(config: TextConfig, captions: Callable[[], Sequence[str]]) -> Tokenizer:
+  """The tokenizer of a config.
+
+  Args:
+    config: the options.
+    captions: gives the texts that tokenizer=bpe is learnt from.
+
+  Raises:
+    UserError: there is none of that name, its file is missing or of another kind, or a package that it needs.
+  """
+  if config.tokenizer == 'bytes':
+    return _of_bytes(config)
+  from vit_jax.data import vocabularies
+  return vocabularies.tokenizer(config, captions)
+
+
+_BEGIN, _END, _FIRST = 1, 2, 3
+
+
+def _of_bytes(config):
+  """UTF-8: byte b is token b + 3."""
+  def ids(texts):
+    return [np.frombuffer(text.encode(errors='replace'), np.uint8).astype(np.int32) + _FIRST for text in texts]
+
+  def text(ids):
+    return bytes(i - _FIRST for i in ids if _FIRST <= i < _FIRST + 256).decode(errors='replace')
+
+  digest = hashlib.blake2b(repr(('bytes', config.length)).encode(), digest_size=8).hexdigest()
+  return Tokenizer(config.length, 256 + _FIRST, _BEGIN, _END, digest, ids, text)
