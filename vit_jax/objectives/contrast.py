@@ -19,7 +19,7 @@ from vit_jax.data import text as text_lib
 from vit_jax.errors import UserError
 from vit_jax.layers.dense import Dense, lecun_normal, parameter
 from vit_jax.models import text as text_tower
-from vit_jax.objectives import pair_scores
+from vit_jax.objectives import pair_scores, zero_shot
 from vit_jax.objectives.objective import Metric, Objective
 from vit_jax.objectives.pair_loss import caption_hash, pair_loss
 from vit_jax.options import option
@@ -56,6 +56,7 @@ class Contrast(Objective):
   Config: ClassVar[type] = Config
   metrics = {'loss': Metric(), 'scale': Metric(shown=False)}
   evaluated = pair_scores.METRICS
+  evaluators = (zero_shot.scores,)
   whole_batch = True
 
   @classmethod
@@ -114,12 +115,16 @@ class Contrast(Objective):
 
   def forward(self, module, batch, keys_B=None, capture=()):
     """{'image', 'text': [B, E] of unit length, 'scale', 'bias': [B], alike in all rows}."""
-    rows, bias = jnp.ones_like(batch['weight']), 0.0 if module.bias is None else module.bias[...]
-    log_scale = module.log_scale[...]
-    if self.config.name == 'softmax':
-      log_scale = jnp.minimum(log_scale, math.log(_MOST_SCALE))
+    rows = jnp.ones_like(batch['weight'])
+    scale, bias = self.scale_and_bias(module.log_scale[...], None if module.bias is None else module.bias[...])
     return {'image': self.embed_images(module, batch['image'], keys_B, capture),
-            'text': self.embed_texts(module, batch['text']), 'scale': rows * jnp.exp(log_scale), 'bias': rows * bias}
+            'text': self.embed_texts(module, batch['text']), 'scale': rows * scale, 'bias': rows * bias}
+
+  def scale_and_bias(self, log_scale: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """t and b of the logits t x.y + b, from the parameters."""
+    if self.config.name == 'softmax':
+      return jnp.exp(jnp.minimum(log_scale, math.log(_MOST_SCALE))), jnp.float32(0)
+    return jnp.exp(log_scale), bias
 
   def loss(self, outputs, batch):
     loss_B = pair_loss(self.config.name, outputs['image'], outputs['text'], caption_hash(batch['text']),
