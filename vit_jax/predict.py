@@ -8,6 +8,9 @@ read.
 With --attention[=DIR] it also writes DIR/NAME.png for each picture, which shows what the model attends to in its last
 layer and over all layers (attention rollout), and DIR/distance.png, the attention distance of each head.
 
+With --names='a cat,a dog', RUN is a model of pictures and texts (objective=contrast), and the names are the classes.
+--template='a drawing of {}' says how a name becomes a text; given several times, the texts are averaged.
+
 With --reconstruct[=DIR], RUN is a masked autoencoder (objective=reconstruct): for each picture it writes DIR/NAME.png,
 the picture, what is kept of it, and what the model makes of that.
 """
@@ -29,6 +32,8 @@ _FORMAT = flags.DEFINE_enum('format', 'table', ['table', 'csv', 'json'], 'table:
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Number of pictures to compute at a time.', lower_bound=1)
 _STEP = flags.DEFINE_integer('step', None, 'The step of the checkpoint; default: the one that was scored on test.',
                              lower_bound=0)
+_NAMES = flags.DEFINE_list('names', None, 'Classes for a model of pictures and texts, with commas between.')
+_TEMPLATE = flags.DEFINE_multi_string('template', None, 'A text about a name, which stands for {}; default: the run\'s.')
 _RECONSTRUCT = cli.define_optional('reconstruct', 'Folder for reconstructions; default: reconstructions.')
 _ATTENTION = cli.define_optional('attention', 'Folder for attention maps; default: attention.')
 
@@ -44,7 +49,9 @@ def main(arguments: list[str]) -> int:
   paths = folder_names.find(places)
   if _RECONSTRUCT.value is not None:
     return _reconstruct(run, paths, _RECONSTRUCT.value or 'reconstructions')
-  model = _load(run)
+  if _TEMPLATE.value and _NAMES.value is None:
+    raise UserError(f'--template={_TEMPLATE.value[0]}: is about the names of --names, which is missing')
+  model = _load(run) if _NAMES.value is None else _by_name(run)
   look = _attention(model) if _ATTENTION.value is not None else None
   write = {'table': _table, 'csv': _csv, 'json': _json}[_FORMAT.value](model.class_names)
   read = 0
@@ -76,6 +83,13 @@ def _reconstruct(run, paths, folder):
     raise UserError(f'none of the {len(paths)} pictures could be read')
   say(f'reconstructions: {folder} (a file for each of {read:,} pictures)')
   return 0
+
+
+def _by_name(run):
+  from vit_jax.inspection import pair_model
+  if _ATTENTION.value is not None:
+    raise UserError('--attention goes with a classifier, not with --names')
+  return pair_model.by_name(pair_model.load(run, _STEP.value), _NAMES.value, _TEMPLATE.value)
 
 
 def _attention(model):

@@ -6,6 +6,7 @@ from flax import traverse_util
 
 from vit_jax import models
 from vit_jax.optimisation import layerwise
+from vit_jax.optimisation.optimizer import OptimizerConfig
 
 MODELS = {
     'vit': (dict(patch_size=8, width=8, depth=3, mlp_dim=8, num_heads=2, pool='map'), 3),
@@ -22,7 +23,7 @@ def _rates(family):
   config, layers = MODELS[family]
   family = 'vit' if family == 'hybrid' else family
   model = models.PureModel(family, models.family(family).config(**config), (32, 32, 3), 10)
-  flat = traverse_util.flatten_dict(layerwise.rates(0.5, model), sep=None)
+  flat = traverse_util.flatten_dict(layerwise.rates(OptimizerConfig(layer_decay=0.5), model), sep=None)
   return {'/'.join(map(str, path)): rate for path, rate in flat.items()}, layers, model
 
 
@@ -55,4 +56,4 @@ def test_blocks_of_a_stack_and_modules_between_stages():
   rates, _, _ = _rates('resnet')
   assert rates['stages/1/first/blocks/convs/0/conv/kernel'].ravel() == [1 / 8]
   np.testing.assert_array_equal(rates['stages/1/rest/blocks/convs/0/conv/kernel'].ravel(), [1 / 4, 1 / 2])
-  assert layerwise.rates(1.0, None) is None
+  assert layerwise.rates(OptimizerConfig(), None) is None

@@ -14,6 +14,7 @@ from vit_jax import config, interop, records
 from vit_jax.errors import UserError
 from vit_jax.interop import bundle
 from vit_jax.optimisation import layerwise, trainable
+from vit_jax.optimisation.optimizer import OptimizerConfig
 from vit_jax.training import config as run_config
 from vit_jax.training import frozen, loop, run_folder, state, trained
 from vit_jax.training import run as run_lib
@@ -132,7 +133,7 @@ def test_early_layers_move_less(teacher, tmp_path):
     loop.train(run, tmp_path / str(decay), Display())
     before, after = interop.read(teacher).params, interop.read(tmp_path / str(decay)).params
     moved[decay] = jax.tree.map(np.subtract, after, before)
-  rates = layerwise.rates(0.5, run.model)
+  rates = layerwise.rates(OptimizerConfig(layer_decay=0.5), run.model)
   jax.tree.map(lambda half, whole, rate: np.testing.assert_allclose(half, whole * rate, rtol=1e-4, atol=1e-7),
                moved[0.5], moved[1.0], rates)
   assert all(np.any(leaf) for leaf in jax.tree.leaves(moved[1.0]))

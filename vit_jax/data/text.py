@@ -139,6 +139,11 @@ def tokenizer(config: TextConfig, captions: Callable[[], Sequence[str]]) -> Toke
   return vocabularies.tokenizer(config, captions)
 
 
+def vocab_size(config: TextConfig) -> int:
+  """The `vocab_size` of the tokenizer of a config, without the texts that it may be learnt from; raises as above."""
+  return config.vocab_size if config.tokenizer == 'bpe' else tokenizer(config, list).vocab_size
+
+
 _BEGIN, _END, _FIRST = 1, 2, 3
 
 

@@ -48,6 +48,15 @@ def attend(q_BTHK: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array, base_head_di
   return jnp.swapaxes(y_BHTK, 1, 2), weights_BHTS
 
 
+def causal_attend(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, base_head_dim: int | None = None,
+                  bias_WHTT: jax.Array | None = None, queries: int | None = None) -> tuple[jax.Array, jax.Array]:
+  """`attend`, in which each token sees itself and the tokens before it."""
+  assert bias_WHTT is None, 'no causal model has biases'
+  tokens = q_BTHK.shape[1]
+  hidden_11TT = jnp.where(jnp.tri(tokens, dtype=bool), 0.0, -1e9)[None, None]  # exp of which is 0
+  return attend(q_BTHK, k_BTHK, v_BTHK, base_head_dim, hidden_11TT, queries)
+
+
 def softmax(logits: jax.Array, dtype: jnp.dtype) -> jax.Array:
   """Softmax over the last axis, in float32; only the result, in `dtype`, is kept for the backward pass."""
   if dtype == jnp.float32:

@@ -5,7 +5,8 @@ All have the signature of `attention.attend`:
 -> (y [B, Q, H, K], weights [B, H, Q, S] or None).
 
 A kernel is an entry of KERNELS, and system.execution.attention_kernel is its key, or 'auto'. It changes how softmax
-attention is computed, not what it computes. A kind is an entry of KINDS, and model.attention is its key.
+attention is computed, not what it computes. A kind is an entry of KINDS, and model.attention is its key. (`causal` is that
+of text, and no option of a model of pictures.)
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers import cudnn, row_attention, splash
-from vit_jax.layers.attention import attend
+from vit_jax.layers.attention import attend, causal_attend
 from vit_jax.layers.cheaper_attention import linear_attention, local_attention
 from vit_jax.layers.stack import ATTENDED
 from vit_jax.parallel import mesh as mesh_lib
@@ -116,6 +117,7 @@ KINDS: dict[str, Callable[[Any, tuple[int, int], Callable], Callable]] = {
     'local': lambda config, grid, kernel: _without_weights(
         functools.partial(_local, grid=grid, radius=config.attention_radius)),
     'linear': lambda config, grid, kernel: _without_weights(_linear),
+    'causal': lambda config, grid, kernel: causal_attend,
 }
 
 

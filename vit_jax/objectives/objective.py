@@ -61,14 +61,22 @@ class Objective:
     metrics: the columns that it adds to metrics.jsonl. The first is 'loss'.
     values: the names of what `loss` and `score` return. The first is 'loss', which is minimised. By default those of
       the metrics.
+    evaluated: columns that evaluation alone adds.
+    evaluators: with `whole_batch`, (run, params, stats, split, what is `kept` of it) -> more of these columns.
     predicts_classes: whether the trained model tells classes, so that it can be used by `predict` and `--evaluate`.
+    whole_batch: whether the loss of an example depends on the others of its batch. Then all outputs of `forward` are
+      floats [B, ..], micro-batches take a second forward pass, and evaluation scores a split as a whole (`kept`,
+      `score_split`).
   """
   config: Any = NoOptions()
 
   Config: ClassVar[type] = NoOptions
   metrics: ClassVar[Mapping[str, Metric]] = {'loss': Metric()}
   values: ClassVar[tuple[str, ...]] = ('loss',)
+  evaluated: ClassVar[Mapping[str, Metric]] = {}
+  evaluators: ClassVar[tuple[Callable[..., dict[str, float]], ...]] = ()
   predicts_classes: ClassVar[bool] = False
+  whole_batch: ClassVar[bool] = False
 
   def __init_subclass__(cls):
     super().__init_subclass__()
@@ -100,6 +108,9 @@ class Objective:
     if config.distill.teacher is not None:
       raise UserError(f'distill.teacher={config.distill.teacher}: a teacher is for objective=classify, not for '
                       f'{config.objective}')
+
+  def check_data(self, data: Any) -> None:
+    """Raises UserError for `pipeline.Data` that this objective cannot have."""
 
   def inputs(self, image_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
     """What is read of an example, by the name of its entry in a batch. Every batch has also 'weight' [B] float32."""
@@ -155,9 +166,25 @@ class Objective:
     """The same in evaluation."""
     return self.loss(outputs, batch)
 
+  def kept(self, outputs: dict[str, Any], batch: Batch) -> dict[str, jax.Array]:
+    """With `whole_batch`: what `score_split` needs of each example, [B, ..], of a batch in evaluation."""
+    raise NotImplementedError
+
+  def score_split(self, kept: dict[str, Any]) -> dict[str, float]:
+    """With `whole_batch`: the columns of a split, from NumPy arrays [N, ..] of `kept` and 'weight', in its order.
+
+    They must not depend on the size of the batches: each is of candidates that the split alone decides.
+    """
+    raise NotImplementedError
+
   def report(self, means: dict[str, Any]) -> dict[str, Any]:
     """The columns of `metrics` from the means of `values` over some examples."""
     return means
+
+  def parts(self, model: PureModel) -> dict[str, tuple[int, int]]:
+    """{name: (parameters, forward FLOPs per example)} of the parts of the model that are counted apart."""
+    del model
+    return {}
 
   def traced(self, model: PureModel) -> tuple[Callable, Callable, Batch]:
     """(forward, loss, batch) of one example in evaluation, for counting what they compute (`cost.flops`).

@@ -5,22 +5,36 @@ the head and the last norm learn at the full rate, block l (from 1) at decay^(L 
 decay^(L + 1).
 """
 
+import jax
 import numpy as np
 from flax import traverse_util
 
 from vit_jax.models import PureModel
+from vit_jax.optimisation import trainable
+from vit_jax.optimisation.optimizer import OptimizerConfig
 
 _LAST = ('norm', 'attention_pool')  # modules that follow the blocks, besides the head
 _FIRST = 'patch_embed'  # the first module; a stem of convolutions may have blocks of its own
 
 
-def rates(decay: float, model: PureModel) -> dict | None:
-  """The factors of each parameter's learning rate: float32 arrays that broadcast to the parameters.
+def rates(config: OptimizerConfig, model: PureModel) -> dict | None:
+  """The factors of each parameter's learning rate: float32 arrays that broadcast to the parameters; None: all are 1.
 
-  None if the decay is 1. Blocks are counted over all stages; a pair of Swin blocks counts as one.
+  Those of `optimizer.rates` times those of `optimizer.layer_decay`.
+
+  Raises:
+    UserError: a pattern of `optimizer.rates` matches nothing.
   """
-  if decay == 1:
-    return None
+  by_name = trainable.scaled(config, 'rates', model)
+  by_layer = None if config.layer_decay == 1 else _by_layer(config.layer_decay, model)
+  if by_name is None:
+    return by_layer
+  by_name = jax.tree.map(np.float32, by_name)
+  return by_name if by_layer is None else jax.tree.map(np.multiply, by_name, by_layer)
+
+
+def _by_layer(decay, model):
+  """Blocks are counted over all stages; a pair of Swin blocks counts as one."""
   axes, shapes = (traverse_util.flatten_dict(tree) for tree in (model.param_axes(), model.param_shapes()))
   roles = traverse_util.flatten_dict(model.param_roles())
   in_stack = lambda path: 'layers' in axes[path] and path[0] != _FIRST

@@ -45,6 +45,10 @@ class OptimizerConfig:
   # Patterns of parameter names, such as 'head/*'; only these parameters are trained. Empty: all. A batch norm that is
   # frozen normalises with its running statistics, which do not move.
   train_only: tuple[str, ...] = ()
+  # (pattern of parameter names, factor) pairs: of the learning rate, which the decay is multiplied with too, and of
+  # the weight decay alone. (('text/*', 0.1),) has a text tower learn at a tenth of the rate.
+  rates: tuple[tuple[str, float], ...] = ()
+  decays: tuple[tuple[str, float], ...] = ()
   # Decay of the moving average of the parameters, which is then evaluated; 0: no average.
   ema_decay: float = option(0.0, below=1)
 
@@ -59,6 +63,10 @@ _LEAST_FACTORED = 128  # Adafactor does not factor the second moments of smaller
 
 def check(config: OptimizerConfig) -> None:
   """Raises UserError for a decay that turns the signs of kernels: each step multiplies them by 1 - rate x decay."""
+  for name in ('rates', 'decays'):
+    for pattern, factor in getattr(config, name):
+      if not 0 <= factor <= 1e6:
+        raise UserError(f'optimizer.{name}={pattern!r}, {factor}: the factor must be from 0 to 1,000,000')
   if config.learning_rate * config.weight_decay > 1:
     raise UserError(f'optimizer.weight_decay={config.weight_decay}: must be at most {1 / config.learning_rate:g}, that '
                     'is 1 / optimizer.learning_rate: a larger one turns the signs of kernels at each step')
@@ -217,7 +225,7 @@ def decayed(params: dict) -> dict:
 
 def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, learning_rate: jax.Array,
          weight_decay: jax.Array, factors: dict | None = None, model: PureModel | None = None,
-         rates: dict | None = None) -> tuple[dict, Any]:
+         rates: dict | None = None, decays: dict | None = None) -> tuple[dict, Any]:
   """Makes one update and returns (params, opt_state).
 
   Args:
@@ -229,11 +237,14 @@ def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, lea
     factors: multiples of these for each parameter (`parametrisation.factors`); None: all 1.
     model: as for `transformation`.
     rates: factors of each parameter's whole update, including decay (`layerwise.rates`); None: all 1.
+    decays: factors of each parameter's weight decay (`trainable.scaled`); None: all 1.
   """
   mask = decayed(params)
+  if decays is not None:
+    mask = jax.tree.map(lambda m, factor: m * factor, mask, decays)
   each = lambda name: jax.tree.map(lambda _, f: getattr(f, name), params, factors) if factors else (
       jax.tree.map(lambda _: 1.0, params))
-  add_decay = lambda tree: jax.tree.map(lambda t, p, m, f: t + weight_decay * f * p if m else t, tree, params, mask,
+  add_decay = lambda tree: jax.tree.map(lambda t, p, m, f: t + weight_decay * (f * m) * p if m else t, tree, params, mask,
                                         each('weight_decay'))
   coupled = config.name == 'sgd'  # the decay of all others is decoupled from the gradient
   rule = transformation(config, factors, model, *([lambda grads, _: add_decay(grads)] if coupled else []))

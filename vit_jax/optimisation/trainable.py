@@ -25,12 +25,31 @@ def trained(config: OptimizerConfig, model: PureModel) -> dict | None:
   """
   if not config.train_only:
     return None
+  found = set().union(*(matches(pattern, 'train_only', model) for pattern in config.train_only))
+  return {path: path in found for path in traverse_util.flatten_dict(model.param_shapes())}
+
+
+def matches(pattern: str, field: str, model: PureModel) -> set[tuple]:
+  """The paths of the parameters whose names match; UserError where there are none, naming the optimizer's field."""
   names = {path: '/'.join(map(str, path)) for path in traverse_util.flatten_dict(model.param_shapes())}
-  for pattern in config.train_only:
-    if not any(fnmatch.fnmatch(name, pattern) for name in names.values()):
-      tops = ', '.join(sorted({f'{path[0]}/*' if len(path) > 1 else str(path[0]) for path in names}))
-      raise UserError(f'optimizer.train_only={pattern!r}: matches no parameter of this model; there are {tops}')
-  return {path: any(fnmatch.fnmatch(name, p) for p in config.train_only) for path, name in names.items()}
+  if not (found := {path for path, name in names.items() if fnmatch.fnmatch(name, pattern)}):
+    tops = ', '.join(sorted({f'{path[0]}/*' if len(path) > 1 else str(path[0]) for path in names}))
+    raise UserError(f'optimizer.{field}={pattern!r}: matches no parameter of this model; there are {tops}')
+  return found
+
+
+def scaled(config: OptimizerConfig, field: str, model: PureModel) -> dict | None:
+  """The factor of each parameter by `optimizer.rates` or `optimizer.decays`, a tree of floats; None: all are 1.
+
+  Raises:
+    UserError: a pattern matches nothing.
+  """
+  if not getattr(config, field):
+    return None
+  factors = dict.fromkeys(traverse_util.flatten_dict(model.param_shapes()), 1.0)
+  for pattern, factor in getattr(config, field):
+    factors |= {path: factors[path] * factor for path in matches(pattern, field, model)}
+  return traverse_util.unflatten_dict(factors)
 
 
 def resting(which: dict | None, model: PureModel) -> frozenset[tuple]:

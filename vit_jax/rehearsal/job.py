@@ -200,7 +200,8 @@ def open_job(config: RunConfig) -> Job:
   """
   run_config.check(config)
   config = pretrained.resolve(config)
-  job = Job(config, *_data_shape(data_config.unbatched(config.data)))
+  reads_text = 'text' in objectives.of(config).inputs((1, 1, 3))
+  job = Job(config, *_data_shape(data_config.unbatched(config.data), not reads_text))
   data_config.check_pictures(config.data, job.image_shape[:2], job.image_shape[2])
   job.model, job.steps, job.teacher  # noqa: B018 (they are checked as they are made)
   run_lib.check_model(config, job.model, mesh=None)
@@ -229,11 +230,11 @@ def check(job: Job, target: Slice, choice: Choice) -> None:
 
 
 @functools.cache  # the runs of a sweep share their data
-def _data_shape(config) -> tuple[Any, ...]:
-  """((H, W, C), classes, training examples or None)."""
+def _data_shape(config, with_classes) -> tuple[Any, ...]:
+  """((H, W, C), classes, training examples or None); pictures with texts may have no classes."""
   kind, _, name = config.source.partition(':')
   absent = kind in ('tfds', 'folder', 'pairs', 'idx')
-  if not absent or not (config.image_size and config.num_classes):
+  if not absent or not config.image_size or (with_classes and not config.num_classes):
     try:
       data = pipeline.open_data(config)
     except UserError as error:
@@ -245,4 +246,4 @@ def _data_shape(config) -> tuple[Any, ...]:
     default = min(round(splits.VAL_FRACTION * whole), splits.VAL_MAX)
     examples = splits.left_for_training(whole, default if config.val_examples is None else config.val_examples,
                                         config.unique_examples)
-  return (*config.image_size, config.channels or 3), config.num_classes, examples
+  return (*config.image_size, config.channels or 3), config.num_classes or 0, examples

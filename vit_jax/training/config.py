@@ -150,7 +150,7 @@ def _check_metric(config, objective):
   metric = config.evaluate.metric
   if metric in evaluate.PROBE and not config.evaluate.probe:
     raise UserError(f'evaluate.metric={metric!r}: there is no probe; set evaluate.probe to a number of examples')
-  if metric not in (known := {**objective.metrics, **evaluate.PROBE}):
+  if metric not in (known := {**objective.metrics, **objective.evaluated, **evaluate.PROBE}):
     raise UserError(f'evaluate.metric={metric!r}: objective={config.objective} has no such metric'
                     f'{nearest(metric, known)}')
 

@@ -160,7 +160,7 @@ class Display:
 
 def _metrics(objective: Objective, row: dict[str, Any], digits: int = 2) -> list[str]:
   """The metrics that are shown, in words: 'loss 0.1234', 'accuracy 97.10%'."""
-  known = {**objective.metrics, **evaluate.PROBE}
+  known = {**objective.metrics, **objective.evaluated, **evaluate.PROBE}
   shown = {name: metric for name, metric in known.items() if metric.shown and name in row}
   return [f'{name} {row[name]:.{digits}%}' if metric.share else f'{name} {row[name]:.4f}'
           for name, metric in shown.items()]

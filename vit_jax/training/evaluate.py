@@ -46,6 +46,8 @@ def check_probe(config: EvaluateConfig, labels: np.ndarray) -> None:
 def make_eval_step(model: PureModel, normalize: Callable) -> Callable:
   """Returns a function `(params, stats, batch, first) -> {value: sum over the batch}`, to be jitted.
 
+  Of an objective that scores splits as a whole, it returns what is `kept` of each example, and its 'weight'.
+
   `first` is the place of the batch's first example in its split. What is random in evaluation, such as masks, depends
   on an example's place alone: it is the same for all runs.
   """
@@ -56,6 +58,8 @@ def make_eval_step(model: PureModel, normalize: Callable) -> Callable:
     plain = lambda images, targets=None, weights=None: (normalize(images), targets)
     given_B, batch = batch['weight'], objective.prepare(model, batch, plain, keys_B)
     outputs, _ = model.call(params, stats, lambda module: objective.forward(module, batch))
+    if objective.whole_batch:
+      return objective.kept(outputs, batch) | {'weight': batch['weight']}
     values, weight_B = objective.score(outputs, batch), batch['weight']
     if weight_B is not given_B:  # the objective weighs examples; 0 * nan is nan
       values = {name: jnp.where(weight_B > 0, value, jnp.zeros_like(value)) for name, value in values.items()}
@@ -66,15 +70,28 @@ def make_eval_step(model: PureModel, normalize: Callable) -> Callable:
 
 
 def evaluate(eval_step: Callable, objective: Objective, params: dict, stats: dict,
-             batches: Iterable[dict]) -> dict[str, float]:
-  """The objective's metrics over all batches, with a jitted `eval_step` and batches placed on the devices."""
+             batches: Iterable[dict], more: Callable[[dict], dict[str, float]] = lambda kept: {}) -> dict[str, float]:
+  """The objective's metrics over all batches, with a jitted `eval_step` and batches placed on the devices.
+
+  `more` gives further columns, from what is kept of the examples of a split that is scored as a whole.
+  """
   sums, first = [], 0
   for batch in batches:
     sums.append(host.in_turn(eval_step(params, stats, batch, np.int32(first))))
     first += len(batch['weight'])
   sums = jax.device_get(sums)  # one transfer
+  if objective.whole_batch:
+    kept = _joined(sums)
+    return objective.score_split(kept) | more(kept)
   total = {name: sum(float(s[name]) for s in sums) for name in (*objective.values, 'weight')}
   return objective.report({name: total[name] / total['weight'] for name in objective.values})
+
+
+def _joined(batches):
+  """The examples of all batches, without the padding of the last."""
+  kept = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+  count = int(np.flatnonzero(kept['weight']).max(initial=0)) + 1
+  return {name: array[:count] for name, array in kept.items()}
 
 
 def best_row(rows: list[dict], metric: str, metrics: Mapping[str, Metric]) -> dict:
@@ -84,7 +101,7 @@ def best_row(rows: list[dict], metric: str, metrics: Mapping[str, Metric]) -> di
 
 def penalty(row: dict, metric: str, metrics: Mapping[str, Metric]) -> float:
   """A value to minimise: the metric, or minus it if higher is better; infinite if the loss is not a number."""
-  if row['loss'] is None or row[metric] is None:
+  if row['loss'] is None or row.get(metric) is None:
     return float('inf')
   return -row[metric] if metrics[metric].higher_is_better else row[metric]
 

@@ -354,7 +354,7 @@ class Loop:
     batches = self.run.eval_batches(split, lambda errors: self._report(errors, step))
     with self.clock.measure('evaluate'), contextlib.closing(batches):
       scores = evaluate.evaluate(self._eval_step, self.run.objective, params, train_state.stats,
-                                 self._until_stopped(batches))
+                                 self._until_stopped(batches), functools.partial(self._more, params, train_state, split))
       if self.run.config.evaluate.probe:
         scores |= probing.scores(self.run, params, train_state.stats, split)
     row = {'split': split, **self.run.position(step), **scores}
@@ -364,6 +364,13 @@ class Loop:
     self.display.evaluated(row, self.run.objective)
     self.display.pause(seconds)
     return row
+
+  def _more(self, params: dict, train_state: TrainState, split: str, kept: dict) -> dict[str, float]:
+    """The columns of the objective's evaluators."""
+    columns = {}
+    for evaluator in self.run.objective.evaluators:
+      columns |= evaluator(self.run, params, train_state.stats, split, kept)
+    return columns
 
   def _until_stopped(self, batches: Iterator[dict]) -> Iterator[dict]:
     for batch in batches:

@@ -73,7 +73,13 @@ class Run:
   @property
   def metrics(self) -> dict[str, Metric]:
     """The columns of an evaluation: the objective's, and those of a probe."""
-    return {**self.objective.metrics, **(evaluate.PROBE if self.config.evaluate.probe else {})}
+    return {**self.objective.metrics, **self.objective.evaluated, **(evaluate.PROBE if self.config.evaluate.probe else {})}
+
+  @functools.cached_property
+  def parts(self) -> dict[str, dict[str, int]]:
+    """The parameters and FLOPs of the parts of the model that its objective counts apart (`Objective.parts`)."""
+    return {name: {'params': params, 'flops_per_example_forward': forward}
+            for name, (params, forward) in self.objective.parts(self.model).items()}
 
   @property
   def entries(self) -> tuple[str, ...]:
@@ -129,7 +135,7 @@ class Run:
   def _microbatches(self):
     """On a CPU the activations of a large batch leave the caches between one operation and the next, so slices are as
     small as adding up their gradients allows."""
-    if self.platform != 'cpu' or self.model.stats_shapes():
+    if self.platform != 'cpu' or self.model.stats_shapes() or self.objective.whole_batch:
       return 1
     uses = self.flops_per_example_forward / (2 * self.params)  # of a parameter in an image: in a ViT, by each token
     rows = self.config.data.batch_size // mesh_lib.batch_shards(self.mesh)
@@ -185,6 +191,7 @@ class Run:
         'devices': {'kind': device.device_kind, 'platform': device.platform, 'count': jax.device_count(),
                     'processes': jax.process_count()},
         'mesh': dict(self.mesh.shape), 'versions': _versions(), 'git': provenance.commit(), 'code': self.code,
+        **({'parts': self.parts} if self.parts else {}),
         **({'plug_ins': [str(path) for path in self.plug_ins]} if self.plug_ins else {}),
         **({'pretrained': {'source': self.pretrained.source, 'new': list(self.pretrained.new)}}
            if self.pretrained else {}),
@@ -211,6 +218,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   objective = objectives.of(config)
   data = open_data(config.data)
   data = data.reading(objective.inputs(data.image_shape))
+  objective.check_data(data)
   evaluate.check_patience(config.evaluate, data.size('val'))
   if config.evaluate.probe:
     evaluate.check_probe(config.evaluate, data.labels(data.balanced('train', config.evaluate.probe)))
@@ -244,6 +252,8 @@ def check_model(config: RunConfig, model: PureModel, mesh: LogicalMesh | None) -
     blocks.check(mesh.rules, config.system.execution.blocks == 'shard_map')
   parametrisation.factors(config.parametrisation, config.optimizer.name, model)
   trainable.trained(config.optimizer, model)
+  for name in ('rates', 'decays'):
+    trainable.scaled(config.optimizer, name, model)
 
 
 def prepare_trunk(config: RunConfig, branch_steps: Sequence[int],

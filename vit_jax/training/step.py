@@ -40,9 +40,11 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
   opt, objective = config.optimizer, objectives.of(config)
   trained = trainable.trained(opt, model)
   resting = trainable.resting(trained, model)
-  loss_of = _loss_of(model.resting(resting), objective, trained)
+  forward_of = _forward_of(model.resting(resting), objective, trained)
+  loss_of = _loss_of(forward_of, objective)
   factors = trainable.select(parametrisation.factors(config.parametrisation, opt.name, model), trained)
-  rates = trainable.select(layerwise.rates(opt.layer_decay, model), trained)
+  rates = trainable.select(layerwise.rates(opt, model), trained)
+  decays = trainable.select(trainable.scaled(opt, 'decays', model), trained)
   inspect = inspect or (lambda grads, step: (grads, {}))
 
   def train_step(state: TrainState, batch: dict, taught: dict | None = None) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -53,15 +55,17 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     if teacher:
       batch |= {'teacher': teacher(taught, batch['image'])}
     inputs = (batch, row_keys(jax.random.fold_in(key, 1), rows))
-    (loss, (batch_stats, sums)), grads = _accumulate(
-        loss_of, state, inputs, objective.values[1:], config.system.microbatches,
-        _unrolled(model, config.system.execution.scan))
+    micro, unrolled = config.system.microbatches, _unrolled(model, config.system.execution.scan)
+    if objective.whole_batch and micro > 1:
+      (loss, (batch_stats, sums)), grads = _in_two_passes(forward_of, objective, state, inputs, micro, unrolled)
+    else:
+      (loss, (batch_stats, sums)), grads = _accumulate(loss_of, state, inputs, objective.values[1:], micro, unrolled)
     weight = jnp.maximum(jnp.sum(batch['weight']), 1e-9)
     grads, inspected = inspect(jax.tree.map(lambda g: g / weight, grads), state.step)
     scale = schedule.multiplier(config.schedule, steps, state.step)
     moved, opt_state = optimizer.step(
         opt, trainable.select(grads, trained), state.optimizer, trainable.select(state.params, trained),
-        scale * state.hparams['learning_rate'], state.hparams['weight_decay'], factors, model, rates)
+        scale * state.hparams['learning_rate'], state.hparams['weight_decay'], factors, model, rates, decays)
     params = trainable.merged(state.params, moved, trained)
     ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
     stats = trainable.moving(state.stats, optimizer.average_stats(opt, state.stats, batch_stats, state.step), resting)
@@ -76,17 +80,28 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
   return train_step
 
 
-def _loss_of(model, objective, trained):
+def _forward_of(model, objective, trained):
+  """(parameters, statistics, batch, keys) -> (the objective's outputs, the batch's statistics)."""
+  return lambda params, stats, batch, keys_B: model.call(
+      trainable.frozen(params, trained), stats, lambda module: objective.forward(module, batch, keys_B))
+
+
+def _loss_of(forward_of, objective):
   """(parameters, statistics, batch, keys) -> (sum of the loss, (the batch's statistics, sums of the other values))."""
 
   def loss_of(params, stats, batch, keys_B):
-    params = trainable.frozen(params, trained)
-    outputs, batch_stats = model.call(params, stats, lambda module: objective.forward(module, batch, keys_B))
-    values = objective.loss(outputs, batch)
-    sums = {name: weighed(values[name], batch['weight']) for name in objective.values}
-    return sums.pop(objective.values[0]), (batch_stats, sums)
+    outputs, batch_stats = forward_of(params, stats, batch, keys_B)
+    loss, sums = _summed(objective, outputs, batch)
+    return loss, (batch_stats, sums)
 
   return loss_of
+
+
+def _summed(objective, outputs, batch):
+  """(sum of the loss, sums of the other values) over a batch."""
+  values = objective.loss(outputs, batch)
+  sums = {name: weighed(values[name], batch['weight']) for name in objective.values}
+  return sums.pop(objective.values[0]), sums
 
 
 def make_step(model: PureModel, config: RunConfig, steps: int | schedule.Length,
@@ -132,8 +147,6 @@ def _accumulate(loss_of, state, inputs, other_values, microbatches, unrolled):
   if microbatches <= 1:
     return jax.value_and_grad(loss_of, has_aux=True)(state.params, state.stats, *inputs)
 
-  # Rows are dealt out like cards, so that each slice is spread over all devices, as the whole batch is.
-  deal = lambda x: jnp.moveaxis(x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:]), 1, 0)
   apart = jax.tree.map(lambda p, layers: list(jnp.unstack(p)) if layers else p, state.params, unrolled)
   whole = lambda apart: jax.tree.map(lambda layers, p: jnp.stack(p) if layers else p, unrolled, apart)
   value_and_grad = jax.value_and_grad(lambda apart, *rest: loss_of(whole(apart), *rest), has_aux=True)
@@ -143,5 +156,32 @@ def _accumulate(loss_of, state, inputs, other_values, microbatches, unrolled):
 
   zero, zeros = jnp.float32(0), lambda tree: jax.tree.map(jnp.zeros_like, tree)
   start = ((zero, (zeros(state.stats), {name: zero for name in other_values})), zeros(apart))
-  (loss, (stats, sums)), grads = jax.lax.scan(slice_step, start, jax.tree.map(deal, inputs))[0]
+  (loss, (stats, sums)), grads = jax.lax.scan(slice_step, start, _dealt(inputs, microbatches))[0]
   return (loss, (jax.tree.map(lambda s: s / microbatches, stats), sums)), whole(grads)
+
+
+def _in_two_passes(forward_of, objective, state, inputs, microbatches, unrolled):
+  """What `_accumulate` returns, for a loss of the whole batch (Gao et al. 2021, "GradCache", sec. 3).
+
+  The first pass computes the outputs of all slices and keeps nothing else. The gradient of the loss by the outputs is
+  that of the whole batch; the second pass takes it back through each slice.
+  """
+  batch = inputs[0]
+  dealt = lambda inputs: forward_of(state.params, state.stats, *inputs)[0]
+  outputs = jax.lax.map(dealt, _dealt(inputs, microbatches))
+  outputs = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), outputs)
+  (loss, sums), slopes = jax.value_and_grad(lambda outputs: _summed(objective, outputs, batch), has_aux=True)(outputs)
+
+  def along_slopes(params, stats, batch, keys_B, slopes):
+    outputs, batch_stats = forward_of(params, stats, batch, keys_B)
+    return sum(jnp.sum(x * slope) for x, slope in zip(*map(jax.tree.leaves, (outputs, slopes)), strict=True)), (
+        batch_stats, {})
+
+  (_, (stats, _)), grads = _accumulate(along_slopes, state, (*inputs, slopes), (), microbatches, unrolled)
+  return (loss, (stats, sums)), grads
+
+
+def _dealt(inputs, count):
+  """Arrays [B, ..] as [count, B / count, ..]: rows are dealt out like cards, so that each slice is spread over all
+  devices, as the whole batch is."""
+  return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0), inputs)

@@ -1,0 +1,103 @@
+"""A trained model of two towers, loaded for use: which text fits a picture, and which picture a text."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from vit_jax import objectives, records
+from vit_jax.data import pipeline
+from vit_jax.data import text as text_lib
+from vit_jax.data.preprocessing import Preprocessing
+from vit_jax.errors import UserError
+from vit_jax.interop import run_weights
+from vit_jax.interop.classifier import Classifier
+from vit_jax.models import PureModel
+from vit_jax.objectives.contrast import Contrast
+from vit_jax.objectives.zero_shot import Embedder
+from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import config as run_config
+
+
+@dataclasses.dataclass(frozen=True)
+class PairModel:
+  """A model of objective=contrast.
+
+  Attributes:
+    embedder: its towers.
+    preprocessing: how a picture becomes an input.
+    digest: names its weights.
+  """
+  embedder: Embedder
+  preprocessing: Preprocessing
+  digest: str
+
+  @property
+  def objective(self) -> Contrast:
+    return self.embedder.model.objective
+
+  def probabilities(self, images_NE: np.ndarray, texts_CE: np.ndarray) -> np.ndarray:
+    """[N, C] from embeddings: how likely each pair is one by itself (name=sigmoid), or among the texts (softmax)."""
+    params = self.embedder.params
+    scale, bias = (float(x) for x in self.objective.scale_and_bias(params['log_scale'], params.get('bias')))
+    logits_NC = scale * images_NE @ texts_CE.T + bias
+    if self.objective.config.name == 'sigmoid':
+      return np.asarray(jax.nn.sigmoid(logits_NC))
+    return np.asarray(jax.nn.softmax(logits_NC, axis=1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ByName(Classifier):
+  """A classifier whose classes are any names.
+
+  Attributes:
+    pairs: the model.
+    names_CE: the embedding of each name.
+  """
+  pairs: PairModel
+  names_CE: np.ndarray
+
+  def forward(self, images_BHWC):
+    return self.pairs.probabilities(self.pairs.embedder.images(images_BHWC), self.names_CE)
+
+
+def load(workdir: str | os.PathLike, step: int | None = None) -> PairModel:
+  """The model of a run of objective=contrast.
+
+  Raises:
+    UserError: it is no such run, has no checkpoint, or its tokenizer is not there.
+  """
+  record = records.read_run(workdir)
+  if record is None:
+    raise UserError(f'{os.fspath(workdir)}: expected a run folder, found no {records.RUN} in it')
+  config = run_config.cast(record['config'])
+  objective = objectives.of(config)
+  if not isinstance(objective, Contrast):
+    raise UserError(f'{os.fspath(workdir)} was trained with objective={config.objective}, which knows no texts; '
+                    'expected a run of objective=contrast')
+  data = record['data']
+  model = PureModel(config.family, config.model, tuple(data['image_shape']), len(data['classes']), objective=objective)
+  weights = run_weights.read(workdir, step, model)
+  params, stats = jax.device_put((weights.params, weights.stats), jax.local_devices()[0])
+  learnt = config.data.text.tokenizer == 'bpe'  # from the captions, and so once more
+  tokenizer = pipeline.open_data(config.data).tokenizer if learnt else text_lib.tokenizer(config.data.text, list)
+  embedder = Embedder(model, params, stats, tokenizer, weights.preprocessing.normalize, mesh_lib.single_device())
+  return PairModel(embedder, weights.preprocessing, f'{record["config_hash"]}-{weights.step}')
+
+
+def by_name(pairs: PairModel, names: Sequence[str], templates: Sequence[str] | None = None) -> ByName:
+  """The model as a classifier of these names; templates are texts with {} in the place of a name, by default the run's.
+
+  Raises:
+    UserError: fewer than two names, one twice, or a template without {}.
+  """
+  if len(names) < 2 or '' in names or len(set(names)) < len(names):
+    raise UserError(f'--names={",".join(names)}: expected two different names or more, with commas between')
+  templates = templates or pairs.objective.config.templates
+  if wrong := [template for template in templates if '{}' not in template]:
+    raise UserError(f"--template={wrong[0]!r}: expected a text with {{}} in the place of the name, as in 'a drawing of "
+                    "{}'")
+  return ByName(class_names=tuple(names), preprocessing=pairs.preprocessing, pairs=pairs,
+                names_CE=pairs.embedder.names(names, templates))
