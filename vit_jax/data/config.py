@@ -46,8 +46,11 @@ class DataConfig:
   of a sweep.
   """
 
-  source: str = 'digits'  # digits, fashion_mnist, idx:DIR, folder:DIR, tfds:NAME[:CONFIG], random[:N]
-  data_dir: str | None = None  # where TFDS keeps its data; folder:DIR and idx:DIR are looked up under it
+  # digits, fashion_mnist, idx:DIR, folder:DIR, tfds:NAME[:CONFIG], random[:N]; with captions: pairs:DIR,
+  # emoji:LANGUAGE,.., icons, stamps, clipart (the last four perhaps with @ARTIST, who is held out as test)
+  source: str = 'digits'
+  # Where TFDS and `data.prepare` keep their data; folder:DIR, pairs:DIR and idx:DIR are looked up under it.
+  data_dir: str | None = None
   image_size: tuple[int, int] | None = option(None, least=1, most=16_384)  # (height, width); None = the source's own
   channels: int | None = option(None, least=1, most=3)  # 1 (luma) or 3 (grey is repeated); None = the source's own
   # Of pixels from 0 to 1, one per channel or one for all; None = 0.5.

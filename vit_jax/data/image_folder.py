@@ -23,7 +23,7 @@ _COMPARED = 16  # files whose size is compared with the index
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderSource:
-  """Picture files and their labels int32 [N]. Pictures are read as RGB."""
+  """Picture files and their labels int32 [N], and perhaps captions. Pictures are read as RGB."""
 
   name: str
   class_names: tuple[str, ...]
@@ -32,9 +32,10 @@ class FolderSource:
   root: pathlib.Path | epath.Path  # of the split
   sizes: Sequence[int] | None = None  # bytes, where they are known
   index: index_lib.Index | None = None
+  captions: Sequence[tuple[str, ...]] | None = None
+  state: str = ''  # what an index says of its folder
   channels = 3
   images = None
-  captions = None
 
   @functools.cached_property
   def image_size(self):
@@ -117,7 +118,7 @@ class _Paths(Sequence):
     return len(self._index.labels)
 
   def __getitem__(self, i):
-    return f'{self._root}/{self._folders[self._index.labels[i]]}/{self._index.name(i)}'
+    return f'{self._root}/{self._folders[self._index.labels[i]]}{self._index.name(i)}'
 
 
 class _Sizes(Sequence):
@@ -150,9 +151,7 @@ def open_folder(root: pathlib.Path | epath.Path, indexed: bool = True) -> dict[s
   Raises:
     UserError: there is no such folder, it has no classes, a class has no readable picture, or a class is not in train.
   """
-  if not root.is_dir():
-    near = nearest(root.name, listing.subfolders(root.parent)) if root.parent.is_dir() else ''
-    raise UserError(f'folder:{root}: no such folder{near}')
+  check_is_there(root, 'folder')
   found = class_folders.splits(root)
   if not found:
     return {'train': _open_split(root, root, 'train', None, indexed)}
@@ -169,17 +168,25 @@ def open_folder(root: pathlib.Path | epath.Path, indexed: bool = True) -> dict[s
   return sources
 
 
+def check_is_there(root: pathlib.Path | epath.Path, kind: str) -> None:
+  """Raises UserError, with the nearest name, where there is no such folder of a source KIND:DIR."""
+  if not root.is_dir():
+    near = nearest(root.name, listing.subfolders(root.parent)) if root.parent.is_dir() else ''
+    raise UserError(f'{kind}:{root}: no such folder{near}')
+
+
 def _open_split(root, folder, split, known, indexed):
   class_names = class_folders.class_names(folder, known)
-  if index := index_lib.read(root, split, _state(folder)) if indexed else None:
-    return _indexed(folder, root.name, class_names, index)
+  if index := index_lib.read(root, split, state(folder)) if indexed else None:
+    return indexed_source(folder, root.name, class_names, index)
   found = class_folders.files(folder, class_names)
   files = [file for each in found.values() for file in each]
   number = {name: label for label, name in enumerate(class_names)}
   labels = np.repeat(np.asarray([number[folder_names.text(name)] for name in found], np.int32),
                      [len(each) for each in found.values()])
   sizes = [file.size for file in files] if listing.is_remote(folder) else None
-  return FolderSource(root.name, class_names, tuple(file.path for file in files), labels, folder, sizes)
+  return FolderSource(root.name, class_names, tuple(file.path for file in files), labels, folder, sizes,
+                      state=state(folder))
 
 
 def write_index(root: pathlib.Path | epath.Path, sources: dict[str, FolderSource],
@@ -197,32 +204,35 @@ def write_index(root: pathlib.Path | epath.Path, sources: dict[str, FolderSource
       say(f'{split}: {len(bad):,} pictures cannot be read, such as {printable(bad[0])}; a run stops, or leaves them '
           'out with data.on_error "skip"', sys.stderr)
     folders = _folders(source.root, source.class_names)
-    names = [path[len(f'{source.root}/{folders[label]}/'):] for path, label in zip(source.paths, source.labels)]
+    names = [path[len(f'{source.root}/{folders[label]}'):] for path, label in zip(source.paths, source.labels)]
     sizes = source.sizes if source.sizes is not None else [os.stat(path).st_size for path in source.paths]
     out.append(index_lib.write(
-        root, split, _state(source.root), source.labels, names=names, sizes=sizes, class_names=source.class_names,
-        image_size=source.image_size, faults=source.faults, fingerprints=fingerprints.get(split, {})))
+        root, split, source.state, source.labels, names=names, sizes=sizes, captions=source.captions,
+        class_names=source.class_names, image_size=source.image_size, faults=source.faults,
+        fingerprints=fingerprints.get(split, {})))
   return out
 
 
-def _state(folder):
+def state(folder: os.PathLike, more: str = '') -> str:
   """What an index says of the folder that it was made from; the sizes of some files are compared as well."""
-  return hashlib.sha256('\n'.join(listing.subfolders(folder)).encode(errors='surrogateescape')).hexdigest()[:16]
+  lines = [*listing.subfolders(folder), *([more] if more else [])]
+  return hashlib.sha256('\n'.join(lines).encode(errors='surrogateescape')).hexdigest()[:16]
 
 
 def _folders(split, class_names):
-  """The folder of each class, whose name need not be text; None where a split has none of a class."""
-  of_class = {folder_names.text(name): name for name in listing.subfolders(split)}
-  return [of_class.get(name) for name in class_names]
+  """'FOLDER/' of each class, whose name need not be text; None where a split has none of a class; [''] without any."""
+  of_class = {folder_names.text(name): f'{name}/' for name in listing.subfolders(split)}
+  return [of_class.get(name) for name in class_names] or ['']
 
 
-def _indexed(folder, name, class_names, index):
+def indexed_source(folder: pathlib.Path | epath.Path, name: str, class_names: tuple[str, ...],
+                   index: index_lib.Index) -> FolderSource:
   """The source of an index, after a look at some of the files: other data must not be taken for those of the index."""
   again = f'Make it again: {index_lib.COMMAND}'
   if tuple(index.header['class_names']) != class_names:
     raise UserError(f'{index.path} has other classes than the folder. {again}')
   paths = _Paths(folder, _folders(folder, class_names), index)
-  source = FolderSource(name, class_names, paths, index.labels, folder, _Sizes(index), index)
+  source = FolderSource(name, class_names, paths, index.labels, folder, _Sizes(index), index, index.captions)
   faulty = [i for i, _ in index.header['faults']['bad'][:_COMPARED]]  # which may have been replaced since
   for i in [*np.linspace(0, len(source) - 1, min(_COMPARED, len(source))).astype(int), *faulty]:
     path, size = source.paths[i], None

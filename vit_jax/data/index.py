@@ -22,7 +22,7 @@ from vit_jax.errors import UserError
 _VERSION = 1
 _HEADER = b'vit_jax'
 _ROWS = 1 << 20  # per batch of the file
-_LABEL, _NAME, _SIZE = 'label', 'name', 'size'
+_LABEL, _NAME, _SIZE, _CAPTIONS = 'label', 'name', 'size', 'captions'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,11 @@ class Index:
   def sizes(self) -> np.ndarray:
     """Bytes of the files, int64 [N]; only of folders."""
     return self._column(_SIZE).to_numpy()
+
+  @functools.cached_property
+  def captions(self) -> list[tuple[str, ...]] | None:
+    """The captions of each picture; None if the source has none."""
+    return list(map(tuple, self._column(_CAPTIONS).to_pylist())) if self.header.get(_CAPTIONS) else None
 
   def fingerprint(self, examples: np.ndarray) -> str | None:
     """The fingerprint of some of the pictures, if it was made with the index."""
@@ -104,7 +109,7 @@ COMMAND = 'python -m vit_jax.data.prepare --index --source=SOURCE [--data_dir=DI
 
 
 def write(folder: os.PathLike | str, split: str, state: str, labels: np.ndarray, *, names=None, sizes=None,
-          **header: Any) -> epath.Path:
+          captions=None, **header: Any) -> epath.Path:
   """Writes the index of a split; returns its path.
 
   Args:
@@ -114,6 +119,7 @@ def write(folder: os.PathLike | str, split: str, state: str, labels: np.ndarray,
     labels: int [N].
     names: a path per picture, in the folder of its class, for folders.
     sizes: bytes per file, int [N], for folders.
+    captions: texts per picture, where there are some.
     header: what else is kept: class_names, image_size, fingerprints ({text of `positions`: fingerprint}); of folders
       also faults, as of `FolderSource.faults`.
   """
@@ -121,6 +127,9 @@ def write(folder: os.PathLike | str, split: str, state: str, labels: np.ndarray,
   columns = {_LABEL: pa.array(np.asarray(labels, np.int32))}
   if names is not None:
     columns |= {_NAME: pa.array(map(os.fsencode, names), pa.binary()), _SIZE: pa.array(np.asarray(sizes, np.int64))}
+  if captions is not None:
+    columns[_CAPTIONS] = pa.array(list(map(list, captions)), pa.list_(pa.string()))
+    header |= {_CAPTIONS: True}
   table = pa.table(columns).replace_schema_metadata(
       {_HEADER: json.dumps({'version': _VERSION, 'state': state, **header}).encode()})
   sink = pa.BufferOutputStream()

@@ -57,8 +57,8 @@ def index(config: DataConfig) -> list:
     UserError: the source needs no index, or its data cannot be read.
   """
   kind = config.source.partition(':')[0]
-  if kind not in ('folder', 'tfds'):
-    raise UserError(f'--source={config.source}: needs no index; expected folder:DIR or tfds:NAME')
+  if kind not in ('folder', 'pairs', 'tfds'):
+    raise UserError(f'--source={config.source}: needs no index; expected folder:DIR, pairs:DIR or tfds:NAME')
   sources = sources_lib.open_sources(config, indexed=False)
   fingerprints = {split: {} for split in sources}
   whole = {split: splits.whole(source) for split, source in sources.items()}

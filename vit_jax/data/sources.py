@@ -16,8 +16,8 @@ from vit_jax.data.array_sources import ArraySource, RandomSource
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError, nearest
 
-WITH_CAPTIONS = 'vit_jax.arrays(x, captions=..)'
-KNOWN = ('digits', 'fashion_mnist', 'idx:DIR', 'folder:DIR', 'tfds:NAME', 'random')
+WITH_CAPTIONS = 'pairs:DIR, emoji:LANGUAGE, icons, stamps, clipart, or tfds:NAME with captions'
+KNOWN = ('digits', 'fashion_mnist', 'idx:DIR', 'folder:DIR', 'pairs:DIR', 'tfds:NAME', 'random')
 DEBIAN_FASHION_MNIST = '/usr/share/datasets/fashion-mnist'
 FASHION_CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
                    'Ankle boot')
@@ -84,20 +84,20 @@ def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
   if kind == 'tfds' and rest:
     from vit_jax.data import tfds_source
     return tfds_source.open_tfds(rest.replace(':', '/', 1), data_dir, indexed)
-  if kind in ('idx', 'folder'):
+  if kind in ('idx', 'folder', 'pairs'):
     if not rest and not data_dir:
       raise UserError(f'data.source: {config.source!r}; expected {kind}:DIR')
     folder = folder_of(config)
     if kind == 'idx':
       return idx.open_idx(folder, name=folder.name)
-    from vit_jax.data import image_folder as folder_lib
-    return folder_lib.open_folder(folder, indexed)
+    from vit_jax.data import image_folder, pairs
+    return (pairs.open_pairs if kind == 'pairs' else image_folder.open_folder)(folder, indexed)
   near = nearest(config.source, KNOWN)
   raise UserError(f'data.source: no source {config.source!r}{near} (for a TFDS data set write tfds:{kind})')
 
 
 def folder_of(config: DataConfig) -> pathlib.Path | epath.Path:
-  """The folder of a source folder:DIR or idx:DIR, under data_dir unless DIR is absolute; it may be in a bucket."""
+  """The folder of folder:DIR, pairs:DIR or idx:DIR, under data_dir unless DIR is absolute; it may be in a bucket."""
   rest = config.source.partition(':')[2]
   if listing.is_remote(rest) or not config.data_dir:
     return listing.path(rest) if listing.is_remote(rest) else listing.path('', rest)

@@ -233,7 +233,7 @@ def check(job: Job, target: Slice, choice: Choice) -> None:
 def _data_shape(config, with_classes) -> tuple[Any, ...]:
   """((H, W, C), classes, training examples or None); pictures with texts may have no classes."""
   kind, _, name = config.source.partition(':')
-  absent = kind in ('tfds', 'folder', 'idx')
+  absent = kind in ('tfds', 'folder', 'pairs', 'idx')
   if not absent or not config.image_size or (with_classes and not config.num_classes):
     try:
       data = pipeline.open_data(config)

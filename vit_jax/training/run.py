@@ -73,7 +73,8 @@ class Run:
   @property
   def metrics(self) -> dict[str, Metric]:
     """The columns of an evaluation: the objective's, and those of a probe."""
-    return {**self.objective.metrics, **self.objective.evaluated, **(evaluate.PROBE if self.config.evaluate.probe else {})}
+    probe = evaluate.PROBE if self.config.evaluate.probe else {}
+    return {**self.objective.metrics, **self.objective.evaluated, **probe}
 
   @functools.cached_property
   def parts(self) -> dict[str, dict[str, int]]:
@@ -85,6 +86,11 @@ class Run:
   def entries(self) -> tuple[str, ...]:
     """The names of the entries of a batch that are read, without 'weight'."""
     return tuple(self.objective.inputs(self.model.image_shape))
+
+  @property
+  def learnt_tokenizer(self) -> str | None:
+    """The content of a tokenizer.json, where text is read by a tokenizer that was learnt from the data."""
+    return self.data.tokenizer.learnt if 'text' in self.entries else None
 
   @functools.cached_property
   def fingerprints(self) -> dict[str, str]:

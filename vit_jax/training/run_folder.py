@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from vit_jax import checkpoint, goodput, records, schema
+from vit_jax import checkpoint, durable, goodput, records, schema
 from vit_jax.errors import UserError
 from vit_jax.parallel import processes
 from vit_jax.survival import fallback, local_tier, origin, restarts
@@ -280,7 +280,10 @@ class RunFolder:
       self._tensorboard.flush()
 
   def write(self, record: dict[str, Any]) -> None:
-    """Writes run.json. Raises UserError if this process does not see what the writer wrote."""
+    """Writes run.json, and a tokenizer that was learnt. Raises UserError if this process does not see what was written.
+    """
+    if (learnt := self.run.learnt_tokenizer) is not None:
+      processes.from_writer(lambda: durable.write(self.path / records.TOKENIZER, learnt))
     processes.from_writer(lambda: records.write_run(self.path, record))
     if not (self.path / records.RUN).exists():
       raise UserError(f'--workdir={self.path}: process {jax.process_index()} does not see what process 0 wrote there; '
