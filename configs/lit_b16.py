@@ -6,8 +6,8 @@
 
 The values are those of big_vision's configs/proj/image_text/siglip_lit_coco.py: 5,000 steps of 512 pairs, Adam at 1e-3
 with 150 steps of warm-up and cosine, decay 0.01 (not multiplied by the rate there: 10 here), gradient clipped to 1,
-RandAugment(2, 10) and flips, 16 tokens, t = 10 and b = -2.71. There the text tower is a pre-trained BERT; here it starts
-at random, and its tokens are learnt from the captions. Published (LiT-B16B, with a BERT and other data): 72.07%
+RandAugment(2, 10) and flips, 16 tokens, t = 10 and b = -2.71. There the text tower is a pre-trained BERT; here it
+starts at random, and its tokens are learnt from the captions. Published (LiT-B16B, with a BERT and other data): 72.07%
 zero-shot on ImageNet. Not run by us yet.
 
 The image tower may come from anywhere: --config.pretrained.path=RUN, a bundle, a file of weights or hf:OWNER/NAME. To

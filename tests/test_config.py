@@ -30,6 +30,10 @@ HASHES = {
     'mae_digits.py': '96c2b03cd8',
     'mae_b16.py': '963a64e248',
     'mae_b16.py:runlocal': 'b1f912172b',
+    'siglip_b16.py': '28fe779b6b',
+    'siglip_b16.py:coco': '745a00da52',
+    'lit_b16.py': '8ef48b50dc',
+    'zero_shot_emoji.py': '7d20f41578',
 }
 
 

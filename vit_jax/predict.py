@@ -33,7 +33,8 @@ _BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Number of pictures to comp
 _STEP = flags.DEFINE_integer('step', None, 'The step of the checkpoint; default: the one that was scored on test.',
                              lower_bound=0)
 _NAMES = flags.DEFINE_list('names', None, 'Classes for a model of pictures and texts, with commas between.')
-_TEMPLATE = flags.DEFINE_multi_string('template', None, 'A text about a name, which stands for {}; default: the run\'s.')
+_TEMPLATE = flags.DEFINE_multi_string('template', None, 'A text about a name, with {} in its place; default: as the '
+                                      'run has them.')
 _RECONSTRUCT = cli.define_optional('reconstruct', 'Folder for reconstructions; default: reconstructions.')
 _ATTENTION = cli.define_optional('attention', 'Folder for attention maps; default: attention.')
 

@@ -1,4 +1,4 @@
-"""What the losses of all pairs add to a chip's memory, by the TPU's own compiler: python experiments/pair_loss/memory.py
+"""What the losses of all pairs add to a chip's memory, by the TPU's compiler: python experiments/pair_loss/memory.py
 
 Prints a line of JSON for each form: the compiler's temporary bytes, and the largest buffer of the program. `ring` is
 ours, `dense` makes the logits of all pairs at once, as the published JAX code does, split over the chips by rows.

@@ -119,7 +119,8 @@ def test_names_and_search(workdir, album, tmp_path):
   done = command_line.run('predict', workdir, album, f'--names={",".join(NAMES)}', '--template=a {} square',
                           '--format=json', '--top=1')
   assert done.returncode == 0, done.stderr
-  found = {pathlib.Path(row['path']).stem: row['classes'][0]['class'] for row in map(json.loads, done.stdout.splitlines())}
+  rows = map(json.loads, done.stdout.splitlines())
+  found = {pathlib.Path(row['path']).stem: row['classes'][0]['class'] for row in rows}
   assert len(found) == len(NAMES) and np.mean([name == best for name, best in found.items()]) > 0.8
   done = command_line.run('search', workdir, album, '--text=a blue all square', '--text=a red left square', '--top=3',
                           '--format=json')

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from vit_jax import objectives, records
-from vit_jax.data import pipeline
 from vit_jax.data import text as text_lib
 from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.errors import UserError
@@ -81,8 +80,10 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> PairModel:
   model = PureModel(config.family, config.model, tuple(data['image_shape']), len(data['classes']), objective=objective)
   weights = run_weights.read(workdir, step, model)
   params, stats = jax.device_put((weights.params, weights.stats), jax.local_devices()[0])
-  learnt = config.data.text.tokenizer == 'bpe'  # from the captions, and so once more
-  tokenizer = pipeline.open_data(config.data).tokenizer if learnt else text_lib.tokenizer(config.data.text, list)
+  reading = config.data.text
+  if reading.tokenizer == 'bpe':  # learnt from the captions
+    reading = dataclasses.replace(reading, tokenizer=os.path.join(workdir, records.TOKENIZER))
+  tokenizer = text_lib.tokenizer(reading, list)
   embedder = Embedder(model, params, stats, tokenizer, weights.preprocessing.normalize, mesh_lib.single_device())
   return PairModel(embedder, weights.preprocessing, f'{record["config_hash"]}-{weights.step}')
 

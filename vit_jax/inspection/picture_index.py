@@ -91,7 +91,8 @@ def _read(file, digest):
     return None
   try:
     with np.load(io.BytesIO(path.read_bytes())) as arrays:  # without pickles
-      index = PictureIndex(tuple(arrays['paths'].tolist()), arrays['stamps'], arrays['embeddings'], str(arrays['model']))
+      paths, model = tuple(arrays['paths'].tolist()), str(arrays['model'])
+      index = PictureIndex(paths, arrays['stamps'], arrays['embeddings'], model)
   except (ValueError, KeyError, OSError, EOFError):
     return None
   whole = len(index.paths) == len(index.stamps) == len(index.embeddings)

@@ -5,8 +5,8 @@ All have the signature of `attention.attend`:
 -> (y [B, Q, H, K], weights [B, H, Q, S] or None).
 
 A kernel is an entry of KERNELS, and system.execution.attention_kernel is its key, or 'auto'. It changes how softmax
-attention is computed, not what it computes. A kind is an entry of KINDS, and model.attention is its key. (`causal` is that
-of text, and no option of a model of pictures.)
+attention is computed, not what it computes. A kind is an entry of KINDS, and model.attention is its key. (`causal` is
+the kind of text, and no option of a model of pictures.)
 """
 
 import dataclasses

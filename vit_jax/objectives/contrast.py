@@ -1,4 +1,4 @@
-"""Pictures and their texts brought together: SigLIP (Zhai et al. 2023), CLIP (Radford et al. 2021), LiT (Zhai et al. 2022).
+"""Pictures and texts brought together: SigLIP (Zhai et al. 2023), CLIP (Radford et al. 2021), LiT (Zhai et al. 2022).
 
 An image tower, which is a model of any family without its classifier, and a text tower give embeddings of unit length.
 Training brings those of a pair close and others apart (`objectives.pair_loss`). What comes out tells which of any texts
@@ -139,8 +139,8 @@ class Contrast(Objective):
 
   def parts(self, model):
     sizes = traverse_util.flatten_dict(model.param_shapes())
-    image, text = (sum(math.prod(shape.shape) for path, shape in sizes.items() if (path[0] == 'text') == (name == 'text')
-                       and path[0] not in ('log_scale', 'bias')) for name in ('image', 'text'))
+    size = lambda belongs: sum(math.prod(shape.shape) for path, shape in sizes.items() if belongs(path[0]))
+    image, text = size(lambda top: top not in ('text', 'log_scale', 'bias')), size(lambda top: top == 'text')
     pixels = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
     tokens = jax.ShapeDtypeStruct((1, self.text.length), jnp.int32)
     count = lambda fn, *inputs: flops.count(lambda params, stats, *inputs: model.call(

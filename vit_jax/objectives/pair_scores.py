@@ -15,12 +15,14 @@ from vit_jax.objectives.pair_loss import Kind, pair_loss
 
 CANDIDATES = (256, 1024)  # the first is that of 'loss'
 RANKS = (1, 5, 10)
+ZERO_SHOT_RANKS = (1, 5)
 MOST_RETRIEVED = 5_000  # candidates in retrieval: as many as COCO's test has (Karpathy & Fei-Fei 2015)
 
 _SHARE = functools.partial(Metric, higher_is_better=True, share=True)
 METRICS = {
     **{f'loss@{size}': Metric(shown=False) for size in CANDIDATES},
     **{f'{way}@{k}': _SHARE(shown=k == 1) for way in ('image_to_text', 'text_to_image') for k in RANKS},
+    **{f'zero_shot@{k}': _SHARE(shown=k == 1) for k in ZERO_SHOT_RANKS},
 }
 
 
@@ -79,11 +81,8 @@ def _before(products, same):
 
 
 def zero_shot(images: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> dict[str, float]:
-  """'zero_shot@1' and 'zero_shot@5': the share of pictures [N, E] whose class is among the nearest of `classes` [C, E]."""
+  """'zero_shot@1' and 'zero_shot@5': the share of pictures whose class is among the nearest of `classes` [C, E]."""
   products = images @ classes.T
   before = _before(products, np.arange(len(classes))[None] == labels[:, None])
   return {f'zero_shot@{k}': float((before < k).mean()) for k in ZERO_SHOT_RANKS}
 
-
-ZERO_SHOT_RANKS = (1, 5)
-METRICS |= {f'zero_shot@{k}': _SHARE(shown=k == 1) for k in ZERO_SHOT_RANKS}

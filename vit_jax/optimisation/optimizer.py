@@ -244,8 +244,8 @@ def step(config: OptimizerConfig, grads: dict, opt_state: Any, params: dict, lea
     mask = jax.tree.map(lambda m, factor: m * factor, mask, decays)
   each = lambda name: jax.tree.map(lambda _, f: getattr(f, name), params, factors) if factors else (
       jax.tree.map(lambda _: 1.0, params))
-  add_decay = lambda tree: jax.tree.map(lambda t, p, m, f: t + weight_decay * (f * m) * p if m else t, tree, params, mask,
-                                        each('weight_decay'))
+  add_decay = lambda tree: jax.tree.map(lambda t, p, m, f: t + weight_decay * (f * m) * p if m else t, tree, params,
+                                        mask, each('weight_decay'))
   coupled = config.name == 'sgd'  # the decay of all others is decoupled from the gradient
   rule = transformation(config, factors, model, *([lambda grads, _: add_decay(grads)] if coupled else []))
   with jax.numpy_dtype_promotion('standard'):  # optax's Adam raises a float to an integer power

@@ -353,8 +353,9 @@ class Loop:
     params = train_state.ema if self.run.config.optimizer.ema_decay else train_state.params
     batches = self.run.eval_batches(split, lambda errors: self._report(errors, step))
     with self.clock.measure('evaluate'), contextlib.closing(batches):
+      more = functools.partial(self._more, params, train_state.stats, split)
       scores = evaluate.evaluate(self._eval_step, self.run.objective, params, train_state.stats,
-                                 self._until_stopped(batches), functools.partial(self._more, params, train_state, split))
+                                 self._until_stopped(batches), more)
       if self.run.config.evaluate.probe:
         scores |= probing.scores(self.run, params, train_state.stats, split)
     row = {'split': split, **self.run.position(step), **scores}
@@ -365,12 +366,10 @@ class Loop:
     self.display.pause(seconds)
     return row
 
-  def _more(self, params: dict, train_state: TrainState, split: str, kept: dict) -> dict[str, float]:
+  def _more(self, params: dict, stats: dict, split: str, kept: dict) -> dict[str, float]:
     """The columns of the objective's evaluators."""
-    columns = {}
-    for evaluator in self.run.objective.evaluators:
-      columns |= evaluator(self.run, params, train_state.stats, split, kept)
-    return columns
+    every = [evaluator(self.run, params, stats, split, kept) for evaluator in self.run.objective.evaluators]
+    return {name: value for columns in every for name, value in columns.items()}
 
   def _until_stopped(self, batches: Iterator[dict]) -> Iterator[dict]:
     for batch in batches:

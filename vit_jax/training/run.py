@@ -73,7 +73,8 @@ class Run:
   @property
   def metrics(self) -> dict[str, Metric]:
     """The columns of an evaluation: the objective's, and those of a probe."""
-    return {**self.objective.metrics, **self.objective.evaluated, **(evaluate.PROBE if self.config.evaluate.probe else {})}
+    probe = evaluate.PROBE if self.config.evaluate.probe else {}
+    return {**self.objective.metrics, **self.objective.evaluated, **probe}
 
   @functools.cached_property
   def parts(self) -> dict[str, dict[str, int]]:
