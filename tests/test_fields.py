@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import vit_jax
 from vit_jax import config, objectives, records
 from vit_jax.data import pipeline
 from vit_jax.errors import UserError
@@ -46,12 +47,24 @@ def _leaves(cls, path=''):
       yield path + field.name
 
 
+READ_TEXT = ('contrast',)
+
+
+@functools.cache
+def _with_captions():
+  images = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), dtype=np.uint8)
+  return vit_jax.arrays(images, np.arange(100) % 10, captions=[f'picture {i}' for i in range(100)])
+
+
 def _tiny(family, **changes):
   """The config of a family, or of FAMILY/OBJECTIVE."""
   family, _, objective = family.partition('/')
   c = config.defaults(family, objective or objectives.DEFAULT)
   c.model.update(TINY[family])
   c.data.batch_size, c.train.steps, c.evaluate.every = 16, 4, 4
+  if objective in READ_TEXT:
+    c.data.source, c.data.text.length = _with_captions(), 16
+    c.loss.text.update(dict(width=16, depth=1, mlp_dim=16, num_heads=2))
   c.update_from_flattened_dict(changes)
   return c
 
@@ -59,8 +72,8 @@ def _tiny(family, **changes):
 _open = functools.lru_cache(maxsize=1)(pipeline.open_data)
 FIELDS = {name: family for family in reversed(FAMILIES) for name in _leaves(run_config.run_config_class(family))}
 OWN = [(family, f'model.{field.name}') for family in FAMILIES for field in dataclasses.fields(FAMILIES[family].config)]
-OWN += [(f'vit/{name}', f'loss.{field.name}') for name in OBJECTIVES if name != objectives.DEFAULT
-        for field in dataclasses.fields(OBJECTIVES[name].Config)]
+OWN += [(f'vit/{name}', field) for name in OBJECTIVES if name != objectives.DEFAULT
+        for field in _leaves(OBJECTIVES[name].Config, 'loss.')]
 EVERY = OWN + [('vit', name) for name in FIELDS if not name.startswith('model.')]
 
 

@@ -21,6 +21,7 @@ def test_scores_are_scikit_learns():
   scores, every = scores_lib.scores(rows), np.arange(8)
   predicted, top_k = probabilities.argmax(1), metrics.top_k_accuracy_score
   assert scores['examples'] == 500 and scores['accuracy'] == pytest.approx(metrics.accuracy_score(labels, predicted))
+  assert scores['balanced_accuracy'] == pytest.approx(metrics.balanced_accuracy_score(labels, predicted))
   assert scores['accuracy_top5'] == pytest.approx(top_k(labels, probabilities, k=5, labels=every))
   assert scores['loss'] == pytest.approx(metrics.log_loss(labels, probabilities.astype(np.float64), labels=every))
   np.testing.assert_array_equal(scores['confusion'], metrics.confusion_matrix(labels, predicted, labels=every))

@@ -131,9 +131,11 @@ def show(evaluation: Evaluation, written: list[epath.Path] = (), console: Consol
   s, console = evaluation.summary, console or Console(highlight=False, soft_wrap=True)
   low, high = s['accuracy_ci95']
   top5 = '' if s['accuracy_top5'] is None else f', top-5 {s["accuracy_top5"]:.2%}'
+  sizes = [row['n'] for row in s['classes'] if row['n']]
+  balanced = f', balanced {s["balanced_accuracy"]:.2%}' if max(sizes) > 2 * min(sizes) else ''
   step = '' if s['step'] is None else f', step {s["step"]:,}'
   console.print(Text(f'{s["run"]}{step}: {s["split"]} of {s["data"]}, {s["examples"]:,} pictures'))
-  console.print(f'accuracy {s["accuracy"]:.2%} (95%: {low:.2%} .. {high:.2%}){top5}, loss {s["loss"]:.4f}')
+  console.print(f'accuracy {s["accuracy"]:.2%} (95%: {low:.2%} .. {high:.2%}){top5}{balanced}, loss {s["loss"]:.4f}')
   console.print(f'calibration error {s["ece"]:.2%} (15 bins): {confidence_words(s)}')
   if s['unreadable']:
     console.print(Text(f'{len(s["unreadable"]):,} pictures could not be read and are not counted: '

@@ -20,6 +20,7 @@ def scores(predictions: Predictions) -> dict[str, Any]:
       accuracy, error: shares that sum to 1.
       accuracy_ci95: the 95% Wilson interval of the accuracy, for this number of examples.
       accuracy_top5: None for up to 5 classes.
+      balanced_accuracy: the mean recall of the classes that have examples.
       loss: the mean cross-entropy in nats.
       ece: the expected calibration error.
       mean_confidence: the mean probability of the predicted classes.
@@ -30,13 +31,14 @@ def scores(predictions: Predictions) -> dict[str, Any]:
   n, right = len(predictions), int((predictions.rank == 0).sum())
   bins = calibration(predictions.confidence, predictions.rank == 0)
   interval = stats.binomtest(right, n).proportion_ci(method='wilson')
+  classes = per_class(predictions)
   return {
       'examples': n, 'accuracy': right / n, 'accuracy_ci95': [interval.low, interval.high],
       'accuracy_top5': float((predictions.rank < 5).mean()) if len(predictions.class_names) > 5 else None,
-      'error': 1 - right / n,
+      'balanced_accuracy': float(np.mean([row['recall'] for row in classes if row['n']])), 'error': 1 - right / n,
       'loss': float(predictions.loss.mean(dtype=np.float64)), 'ece': expected_calibration_error(bins),
       'mean_confidence': float(predictions.confidence.mean(dtype=np.float64)), 'calibration': bins,
-      'classes': per_class(predictions),
+      'classes': classes,
       'confusion': confusion(predictions).tolist() if len(predictions.class_names) <= MOST_CLASSES else None}
 
 

@@ -5,7 +5,9 @@ from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from vit_jax.errors import UserError
 from vit_jax.objectives.objective import Metric, Objective
 from vit_jax.optimisation import losses
 from vit_jax.options import option
@@ -19,12 +21,18 @@ class Config:
   name: Literal['softmax', 'sigmoid'] = 'softmax'
   # Share of the target that is spread evenly over the classes (Szegedy et al. 2016).
   label_smoothing: float = option(0.0, below=1)
+  # balanced: the loss of an example counts 1 / (pictures of its class), so that each class counts alike; on average 1.
+  class_weights: Literal['none', 'balanced'] = 'none'
+  # In training the logits get so many times the log of the classes' shares (Menon et al. 2021, eq. 10): 1 suits the
+  # balanced error. 0 = off.
+  logit_adjustment: float = option(0.0, most=100)
 
 
 @dataclasses.dataclass(frozen=True)
 class Classify(Objective):
   """One label for each picture; with a teacher, its predictions are a part of the target (`transfer.distillation`)."""
   distill: DistillConfig = DistillConfig()
+  shares: tuple[float, ...] | None = None  # of the classes in the training pictures, where the config needs them
 
   Config: ClassVar[type] = Config
   metrics = {'loss': Metric(), 'accuracy': Metric(higher_is_better=True, share=True),
@@ -39,6 +47,16 @@ class Classify(Objective):
   def check(self, config):
     distillation.check(config.distill)
 
+  def for_data(self, data):
+    if self.config.class_weights == 'none' and not self.config.logit_adjustment:
+      return self
+    counts_C = np.bincount(data.labels('train'), minlength=data.num_classes)
+    if not counts_C.all():
+      name = 'class_weights=balanced' if self.config.class_weights != 'none' else 'logit_adjustment'
+      raise UserError(f'loss.{name}: class {data.class_names[int(np.argmin(counts_C))]!r} has no training pictures; '
+                      'expected at least one of each class')
+    return dataclasses.replace(self, shares=tuple((counts_C / counts_C.sum()).tolist()))
+
   def inputs(self, image_shape):
     return super().inputs(image_shape) | {'label': jax.ShapeDtypeStruct((), jnp.int32)}
 
@@ -50,12 +68,18 @@ class Classify(Objective):
   def loss(self, outputs, batch):
     """The batch may have 'teacher' [B, C], a teacher's logits."""
     logits_BC, targets_BC = outputs['logits'], batch['targets']
+    correct_B = jnp.argmax(logits_BC, axis=-1) == jnp.argmax(targets_BC, axis=-1)
+    if self.config.logit_adjustment and self.shares:
+      log_shares_C = jnp.log(jnp.array(self.shares, jnp.float32))
+      logits_BC = logits_BC.astype(jnp.float32) + self.config.logit_adjustment * log_shares_C[None]
     if 'teacher' in batch:
       loss_B = distillation.per_example(self.distill, self.config.name, logits_BC, outputs, targets_BC,
                                         batch['teacher'])
     else:
       loss_B = losses.per_example(self.config.name, logits_BC, targets_BC)
-    return {'loss': loss_B, 'correct': jnp.argmax(logits_BC, axis=-1) == jnp.argmax(targets_BC, axis=-1)}
+    if self.config.class_weights == 'balanced' and self.shares:
+      loss_B = loss_B * (targets_BC @ (1 / (len(self.shares) * jnp.array(self.shares, jnp.float32))))
+    return {'loss': loss_B, 'correct': correct_B}
 
   def score(self, outputs, batch):
     logits_BC = outputs['logits']

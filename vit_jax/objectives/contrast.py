@@ -75,10 +75,11 @@ class Contrast(Objective):
     if any('{}' not in template for template in self.config.templates) or not self.config.templates:
       raise UserError(f'loss.templates={self.config.templates}: expected texts with {{}} in the place of a name')
 
-  def check_data(self, data):
+  def for_data(self, data):
     if data.tokenizer.vocab_size > (rows := self.vocab_size()):
       raise UserError(f'loss.text.vocab_size={rows}: the tokenizer has {data.tokenizer.vocab_size} tokens '
                       f'(data.text.tokenizer={self.text.tokenizer}); give at least so many, or None')
+    return self
 
   def vocab_size(self) -> int:
     """Rows of the table of tokens. Raises UserError if the tokenizer is asked and is not there."""

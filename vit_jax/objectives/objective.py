@@ -109,8 +109,10 @@ class Objective:
       raise UserError(f'distill.teacher={config.distill.teacher}: a teacher is for objective=classify, not for '
                       f'{config.objective}')
 
-  def check_data(self, data: Any) -> None:
-    """Raises UserError for `pipeline.Data` that this objective cannot have."""
+  def for_data(self, data: Any) -> 'Objective':
+    """This objective with what it must know of its `pipeline.Data`. Raises UserError for data that it cannot have."""
+    del data
+    return self
 
   def inputs(self, image_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
     """What is read of an example, by the name of its entry in a batch. Every batch has also 'weight' [B] float32."""

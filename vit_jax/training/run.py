@@ -219,7 +219,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   objective = objectives.of(config)
   data = open_data(config.data)
   data = data.reading(objective.inputs(data.image_shape))
-  objective.check_data(data)
+  objective = objective.for_data(data)
   evaluate.check_patience(config.evaluate, data.size('val'))
   if config.evaluate.probe:
     evaluate.check_probe(config.evaluate, data.labels(data.balanced('train', config.evaluate.probe)))
