@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -93,7 +94,7 @@ def _read(file, digest):
     with np.load(io.BytesIO(path.read_bytes())) as arrays:  # without pickles
       paths, model = tuple(arrays['paths'].tolist()), str(arrays['model'])
       index = PictureIndex(paths, arrays['stamps'], arrays['embeddings'], model)
-  except (ValueError, KeyError, OSError, EOFError):
+  except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
     return None
   whole = len(index.paths) == len(index.stamps) == len(index.embeddings)
   return index if whole and index.model == digest else None

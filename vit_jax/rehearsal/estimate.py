@@ -95,7 +95,7 @@ def work(job: Job, target: Slice, choice: Choice) -> Work:
   model, micro, batch = job.config.model, choice.microbatches, job.config.data.batch_size
   itemsize = jnp.dtype(getattr(model, 'dtype', 'float32')).itemsize
   images = _images(job, choice) * micro
-  executed = job.executed_flops(choice.remat)
+  executed = job.executed_flops(choice.remat, choice.microbatches)
   weights = job.params / tensor * itemsize  # of all layers, in the compute dtype
   moved = _TRAFFIC * job.kept_per_image('none') * images / tensor * executed / job.spent_per_image
   moved += 3 * weights * micro + 28 * job.params / (fsdp * tensor)  # Adam reads 4 and writes 3 float32 per parameter

@@ -130,15 +130,16 @@ class Job:
     return self.flops_per_image[1] + flops.count(self.teacher, arrays, image)
 
   @functools.cache  # noqa: B019 (there are few jobs, and they last as long as the program)
-  def executed_flops(self, remat: str) -> int:
-    """`spent_per_image` plus the FLOPs that `remat` recomputes."""
+  def executed_flops(self, remat: str, microbatches: int = 1) -> int:
+    """`spent_per_image` plus the FLOPs that `remat` recomputes, and those of a first pass over micro-batches."""
     model = self._model(remat)
     trained = flops.per_example(model, trainable.freezer(self.config.optimizer, model))[1]
-    return trained + self.spent_per_image - self.flops_per_image[1]
+    twice = self.flops_per_image[0] if self.objective.whole_batch and microbatches > 1 else 0
+    return trained + twice + self.spent_per_image - self.flops_per_image[1]
 
-  def recomputed_share(self, remat: str) -> float:
-    """The share of matmul FLOPs that `remat` adds: (executed - without remat) / without remat."""
-    return self.executed_flops(remat) / self.spent_per_image - 1
+  def recomputed_share(self, remat: str, microbatches: int = 1) -> float:
+    """The share of matmul FLOPs that these add: (executed - without them) / without them."""
+    return self.executed_flops(remat, microbatches) / self.spent_per_image - 1
 
   @functools.cached_property
   def steps(self) -> int | None:

@@ -50,7 +50,7 @@ class Plan:
 
   @property
   def recomputed_share(self) -> float:
-    return self.job.recomputed_share(self.choice.remat)
+    return self.job.recomputed_share(self.choice.remat, self.choice.microbatches)
 
   @property
   def floor_mfu(self) -> float:
