@@ -168,11 +168,11 @@ def kill_all(workdir, rng):
     if killed is not None:
       until(started, lambda begun=begun: len(events(workdir, 'resume')) > begun)
       step = events(workdir, 'resume')[-1]['step']
-      promoted = events(workdir, 'save')
-      saves = (*events(workdir, 'local_save'), *promoted)
+      in_folder = events(workdir, 'save')
+      saves = (*events(workdir, 'local_save'), *in_folder)
       lost.append(killed - max(row['time'] - row['stalled_s'] for row in saves if row['step'] == step))
-      print(f'kill {done}: resumed at step {step}, {lost[-1]:.2f} s lost; saves in the run folder: {len(promoted)}, '
-            f'the last of step {max((row["step"] for row in promoted), default=0)}', flush=True)
+      print(f'kill {done}: resumed at step {step}, {lost[-1]:.2f} s lost; saves in the run folder: {len(in_folder)}, '
+            f'the last of step {max((row["step"] for row in in_folder), default=0)}', flush=True)
     if done == _KILLS.value:
       break
     alive = until(started, lambda saved=saved: len(events(workdir, 'local_save')) > saved + 1)
