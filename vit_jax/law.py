@@ -36,6 +36,9 @@ _HOLDOUT = flags.DEFINE_string('holdout', None, "largest:K, comparisons such as 
                                'column:NAME (rows where it is 0, false or "test").')
 _GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column separately. --group=folder separates sweeps '
                              'by the folder of their runs.')
+_SHARE = flags.DEFINE_list('share', [], 'Coefficients that all groups have in common, such as alpha,beta: the groups '
+                            'are fitted together, with a test of which coefficients differ.')
+_SEPARATE = flags.DEFINE_list('separate', [], 'As --share of all coefficients but these.')
 _COMPARE = flags.DEFINE_list('compare', [], 'Two groups, A,B: the compute that B needs for the loss of A, with an '
                              'interval and a p-value; "all" for every pair. Default: if there are two groups, these.')
 _POOL = flags.DEFINE_list('pool', [], 'Columns in which the rows of one law may differ, such as classes or dataset.')
@@ -74,19 +77,23 @@ def main(paths: list[str]) -> int:
       name for name in inputs if name != 'x' and not text], _WHERE.value, _BEST_BY.value, _POOL.value, text)
   form = written.form(text, _START.value, loaded.columns) if text else _FORM.value
   settings = analysis.Settings(form, Objective(_OBJECTIVE.value, _DELTA.value), _BOOTSTRAP.value, _SEED.value,
-                               _HOLDOUT.value, _SIGMA.value, budgets, tuple(_POOL.value))
+                               _HOLDOUT.value, _SIGMA.value, budgets,
+                               *map(tuple, (_POOL.value, _SHARE.value, _SEPARATE.value)))
   if _BEST_OF.value:
     loaded = tuned.best_of(loaded, _BEST_OF.value, _GROUP.value, _BEST_BY.value)
   split = analysis.split_groups(loaded, _GROUP.value)
   if _FRONTIER.value:
     split = {name: tuned.frontier(group, _FRONTIER.value) for name, group in split.items()}
   pairs = analysis.pairs(list(split), _COMPARE.value)
-  groups = analysis.analyse_groups(split, settings)
+  together = analysis.fit_together(split, settings)
+  groups = analysis.analyse_groups(split, settings, together)
   if budgets and not any(group.law['compute_optimal'] for group in groups.values()):
     raise UserError(f'--budget={",".join(_BUDGET.value)}: expected a form in params and examples, such as '
                     '--form=chinchilla')
   console = Console()
   terminal.show_all(console, groups)
+  if together:
+    terminal.show_shared(console, together.summary)
   multipliers = analysis.multipliers(groups, pairs)
   for row in multipliers:
     console.print(row['words'], highlight=False)
@@ -94,8 +101,9 @@ def main(paths: list[str]) -> int:
     console.print(f'time of all runs: {goodput.duration(seconds)}: {goodput.describe(loaded.time_spent)}',
                   highlight=False)
   if _OUT.value:
-    written = law_page.write(_OUT.value, groups, multipliers, _command(paths), loaded.time_spent)
-    console.print(f'written: {written}', highlight=False, soft_wrap=True)
+    message = law_page.write(_OUT.value, groups, multipliers, _command(paths), loaded.time_spent,
+                             {'shared': together.summary} if together else {})
+    console.print(f'written: {message}', highlight=False, soft_wrap=True)
   if _WRITE_CONFIG.value:
     console.print(_write_config(groups[''], budgets[0], paths), highlight=False, soft_wrap=True)
   return 0
@@ -157,8 +165,8 @@ def _positive(flag, text):
 
 def _command(paths):
   """The command that reproduces this law."""
-  given = [_FORM, _START, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _WHERE, _HOLDOUT, _GROUP, _COMPARE, _POOL,
-           _FRONTIER, _BEST_OF, _BEST_BY, _COLUMNS, _SIGMA, _BUDGET]
+  given = [_FORM, _START, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _WHERE, _HOLDOUT, _GROUP, _SHARE,
+           _SEPARATE, _COMPARE, _POOL, _FRONTIER, _BEST_OF, _BEST_BY, _COLUMNS, _SIGMA, _BUDGET]
   texts = [(flag.name, ','.join(flag.value) if isinstance(flag.value, list) else flag.value) for flag in given]
   arguments = [*paths, *(f'--{name}={text}' for name, text in texts if text not in (None, ''))]
   return shlex.join(['python', '-m', 'vit_jax.law', *arguments])

@@ -233,9 +233,11 @@ def multiplier(a: tuple[Fit, Bootstrap | None, Cost], b: tuple[Fit, Bootstrap | 
     draws = [boot.each(lambda form, theta, cost=cost: needed(form, theta, loss, cost, span))
              for _, boot, cost in (a, b)]
     size = min(map(len, draws))
-    random = np.random.default_rng(a[1].seed)  # the refits of the groups are independent, so pair them at random
+    random = np.random.default_rng(a[1].seed)
+    if not (a[1].paired and b[1].paired):  # the refits of the groups are independent, so pair them at random
+      draws = [random.permutation(draw) for draw in draws[::-1]][::-1]
     with np.errstate(all='ignore'):
-      ratio = random.permutation(draws[1])[:size] / random.permutation(draws[0])[:size]
+      ratio = draws[1][:size] / draws[0][:size]
     decided = ratio[~np.isnan(ratio)]
     out |= {'ci95': percentile(ratio), 'p': float((np.sum(decided >= 1) + 1) / (len(decided) + 1))}
   return out

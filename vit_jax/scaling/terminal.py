@@ -63,6 +63,19 @@ def show(console: Console, name: str, analysis: Analysis) -> None:
   console.print(Text('verdict: ' + law['verdict'], style='bold'), highlight=False)
 
 
+def show_shared(console: Console, summary: dict) -> None:
+  """Prints the coefficients that groups share, and whether each differs between them (see `shared`)."""
+  table = _table('fitted together', 'coefficient', 'shared value', '95% interval', 'p of "differs"')
+  for test in summary['tests']:
+    found = summary['coefficients'].get(test['name'])
+    table.add_row(test['name'], number(found['value']) if found else 'separate', _range(found and found['ci95']),
+                  test['why'] if test['p'] is None else f'{test["p"]:.2g}')
+  console.print(table)
+  console.print(Text(f'fitted together: {summary["words"]}'), highlight=False)
+  for warning in summary['warnings']:
+    console.print(Text('warning: ' + warning, style='yellow'), highlight=False)
+
+
 def _fit_line(law):
   objective, d = law['objective'], law['diagnostics']
   name = objective['name'] + (f', delta {objective["delta"]:g}' if 'delta' in objective else '')
