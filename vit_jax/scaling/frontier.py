@@ -135,6 +135,11 @@ def compute_optimal(fit: Fit, boot: Bootstrap | None, budgets: np.ndarray, cost:
   return rows
 
 
+def optimal_losses(boot: Bootstrap, budgets: np.ndarray, cost: Cost) -> np.ndarray:
+  """The compute-optimal losses of each refit, [R, m]."""
+  return boot.each(lambda form, theta: _optimum(form, theta, budgets, cost)[2])
+
+
 def frontier_exponents(fit: Fit, boot: Bootstrap | None, cost: Cost) -> dict | None:
   """The exponents of N* and D* as powers of C: {'params': {value, ci95}, 'examples': ...}; None for other forms."""
   if not has_optimum(fit, cost):

@@ -177,7 +177,7 @@ class Written(Form):
         i = self.names.index(name)
         value = np.exp(theta[:, i, None]) if self._logs[i] else theta[:, i, None]
         return value, {i: value if self._logs[i] else np.ones_like(value)}
-      return np.asarray(columns[name])[None], {}
+      return np.atleast_2d(columns[name]), {}
     return sloped(tree, leaf)
 
   def _is_log(self, parameter):
