@@ -36,6 +36,17 @@ _HOLDOUT = flags.DEFINE_string('holdout', None, "largest:K, comparisons such as 
                                'column:NAME (rows where it is 0, false or "test").')
 _GROUP = flags.DEFINE_string('group', None, 'Fit each value of this column separately. --group=folder separates sweeps '
                              'by the folder of their runs.')
+_SHARE = flags.DEFINE_list('share', [], 'Coefficients that all groups have in common, such as alpha,beta: the groups '
+                            'are fitted together, with a test of which coefficients differ.')
+_SEPARATE = flags.DEFINE_list('separate', [], 'As --share of all coefficients but these.')
+_THEN = flags.DEFINE_string('then', None, 'The law of a second metric from the first, with intervals through both, '
+                            "such as 'error = lo + (hi-lo)*sigmoid(k*(loss-m))'.")
+_TARGET = flags.DEFINE_string('target', None, 'Where to predict, such as params=1e9,examples=1e10; several with ; '
+                              'between them.')
+_REGISTER = flags.DEFINE_string('register', None, 'A file (.json) to write the predictions at --target to, before the '
+                                'runs: --score grades them.')
+_SCORE = flags.DEFINE_string('score', None, 'Grade the predictions that --register wrote to this file, or to the files '
+                             'of this folder, on the runs that are there now.')
 _COMPARE = flags.DEFINE_list('compare', [], 'Two groups, A,B: the compute that B needs for the loss of A, with an '
                              'interval and a p-value; "all" for every pair. Default: if there are two groups, these.')
 _POOL = flags.DEFINE_list('pool', [], 'Columns in which the rows of one law may differ, such as classes or dataset.')
@@ -55,38 +66,38 @@ _OUT = flags.DEFINE_string('out', None, 'Folder for law.json, figures and report
 
 
 def main(paths: list[str]) -> int:
+  if paths and _SCORE.value:
+    return _score(paths)
   if not paths:
     raise UserError(f'expected run folders or tables: {commands.written("law")} DIR_OR_TABLE... [--form=chinchilla] '
                     '[--out=OUT]')
   from vit_jax import goodput
   from vit_jax.console import Console
-  from vit_jax.scaling import analysis, law_page, points, terminal, tuned, written
-  from vit_jax.scaling.minimize import Objective
+  from vit_jax.scaling import analysis, law_page, registry, terminal, tuned
 
   if _WRITE_CONFIG.value and (len(_BUDGET.value) != 1 or _GROUP.value):
     group = f' and --group={_GROUP.value}' if _GROUP.value else ''
     raise UserError(f'--write_config={_WRITE_CONFIG.value} writes one run: expected one --budget and no --group, got '
                     f'--budget={",".join(_BUDGET.value)}{group}')
-  columns, budgets = _columns(_COLUMNS.value), tuple(_positive('budget', text) for text in _BUDGET.value)
-  text = _FORM.value if written.is_written(_FORM.value) else ''
-  inputs = _inputs(text)
-  loaded = points.load(paths, _METRIC.value, _x(inputs, text), columns, _GROUP.value, [
-      name for name in inputs if name != 'x' and not text], _WHERE.value, _BEST_BY.value, _POOL.value, text)
-  form = written.form(text, _START.value, loaded.columns) if text else _FORM.value
-  settings = analysis.Settings(form, Objective(_OBJECTIVE.value, _DELTA.value), _BOOTSTRAP.value, _SEED.value,
-                               _HOLDOUT.value, _SIGMA.value, budgets, tuple(_POOL.value))
+  if _REGISTER.value:
+    registry.check(_REGISTER.value, _TARGET.value, _BOOTSTRAP.value)
+  loaded, settings = _load(paths)
   if _BEST_OF.value:
     loaded = tuned.best_of(loaded, _BEST_OF.value, _GROUP.value, _BEST_BY.value)
   split = analysis.split_groups(loaded, _GROUP.value)
   if _FRONTIER.value:
     split = {name: tuned.frontier(group, _FRONTIER.value) for name, group in split.items()}
   pairs = analysis.pairs(list(split), _COMPARE.value)
-  groups = analysis.analyse_groups(split, settings)
-  if budgets and not any(group.law['compute_optimal'] for group in groups.values()):
+  together = analysis.fit_together(split, settings)
+  groups = analysis.analyse_groups(split, settings, together)
+  if settings.budgets and not any(group.law['compute_optimal'] for group in groups.values()):
     raise UserError(f'--budget={",".join(_BUDGET.value)}: expected a form in params and examples, such as '
                     '--form=chinchilla')
   console = Console()
   terminal.show_all(console, groups)
+  if together:
+    terminal.show_shared(console, together.summary)
+  _predict(console, loaded, groups, paths)
   multipliers = analysis.multipliers(groups, pairs)
   for row in multipliers:
     console.print(row['words'], highlight=False)
@@ -94,10 +105,76 @@ def main(paths: list[str]) -> int:
     console.print(f'time of all runs: {goodput.duration(seconds)}: {goodput.describe(loaded.time_spent)}',
                   highlight=False)
   if _OUT.value:
-    written = law_page.write(_OUT.value, groups, multipliers, _command(paths), loaded.time_spent)
-    console.print(f'written: {written}', highlight=False, soft_wrap=True)
+    message = law_page.write(_OUT.value, groups, multipliers, _command(paths), loaded.time_spent,
+                             {'shared': together.summary} if together else {})
+    console.print(f'written: {message}', highlight=False, soft_wrap=True)
   if _WRITE_CONFIG.value:
-    console.print(_write_config(groups[''], budgets[0], paths), highlight=False, soft_wrap=True)
+    console.print(_write_config(groups[''], settings.budgets[0], paths), highlight=False, soft_wrap=True)
+  return 0
+
+
+def _load(paths):
+  """The points, and the options of the analysis."""
+  from vit_jax.scaling import analysis, chain, points, written
+  from vit_jax.scaling.minimize import Objective
+  columns, budgets = _columns(_COLUMNS.value), tuple(_positive('budget', text) for text in _BUDGET.value)
+  text = _FORM.value if written.is_written(_FORM.value) else ''
+  inputs = _inputs(text)
+  loaded = points.load(paths, _METRIC.value, _x(inputs, text), columns, _GROUP.value, [
+      name for name in inputs if name != 'x' and not text], _WHERE.value, _BEST_BY.value, _POOL.value, text,
+      [chain.parse(_THEN.value)[0]] if _THEN.value else ())
+  starts = chain.starts(_START.value, _THEN.value, text)[0]
+  form = written.form(text, starts, loaded.columns) if text else _FORM.value
+  return loaded, analysis.Settings(form, Objective(_OBJECTIVE.value, _DELTA.value), _BOOTSTRAP.value, _SEED.value,
+                                   _HOLDOUT.value, _SIGMA.value, budgets,
+                                   *map(tuple, (_POOL.value, _SHARE.value, _SEPARATE.value)))
+
+
+def _predict(console, loaded, groups, paths):
+  """Predicts at the targets, of the second metric too, and registers it; adds `targets` and `then` to the laws."""
+  from vit_jax.scaling import chain, registry, target, terminal
+  targets = target.parse(_TARGET.value) if _TARGET.value else []
+  predictions = []
+  for name, group in groups.items():
+    found = target.predict(group, targets) if targets else []
+    group.law['targets'] = found
+    if _THEN.value:
+      starts = chain.starts(_START.value, _THEN.value, group.fit.form.name if _START.value else '')[1]
+      link = chain.analyse(group, _THEN.value, starts, targets)
+      group.law['then'] = link.summary
+      terminal.show_link(console, name, link.summary)
+      found = [*found, *link.summary['targets']]
+    predictions += [{**row, 'group': name} for row in found]
+  if predictions:
+    terminal.show_targets(console, predictions)
+  if _REGISTER.value:
+    read = {'x': _X.value, 'columns': _columns(_COLUMNS.value), 'where': _WHERE.value, 'group': _GROUP.value,
+            'form': _FORM.value}
+    laws = {name: {'form': group.law['form'], 'coefficients': group.law['coefficients']}
+            for name, group in groups.items()}
+    registry.register(_REGISTER.value, loaded, predictions, {'command': _command(paths), 'laws': laws, 'read': read})
+    console.print(f'registered: {_REGISTER.value}; grade it with --score={_REGISTER.value}', highlight=False,
+                  soft_wrap=True)
+
+
+def _score(paths):
+  """Grades registered predictions; writes OUT/score.json."""
+  import json
+
+  from vit_jax import durable
+  from vit_jax.console import Console
+  from vit_jax.scaling import points, registry, terminal, written
+
+  def load(metric, read):
+    text = read['form'] if written.is_written(read['form']) else ''
+    return points.load(paths, metric, read['x'], read['columns'], read['group'], (),
+                       _WHERE.value or read['where'], form=text)
+
+  found, console = registry.score(_SCORE.value, load), Console()
+  terminal.show_score(console, found)
+  if _OUT.value:
+    durable.write(os.path.join(_OUT.value, 'score.json'), json.dumps(found, indent=1) + '\n')
+    console.print(f'written: {_OUT.value}/score.json', highlight=False, soft_wrap=True)
   return 0
 
 
@@ -113,7 +190,7 @@ def _write_config(group, budget, paths):
 def _inputs(text):
   """The columns that the form reads: of a written form the names that may be columns, of auto none."""
   from vit_jax.scaling import estimate, written
-  if _START.value and not text:
+  if _START.value and not (text or _THEN.value):
     raise UserError(f'--start={_START.value}: expected a form that is an expression, such as '
                     f"--form='E + A/N^alpha + B/D^beta', got --form={_FORM.value}")
   if text:
@@ -133,11 +210,12 @@ def _x(inputs, text):
 
 
 def _columns(pairs):
-  from vit_jax.scaling import points
+  from vit_jax.scaling import chain, points
   out = {}
   for pair in pairs:
     ours, equals, theirs = pair.partition('=')
-    known = (*points.AXES, *points.LABELS, _METRIC.value, *([_X.value] if _X.value else []))
+    known = (*points.AXES, *points.LABELS, _METRIC.value, *([_X.value] if _X.value else []),
+             *([chain.parse(_THEN.value)[0]] if _THEN.value else []))
     if not (ours and equals and theirs):
       raise UserError(f'--columns: expected OURS=THEIRS, such as params=N, got {pair!r}')
     if ours not in known:
@@ -158,8 +236,8 @@ def _positive(flag, text):
 
 def _command(paths):
   """The command that reproduces this law."""
-  given = [_FORM, _START, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _WHERE, _HOLDOUT, _GROUP, _COMPARE, _POOL,
-           _FRONTIER, _BEST_OF, _BEST_BY, _COLUMNS, _SIGMA, _BUDGET]
+  given = [_FORM, _START, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _WHERE, _HOLDOUT, _GROUP, _SHARE,
+           _SEPARATE, _THEN, _TARGET, _COMPARE, _POOL, _FRONTIER, _BEST_OF, _BEST_BY, _COLUMNS, _SIGMA, _BUDGET]
   texts = [(flag.name, ','.join(flag.value) if isinstance(flag.value, list) else flag.value) for flag in given]
   arguments = [*paths, *(f'--{name}={text}' for name, text in texts if text not in (None, ''))]
   return shlex.join(['python', '-m', 'vit_jax.law', *arguments])

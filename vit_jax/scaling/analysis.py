@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 
 from vit_jax.errors import UserError, nearest
-from vit_jax.scaling import alike, bootstrap, checks, estimate, frontier, holdout, isoflop, lights, select, verdict
+from vit_jax.scaling import (
+  alike,
+  bootstrap,
+  checks,
+  estimate,
+  frontier,
+  holdout,
+  isoflop,
+  lights,
+  select,
+  shared,
+  verdict,
+)
 from vit_jax.scaling.bootstrap import Bootstrap
 from vit_jax.scaling.estimate import Fit
 from vit_jax.scaling.forms import Form
@@ -31,6 +43,8 @@ class Settings:
   sigma: str | None = None
   budgets: tuple[float, ...] = ()
   pool: tuple[str, ...] = ()
+  share: tuple[str, ...] = ()
+  separate: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +71,15 @@ class Analysis:
   law: dict[str, Any]
 
 
-def analyse(points: Points, settings: Settings, partly: bool = False) -> Analysis:
+def analyse(points: Points, settings: Settings, partly: bool = False,
+            given: tuple[Fit, Bootstrap | None] | None = None) -> Analysis:
   """Fits and tests a law on one group of points.
 
   Args:
     points: the points.
     settings: the options.
     partly: whether nothing need be held out, because points of other groups are.
+    given: the fit and its refits, where they were made with those of other groups.
 
   Raises:
     UserError: see `estimate.fit`, `select.choose` and `holdout.mask`.
@@ -76,9 +92,9 @@ def analyse(points: Points, settings: Settings, partly: bool = False) -> Analysi
     selection = select.choose(train, select.candidate_forms(train), settings.objective, weights[~held])
     form, fitted = selection.best.form, ~held & (points.size[1] >= selection.best.cutoff)
   used = points.take(fitted)
-  fit = estimate.fit(form, used.columns, used.y, settings.objective, weights[fitted])
-  clusters, found = alike.lineages(used, fit)
-  boot = _bootstrap(points, held, fitted, weights, fit, clusters, selection, settings)
+  fit = given[0] if given else estimate.fit(form, used.columns, used.y, settings.objective, weights[fitted])
+  clusters, found = (used.clusters, '') if given else alike.lineages(used, fit)
+  boot = given[1] if given else _bootstrap(points, held, fitted, weights, fit, clusters, selection, settings)
   cost = _cost(used)
   valleys, growth = _valleys(used, fit, settings)
   rolled = rollout(points, form, settings.objective, fit.sigma)
@@ -119,8 +135,31 @@ def _bootstrap(points, held, fitted, weights, fit, clusters, selection, settings
   return bootstrap.run_selected(fit, candidate, selection.resampled, whole, settings.replicates, settings.seed)
 
 
-def analyse_groups(groups: dict[str, Points], settings: Settings) -> dict[str, Analysis]:
+def fit_together(groups: dict[str, Points], settings: Settings) -> shared.Together | None:
+  """The fit of all groups with the coefficients that --share, or all but --separate, name; None without these.
+
+  Raises:
+    UserError: see `shared.names` and `shared.fit`, or a form that is chosen for each group.
+  """
+  if not (settings.share or settings.separate):
+    return None
+  if settings.form == 'auto':
+    raise UserError('--share and --separate: expected one form for all groups, such as --form=chinchilla')
+  cls = estimate.form_class(settings.form)
+  names = shared.names(cls, settings.share, settings.separate)
+  fitted = {name: group.take(~holdout.mask(group, settings.holdout, some=False)) for name, group in groups.items()}
+  weights = {name: _weights(group, settings.sigma) for name, group in fitted.items()}
+  return shared.fit(fitted, weights, cls, names, settings.objective, settings.replicates, settings.seed)
+
+
+def analyse_groups(groups: dict[str, Points], settings: Settings,
+                   together: shared.Together | None = None) -> dict[str, Analysis]:
   """The analysis of each group. A group of several in which nothing is held out is fitted whole, with a note.
+
+  Args:
+    groups: {name: points}.
+    settings: the options.
+    together: the fit of all groups with shared coefficients; None to fit each on its own.
 
   Raises:
     UserError: see `analyse`; the message names the group. Or no group has points that are held out.
@@ -133,7 +172,9 @@ def analyse_groups(groups: dict[str, Points], settings: Settings) -> dict[str, A
     raise UserError(f'--holdout={settings.holdout}: holds out no point of any group; expected at least one')
   for name, group in groups.items():
     with _named(name):
-      out[name] = analyse(group, settings, partly=len(groups) > 1)
+      out[name] = analyse(group, settings, len(groups) > 1, together.fits[name] if together else None)
+    if together:
+      out[name].law['notes'].append(f'fitted together with the other groups: {together.describe()}')
     if settings.holdout and not out[name].held.any():
       out[name].law['notes'].append(f'--holdout={settings.holdout} holds out none of this group: it is fitted whole')
   return out

@@ -39,6 +39,7 @@ class Bootstrap:
     failed: the number of refits left out because they did not converge.
     clusters: the number of clusters resampled.
     seed: the seed of the resampling.
+    paired: whether refit r of this law and of others that are paired are of one resample.
   """
   fit: Fit
   parts: tuple[Refits, ...]
@@ -46,6 +47,7 @@ class Bootstrap:
   failed: int
   clusters: int
   seed: int
+  paired: bool = False
 
   def __len__(self) -> int:
     return sum(len(part.theta) for part in self.parts)
@@ -102,7 +104,8 @@ class Bootstrap:
     return np.quantile(values, _tails(), axis=0), np.quantile(self.with_noise(values), _tails(), axis=0)
 
 
-def run(fit: Fit, clusters: np.ndarray, replicates: int = 1000, seed: int = 0) -> Bootstrap | None:
+def run(fit: Fit, clusters: np.ndarray, replicates: int = 1000, seed: int = 0,
+        strata: np.ndarray | None = None) -> Bootstrap | None:
   """Refits the law to `replicates` resamplings of its clusters.
 
   Each refit starts from the optimum of the fit, from the next best optima, and from the grid point that scores best on
@@ -113,18 +116,19 @@ def run(fit: Fit, clusters: np.ndarray, replicates: int = 1000, seed: int = 0) -
     clusters: [n], the cluster of each point.
     replicates: the number of refits.
     seed: the seed of the resampling.
+    strata: [n]; the clusters of each value are resampled among themselves.
 
   Returns:
     None if there are fewer than FEWEST_CLUSTERS clusters, or if fewer than half of the refits converge.
   """
   whole = np.ones(len(fit.y), bool)
   return run_selected(fit, lambda _: (fit, whole), lambda counts: np.zeros(len(counts), int), clusters, replicates,
-                      seed)
+                      seed, strata)
 
 
 def run_selected(fit: Fit, candidate: Callable[[int], tuple[Fit, np.ndarray]],
                  choose: Callable[[np.ndarray], np.ndarray], clusters: np.ndarray, replicates: int,
-                 seed: int) -> Bootstrap | None:
+                 seed: int, strata: np.ndarray | None = None) -> Bootstrap | None:
   """As `run`, with the selection of form and points repeated in every resample.
 
   Args:
@@ -134,12 +138,18 @@ def run_selected(fit: Fit, candidate: Callable[[int], tuple[Fit, np.ndarray]],
     clusters: [n], the cluster of each point.
     replicates: the number of refits.
     seed: the seed of the resampling.
+    strata: [n]; the clusters of each value are resampled among themselves.
   """
   index = np.unique(clusters, return_inverse=True)[1]
   count = int(index.max()) + 1
-  if replicates < 1 or count < FEWEST_CLUSTERS:
+  strata = np.zeros(len(index)) if strata is None else strata
+  within = [np.unique(index[strata == value]) for value in np.unique(strata)]
+  if replicates < 1 or min(map(len, within)) < FEWEST_CLUSTERS:
     return None
-  counts = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=replicates)[:, index]
+  random, drawn = np.random.default_rng(seed), np.zeros((replicates, count), int)
+  for some in within:
+    drawn[:, some] = random.multinomial(len(some), np.full(len(some), 1 / len(some)), size=replicates)
+  counts = drawn[:, index]
   choice, parts, failed = choose(counts), [], 0
   for k in np.unique(choice):
     of, inside = candidate(k)
@@ -148,9 +158,13 @@ def run_selected(fit: Fit, candidate: Callable[[int], tuple[Fit, np.ndarray]],
     failed += int((~good).sum())
   if failed > 0.5 * replicates or not any(len(p.theta) and p.form.name == fit.form.name for p in parts):
     return None
+  return Bootstrap(fit, tuple(parts), noise(fit), failed, count, seed)
+
+
+def noise(fit: Fit) -> np.ndarray:
+  """The residuals of a fit but for outliers, scaled up for the degrees of freedom that it uses."""
   residuals = fit.residuals[~fit.outliers]
-  noise = residuals * np.sqrt(len(residuals) / max(len(residuals) - len(fit.theta), 1))
-  return Bootstrap(fit, tuple(parts), noise, failed, count, seed)
+  return residuals * np.sqrt(len(residuals) / max(len(residuals) - len(fit.theta), 1))
 
 
 def percentile(values: np.ndarray) -> list[float]:

@@ -51,7 +51,7 @@ def outliers(residuals: np.ndarray, parameters: int) -> np.ndarray:
 def curvature(fit, clusters: np.ndarray) -> Test | None:
   """Whether squares and products of the logarithms of the inputs explain residuals; None with too few points."""
   names, terms = _bends(fit)
-  return _test(fit, np.zeros((len(fit.y), 0)), terms, names, clusters)
+  return added(fit, np.zeros((len(fit.y), 0)), terms, names, clusters)
 
 
 def shared(fit, labels: Sequence[Hashable]) -> Test | None:
@@ -60,13 +60,13 @@ def shared(fit, labels: Sequence[Hashable]) -> Test | None:
   if index.max() + 1 < 3 or np.bincount(index).max() < 2:
     return None
   columns = np.eye(index.max() + 1)[index]
-  return _test(fit, _bends(fit)[1], columns, [f'label {i}' for i in range(columns.shape[1])], np.arange(len(fit.y)))
+  return added(fit, _bends(fit)[1], columns, [f'label {i}' for i in range(columns.shape[1])], np.arange(len(fit.y)))
 
 
 def depends(fit, values: Sequence[Hashable]) -> Test | None:
   """Whether the residuals differ between the values of a column."""
   found, index = np.unique([str(value) for value in values], return_inverse=True)
-  return _test(fit, np.zeros((len(fit.y), 0)), np.eye(len(found))[index], list(found), np.arange(len(fit.y)))
+  return added(fit, np.zeros((len(fit.y), 0)), np.eye(len(found))[index], list(found), np.arange(len(fit.y)))
 
 
 def _bends(fit):
@@ -80,37 +80,40 @@ def _bends(fit):
   return list(terms), np.stack(list(terms.values()), 1) if terms else np.zeros((len(fit.y), 0))
 
 
-def _test(fit, given, added, names, clusters):
-  """The F test of `added` [n, q] terms beside the law and `given` terms [n, g]; with clusters, a robust Wald test."""
+def added(fit, given: np.ndarray, terms: np.ndarray, names: list[str], clusters: np.ndarray) -> Test | None:
+  """The F test of added terms [n, q] beside the law and `given` terms [n, g]; None with too few points.
+
+  With clusters of several points, it is a robust Wald test.
+  """
   keep = ~fit.outliers
   weight = np.sqrt(fit.weights / fit.weights.mean())[keep]
-  base = np.concatenate([_jacobian(fit), given], 1)[keep] * weight[:, None]
-  added, residual = added[keep] * weight[:, None], fit.residuals[keep] * weight
+  base = np.concatenate([slopes(fit), given], 1)[keep] * weight[:, None]
+  extra, residual = terms[keep] * weight[:, None], fit.residuals[keep] * weight
   basis = _range(base)
   left = lambda a: a - basis @ (basis.T @ a)
-  rest, terms = left(residual), _range(left(added), np.linalg.norm(added))
-  freedom = len(rest) - basis.shape[1] - terms.shape[1]
-  if not terms.shape[1] or freedom < 3:
+  rest, new = left(residual), _range(left(extra), np.linalg.norm(extra))
+  freedom = len(rest) - basis.shape[1] - new.shape[1]
+  if not new.shape[1] or freedom < 3:
     return None
-  along = terms.T @ rest
-  after = rest - terms @ along
+  along = new.T @ rest
+  after = rest - new @ along
   index = np.unique(np.asarray(clusters)[keep], return_inverse=True)[1]
   groups = index.max() + 1
   if groups == len(rest):
-    f = np.sum(along ** 2) / terms.shape[1] / max(np.sum(after ** 2) / freedom, 1e-24)
+    f = np.sum(along ** 2) / new.shape[1] / max(np.sum(after ** 2) / freedom, 1e-24)
   else:  # the scores of a cluster count as one
-    freedom = groups - terms.shape[1] - 1
+    freedom = groups - new.shape[1] - 1
     if freedom < 3:
       return None
-    scores = np.stack([np.bincount(index, column * after, groups) for column in terms.T], 1)
+    scores = np.stack([np.bincount(index, column * after, groups) for column in new.T], 1)
     covariance = scores.T @ scores * groups / freedom
-    f = along @ np.linalg.pinv(covariance) @ along / terms.shape[1]
-  size = np.linalg.lstsq(left(added), rest, rcond=1e-8)[0] * np.ptp(added / weight[:, None], axis=0)
+    f = along @ np.linalg.pinv(covariance) @ along / new.shape[1]
+  size = np.linalg.lstsq(left(extra), rest, rcond=1e-8)[0] * np.ptp(extra / weight[:, None], axis=0)
   order = np.argsort(-np.abs(size))
-  return Test(float(f), float(stats.f.sf(f, terms.shape[1], freedom)), {names[i]: float(size[i]) for i in order})
+  return Test(float(f), float(stats.f.sf(f, new.shape[1], freedom)), {names[i]: float(size[i]) for i in order})
 
 
-def _jacobian(fit):
+def slopes(fit) -> np.ndarray:
   """The derivatives [n, p] of the law in units of its residuals."""
   value, jacobian = (a[0] for a in fit.form.model(fit.theta[None], fit.columns))
   return (jacobian / value if fit.objective.log else jacobian).T

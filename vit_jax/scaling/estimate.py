@@ -8,7 +8,7 @@ from vit_jax.errors import UserError, nearest
 from vit_jax.scaling import forms, forms_special
 from vit_jax.scaling.checks import outliers
 from vit_jax.scaling.forms import Columns, Form
-from vit_jax.scaling.minimize import CONVERGED, Objective, minimize, score
+from vit_jax.scaling.minimize import CONVERGED, Minima, Objective, minimize, score
 
 FORMS = {form.name: form for form in (
     forms.Power, forms.PowerOffset, forms.ShiftedPower, forms_special.M4, forms.Zhai, forms.Chinchilla,
@@ -125,7 +125,7 @@ def fit(name: str | type[Form], columns: Columns, y: np.ndarray, objective: Obje
     raise UserError(f'--form={cls.name}: no minimum found from {len(theta)} starts: expected a relative gradient below '
                     f'{GRADIENT_LIMIT:g}, got {minima.gradient[best]:.2g} at the best point. Try another --objective, '
                     'or a form with fewer coefficients')
-  return _describe(form, objective, columns, y, weights, minima, best, theta, losses)
+  return describe(form, objective, columns, y, weights, minima, best, theta, losses)
 
 
 def form_class(name: str | type[Form]) -> type[Form]:
@@ -165,7 +165,9 @@ def _spread(n: int) -> np.ndarray:
   return np.unique(np.minimum(np.concatenate([np.arange(REFINED // 2), tail]), n - 1))
 
 
-def _describe(form, objective, columns, y, weights, minima, best, starts, losses):
+def describe(form: Form, objective: Objective, columns: Columns, y: np.ndarray, weights: np.ndarray, minima: Minima,
+             best: int, starts: np.ndarray, losses: np.ndarray) -> Fit:
+  """The fit at the minimum `best` of `minima`, which were found from `starts` [S, p] with losses [S, n]."""
   theta, value = minima.theta[best], float(minima.value[best])
   predicted, jacobian = (a[0] for a in form.model(theta[None], columns))
   residuals = -objective.residuals(predicted, y)
@@ -223,7 +225,7 @@ def _warnings(out, refined):
   if out.second and out.second['excess'] < 0.01:
     values = ', '.join(f'{k} {v:.3g}' for k, v in out.second['coefficients'].items())
     yield f'a second optimum fits nearly as well (objective {100 * out.second["excess"]:.2g}% higher): {values}'
-  if out.ended_here == 1:
+  if out.ended_here == 1 < refined:
     yield f'only one of {refined} refined starts reached the best optimum'
   if out.condition > CONDITION_LIMIT:
     yield (f'{" and ".join(out.ridge)} trade off against each other (condition number {out.condition:.2g}): do not '

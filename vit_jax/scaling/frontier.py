@@ -135,6 +135,11 @@ def compute_optimal(fit: Fit, boot: Bootstrap | None, budgets: np.ndarray, cost:
   return rows
 
 
+def optimal_losses(boot: Bootstrap, budgets: np.ndarray, cost: Cost) -> np.ndarray:
+  """The compute-optimal losses of each refit, [R, m]."""
+  return boot.each(lambda form, theta: _optimum(form, theta, budgets, cost)[2])
+
+
 def frontier_exponents(fit: Fit, boot: Bootstrap | None, cost: Cost) -> dict | None:
   """The exponents of N* and D* as powers of C: {'params': {value, ci95}, 'examples': ...}; None for other forms."""
   if not has_optimum(fit, cost):
@@ -233,9 +238,11 @@ def multiplier(a: tuple[Fit, Bootstrap | None, Cost], b: tuple[Fit, Bootstrap | 
     draws = [boot.each(lambda form, theta, cost=cost: needed(form, theta, loss, cost, span))
              for _, boot, cost in (a, b)]
     size = min(map(len, draws))
-    random = np.random.default_rng(a[1].seed)  # the refits of the groups are independent, so pair them at random
+    random = np.random.default_rng(a[1].seed)
+    if not (a[1].paired and b[1].paired):  # the refits of the groups are independent, so pair them at random
+      draws = [random.permutation(draw) for draw in draws[::-1]][::-1]
     with np.errstate(all='ignore'):
-      ratio = random.permutation(draws[1])[:size] / random.permutation(draws[0])[:size]
+      ratio = draws[1][:size] / draws[0][:size]
     decided = ratio[~np.isnan(ratio)]
     out |= {'ci95': percentile(ratio), 'p': float((np.sum(decided >= 1) + 1) / (len(decided) + 1))}
   return out

@@ -17,7 +17,7 @@ _SCRIPT = Path(__file__).parent / 'law.js'
 
 
 def write(out: str, groups: dict[str, Analysis], multipliers: list[dict], command: str,
-          spent: dict[str, float] | None = None) -> str:
+          spent: dict[str, float] | None = None, more: dict[str, Any] | None = None) -> str:
   """Writes law.json, report.html and the figures law*.png and law*.svg.
 
   Args:
@@ -28,13 +28,14 @@ def write(out: str, groups: dict[str, Analysis], multipliers: list[dict], comman
     multipliers: rows of `analysis.multipliers`.
     command: the command that reproduces the law.
     spent: {kind: seconds}, how the runs spent their time (see `goodput`), for the page.
+    more: more entries of law.json.
 
   Returns:
     A message that lists what was written.
   """
   folder = epath.Path(out)
   data = payload_lib.payloads(groups)
-  law = page_lib.finite(law_json(groups, multipliers, command))
+  law = page_lib.finite(law_json(groups, multipliers, command) | (more or {}))
   durable.write(folder / 'law.json', json.dumps(law, indent=1) + '\n')
   durable.write(folder / 'report.html', page(data, multipliers, command, spent))
   figures = plot.write_together(folder, 'law-all', data) if len(data) > 1 else []

@@ -86,7 +86,8 @@ class Points:
 
 def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None = None,
          columns: Mapping[str, str] | None = None, group: str | None = None, need: Iterable[str] = (),
-         where: str | None = None, best_by: str = '', pool: Collection[str] = (), form: str = '') -> Points:
+         where: str | None = None, best_by: str = '', pool: Collection[str] = (), form: str = '',
+         also: Collection[str] = ()) -> Points:
   """Reads run folders (or folders of them) and tables into points.
 
   Args:
@@ -100,6 +101,7 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
     best_by: the metric that `tuned.best_of` compares runs by; '' for `metric`.
     pool: columns in which points may differ although the metric then has another meaning, such as classes.
     form: a written form (see `written`); the names in it that are columns are needed too.
+    also: more metrics to read of run folders, into the rows.
 
   Raises:
     UserError: a path that does not exist, a missing column, values that are not comparable, or no points left.
@@ -110,7 +112,7 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
     if not _exists(path):
       raise UserError(f'{path}: file or folder not found')
     if path.is_dir():
-      all_folders += _add_runs(path, rename.get(metric, metric), best_by, rows, dropped, curves)
+      all_folders += _add_runs(path, rename.get(metric, metric), best_by, also, rows, dropped, curves)
     else:
       table, left_out = tables.read_table(path)
       rows += [{'run': f'{path.stem}:{i}', '_numbered': 'run' not in row, **row} for i, row in enumerate(table, 2)]
@@ -139,7 +141,7 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
                 tuple(dropped), tuple(notes), tables.time_spent(all_folders))
 
 
-def _add_runs(path, metric, best_by, rows, dropped, curves):
+def _add_runs(path, metric, best_by, also, rows, dropped, curves):
   """Appends the runs in a folder to `rows` and `curves`, or to `dropped` with the reason; returns their folders."""
   folders = tables.find_runs(path)
   if not folders:
@@ -152,7 +154,7 @@ def _add_runs(path, metric, best_by, rows, dropped, curves):
   if not runs and not damaged:
     raise UserError(f'{path}: found {len(found)} trunks, but none of their branches')
   for folder, run, lines, half_line in runs:
-    row = row_of(folder.name, folder.absolute().parent.name, run, lines, metric, best_by)
+    row = row_of(folder.name, folder.absolute().parent.name, run, lines, metric, best_by, also)
     if isinstance(row, str):
       dropped.append((folder.name, row))
       continue

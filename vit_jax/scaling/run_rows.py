@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from vit_jax.scaling.tables import SPLITS, Row
 Curve = tuple[np.ndarray, np.ndarray]  # (examples [m], metric [m])
 
 
-def row_of(name: str, folder: str, run: Row, lines: list[Row], metric: str, best_by: str) -> tuple[Row, Curve] | str:
+def row_of(name: str, folder: str, run: Row, lines: list[Row], metric: str, best_by: str,
+           also: Collection[str] = ()) -> tuple[Row, Curve] | str:
   """The row and the learning curve of a run; the reason if the run has no final evaluation.
 
   Args:
@@ -24,6 +25,7 @@ def row_of(name: str, folder: str, run: Row, lines: list[Row], metric: str, best
     lines: the rows of metrics.jsonl.
     metric: a column of metrics.jsonl, SPLIT/NAME of it, or a field of the run, such as data.batch_size.
     best_by: the metric that --best_of compares runs by.
+    also: more metrics for the row, of the same step.
   """
   if run.get('status') != 'finished':
     return f'not finished (status {run.get("status")!r})'
@@ -42,6 +44,10 @@ def row_of(name: str, folder: str, run: Row, lines: list[Row], metric: str, best
                                                                    'epochs')},
          **{key: value for key, value in fields.items() if key != metric},
          '_config': config, '_metric': metric, '_val': _on_val(lines, results, read, best_by)}
+  for other in also:
+    of, key = _parts(other)
+    found = [line for line in lines if line.get('split') == (of or split) and line.get('step') == last.get('step')]
+    row.update((other, line[key]) for line in found if key in line)
   curve = [(number(line.get('examples')), number(line[short])) for line in scored]
   return row, tuple(np.array([pair for pair in curve if None not in pair], float).reshape(-1, 2).T)
 

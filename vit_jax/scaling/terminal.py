@@ -7,9 +7,11 @@ from rich.text import Text
 from vit_jax.console import Console
 from vit_jax.printable import printable
 from vit_jax.scaling.analysis import Analysis
+from vit_jax.scaling.target import describe
 from vit_jax.scaling.verdict import number
 
 SEPARATE = 8  # groups whose laws are printed in full
+_WORDS = ('coefficient', 'run', 'group', 'form', 'exponents', 'target', 'metric', 'registered', '')
 _COLORS = {'green': 'green', 'amber': 'yellow', 'red': 'bold red'}
 
 
@@ -63,6 +65,73 @@ def show(console: Console, name: str, analysis: Analysis) -> None:
   console.print(Text('verdict: ' + law['verdict'], style='bold'), highlight=False)
 
 
+def show_shared(console: Console, summary: dict) -> None:
+  """Prints the coefficients that groups share, and whether each differs between them (see `shared`)."""
+  table = _table('fitted together', 'coefficient', 'shared value', '95% interval', 'p of "differs"')
+  for test in summary['tests']:
+    found = summary['coefficients'].get(test['name'])
+    table.add_row(test['name'], number(found['value']) if found else 'separate', _range(found and found['ci95']),
+                  test['why'] if test['p'] is None else f'{test["p"]:.2g}')
+  console.print(table)
+  console.print(Text(f'fitted together: {summary["words"]}'), highlight=False)
+  for warning in summary['warnings']:
+    console.print(Text('warning: ' + warning, style='yellow'), highlight=False)
+
+
+def show_targets(console: Console, rows: list[dict]) -> None:
+  """Prints predictions at targets (see `target.predict`)."""
+  groups = any(row['group'] for row in rows)
+  table = _table('predictions (with 95% intervals of the law and of a new run)', *(['group'] if groups else []),
+                 'target', 'metric', 'predicted', 'law', 'new run')
+  for row in rows:
+    table.add_row(*([printable(row['group'])] if groups else []), describe(row['target']).replace(',', '\n'),
+                  row['metric'], number(row['predicted']), _range(row['ci95']), _range(row['ci95_run']))
+  console.print(table)
+
+
+def show_link(console: Console, name: str, summary: dict) -> None:
+  """Prints the law of a second metric (see `chain`)."""
+  law, metric = summary['law'], summary['metric']
+  console.print(Text(f'{name + ": " if name else ""}then {law["diagnostics"]["equation"]}', style='bold'),
+                highlight=False)
+  console.print(Text(_fit_line(law)), highlight=False)
+  console.print(_coefficients(law))
+  if summary['holdout']:
+    held = summary['holdout']
+    table = _table(f'held out, {metric} through both laws; RMSLE {number(held["rmsle"])}', 'run', 'measured',
+                   'predicted', 'error')
+    for row in held['rows'][-12:]:
+      table.add_row(printable(row['run'])[:26], number(row['measured']),
+                    _with_range(row['predicted'], row['ci95_run']),
+                    f'{100 * (row["predicted"] / row["measured"] - 1):+.2f}%')
+    console.print(table)
+  if summary['compute_optimal']:
+    table = _table(f'compute-optimal {metric}, through both laws', 'FLOPs', 'predicted', 'new run')
+    for row in summary['compute_optimal']:
+      table.add_row(number(row['flops']), _with_range(row['predicted'], row['ci95']), _range(row['ci95_run']))
+    console.print(table)
+  for warning in summary['warnings']:
+    console.print(Text('warning: ' + warning, style='yellow'), highlight=False)
+
+
+def show_score(console: Console, found: dict) -> None:
+  """Prints the grades of registered predictions, oldest first, with the share inside so far (see `registry`)."""
+  if found['rows']:
+    table = _table('registered predictions', 'registered', 'run', 'target', 'metric', 'predicted', 'measured', 'error',
+                   '', 'so far')
+    for n, row in enumerate(found['rows'], 1):
+      inside = sum(other['inside'] for other in found['rows'][:n])
+      table.add_row(row['date'][:10], printable(row['run'])[:26], row['target'].replace(',', '\n'), row['metric'],
+                    _with_range(row['predicted'], row['ci95_run']), number(row['measured']),
+                    f'{100 * row["error"]:+.2f}%', 'inside' if row['inside'] else Text('outside', style='bold red'),
+                    f'{inside} of {n}')
+    console.print(table)
+  for row in found['waiting']:
+    console.print(Text(f'waiting: {row["metric"]} at {row["target"]} (registered {row["date"][:10]}, {row["file"]})'),
+                  highlight=False)
+  console.print(Text('calibration: ' + found['calibration']['words'], style='bold'), highlight=False)
+
+
 def _fit_line(law):
   objective, d = law['objective'], law['diagnostics']
   name = objective['name'] + (f', delta {objective["delta"]:g}' if 'delta' in objective else '')
@@ -74,7 +143,7 @@ def _fit_line(law):
 def _table(title, *names):
   table = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD, pad_edge=False)
   for name in names:
-    table.add_column(name, justify='left' if name in ('coefficient', 'run', 'group', 'form', 'exponents') else 'right')
+    table.add_column(name, justify='left' if name in _WORDS else 'right')
   return table
 
 

@@ -105,7 +105,6 @@ class Written(Form):
     self._sizes = start.ranges(self.tree, (float(y.min()), float(y.max())), dict(columns), set(self.names))
     super().__init__(columns, y)
     self._logs = [self._is_log(parameter) for parameter in self.parameters]
-    self._middle = {name: np.full(1, value) for name, value in self.reference.items()}
     self._normal = [True] * len(self.terms)
     some = self.start_grid()[:64]
     with np.errstate(all='ignore'):
@@ -151,10 +150,14 @@ class Written(Form):
           rest = rest - self._term(term, False, theta, columns)[0]
       basis = self.basis(theta, columns)
       good = np.isfinite(basis).all((1, 2)) & np.isfinite(np.broadcast_to(rest, (len(theta), len(y)))).all(1)
-    theta, basis, rest = theta[good], basis[good], np.broadcast_to(rest, (len(good), len(y)))[good]
+    basis, rest = np.where(good[:, None, None], basis, 1.0), np.where(good[:, None], rest, 1.0)
     sizes = forms.positive_least_squares(basis, rest, weights, 1e-3 * self.y_min)
     theta[:, list(self.amplitudes)] = np.log(sizes)
     return np.clip(theta, self.lower, self.upper)
+
+  @property
+  def _middle(self):
+    return {name: np.full(1, value) for name, value in self.reference.items()}
 
   def _term(self, term, normal, theta, columns) -> Sloped:
     value, slopes = self._sloped(term.tree, theta, columns)
@@ -174,7 +177,7 @@ class Written(Form):
         i = self.names.index(name)
         value = np.exp(theta[:, i, None]) if self._logs[i] else theta[:, i, None]
         return value, {i: value if self._logs[i] else np.ones_like(value)}
-      return np.asarray(columns[name])[None], {}
+      return np.atleast_2d(columns[name]), {}
     return sloped(tree, leaf)
 
   def _is_log(self, parameter):
