@@ -119,8 +119,8 @@ def test_stamps(tmp_path, monkeypatch):
   wide.save(tmp_path / 'stamps/birds/a.png')
   write(tmp_path / 'stamps/birds/a.txt', 'A blue  bird.\nde.utf8=Ein Vogel.\npt_BR.utf8=Um\nca@valencia.utf8=Un\n'
         'fr.utf8=\n')
-  tall = ('<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" height="90" width="30">'
-          '<path d="M0 0h30v90H0z"/></svg>')
+  tall = ('<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" height="90pt" width="30pt">'
+          '<path d="M0 0h60v160H0z"/></svg>')
   write(tmp_path / 'stamps/cars/b.svg', tall)
   write(tmp_path / 'stamps/cars/b.txt', 'A car.')
   write(tmp_path / 'stamps/cars/c.svg', 'no svg')

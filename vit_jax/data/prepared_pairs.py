@@ -103,8 +103,8 @@ def render(picture: str | bytes, size: int) -> np.ndarray:
   if isinstance(picture, str):
     import resvg_py
     longer = 'height' if _is_tall(picture) else 'width'
-    picture = bytes(resvg_py.svg_to_bytes(svg_string=picture, background='#ffffff', skip_system_fonts=True,
-                                          **{longer: size}))
+    picture = bytes(resvg_py.svg_to_bytes(svg_string=picture, background='#ffffff', skip_system_fonts=True, dpi=96,
+                                          **{longer: size}))  # without dpi, a side in cm or pt is 0
   height, width = pictures.size(picture)
   out = tuple(max(1, round(side * size / max(height, width))) for side in (height, width))
   image = np.full((size, size, 3), 255, np.uint8)

@@ -20,6 +20,7 @@ from vit_jax.errors import UserError, nearest
 
 _IN_MEMORY_BYTES = 2**30
 _READ_AT_ONCE = 1024
+_LOOKED_AT = 16  # examples of which one has a caption, where captions are public
 _AT_ONCE = 16  # files that are opened at the same time, as most of the time is spent waiting for remote storage
 
 # Names of splits in TFDS -> our names.
@@ -108,8 +109,9 @@ class TfdsSource:
   def has_labels(self) -> bool:
     """Whether labels or captions are public. Labels that are held back, as in imagenet2012's test, are all -1."""
     try:
-      example = self._example(self.records[0])
-      return bool(self._texts(example)) if self.label_key is None else example[self.label_key] >= 0
+      if self.label_key is None:
+        return any(self._texts(self._example(self.records[i])) for i in range(min(len(self), _LOOKED_AT)))
+      return self._example(self.records[0])[self.label_key] >= 0
     except Exception:  # a damaged first record is reported when the labels are read
       return True
 
