@@ -21,6 +21,7 @@ from vit_jax import durable
 from vit_jax.errors import UserError
 
 RUN, METRICS, EVENTS, CHECKPOINTS = 'run.json', 'metrics.jsonl', 'events.jsonl', 'checkpoints'
+TOKENIZER = 'tokenizer.json'  # that was learnt from the captions
 _COMMITTED = 'commit_success.txt'
 SET_ASIDE = 'metrics.damaged-{}.jsonl'  # a damaged log, and the step at which the log that replaces it begins
 

@@ -1,12 +1,27 @@
 """Every objective keeps the contract of `vit_jax.objectives.objective`: the checks of `vit_jax.testing`."""
 
-import pytest
+import functools
 
+import numpy as np
+import pytest
+from sklearn import datasets
+
+import vit_jax
 from vit_jax import config, testing
 from vit_jax.objectives import OBJECTIVES
 
+NAMES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 
-def recipe(objective, **model):
+
+@functools.cache
+def captioned_digits():
+  """The digits with two captions each."""
+  digits = datasets.load_digits()
+  return vit_jax.arrays((digits.images * 15).astype(np.uint8)[..., None], digits.target, class_names=NAMES,
+                        captions=[(f'the digit {NAMES[i]}', f'a {NAMES[i]}') for i in digits.target])
+
+
+def recipe(objective, loss=(), **model):
   """A tiny run of that objective."""
   c = config.defaults('vit', objective)
   c.model.update(dict(patch_size=2, width=16, depth=2, mlp_dim=24, num_heads=4, dropout=0.1) | model)
@@ -15,13 +30,18 @@ def recipe(objective, **model):
   if objective == 'reconstruct':
     c.evaluate.probe = 60
     c.loss.update(dict(decoder_width=16, decoder_depth=1, decoder_mlp_dim=24, decoder_num_heads=2))
+  if objective == 'caption':
+    c.data.source, c.data.text.length = captioned_digits(), 20
+    c.update_from_flattened_dict(dict(loss))
   return c
 
 
 CASES = {
     'classify': recipe('classify'),
     'reconstruct': recipe('reconstruct', pos_embed='learned', global_tokens=1),
+    'caption': recipe('caption', {'loss.parallel': 0.5}, global_tokens=1),
 }
+SLOW = ('classify',)
 ONCE = (testing.resumes_as_if_undisturbed, testing.computes_the_same_on_a_mesh)  # the slower ones
 
 
@@ -30,7 +50,7 @@ def test_every_objective_has_a_case():
 
 
 @pytest.mark.parametrize('name, check', [
-    pytest.param(name, check, marks=[pytest.mark.slow] if name == 'classify' and check in ONCE else [])
+    pytest.param(name, check, marks=[pytest.mark.slow] if name in SLOW and check in ONCE else [])
     for name in CASES for check in testing.OBJECTIVE_CHECKS], ids=lambda value: getattr(value, '__name__', value))
 def test_conformance(name, check, tmp_path):
   check(CASES[name], tmp_path)

@@ -121,7 +121,8 @@ class Tokens:
 
   def __call__(self, which: np.ndarray) -> dict[str, np.ndarray]:
     """The `ENTRIES` of the texts with these numbers: int32 [n, length], [n] and [n]."""
-    start, stop = self.offsets[which], self.offsets[np.asarray(which) + 1]
+    which = np.asarray(which)
+    start, stop = self.offsets[which], self.offsets[which + 1]
     places = start[:, None] + np.arange(self.length)
     real = places < stop[:, None]
     out = np.zeros(real.shape, np.int32)

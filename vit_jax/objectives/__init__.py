@@ -3,13 +3,14 @@
 from typing import Any
 
 from vit_jax import plugins
-from vit_jax.objectives import classify, reconstruct
+from vit_jax.objectives import caption, classify, reconstruct
 from vit_jax.objectives.objective import Objective
 
 DEFAULT = 'classify'
 OBJECTIVES: dict[str, type[Objective]] = {
     'classify': classify.OBJECTIVE,
     'reconstruct': reconstruct.OBJECTIVE,
+    'caption': caption.OBJECTIVE,
 }
 
 

@@ -62,6 +62,7 @@ class Objective:
     values: the names of what `loss` and `score` return. The first is 'loss', which is minimised. By default those of
       the metrics.
     predicts_classes: whether the trained model tells classes, so that it can be used by `predict` and `--evaluate`.
+    masked: whether its attention has a mask, which `layers.attention.attend` computes and no other kernel.
   """
   config: Any = NoOptions()
 
@@ -69,6 +70,7 @@ class Objective:
   metrics: ClassVar[Mapping[str, Metric]] = {'loss': Metric()}
   values: ClassVar[tuple[str, ...]] = ('loss',)
   predicts_classes: ClassVar[bool] = False
+  masked: ClassVar[bool] = False
 
   def __init_subclass__(cls):
     super().__init_subclass__()
