@@ -47,7 +47,7 @@ def _leaves(cls, path=''):
       yield path + field.name
 
 
-READ_TEXT = ('contrast',)
+READ_TEXT = ('caption', 'contrast')
 
 
 @functools.cache
@@ -64,7 +64,8 @@ def _tiny(family, **changes):
   c.data.batch_size, c.train.steps, c.evaluate.every = 16, 4, 4
   if objective in READ_TEXT:
     c.data.source, c.data.text.length = _with_captions(), 16
-    c.loss.text.update(dict(width=16, depth=1, mlp_dim=16, num_heads=2))
+    if objective == 'contrast':
+      c.loss.text.update(dict(width=16, depth=1, mlp_dim=16, num_heads=2))
   c.update_from_flattened_dict(changes)
   return c
 

@@ -8,8 +8,13 @@ read.
 With --attention[=DIR] it also writes DIR/NAME.png for each picture, which shows what the model attends to in its last
 layer and over all layers (attention rollout), and DIR/distance.png, the attention distance of each head.
 
-With --names='a cat,a dog', RUN is a model of pictures and texts (objective=contrast), and the names are the classes.
---template='a drawing of {}' says how a name becomes a text; given several times, the texts are averaged.
+With --names='a cat,a dog', RUN is a model of pictures and texts, and the names are the classes.
+--template='a drawing of {}' says how a name becomes a text. Given several times, objective=contrast averages the texts,
+and objective=caption the scores, which are log-likelihoods per byte.
+
+With --caption, RUN is a run of objective=caption and writes a text about each picture; with --ask='what is this?' it
+answers. --beams=N keeps the N best beginnings of a text, and prints the best --top of N texts. With --names too, --ask
+scores the names as answers.
 
 With --reconstruct[=DIR], RUN is a masked autoencoder (objective=reconstruct): for each picture it writes DIR/NAME.png,
 the picture, what is kept of it, and what the model makes of that.
@@ -35,6 +40,10 @@ _STEP = flags.DEFINE_integer('step', None, 'The step of the checkpoint; default:
 _NAMES = flags.DEFINE_list('names', None, 'Classes for a model of pictures and texts, with commas between.')
 _TEMPLATE = flags.DEFINE_multi_string('template', None, 'A text about a name, with {} in its place; default: as the '
                                       'run has them.')
+_CAPTION = flags.DEFINE_bool('caption', False, 'Write a text about each picture.')
+_ASK = flags.DEFINE_string('ask', None, 'A question about each picture, which is answered.')
+_BEAMS = flags.DEFINE_integer('beams', 1, 'Beginnings that are kept while a text is written; 1: the likeliest token.',
+                              lower_bound=1, upper_bound=1_024)
 _RECONSTRUCT = cli.define_optional('reconstruct', 'Folder for reconstructions; default: reconstructions.')
 _ATTENTION = cli.define_optional('attention', 'Folder for attention maps; default: attention.')
 
@@ -52,6 +61,8 @@ def main(arguments: list[str]) -> int:
     return _reconstruct(run, paths, _RECONSTRUCT.value or 'reconstructions')
   if _TEMPLATE.value and _NAMES.value is None:
     raise UserError(f'--template={_TEMPLATE.value[0]}: is about the names of --names, which is missing')
+  if _NAMES.value is None and (_CAPTION.value or _ASK.value is not None):
+    return _write(run, paths)
   model = _load(run) if _NAMES.value is None else _by_name(run)
   look = _attention(model) if _ATTENTION.value is not None else None
   write = {'table': _table, 'csv': _csv, 'json': _json}[_FORMAT.value](model.class_names)
@@ -86,11 +97,46 @@ def _reconstruct(run, paths, folder):
   return 0
 
 
+def _write(run, paths):
+  """Captions or answers."""
+  import numpy as np
+
+  from vit_jax.inspection import captioner
+  if _CAPTION.value and _ASK.value is not None:
+    raise UserError('--caption and --ask: one at a time')
+  model, read = captioner.load(run, _STEP.value), 0
+  write = {'table': _texts_table, 'csv': _texts_csv, 'json': _texts_json}[_FORMAT.value]()
+  for start in range(0, len(paths), _BATCH_SIZE.value):
+    named = list(_prepared(model.preprocessing, paths[start:start + _BATCH_SIZE.value]))
+    if named:
+      names, images = zip(*named)
+      padding = [np.zeros_like(images[0])] * (_BATCH_SIZE.value - len(images))  # one compiled program serves all
+      every = model.write(np.stack([*images, *padding]), _ASK.value, _BEAMS.value)
+      for name, texts in zip(names, every):
+        write(name, texts[:_TOP.value])
+    read += len(named)
+  if not read:
+    raise UserError(f'none of the {len(paths)} pictures could be read')
+  return 0
+
+
 def _by_name(run):
-  from vit_jax.inspection import pair_model
   if _ATTENTION.value is not None:
     raise UserError('--attention goes with a classifier, not with --names')
+  if _writes(run):
+    from vit_jax.inspection import captioner
+    return captioner.by_name(captioner.load(run, _STEP.value), _NAMES.value, _TEMPLATE.value, _ASK.value)
+  from vit_jax.inspection import pair_model
+  if _ASK.value is not None:
+    raise UserError(f'--ask={_ASK.value}: is for a run of objective=caption, which {run} is not')
   return pair_model.by_name(pair_model.load(run, _STEP.value), _NAMES.value, _TEMPLATE.value)
+
+
+def _writes(run):
+  """Whether it is a run of objective=caption."""
+  from vit_jax import records
+  record = records.read_run(run)
+  return record is not None and record['config'].get('objective') == 'caption'
 
 
 def _attention(model):
@@ -142,6 +188,34 @@ def _json(class_names):
   def write(path, classes):
     predictions = [{'class': class_names[i], 'probability': round(probability, 6)} for i, probability in classes]
     print(json.dumps({'path': path, 'classes': predictions}))
+  return write
+
+
+def _texts_table():
+  from vit_jax.console import Console
+  console = Console(highlight=False, soft_wrap=True)
+
+  def write(path, texts):
+    console.print(printable(path), style='bold')
+    for text, log_p in texts:
+      console.print(f'  {printable(text)}  (log p {log_p:.2f})')
+  return write
+
+
+def _texts_csv():
+  writer = csv.writer(sys.stdout, lineterminator='\n')
+  shown = printable if sys.stdout.isatty() else str
+  writer.writerow(['path', 'rank', 'text', 'log_p'])
+
+  def write(path, texts):
+    for rank, (text, log_p) in enumerate(texts, 1):
+      writer.writerow([shown(path), rank, shown(text), f'{log_p:.6g}'])
+  return write
+
+
+def _texts_json():
+  def write(path, texts):
+    print(json.dumps({'path': path, 'texts': [{'text': text, 'log_p': round(log_p, 6)} for text, log_p in texts]}))
   return write
 
 

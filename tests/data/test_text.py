@@ -165,3 +165,23 @@ def test_splits_of_sources_without_classes_are_at_random_and_nested(source):
   small, less = (_data(source, unique_examples=n) for n in (20, 10))
   assert set(less.captions('train')) < set(small.captions('train')) < set(data.captions('train'))
   assert not set(data.captions('test')) & set(data.captions('train'))
+
+
+def test_a_tab_parts_a_question_from_its_answer():
+  tokenizer = text.tokenizer(TextConfig(length=12), list)
+  texts = ['a cat', 'what?\tмир', 'which one is it?\tthe red one', 'which?\tthe red one', '\t', 'q\ta\tb']
+  found = text.Tokens.of(tokenizer, texts)(np.arange(len(texts)))
+  assert tokenizer.decode(found['text']) == ['a cat', 'what?\tми', 'which on\tt', 'which?\tthe', '\t', 'q\ta\tb']
+  assert found['answer_start'].tolist() == [1, 7, 10, 8, 2, 3]
+  assert found['answer_bytes'].tolist() == [5, 4, 1, 3, 0, 3]  # of what is left
+  assert all(row[-1] == tokenizer.end for row in found['text'][2:4])
+
+
+def test_entries_of_text_are_read_where_they_are_asked_for(source):
+  data = pipeline.open_data(DataConfig(source=source, batch_size=8)).reading(('image', *text.ENTRIES))
+  train, val = (next(batches) for batches in (data.train_batches(0, 0, 1), data.eval_batches('val', 8)))
+  for batch in (train, val):
+    words = data.tokenizer.decode(batch['text'])
+    np.testing.assert_array_equal(batch['answer_bytes'], [len(word.encode()) for word in words])
+    np.testing.assert_array_equal(batch['answer_start'], batch['weight'] > 0)
+  assert set(data.arrays('test')) == {'image', 'label', *text.ENTRIES}

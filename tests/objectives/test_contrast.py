@@ -227,6 +227,6 @@ def test_another_objective_is_not_searched(tmp_path):
   c.model.update(dict(patch_size=4, width=8, depth=1, mlp_dim=8, num_heads=1))
   c.train.steps = 1
   _train(run_lib.prepare(run_config.cast(c)), tmp_path)
-  with pytest.raises(UserError, match='was trained with objective=classify, which knows no texts'):
+  with pytest.raises(UserError, match='was trained with objective=classify; expected a run of objective=contrast'):
     pair_model.load(tmp_path)
   assert os.path.exists(tmp_path / records.RUN)

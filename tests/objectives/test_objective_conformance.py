@@ -33,7 +33,9 @@ def recipe(objective, loss=(), **model):
   if objective == 'contrast':
     c.data.source, c.data.text.length = captioned_digits(), 20
     c.loss.text.update(dict(width=16, depth=2, mlp_dim=24, num_heads=2))
-    c.update_from_flattened_dict(dict(loss))
+  if objective == 'caption':
+    c.data.source, c.data.text.length = captioned_digits(), 20
+  c.update_from_flattened_dict(dict(loss))
   return c
 
 
@@ -44,6 +46,7 @@ CASES = {
     'reconstruct': recipe('reconstruct', pos_embed='learned', global_tokens=1),
     'contrast': recipe('contrast'),
     'contrast, as CLIP': recipe('contrast', CLIP),
+    'caption': recipe('caption', {'loss.parallel': 0.5}, global_tokens=1),
 }
 SLOW = ('classify', 'contrast, as CLIP')
 ONCE = (testing.resumes_as_if_undisturbed, testing.computes_the_same_on_a_mesh)  # the slower ones

@@ -168,12 +168,13 @@ class RecordBatches:
 
 
 class TextBatches:
-  """Batches with 'text' int32 [b, length] of the captions; zeros where the weight is 0."""
+  """Batches with entries of their captions, some of `text.ENTRIES`; zeros where the weight is 0."""
 
-  def __init__(self, batches: MemoryBatches | RecordBatches, captions: Captions, order: Callable[[int], np.ndarray],
-               steps: range, rows: np.ndarray, seed: int | None):
+  def __init__(self, batches: MemoryBatches | RecordBatches, captions: Captions, entries: tuple[str, ...],
+               order: Callable[[int], np.ndarray], steps: range, rows: np.ndarray, seed: int | None):
     """`seed` draws one of several captions; None: it is the first."""
-    self._batches, self._captions, self._order, self._rows, self._seed = batches, captions, order, rows, seed
+    self._batches, self._captions, self._entries = batches, captions, entries
+    self._order, self._rows, self._seed = order, rows, seed
     self._steps = iter(steps)
 
   def __iter__(self) -> Iterator[Batch]:
@@ -183,7 +184,8 @@ class TextBatches:
     batch, step = next(self._batches), next(self._steps)
     positions = np.maximum(self._order(step)[self._rows], 0)
     drawn = None if self._seed is None else text.draws(self._seed, step, self._rows)
-    return batch | {'text': self._captions(positions, drawn) * (batch['weight'] > 0)[:, None]}
+    texts, real = self._captions(positions, drawn), (batch['weight'] > 0).astype(np.int32)
+    return batch | {name: texts[name] * real.reshape(-1, *[1] * (texts[name].ndim - 1)) for name in self._entries}
 
   def take_errors(self) -> list[str]:
     return self._batches.take_errors()

@@ -48,10 +48,10 @@ class Data:
     self.name, self.class_names = source.name, source.class_names
     self.num_classes = len(source.class_names)
     self.unique_examples = len(parts['train'].examples) if 'train' in parts else 0
-    self._parts, self._arrays, self._fingerprints, self._texts, self._reads_text = parts, {}, {}, {}, False
+    self._parts, self._arrays, self._fingerprints, self._texts, self._reads_text = parts, {}, {}, {}, ()
 
   def reading(self, entries: Iterable[str]) -> 'Data':
-    """These data for an objective that reads these entries of a batch: with 'text' if that is one of them.
+    """These data for an objective that reads these entries of a batch: with those of `text.ENTRIES` among them.
 
     What was read and computed is shared.
 
@@ -59,7 +59,7 @@ class Data:
       UserError: the source has no captions, or its tokenizer cannot be made.
     """
     out = copy.copy(self)
-    out._reads_text = 'text' in entries
+    out._reads_text = tuple(name for name in text_lib.ENTRIES if name in entries)
     if out._reads_text:
       if next(iter(self._parts.values())).source.captions is None:
         raise UserError(f'data.source={self.config.source}: has no captions, and the objective reads text; expected '
@@ -128,13 +128,16 @@ class Data:
     """{'image': uint8 [n,H,W,C], 'label': int32 [n]} of a split if it can be kept in memory, else None.
 
     It can if its source is in memory and no random transform runs on the host. Positions of `TrainOrder` index it.
-    With 'text' int32 [n, length] if that is read; then there must be one caption for each training picture.
+    With the entries of text that are read; then there must be one caption for each training picture.
     """
     arrays = self._arrays_after(split, self._transforms(split))
     if arrays is None or not self._reads_text:
       return arrays
     texts = self._captions(split)
-    return None if split == 'train' and texts.several else arrays | {'text': texts(np.arange(self.size(split)))}
+    if split == 'train' and texts.several:
+      return None
+    every = texts(np.arange(self.size(split)))
+    return arrays | {name: every[name] for name in self._reads_text}
 
   def train_order(self, seed: int, left_out: Sequence[int] = ()) -> TrainOrder | LeftOut:
     """The order of the examples of the training subset; `left_out` numbers batches, from 1, that are left out."""
@@ -222,7 +225,7 @@ class Data:
       batches = RecordBatches(reader, len(steps), workers, self.config.on_error)
     if not self._reads_text:
       return batches
-    return TextBatches(batches, self._captions(split), order, steps, rows, seed)
+    return TextBatches(batches, self._captions(split), self._reads_text, order, steps, rows, seed)
 
   def _captions(self, split):
     if split not in self._texts:

@@ -3,6 +3,9 @@
 A row is the begin token where the tokenizer has one, the tokens of the text, an end token, and zeros. Of a text that is
 too long the end is cut off, and the end token kept. The number 0 is a token of some vocabularies (CLIP's `!`), so what
 is padding is what follows the end token, which is never 0 (`lengths`).
+
+A caption with a tab in it is a question and its answer: 'what is this?\\ta cat'. Its row is the begin token, the
+question, an end token, the answer, and an end token.
 """
 
 import dataclasses
@@ -13,6 +16,10 @@ import numpy as np
 
 from vit_jax.options import option
 
+# What a batch can have of its texts: the tokens; the place in them at which the answer begins, which is the whole
+# caption where there is no question; and the UTF-8 bytes of the answer, without what was cut off.
+ENTRIES = ('text', 'answer_start', 'answer_bytes')
+QUESTION_END = '\t'
 _CAPTION = 0x4341  # keeps these streams apart from other users of the same seed
 
 
@@ -51,43 +58,76 @@ class Tokenizer:
 
   def encode(self, texts: Sequence[str]) -> np.ndarray:
     """Rows of tokens, int32 [N, length]."""
-    return Tokens.of(self, texts)(np.arange(len(texts)))
+    return Tokens.of(self, texts)(np.arange(len(texts)))['text']
 
   def decode(self, rows: np.ndarray) -> list[str]:
-    """The text of each row of token numbers [N, T], up to its end token if it has one."""
+    """The text of each row of token numbers [N, T], up to its end tokens if it has any."""
     texts = []
     for row in np.asarray(rows).tolist():
       row = row[1 if self.begin is not None and row[:1] == [self.begin] else 0:]
-      stop = row.index(self.end) if self.end in row else int(lengths(np.array([row]))[0])
-      texts.append(self.text(row[:stop]))
+      parts = [[]]
+      for number in row[:int(lengths(np.array([row]))[0])]:
+        parts[-1].append(number) if number != self.end else parts.append([])
+      parts = parts[:-1] if len(parts) > 1 and not parts[-1] else parts
+      texts.append(QUESTION_END.join(map(self.text, parts[:2])))
     return texts
 
-  def framed(self, ids: Sequence[int]) -> np.ndarray:
-    """The token numbers of a text between begin and end, cut to `length`."""
-    first = () if self.begin is None else (self.begin,)
-    return np.array([*first, *ids[:self.length - len(first) - 1], self.end], np.int32)
+  def framed(self, answer: Sequence[int], question: Sequence[int] | None = None) -> tuple[np.ndarray, int, int]:
+    """(the tokens of a text with their marks, the place of the answer, how many of its tokens there are).
+
+    Of what is longer than `length`, the end of the answer is cut off, and then that of the question: of an answer at
+    least one token is kept.
+    """
+    marks = () if self.begin is None else (self.begin,)
+    if question is not None:
+      marks = (*marks, *question[:max(0, self.length - len(marks) - 3)], self.end)
+    answer = answer[:max(0, self.length - len(marks) - 1)]
+    return np.array([*marks, *answer, self.end][:self.length], np.int32), len(marks), len(answer)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokens:
-  """Many texts as tokens, without their padding: `flat` [all tokens] int32, text i at offsets[i] to offsets[i + 1]."""
+  """Many texts as tokens, without their padding.
+
+  Attributes:
+    flat: [all tokens] int32; those of text i are at offsets[i] to offsets[i + 1].
+    starts, sizes: 'answer_start' and 'answer_bytes' of each (`ENTRIES`).
+    length: tokens of a row.
+  """
   flat: np.ndarray
   offsets: np.ndarray
+  starts: np.ndarray
+  sizes: np.ndarray
   length: int
 
   @classmethod
   def of(cls, tokenizer: Tokenizer, texts: Sequence[str]) -> 'Tokens':
-    rows = [tokenizer.framed(ids) for ids in tokenizer.ids(texts)]
-    return cls(np.concatenate([np.zeros(0, np.int32), *rows]), np.cumsum([0, *map(len, rows)]), tokenizer.length)
+    questions, answers = [], []
+    for text in texts:
+      question, tab, answer = text.partition(QUESTION_END)
+      questions.append(question if tab else None)
+      answers.append(answer if tab else text)
+    asked = iter(tokenizer.ids([question for question in questions if question is not None]))
+    rows, starts, sizes = [], [], []
+    for question, answer, ids in zip(questions, answers, tokenizer.ids(answers), strict=True):
+      row, start, kept = tokenizer.framed(ids, None if question is None else next(asked))
+      size = len(answer.encode(errors='replace'))
+      rows.append(row)
+      starts.append(start)
+      sizes.append(size if kept == len(ids) else min(size, len(tokenizer.text(ids[:kept]).encode())))
+    as_int32 = lambda values: np.array(values, np.int32)
+    return cls(np.concatenate([np.zeros(0, np.int32), *rows]), np.cumsum([0, *map(len, rows)]), as_int32(starts),
+               as_int32(sizes), tokenizer.length)
 
-  def __call__(self, which: np.ndarray) -> np.ndarray:
-    """Rows of the texts with these numbers, int32 [n, length]."""
-    start, stop = self.offsets[which], self.offsets[np.asarray(which) + 1]
+  def __call__(self, which: np.ndarray) -> dict[str, np.ndarray]:
+    """The `ENTRIES` of the texts with these numbers: int32 [n, length], [n] and [n]."""
+    which = np.asarray(which)
+    start, stop = self.offsets[which], self.offsets[which + 1]
     places = start[:, None] + np.arange(self.length)
     real = places < stop[:, None]
     out = np.zeros(real.shape, np.int32)
     out[real] = self.flat[places[real]]
-    return out
+    return dict(zip(ENTRIES, (out, self.starts[which], self.sizes[which]), strict=True))
 
 
 class Captions:
@@ -103,8 +143,8 @@ class Captions:
     self._tokens = Tokens.of(tokenizer, [text for texts in captions for text in texts])
     self.several = bool((self._counts > 1).any())
 
-  def __call__(self, pictures: np.ndarray, drawn: np.ndarray | None = None) -> np.ndarray:
-    """A caption of each of these pictures [n], int32 [n, length]: the first, or of k captions number `drawn` % k."""
+  def __call__(self, pictures: np.ndarray, drawn: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """The `ENTRIES` of a caption of each of these pictures [n]: the first, or of k captions number `drawn` % k."""
     which = 0 if drawn is None else drawn % self._counts[pictures].astype(np.uint64)
     return self._tokens(self._starts[pictures] + np.asarray(which).astype(np.int64))
 

@@ -7,17 +7,13 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from vit_jax import objectives, records
-from vit_jax.data import text as text_lib
 from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.errors import UserError
-from vit_jax.interop import run_weights
+from vit_jax.inspection import own_model
 from vit_jax.interop.classifier import Classifier
-from vit_jax.models import PureModel
 from vit_jax.objectives.contrast import Contrast
 from vit_jax.objectives.zero_shot import Embedder
 from vit_jax.parallel import mesh as mesh_lib
-from vit_jax.training import config as run_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,24 +64,12 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> PairModel:
   Raises:
     UserError: it is no such run, has no checkpoint, or its tokenizer is not there.
   """
-  record = records.read_run(workdir)
-  if record is None:
-    raise UserError(f'{os.fspath(workdir)}: expected a run folder, found no {records.RUN} in it')
-  config = run_config.cast(record['config'])
-  objective = objectives.of(config)
-  if not isinstance(objective, Contrast):
-    raise UserError(f'{os.fspath(workdir)} was trained with objective={config.objective}, which knows no texts; '
-                    'expected a run of objective=contrast')
-  data = record['data']
-  model = PureModel(config.family, config.model, tuple(data['image_shape']), len(data['classes']), objective=objective)
-  weights = run_weights.read(workdir, step, model)
-  params, stats = jax.device_put((weights.params, weights.stats), jax.local_devices()[0])
-  reading = config.data.text
-  if reading.tokenizer == 'bpe':  # learnt from the captions
-    reading = dataclasses.replace(reading, tokenizer=os.path.join(workdir, records.TOKENIZER))
-  tokenizer = text_lib.tokenizer(reading, list)
-  embedder = Embedder(model, params, stats, tokenizer, weights.preprocessing.normalize, mesh_lib.single_device())
-  return PairModel(embedder, weights.preprocessing, f'{record["config_hash"]}-{weights.step}')
+  own = own_model.load(workdir, step, 'contrast')
+  params, stats = jax.device_put((own.weights.params, own.weights.stats), jax.local_devices()[0])
+  preprocessing = own.weights.preprocessing
+  embedder = Embedder(own.model, params, stats, own_model.tokenizer(workdir, own.config), preprocessing.normalize,
+                      mesh_lib.single_device())
+  return PairModel(embedder, preprocessing, f'{own.record["config_hash"]}-{own.weights.step}')
 
 
 def by_name(pairs: PairModel, names: Sequence[str], templates: Sequence[str] | None = None) -> ByName:

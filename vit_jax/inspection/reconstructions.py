@@ -11,15 +11,10 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from vit_jax import objectives, records
 from vit_jax.data.preprocessing import Preprocessing
-from vit_jax.errors import UserError
+from vit_jax.inspection import own_model
 from vit_jax.inspection.overlay import enlarged
-from vit_jax.interop import run_weights
 from vit_jax.layers.patch_embed import patchify, unpatchify
-from vit_jax.models import PureModel
-from vit_jax.objectives.reconstruct import Reconstruct
-from vit_jax.training import config as run_config
 
 _GREY = 0.5  # of patches that were left out, from 0 to 1
 
@@ -38,18 +33,8 @@ class Painter:
 
 def load(workdir: os.PathLike, step: int | None = None) -> Painter:
   """The model of a run of objective=reconstruct, with its decoder. Raises UserError for another run."""
-  record = records.read_run(workdir)
-  if record is None:
-    raise UserError(f'--reconstruct: {os.fspath(workdir)}: expected a run folder, found no {records.RUN} in it')
-  config = run_config.cast(record['config'])
-  objective = objectives.of(config)
-  if not isinstance(objective, Reconstruct):
-    raise UserError(f'--reconstruct: {os.fspath(workdir)} was trained with objective={config.objective}; expected a '
-                    'run of objective=reconstruct')
-  shape = tuple(record['data']['image_shape'])
-  model = PureModel(config.family, config.model, shape, len(record['data']['classes']), objective=objective)
-  weights = run_weights.read(workdir, step, model)
-  return Painter(weights.preprocessing, _drawing(model, weights.params, weights.preprocessing))
+  own = own_model.load(workdir, step, 'reconstruct')
+  return Painter(own.weights.preprocessing, _drawing(own.model, own.weights.params, own.weights.preprocessing))
 
 
 def _drawing(model, params, prepare):

@@ -101,7 +101,7 @@ class Encoder(Stack):
     self.config, self.grid, self.execution = config, grid, execution
 
   def __call__(self, x_BTD: jax.Array, keys_B: jax.Array | None = None, capture: tuple[str, ...] = (),
-               read: int | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
+               read: int | None = None, attend: Any = None) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The tokens after the last block, and what `capture` names.
 
     Args:
@@ -110,6 +110,8 @@ class Encoder(Stack):
       capture: names of CAPTURES. Nothing is computed or kept for the others.
       read: how many of the first tokens the caller reads; None: all. Unrolled, the last block computes no others, and
         fewer than T tokens may come back.
+      attend: what computes attention, such as one with a mask; it has the signature of those in `layers.kernels`.
+        None: as the config and the execution say.
 
     Raises:
       UserError: 'attention' of an attention without weights.
@@ -119,7 +121,7 @@ class Encoder(Stack):
       raise UserError(f'attention weights were asked for, which model.attention={c.attention} never makes')
     tokens = x_BTD.shape[1]
     request = dataclasses.replace(self.request, tokens=tokens)
-    attend = kernels.KINDS[c.attention](c, self.grid, kernels.chosen(
+    attend = attend or kernels.KINDS[c.attention](c, self.grid, kernels.chosen(
         self.execution.attention_kernel, request, weights))
     if read is None or capture or (c.dropout and keys_B is not None):  # dropout's noise is drawn for all tokens
       read = tokens

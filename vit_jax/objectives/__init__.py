@@ -3,7 +3,7 @@
 from typing import Any
 
 from vit_jax import plugins
-from vit_jax.objectives import classify, contrast, reconstruct
+from vit_jax.objectives import caption, classify, contrast, reconstruct
 from vit_jax.objectives.objective import Objective
 
 DEFAULT = 'classify'
@@ -11,6 +11,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     'classify': classify.OBJECTIVE,
     'reconstruct': reconstruct.OBJECTIVE,
     'contrast': contrast.OBJECTIVE,
+    'caption': caption.OBJECTIVE,
 }
 
 

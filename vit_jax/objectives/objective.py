@@ -67,6 +67,7 @@ class Objective:
     whole_batch: whether the loss of an example depends on the others of its batch. Then all outputs of `forward` are
       floats [B, ..], micro-batches take a second forward pass, and evaluation scores a split as a whole (`kept`,
       `score_split`).
+    masked: whether its attention has a mask, which `layers.attention.attend` computes and no other kernel.
   """
   config: Any = NoOptions()
 
@@ -77,6 +78,7 @@ class Objective:
   evaluators: ClassVar[tuple[Callable[..., dict[str, float]], ...]] = ()
   predicts_classes: ClassVar[bool] = False
   whole_batch: ClassVar[bool] = False
+  masked: ClassVar[bool] = False
 
   def __init_subclass__(cls):
     super().__init_subclass__()

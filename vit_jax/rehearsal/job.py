@@ -93,6 +93,8 @@ class Job:
     family, config, execution = self.model.family, self.config.model, self.config.system.execution
     if family.tokens is None:
       return None, None
+    if self.objective.masked:
+      return kernels.PLAIN, f'{kernels.KERNELS[kernels.PLAIN].what}; no other computes the mask of its objective'
     (rows, columns), classified = dataclasses.astuple(family.tokens(config, self.image_shape))
     tokens = rows * columns + classified + config.global_tokens
     request = kernels.Request.of(config, tokens, config.pos_embed, execution.blocks)
