@@ -225,6 +225,16 @@ def test_a_timm_wrapper_of_transformers(tmp_path):
   assert interop.read(tmp_path).num_classes == 7
 
 
+def test_swin_of_timm_with_a_border_that_fills_no_patch(tmp_path):
+  folder('timm_swin', tmp_path)
+  config = json.loads((tmp_path / 'config.json').read_text())
+  config['pretrained_cfg']['input_size'] = [3, 25, 24]
+  config['model_args']['img_size'] = [25, 24]
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(UserError, match='pictures of 25x24 are no whole patches of 2'):
+    interop.read(tmp_path)
+
+
 @pytest.mark.parametrize('entry, message', [
     ({'problem_type': 'regression'}, "problem_type='regression': not supported"),
     ({'problem_type': 'multi_label_classification'}, "problem_type='multi_label_classification': not supported"),

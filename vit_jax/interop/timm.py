@@ -61,11 +61,19 @@ def read(tensors: Tensors, config: dict[str, Any], without: tuple[str, ...] = ()
   cfg = _pretrained_cfg(config, where)
   preprocessing = _preprocessing(cfg, entries, shapes, model, form, where)
   _check_top(config, model, where)
+  _check_patches(form.family, model, preprocessing.size, where)
   classes = layout.num_classes(tensors, form.classifier)
   names = config.get('label_names', cfg.values.get('label_names'))
   names = tuple(map(str, names)) if isinstance(names, list) and len(names) == classes else None
   weights = Weights(where, form.family, model, {}, {}, preprocessing, names)
   return layout.read(tensors, weights, classes, rules, without + _UNUSED)
+
+
+def _check_patches(family, model, size, where):
+  """timm's Swin leaves out the pixels at the border that fill no patch; ours, as the published one, fills patches up."""
+  if family == 'swin' and any(side % model.get('patch_size', 4) for side in size):
+    raise UserError(f'{where}: pictures of {size[0]}x{size[1]} are no whole patches of {model.get("patch_size", 4)}, of '
+                    'which timm leaves out the rest; not supported')
 
 
 def unwrapped(config: dict[str, Any], where: str) -> dict[str, Any]:
