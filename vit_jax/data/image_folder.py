@@ -56,6 +56,9 @@ class FolderSource:
   def __len__(self):
     return len(self.paths)
 
+  def __getstate__(self):  # workers read pictures
+    return self.__dict__ | {'captions': None}
+
   def unreadable(self) -> list[str]:
     """'PATH: REASON' of the pictures that cannot be read, of `_LOOKED_AT` at most, spread over all.
 
