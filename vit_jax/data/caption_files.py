@@ -29,6 +29,11 @@ def clean(text: str) -> str:
   return unicodedata.normalize('NFC', ' '.join(text.split()))
 
 
+def is_caption(name: str) -> bool:
+  """Whether a column or a feature of this name holds captions."""
+  return bool(_CAPTION.fullmatch(name.strip()))
+
+
 def key(name: str) -> str:
   """What a picture's name in a table and its path are compared by: there are two ways to write slashes and accents."""
   return unicodedata.normalize('NFC', os.path.normpath(name.strip().replace('\\', '/')))
@@ -50,7 +55,7 @@ def read_table(path: os.PathLike) -> Rows:
   found: dict[str, list[str]] = {}
   for line, fields in rows:
     file = next((name for name in fields if _FILE.fullmatch(name.strip())), None)
-    columns = [name for name in fields if _CAPTION.fullmatch(name.strip())]
+    columns = list(filter(is_caption, fields))
     if file is None or not columns:
       raise UserError(f'{path}, line {line}: has {", ".join(map(repr, fields)) or "nothing"}; expected the name of a '
                       'picture as file_name (or image, path, ..) and its text as caption (or text, ..)')

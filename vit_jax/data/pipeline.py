@@ -86,6 +86,14 @@ class Data:
   def captions(self, split: str) -> list[tuple[str, ...]] | None:
     """The captions of each picture of a split, in the order of `eval_batches`; None if the source has none."""
     return self._part(split).captions
+
+  def seen(self, split: str) -> np.ndarray:
+    """Whether the first caption of each picture of a split is one that a training picture has, bool [n].
+
+    It tells names that were seen in training from those that never were.
+    """
+    known = {text for texts in self.captions('train') for text in texts}
+    return np.array([texts[0] in known for texts in self.captions(split)], bool)
   def size(self, split: str) -> int:
     """The number of examples in 'train' (the subset), 'val' or 'test'."""
     return len(self._part(split).examples)

@@ -2,8 +2,10 @@
 
   uv run --extra prepare python -m vit_jax.data.prepare --name=cifar10 [--data_dir=DIR]
   uv run python -m vit_jax.data.prepare --index --source=folder:DIR [--data_dir=gs://BUCKET/FOLDER]
+  uv run --extra icons python -m vit_jax.data.prepare --name=emoji [--data_dir=DIR]
 
-Only to download and write a TFDS data set needs TensorFlow.
+Only to download and write a TFDS data set needs TensorFlow. Emoji, icons, stamps and clipart are rendered from packages
+of npm and Debian, which are named where they are absent.
 """
 
 import importlib.util
@@ -14,15 +16,17 @@ from absl import flags
 from etils import epath
 
 from vit_jax import cli
-from vit_jax.data import fingerprint, image_folder, splits, tfds_source
+from vit_jax.data import fingerprint, image_folder, prepared_pairs, splits, tfds_source
 from vit_jax.data import sources as sources_lib
 from vit_jax.data.config import DataConfig
 from vit_jax.data.index import positions
 from vit_jax.errors import UserError
 from vit_jax.printable import say
 
-_NAME = flags.DEFINE_string('name', None, 'NAME or NAME/CONFIG, as in the TFDS catalogue.')
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'The folder where TFDS keeps its data; default: that of TFDS.')
+_NAME = flags.DEFINE_string(
+    'name', None, 'NAME or NAME/CONFIG, as in the TFDS catalogue; or emoji, icons, stamps, clipart.')
+_DATA_DIR = flags.DEFINE_string(
+    'data_dir', None, 'The folder where data are kept; default: that of TFDS, of emoji and so on this user\'s cache.')
 _INDEX = flags.DEFINE_bool('index', False, 'Only write the index, from which a run learns the labels at its start.')
 _SOURCE = flags.DEFINE_string('source', None, 'With --index: data.source, such as folder:DIR or tfds:NAME.')
 
@@ -76,15 +80,33 @@ def main():
                     'data set, as in --name=cifar10, or --index --source=folder:DIR')
   if _SOURCE.value and not _INDEX.value:
     raise UserError(f'--source={_SOURCE.value}: only with --index; --name=NAME prepares a TFDS data set')
+  if _NAME.value in sources_lib.PREPARED:
+    return _render(_NAME.value)
   config = DataConfig(source=_SOURCE.value or f'tfds:{_NAME.value.replace("/", ":")}', data_dir=_DATA_DIR.value)
   if _NAME.value and not _INDEX.value:
     for split, source in prepare(_NAME.value.replace(':', '/', 1), _DATA_DIR.value).items():
       print(f'{split}: {len(source):,} pictures, {len(set(source.labels.tolist()))} classes')
   for path in index(config):
     say(f'index: {path} ({epath.Path(path).stat().length:,} bytes)')
-  place = f' --config.data.data_dir={shlex.quote(_DATA_DIR.value)}' if _DATA_DIR.value else ''
-  say(f'Use it with --config.data.source={shlex.quote(config.source)}{place}')
+  _say_use(config.source)
   return 0
+
+
+def _render(name):
+  """Prepares a set of `sources.PREPARED`, and says what came out."""
+  about = prepared_pairs.prepare(name, _DATA_DIR.value)
+  of = lambda counts: ', '.join(f'{count:,} {what}' for what, count in counts.items())
+  say(f'{name}: {about["pictures"]:,} pictures of {about["size"]}x{about["size"]} by {about["artists"]:,} artists, '
+      f'digest {about["digest"]}, in {prepared_pairs.folder_of(name, _DATA_DIR.value)}')
+  say(f'licences: {of(about["licences"])}')
+  say(f'left out: {of(about["left_out"]) or "nothing"}')
+  _say_use(name)
+  return 0
+
+
+def _say_use(source):
+  place = f' --config.data.data_dir={shlex.quote(_DATA_DIR.value)}' if _DATA_DIR.value else ''
+  say(f'Use it with --config.data.source={shlex.quote(source)}{place}')
 
 
 if __name__ == '__main__':

@@ -16,8 +16,9 @@ from vit_jax.data.array_sources import ArraySource, RandomSource
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError, nearest
 
+PREPARED = ('emoji', 'icons', 'stamps', 'clipart')  # by `data.prepare`, from packages
 WITH_CAPTIONS = 'pairs:DIR, emoji:LANGUAGE, icons, stamps, clipart, or tfds:NAME with captions'
-KNOWN = ('digits', 'fashion_mnist', 'idx:DIR', 'folder:DIR', 'pairs:DIR', 'tfds:NAME', 'random')
+KNOWN = ('digits', 'fashion_mnist', 'idx:DIR', 'folder:DIR', 'pairs:DIR', 'tfds:NAME', *PREPARED, 'random')
 DEBIAN_FASHION_MNIST = '/usr/share/datasets/fashion-mnist'
 FASHION_CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
                    'Ankle boot')
@@ -81,6 +82,9 @@ def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
     return _random(config, rest)
   if kind == 'arrays':
     return array_sources.registered(config.source)
+  if kind.partition('@')[0] in PREPARED:
+    from vit_jax.data import prepared_pairs
+    return prepared_pairs.open_prepared(config.source, data_dir)
   if kind == 'tfds' and rest:
     from vit_jax.data import tfds_source
     return tfds_source.open_tfds(rest.replace(':', '/', 1), data_dir, indexed)

@@ -4,21 +4,23 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from vit_jax.data import caption_files, pictures
 from vit_jax.data import index as index_lib
-from vit_jax.data import pictures
 from vit_jax.errors import UserError, nearest
 
 _IN_MEMORY_BYTES = 2**30
 _READ_AT_ONCE = 1024
+_LOOKED_AT = 16  # examples of which one has a caption, where captions are public
 _AT_ONCE = 16  # files that are opened at the same time, as most of the time is spent waiting for remote storage
 
 # Names of splits in TFDS -> our names.
@@ -31,7 +33,10 @@ class NotPrepared(UserError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TfdsSource:
-  """One split. `records` holds raw serialised examples; `features` parses the picture and the label from them."""
+  """One split. `records` holds raw serialised examples; `features` parses the picture and its label or captions.
+
+  `label_key` is None where there are captions; `captions_key` is then the path to their feature.
+  """
 
   name: str
   class_names: tuple[str, ...]
@@ -41,21 +46,40 @@ class TfdsSource:
   records: Any
   features: Any
   image_key: str
-  label_key: str
+  label_key: str | None
+  captions_key: tuple[str, ...]
   folder: str  # of the prepared data
   index: index_lib.Index | None = None
-  captions = None
 
   @functools.cached_property
   def labels(self):
     """The labels int32 [N], of the index or else cached in a small .npy file. The first time, all records are read."""
     if self.index is not None:
       return self.index.labels
-    try:
-      return self._cached('labels', lambda: self._scan(lambda example: example[self.label_key]).astype(np.int32))
-    except pictures.BadPicture as error:  # an example without its label cannot be assigned to a split
-      raise UserError(f'{self.name}, {self.split}: {error}; the data in {self.folder} is damaged: remove it and '
-                      'prepare it again') from error
+    if self.label_key is None:
+      return np.zeros(len(self), np.int32)
+    return self._needed('labels', lambda: self._scan(lambda example: example[self.label_key]).astype(np.int32))
+
+  @functools.cached_property
+  def captions(self):
+    """The captions of each picture, of the index or else cached in a small .npy file; None for a set with classes."""
+    if not self.captions_key:
+      return None
+    if self.index is not None:
+      return self.index.captions
+    lines = self._needed('captions', lambda: np.frombuffer(json.dumps(
+        [texts for _, some in self._picked(self._texts, list) for texts in some]).encode(), np.uint8))
+    found = list(map(tuple, json.loads(bytes(lines))))
+    if without := [i for i, texts in enumerate(found) if not texts]:
+      raise UserError(f'{self.where(without[0])}: no caption, as in {len(without):,} of {len(found):,}; expected at '
+                      'least one for each picture. Save those that have one as pairs:DIR')
+    return found
+
+  def _texts(self, example):
+    """The captions in an example."""
+    value = functools.reduce(lambda inner, key: inner[key], self.captions_key, example)
+    texts = (caption_files.clean(text.decode(errors='replace')) for text in np.atleast_1d(value).tolist())
+    return list(dict.fromkeys(filter(None, texts)))
 
   @functools.cached_property
   def images(self):
@@ -83,31 +107,46 @@ class TfdsSource:
   key = where
 
   def has_labels(self) -> bool:
-    """Whether the labels are public. Labels that are held back, as in imagenet2012's test, are all -1."""
+    """Whether labels or captions are public. Labels that are held back, as in imagenet2012's test, are all -1."""
     try:
+      if self.label_key is None:
+        return any(self._texts(self._example(self.records[i])) for i in range(min(len(self), _LOOKED_AT)))
       return self._example(self.records[0])[self.label_key] >= 0
     except Exception:  # a damaged first record is reported when the labels are read
       return True
 
   def __getstate__(self):
-    return {key: value for key, value in self.__dict__.items() if key != 'images'}  # workers read records
+    return {key: value for key, value in self.__dict__.items() if key not in ('images', 'captions')}  # of workers
 
   def _example(self, raw):
     import tensorflow_datasets as tfds
     return self.features.deserialize_example_np(raw, decoders={self.image_key: tfds.decode.SkipDecoding()})
 
-  def _scan(self, pick: Callable[[dict], Any]) -> np.ndarray:
-    out = None
+  def _picked(self, pick: Callable[[dict], Any], gather: Callable[[list], Any]) -> Iterator[tuple[range, Any]]:
+    """Yields what is picked of all examples, some at once, with their numbers."""
     for start in range(0, len(self), _READ_AT_ONCE):
       rows = range(start, min(start + _READ_AT_ONCE, len(self)))
       try:
-        values = np.stack([pick(self._example(raw)) for raw in self.records.__getitems__(list(rows))])
+        values = gather([pick(self._example(raw)) for raw in self.records.__getitems__(list(rows))])
       except Exception as error:
         raise pictures.BadPicture(f'records {rows[0]} to {rows[-1]}: {error}') from error
+      yield rows, values
+
+  def _scan(self, pick: Callable[[dict], Any]) -> np.ndarray:
+    out = None
+    for rows, values in self._picked(pick, np.stack):
       if out is None:
         out = np.empty((len(self), *values.shape[1:]), values.dtype)
       out[rows.start:rows.stop] = values
     return out
+
+  def _needed(self, what, make):
+    """What is cached, of data of which no example can be missing."""
+    try:
+      return self._cached(what, make)
+    except pictures.BadPicture as error:
+      raise UserError(f'{self.name}, {self.split}: {error}; the data in {self.folder} is damaged: remove it and '
+                      'prepare it again') from error
 
   def _cached(self, what, make):
     return _npy_cache(pathlib.Path(self.folder), f'{what}-{self.split}-{len(self)}', make)
@@ -136,16 +175,16 @@ def open_tfds(name: str, data_dir: str | None, indexed: bool = True) -> dict[str
   if info.file_format is None or info.file_format.value != 'array_record':
     raise UserError(f'tfds:{name}: prepared in {builder.data_dir} as {info.file_format.value}; only array_record can '
                     f'be read without TensorFlow. Remove that folder and run `{prepare_command(name, data_dir)}`')
-  image_key, label_key = _keys(name, info)
+  image_key, label_key, captions_key = _keys(name, info)
   import tensorflow_datasets as tfds
   height, width, channels = features[image_key].shape
   common = {
     'name': name,
-    'class_names': tuple(features[label_key].names),
+    'class_names': tuple(features[label_key].names) if label_key else (),
     'channels': 1 if channels == 1 else 3,
     'image_size': (height, width) if height and width else None,
-    'features': tfds.features.FeaturesDict({key: features[key] for key in (image_key, label_key)}),
-    'image_key': image_key, 'label_key': label_key, 'folder': str(builder.data_dir),
+    'features': tfds.features.FeaturesDict({key: features[key] for key in (image_key, label_key or captions_key[0])}),
+    'image_key': image_key, 'label_key': label_key, 'captions_key': captions_key, 'folder': str(builder.data_dir),
   }
   raw = tfds.decode.DeserializeMethod.RAW_BYTES
   sources = {}
@@ -158,7 +197,8 @@ def open_tfds(name: str, data_dir: str | None, indexed: bool = True) -> dict[str
       if index is not None or source.has_labels():
         sources[_SPLITS[split]] = source
   if not sources:
-    raise UserError(f'tfds:{name}: has {", ".join(info.splits)}, but no train, validation or test split with labels')
+    raise UserError(f'tfds:{name}: has {", ".join(info.splits)}, but no train, validation or test split with labels '
+                    'or captions')
   return sources
 
 
@@ -173,7 +213,7 @@ def state(folder: str) -> str:
 def write_index(sources: dict[str, TfdsSource], fingerprints: dict[str, dict[str, str]]) -> list:
   """Writes the index of each split beside its data; see `image_folder.write_index`."""
   return [index_lib.write(source.folder, source.split, state(source.folder), source.labels,
-                          class_names=source.class_names, image_size=source.image_size,
+                          captions=source.captions, class_names=source.class_names, image_size=source.image_size,
                           fingerprints=fingerprints.get(split, {})) for split, source in sources.items()]
 
 
@@ -242,17 +282,32 @@ def _how_to_prepare(builder, name, data_dir):
 
 
 def _keys(name, info):
-  """The names of the picture and label features."""
+  """The names of the picture and of the label, and the path to the captions where there is no label: () otherwise."""
   import tensorflow_datasets as tfds
   found = []
   for kind in (tfds.features.Image, tfds.features.ClassLabel):
     keys = [key for key, feature in info.features.items() if isinstance(feature, kind)]
     supervised = [key for key in info.supervised_keys or () if key in keys]
-    if not keys:
-      raise UserError(f'tfds:{name}: no {kind.__name__} among its features {sorted(info.features)}; '
-                      'expected pictures with one class each')
-    found.append((supervised or keys)[0])
-  return found
+    found.append((supervised or keys or [None])[0])
+  image_key, label_key = found
+  captions = () if label_key else _captions_key(info.features)
+  if image_key is None or not (label_key or captions):
+    raise UserError(f'tfds:{name}: no {"ClassLabel" if image_key else "Image"} among its features '
+                    f'{sorted(info.features)}; expected pictures with one class each, or with captions')
+  return image_key, label_key, captions
+
+
+def _captions_key(features):
+  """The path to a text of each picture, or to several of them, that is called caption, text or alike; () if none is."""
+  is_text = lambda feature: getattr(feature, 'np_dtype', None) == np.dtype(object)
+  for name in sorted(filter(caption_files.is_caption, features)):
+    inner = getattr(features[name], 'feature', features[name])  # that of a Sequence
+    if not hasattr(inner, 'items'):
+      if is_text(inner):
+        return (name,)
+    elif texts := [key for key in inner if caption_files.is_caption(key) and is_text(inner[key])]:
+      return name, texts[0]
+  return ()
 
 
 def _npy_cache(folder, name, make):
