@@ -1,4 +1,4 @@
-"""Writes siglip.npz and clip.npz: transformers' SiglipModel and CLIPModel with random parameters, and what they compute.
+"""Writes siglip.npz and clip.npz: transformers' SiglipModel and CLIPModel of random parameters, and what they compute.
 
   python tests/golden/make_pairs_golden.py          where torch and transformers are installed
 """
@@ -37,7 +37,8 @@ def arrays(kind: str, seed: int = 0) -> dict[str, np.ndarray]:
     out = model(input_ids=tokens, pixel_values=pixels, return_loss=True)
   found = {f'param:{name}': parameter.detach().numpy() for name, parameter in model.named_parameters()}
   return found | {'pixels': pixels.numpy(), 'tokens': tokens.numpy(), 'logits': out.logits_per_image.numpy(),
-                  'loss': out.loss.numpy(), 'config': np.array(json.dumps({'model_type': kind, 'vision_config': VISION}))}
+                  'loss': out.loss.numpy(),
+                  'config': np.array(json.dumps({'model_type': kind, 'vision_config': VISION}))}
 
 
 if __name__ == '__main__':
