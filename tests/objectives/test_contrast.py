@@ -199,7 +199,8 @@ def test_a_frozen_tower_and_rates_by_tower(workdir, tmp_path):
   assert trainable.scaled(rates, 'decays', run.model)['text']['projection']['kernel'] == 1
 
 
-@pytest.mark.parametrize('family', ['swin', 'resnet', 'convnext', 'mixer', 'deit'])
+@pytest.mark.parametrize('family', ['resnet', 'deit', *(pytest.param(name, marks=pytest.mark.slow) for name in (
+    'swin', 'convnext', 'mixer'))])
 def test_any_family_is_an_image_tower(family):
   objective = contrast.Contrast(contrast.Config(width=16, text=text.Config(width=8, depth=1, mlp_dim=8, num_heads=1)))
   model = PureModel(family, models.family(family).config(), (224, 224, 3), 0, objective=objective)

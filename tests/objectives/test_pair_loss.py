@@ -64,8 +64,9 @@ def _weight(batch):
   return (np.arange(batch) % 7 != 3).astype(np.float32)
 
 
-@pytest.mark.parametrize('devices', MESHES)
-@pytest.mark.parametrize('kind', ['sigmoid', 'softmax'])
+@pytest.mark.parametrize('kind, devices', [
+    pytest.param(kind, devices, marks=[pytest.mark.slow] if (kind, devices) in (('sigmoid', 2), ('softmax', 4)) else [])
+    for kind in ('sigmoid', 'softmax') for devices in MESHES])
 def test_ring_and_tiles_equal_the_dense_form(kind, devices, monkeypatch):
   monkeypatch.setattr(pairs, 'TILE', 5)  # of 48, 24, 24 and 6 rows on a device: tiles that divide them and that do not
   mesh, weight = make_mesh(MeshConfig(*MESHES[devices]), jax.devices()[:devices]), _weight(48)
