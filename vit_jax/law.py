@@ -47,6 +47,13 @@ _REGISTER = flags.DEFINE_string('register', None, 'A file (.json) to write the p
                                 'runs: --score grades them.')
 _SCORE = flags.DEFINE_string('score', None, 'Grade the predictions that --register wrote to this file, or to the files '
                              'of this folder, on the runs that are there now.')
+_DESIGN = flags.DEFINE_bool('design', False, 'Choose the runs that narrow the interval at --target most for a --budget '
+                            'of FLOPs.')
+_WITHIN = flags.DEFINE_string('within', None, 'The sizes and lengths that --design chooses from, such as '
+                              'params=1e5..1e8,examples=1e6..1e9.')
+_ASSUME = flags.DEFINE_string('assume', None, 'Coefficients and spread for a --design before any run, such as '
+                              'E=0.3,A=40,alpha=0.4,B=300,beta=0.4,sigma=0.02.')
+_WRITE_SWEEP = flags.DEFINE_string('write_sweep', None, 'A sweep to write (next.py) with the runs of --design.')
 _COMPARE = flags.DEFINE_list('compare', [], 'Two groups, A,B: the compute that B needs for the loss of A, with an '
                              'interval and a p-value; "all" for every pair. Default: if there are two groups, these.')
 _POOL = flags.DEFINE_list('pool', [], 'Columns in which the rows of one law may differ, such as classes or dataset.')
@@ -68,6 +75,8 @@ _OUT = flags.DEFINE_string('out', None, 'Folder for law.json, figures and report
 def main(paths: list[str]) -> int:
   if paths and _SCORE.value:
     return _score(paths)
+  if _DESIGN.value and not paths and _ASSUME.value:
+    return _design_first()
   if not paths:
     raise UserError(f'expected run folders or tables: {commands.written("law")} DIR_OR_TABLE... [--form=chinchilla] '
                     '[--out=OUT]')
@@ -108,6 +117,8 @@ def main(paths: list[str]) -> int:
     message = law_page.write(_OUT.value, groups, multipliers, _command(paths), loaded.time_spent,
                              {'shared': together.summary} if together else {})
     console.print(f'written: {message}', highlight=False, soft_wrap=True)
+  if _DESIGN.value:
+    _design(console, groups, paths)
   if _WRITE_CONFIG.value:
     console.print(_write_config(groups[''], settings.budgets[0], paths), highlight=False, soft_wrap=True)
   return 0
@@ -155,6 +166,51 @@ def _predict(console, loaded, groups, paths):
     registry.register(_REGISTER.value, loaded, predictions, {'command': _command(paths), 'laws': laws, 'read': read})
     console.print(f'registered: {_REGISTER.value}; grade it with --score={_REGISTER.value}', highlight=False,
                   soft_wrap=True)
+
+
+def _aim():
+  """The target, the budget and their check, for --design."""
+  from vit_jax.scaling import target
+  targets = target.parse(_TARGET.value) if _TARGET.value else []
+  if len(targets) != 1 or len(_BUDGET.value) != 1 or _GROUP.value:
+    raise UserError(f'--design: expected one --target, one --budget and no --group, got --target={_TARGET.value or ""} '
+                    f'--budget={",".join(_BUDGET.value)}')
+  target.columns(targets, ('params', 'examples'), None)
+  return targets[0], _positive('budget', _BUDGET.value[0])
+
+
+def _design_first():
+  """Chooses runs before any is trained, from assumed coefficients."""
+  from vit_jax.console import Console
+  from vit_jax.scaling import design, estimate, terminal, written
+  from vit_jax.scaling.frontier import Cost
+  aim, budget = _aim()
+  sizes, lengths = design.ranges(_WITHIN.value, (0.0, 0.0), (0.0, 0.0))
+  text = _FORM.value if written.is_written(_FORM.value) else ''
+  form = written.form(text, '', ('params', 'examples')) if text else estimate.form_class(
+      'chinchilla' if _FORM.value == 'auto' else _FORM.value)
+  law = design.assume(_ASSUME.value, form, sizes, lengths)
+  found = design.choose(law, aim, sizes, lengths, Cost(), budget)
+  terminal.show_design(Console(), found, design.grid_of_equal_flops(law, aim, sizes, lengths, Cost(), budget))
+  return 0
+
+
+def _design(console, groups, paths):
+  """Chooses the next runs from a law, and writes their sweep."""
+  from vit_jax.scaling import design, terminal
+  from vit_jax.sweeps import next_sweep
+  (aim, budget), group = _aim(), groups['']
+  law, columns = design.of_fit(group.fit, group.points.take(group.fitted).clusters), group.points.columns
+  spans = [(values.min(), max(values.max(), min(aim[name], 4 * values.max())))
+           for name, values in ((name, columns[name]) for name in ('params', 'examples'))]
+  sizes, lengths = design.ranges(_WITHIN.value, *spans)
+  cooldown = next_sweep.cooldown(group.points)
+  found = design.choose(law, aim, sizes, lengths, group.cost, budget, cooldown)
+  terminal.show_design(console, found, design.grid_of_equal_flops(law, aim, sizes, lengths, group.cost, budget,
+                                                                  cooldown))
+  if _WRITE_SWEEP.value:
+    command = f'{_command(paths)} --design --write_sweep={shlex.quote(_WRITE_SWEEP.value)}'
+    console.print(next_sweep.write(found, group, _WRITE_SWEEP.value, command), highlight=False, soft_wrap=True)
 
 
 def _score(paths):
@@ -237,7 +293,8 @@ def _positive(flag, text):
 def _command(paths):
   """The command that reproduces this law."""
   given = [_FORM, _START, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _WHERE, _HOLDOUT, _GROUP, _SHARE,
-           _SEPARATE, _THEN, _TARGET, _COMPARE, _POOL, _FRONTIER, _BEST_OF, _BEST_BY, _COLUMNS, _SIGMA, _BUDGET]
+           _SEPARATE, _THEN, _TARGET, _WITHIN, _COMPARE, _POOL, _FRONTIER, _BEST_OF, _BEST_BY, _COLUMNS, _SIGMA,
+           _BUDGET]
   texts = [(flag.name, ','.join(flag.value) if isinstance(flag.value, list) else flag.value) for flag in given]
   arguments = [*paths, *(f'--{name}={text}' for name, text in texts if text not in (None, ''))]
   return shlex.join(['python', '-m', 'vit_jax.law', *arguments])

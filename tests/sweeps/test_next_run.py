@@ -13,10 +13,10 @@ from vit_jax import records, schema
 from vit_jax.cost import flops
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
-from vit_jax.scaling import analysis
+from vit_jax.scaling import analysis, design
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import load
-from vit_jax.sweeps import next_run
+from vit_jax.sweeps import next_run, next_sweep, spec
 from vit_jax.training import config as run_config
 
 WIDTHS, STEPS = (16, 24, 32, 48, 64), (100, 200, 400, 800)
@@ -183,3 +183,29 @@ def test_the_command_writes_a_run_that_trains(runs, tmp_path):
   assert last['flops'] == pytest.approx(4e8, rel=0.1) and np.isfinite(last['loss'])
   refused = call('law', str(runs), '--form=chinchilla', '--budget=2e9,4e9', '--write_config=next.py')
   assert refused.returncode == 1 and 'expected one --budget' in refused.stderr
+
+
+def designed(law, cooldown):
+  return design.choose(design.of_fit(law.fit, law.points.clusters), {'params': 1e6, 'examples': 1e6}, [1e4, 3e4],
+                       [3200, 6400, 25600], law.cost, 3e10, cooldown)
+
+
+def test_a_design_becomes_a_sweep_of_new_seeds_on_the_ladder(runs, tmp_path):
+  law = analysed(runs)
+  assert next_sweep.cooldown(law.points) == 0.3
+  found, path = designed(law, 0.3), tmp_path / 'next.py'
+  message = next_sweep.write(found, law, str(path), 'python -m vit_jax.law')
+  assert f'--sweep={path}' in message
+  sweep = spec.load(str(path))
+  assert len(sweep.runs) == sum(len(trunk.examples) for trunk in found.trunks)
+  assert len({tuple(sorted(run.items())) for run in sweep.runs}) == len(sweep.runs)
+  for run in sweep.runs:
+    assert run['seed'] > 0 and run['train.steps'] in (100, 200, 800) and run['schedule.cooldown_fraction'] == 0.3
+    assert run['optimizer.learning_rate'] == pytest.approx(0.2 / run['model.width'], rel=0.01)
+    assert run['model.mlp_dim'] == 3 * run['model.width']
+  assert found.describe().split(':')[0] in path.read_text().replace('\n', ' ')
+  next_sweep.write(found, law, str(path), 'again')  # its own file is replaced
+  path.write_text('x = 1\n')
+  for name, words in ((str(path), 'was not written by this program'), ('next.txt', 'ends in .py')):
+    with pytest.raises(UserError, match=words):
+      next_sweep.write(found, law, name, '')

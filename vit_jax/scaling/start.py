@@ -32,11 +32,15 @@ class Start:
   value: float | None = None
 
 
-def parse(text: str) -> dict[str, Start]:
+def parse(text: str, flag: str = 'start') -> dict[str, Start]:
   """{coefficient: Start} of a text such as `alpha=0.1..1, E>0, k<5, c=2`.
 
   `name=low..high` bounds a coefficient on both sides, `name>low` and `name<high` on one, and `name=value` is the one
   value that it starts from. Several items of one coefficient add up.
+
+  Args:
+    text: the items.
+    flag: the flag, for messages.
 
   Raises:
     UserError: an item of another kind, or bounds without values between them.
@@ -46,7 +50,7 @@ def parse(text: str) -> dict[str, Start]:
     match = _ITEM.fullmatch(item)
     if not match:
       at = text.index(item) + len(item) - len(item.lstrip())
-      raise UserError(f'--start={text}: cannot read {expression.shown(text, at)}; expected name=low..high, name>low, '
+      raise UserError(f'--{flag}={text}: cannot read {expression.shown(text, at)}; expected name=low..high, name>low, '
                       'name<high or name=value, such as alpha=0.1..1,E>0')
     name, *numbers = match.groups()
     low, high, value, above, below = (None if number is None else float(number) for number in numbers)
@@ -55,7 +59,7 @@ def parse(text: str) -> dict[str, Start]:
     new = Start(pick(low, above, old.low), pick(high, below, old.high), pick(value, old.value))
     ends = [v for v in (new.low, new.value, new.high) if v is not None]
     if sorted(ends) != ends or (new.low is not None and new.low == new.high) or not all(map(math.isfinite, ends)):
-      raise UserError(f'--start={text}: {name}: expected low < high and a start between them, got '
+      raise UserError(f'--{flag}={text}: {name}: expected low < high and a start between them, got '
                       f'{" .. ".join(f"{v:g}" for v in ends)}; to fix a coefficient, write its value into --form')
     out[name] = new
   return out

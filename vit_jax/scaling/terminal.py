@@ -1,5 +1,7 @@
 """The terminal output of `law`."""
 
+import collections
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -7,6 +9,7 @@ from rich.text import Text
 from vit_jax.console import Console
 from vit_jax.printable import printable
 from vit_jax.scaling.analysis import Analysis
+from vit_jax.scaling.design import Design
 from vit_jax.scaling.target import describe
 from vit_jax.scaling.verdict import number
 
@@ -112,6 +115,22 @@ def show_link(console: Console, name: str, summary: dict) -> None:
     console.print(table)
   for warning in summary['warnings']:
     console.print(Text('warning: ' + warning, style='yellow'), highlight=False)
+
+
+def show_design(console: Console, found: Design, equal_grid: float) -> None:
+  """Prints the runs of a design and what they are expected to give (see `design`)."""
+  table = _table('the runs that narrow the target most', 'N', 'seeds', 'D of each', 'FLOPs of all')
+  for trunk, seeds in collections.Counter(found.trunks).items():
+    table.add_row(number(trunk.params, 3), str(seeds), ', '.join(number(d, 3) for d in trunk.examples),
+                  number(seeds * trunk.flops, 3))
+  console.print(table)
+  for name, (low, high) in found.coefficients.items():
+    console.print(Text(f'{name} is expected within {number(low, 3)} .. {number(high, 3)}'), highlight=False)
+  for words in found.missing:
+    console.print(Text('warning: ' + words, style='yellow'), highlight=False)
+  grid = f'; a grid of equal FLOPs gives a factor of {equal_grid:.4g}' if equal_grid == equal_grid else ''
+  console.print(Text(f'design: {found.describe()} (a factor of {found.after:.4g}{grid})', style='bold'),
+                highlight=False)
 
 
 def show_score(console: Console, found: dict) -> None:

@@ -132,6 +132,15 @@ class Written(Form):
                                                            (len(theta), 1)))
     return out
 
+  def theta_of(self, coefficients: dict[str, float]) -> np.ndarray:
+    """The parameters [1, p] of coefficients, the inverse of `natural`."""
+    value = np.array([[coefficients[name] for name in self.names]], float)
+    theta = np.where(self._logs, np.log(np.where(self._logs, value, 1.0)), value)
+    for term, normal in zip(self.terms, self._normal):
+      if term.amplitude is not None and normal:
+        theta[:, term.amplitude] += np.log(self._sloped(term.tree, theta, self._middle)[0])[0]
+    return theta
+
   def start_grid(self):
     axes = [self._starts(parameter) for parameter in self.parameters]
     if np.prod([len(axis) for axis in axes], dtype=float) <= GRID:

@@ -30,7 +30,7 @@ from vit_jax.training import config as run_config
 
 COUNTS = ('params', 'params_non_embedding')  # entries of run.json, as flops.params returns them
 SAME_FLOPS = 0.01  # largest relative difference between a run's logged FLOPs and those counted from its config
-_MARK = 'Written by vit_jax.law'
+MARK = 'Written by vit_jax.law'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,21 +89,21 @@ def choose(analysis: Analysis, budget: float) -> NextRun:
   if fit.form.inputs != ('params', 'examples'):
     raise UserError(f'--write_config: the law must be in params and examples, as --form=chinchilla; '
                     f'{fit.form.name} is in {", ".join(fit.form.inputs)}')
-  configs = _configs(points)
-  count = _counted(points)
+  configs = configs_of(points)
+  count = count_of(points)
   optimal, = frontier.compute_optimal(fit, analysis.boot, np.array([budget]), analysis.cost)
-  nearest = _nearest(points, optimal['params'], optimal['examples'])
+  nearest = nearest_run(points, optimal['params'], optimal['examples'])
   base = copy.deepcopy(configs[nearest])
-  sizes = _Sizes(base, count)
-  _check_counts(points, nearest, sizes)
+  sizes = Sizes(base, count)
+  check_counts(points, nearest, sizes)
   ladder = ladder_lib.read([config['model'] for config in configs])
-  shape = _nearest_shape(ladder, sizes, optimal['params'])
+  shape = nearest_shape(ladder, sizes, optimal['params'])
   per_example = sizes.flops(shape)
   unique = float(points.rows[nearest]['unique_examples'])
   length = schedule.LengthConfig(flops=float(budget))
   steps = schedule.num_steps(length, base['data']['batch_size'], unique, per_example)
   examples = steps * base['data']['batch_size']
-  rate = _rate_rule(points, configs, ladder.dial)
+  rate = rate_rule(points, configs, ladder.dial)
   base['model'] |= shape
   base['train'] = dataclasses.asdict(length)
   base['optimizer']['learning_rate'] = float(f'{rate(shape[ladder.dial], examples):.3g}')
@@ -127,24 +127,28 @@ def write(next_run: NextRun, analysis: Analysis, path: str, command: str) -> Non
   file = epath.Path(path)
   if file.suffix != '.py':
     raise UserError(f'--write_config={path}: expected a file name that ends in .py')
-  if file.exists() and _MARK not in file.read_text():
+  if file.exists() and MARK not in file.read_text():
     raise UserError(f'--write_config={path}: the file exists and was not written by this program; give another name')
   durable.write(file, recipe(next_run, analysis, path, command))
 
 
 def recipe(next_run: NextRun, analysis: Analysis, path: str, command: str) -> str:
   """The text of the recipe, with the prediction in its docstring and all values that are not defaults in its body."""
-  config = next_run.config
+  return (f'"""{_docstring(next_run, analysis, path, command)}"""\n\nfrom vit_jax import config\n\n\n'
+          f'{source(next_run.config)}')
+
+
+def source(config: run_config.RunConfig) -> str:
+  """The source of get_config() of a config."""
   changed = schema.changed(config)
   if config.pretrained.path is not None:  # what is not set would be that of the weights
     changed['model'] = schema.plain(config.model)
   start = ', '.join(repr(changed.pop(name)) for name in ('family', 'objective') if name in changed)
-  values = '\n'.join(f'  c.{key} = {value!r}' for key, value in _leaves(changed).items())
-  return (f'"""{_docstring(next_run, analysis, path, command)}"""\n\nfrom vit_jax import config\n\n\n'
-          f'def get_config():\n  c = config.defaults({start})\n{values}\n  return c\n')
+  values = '\n'.join(f'  c.{key} = {value!r}' for key, value in leaves(changed).items())
+  return f'def get_config():\n  c = config.defaults({start})\n{values}\n  return c\n'
 
 
-class _Sizes:
+class Sizes:
   """Counts parameters and FLOPs of the ladder's shapes, on the model of one run's config."""
 
   def __init__(self, config: dict, count: str):
@@ -173,7 +177,8 @@ class _Sizes:
     return self._models[key]
 
 
-def _configs(points: Points) -> list[dict]:
+def configs_of(points: Points) -> list[dict]:
+  """The configs of the runs. Raises UserError for points that are no runs of one family."""
   without = [run for run, row in zip(points.runs, points.rows) if not row.get('_config')]
   if without:
     raise UserError(f'--write_config: expected run folders, whose run.json holds the config; {len(without)} of '
@@ -185,7 +190,7 @@ def _configs(points: Points) -> list[dict]:
   return [row['_config'] for row in points.rows]
 
 
-def _counted(points):
+def count_of(points: Points) -> str:
   """Which of COUNTS is the law's N."""
   for name in COUNTS:
     if all(row.get(name) == n for row, n in zip(points.rows, points.columns['params'])):
@@ -194,13 +199,13 @@ def _counted(points):
                   f'--columns=params=..., or use one of {", ".join(COUNTS)}')
 
 
-def _nearest(points, params, examples):
+def nearest_run(points: Points, params: float, examples: float) -> int:
   """The index of the run that is nearest in log N and log D."""
   columns = points.columns
   return int(np.argmin(np.hypot(np.log(columns['params'] / params), np.log(columns['examples'] / examples))))
 
 
-def _check_counts(points, index, sizes):
+def check_counts(points: Points, index: int, sizes: Sizes) -> None:
   """Refuses a run whose logged counts differ from those of its config: budget and N would be in other units."""
   run, columns = points.runs[index], points.columns
   if 'flops' not in columns:
@@ -215,7 +220,7 @@ def _check_counts(points, index, sizes):
                     'would be in other units than the points')
 
 
-def _nearest_shape(ladder, sizes, target):
+def nearest_shape(ladder: ladder_lib.Ladder, sizes: Sizes, target: float) -> dict[str, int]:
   """The shape of the ladder whose N is nearest to `target` in log N. N increases with the rung."""
   low, high = 1, 2
   while sizes.params(ladder.shape(high)) < target:
@@ -227,7 +232,8 @@ def _nearest_shape(ladder, sizes, target):
   return min((ladder.shape(rung) for rung in (low, high)), key=off)
 
 
-def _rate_rule(points, configs, dial):
+def rate_rule(points: Points, configs: list[dict], dial: str) -> ladder_lib.RateRule:
+  """The ladder's rule of the learning rate. Raises UserError where a run has a rate of 0."""
   values, rates = (np.array([config[room][key] for config in configs], float)
                    for room, key in (('model', dial), ('optimizer', 'learning_rate')))
   if not np.all(rates > 0):
@@ -238,15 +244,15 @@ def _rate_rule(points, configs, dial):
 def _unruled(configs, index, ladder):
   """Yields notes such as `data.batch_size 64, as in the nearest run (of 32, 64)` on fields that vary without a rule."""
   ruled = {'optimizer.learning_rate', 'seed', *(f'model.{name}' for name in (ladder.dial, *ladder.rules))}
-  default = _leaves(run_config.defaults(configs[index]['family']).to_dict())  # of fields newer than a run
-  flat = [default | _leaves(config) for config in configs]
+  default = leaves(run_config.defaults(configs[index]['family']).to_dict())  # of fields newer than a run
+  flat = [default | leaves(config) for config in configs]
   for key, value in flat[index].items():
     found = {str(f.get(key)) for f in flat}
     if len(found) > 1 and key not in ruled and key.partition('.')[0] not in ('train', 'system'):
       yield f'{key} {value}, as in the nearest run (of {", ".join(sorted(found)[:4])})'
 
 
-def _leaves(tree):
+def leaves(tree: dict) -> dict[str, Any]:
   """{'model.width': 192, ...}; lists are tuples, as in a recipe."""
   return {key: tuple(value) if isinstance(value, list) else value for key, value in schema.flat(tree).items()}
 
@@ -260,7 +266,7 @@ def _docstring(run, analysis, path, command):
   predicted += (f' 95% interval of this run: {interval(run.run_ci95)}; of the law there: {interval(run.law_ci95)}.'
                 if run.run_ci95 else ' No interval: the runs were not resampled.')
   paragraphs = [
-      f'The compute-optimal run at {number(best["flops"])} training FLOPs. {_MARK}.', '',
+      f'The compute-optimal run at {number(best["flops"])} training FLOPs. {MARK}.', '',
       f'  python -m vit_jax.main --config={shlex.quote(path)}', '', predicted, '',
       f'The law: {law["diagnostics"]["equation"]}; {coefficients}. Form {law["form"]}, fitted to n = {law["n"]} runs '
       f'({law["objective"]["name"]}); N counts {run.count}. This run costs {run.beyond:.3g} times as much as '
