@@ -30,6 +30,8 @@ HASHES = {
     'mae_digits.py': '96c2b03cd8',
     'mae_b16.py': '963a64e248',
     'mae_b16.py:runlocal': 'b1f912172b',
+    'caption_s16.py': 'be78b2ee47',
+    'caption_s16.py:cappa': '9f94cb2b63',
 }
 
 
