@@ -8,10 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vit_jax import config
 from vit_jax.data import text
 from vit_jax.data.text import TextConfig
 from vit_jax.models import PureModel, vit
+from vit_jax.models.words import attending
 from vit_jax.objectives import caption, decoding
+from vit_jax.optimisation import parametrisation
+from vit_jax.optimisation.parametrisation import ParametrisationConfig
+from vit_jax.rehearsal import job
+from vit_jax.training import config as run_config
 
 LENGTH = 10
 CONFIG = vit.Config(patch_size=4, width=16, depth=2, mlp_dim=24, num_heads=2)
@@ -70,6 +76,31 @@ def test_a_question_is_read_whole_and_the_picture_reads_it():
   changed = lambda place: (seen(batch | {'text': batch['text'].at[:, place].add(1)}) != seen(batch)).any(axis=(1, 2, 3))
   assert changed(0).tolist() == changed(2).tolist() == [False, True, False, False]  # the second has a question
   assert not changed(4).any()
+
+
+def test_without_a_question_the_picture_is_read_as_by_the_image_model():
+  model, params, batch = _model(), _params(), _batch()
+
+  @jax.jit
+  def both(params):
+    def features(module):
+      x_BTD, reach_BT = model.objective.tokens(module, batch)
+      x_BTD, _ = module.encoder(x_BTD, attend=attending(reach_BT, LENGTH))
+      return x_BTD[:, LENGTH:], module.encoder(module.embed(batch['image']))[0]
+    return model.call(params, {}, features)[0]
+
+  with_text, alone = jax.device_get(both(params))
+  same = np.isclose(with_text, alone, atol=1e-5).all(axis=(1, 2))
+  assert same.tolist() == [True, False, True, True]
+
+
+def test_tied_logits_are_products_with_the_table():
+  model, params, batch = _model(tied=True), _params(tied=True), _batch()
+  assert 'head' not in params['words']
+  table = params['words']['table']
+  moved = params | {'words': params['words'] | {'table': table.at[250].mul(2)}}  # no text has it
+  before, after = (np.asarray(_logits(model, p, batch)) for p in (params, moved))
+  np.testing.assert_allclose(after[..., 250], 2 * before[..., 250], rtol=1e-4, atol=1e-5)
 
 
 def test_predicted_at_once_tokens_see_no_other_of_the_answer():
@@ -169,3 +200,25 @@ def test_names_are_scored_as_by_teacher_forcing():
       one = batch | {'text': jnp.tile(jnp.asarray(answers['text'][c])[None], (2, 1))}
       nats = model.objective.loss({'logits': _logits(model, params, one)}, one)['nats']
       np.testing.assert_allclose(found[:, c], -np.asarray(nats), rtol=1e-5)
+
+
+def test_packed_runs_are_each_as_alone():
+  model, params, batch = _model(), _params(), _batch()
+  both = [(params, batch), (jax.tree.map(lambda p: 0.5 * p, params), _batch(TEXTS[::-1]))]
+  stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *both)
+  together = jax.jit(jax.vmap(functools.partial(_logits, model)))(*stacked)
+  for one, own in zip(together, both, strict=True):
+    np.testing.assert_allclose(one, _logits(model, *own), atol=1e-5)
+
+
+def test_mup_knows_the_table_and_the_head():
+  factors = parametrisation.factors(ParametrisationConfig('mup', base_width=8), 'adamw', _model())['words']
+  assert [factors[name].learning_rate for name in ('table', 'places', 'start')] == [1, 1, 1]
+  assert factors['head']['kernel'].learning_rate == 0.5
+
+
+def test_the_plan_says_which_kernel_computes_a_masked_attention():
+  c = config.defaults('vit', 'caption')
+  c.model.dtype = 'bfloat16'
+  planned = job.Job(run_config.cast(c), (224, 224, 3), 10, 1000)
+  assert planned.kernel('tpu') == ('plain', 'by the compiler; no other computes the mask of its objective')

@@ -70,10 +70,11 @@ def read(tensors: Tensors, config: dict[str, Any], without: tuple[str, ...] = ()
 
 
 def _check_patches(family, model, size, where):
-  """timm's Swin leaves out the pixels at the border that fill no patch; ours, as the published one, fills patches up."""
-  if family == 'swin' and any(side % model.get('patch_size', 4) for side in size):
-    raise UserError(f'{where}: pictures of {size[0]}x{size[1]} are no whole patches of {model.get("patch_size", 4)}, of '
-                    'which timm leaves out the rest; not supported')
+  """timm's Swin leaves out pixels at the border that fill no patch; ours, as the published one, fills patches up."""
+  patch = model.get('patch_size', 4)
+  if family == 'swin' and any(side % patch for side in size):
+    raise UserError(f'{where}: pictures of {size[0]}x{size[1]} are no whole patches of {patch}, of which timm leaves out '
+                    'the rest; not supported')
 
 
 def unwrapped(config: dict[str, Any], where: str) -> dict[str, Any]:
