@@ -2,7 +2,7 @@
 
   python -m vit_jax.main --config=configs/siglip_b16.py --config.data.source=pairs:DIR    9 billion pairs
   python -m vit_jax.main --config=configs/siglip_b16.py:coco                              40 epochs of COCO's captions
-  python -m vit_jax.plan --config=configs/siglip_b16.py --accelerators=v5e-16             memory and time on chips
+  python -m vit_jax.plan --config=configs/siglip_b16.py --tpu=v5e-16             memory and time on chips
 
 Two towers of the same shape, attention pooling, embeddings of 768 numbers, t = 10 and b = -10 at the start, batch
 32,768, AdamW with beta2 = 0.95 (sec. 4.6). Tokens are those of a SentencePiece file of 32,000, 64 a text, as in the

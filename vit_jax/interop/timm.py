@@ -73,7 +73,7 @@ def _check_patches(family, model, size, where):
   """timm's Swin leaves out pixels at the border that fill no patch; ours, as the published one, fills patches up."""
   patch = model.get('patch_size', 4)
   if family == 'swin' and any(side % patch for side in size):
-    raise UserError(f'{where}: pictures of {size[0]}x{size[1]} are no whole patches of {patch}, of which timm leaves out '
+    raise UserError(f'{where}: pictures of {size[0]}x{size[1]} are no whole patches of {patch}; timm leaves out '
                     'the rest; not supported')
 
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import models
+from vit_jax import models, objectives
 from vit_jax.data import device_augment, pipeline
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
@@ -62,7 +62,8 @@ def prune(source: Trained, shares: dict[str, float],
   best = {module: np.sort(np.argsort(values, axis=-1)[..., -kept[unit]:], axis=-1)
           for unit in kept for module, values in scores[unit].items()}
   smaller = family.pruned(config, kept)
-  model = PureModel(source.config.family, smaller, source.model.image_shape, source.model.num_classes)
+  model = PureModel(source.config.family, smaller, source.model.image_shape, source.model.num_classes,
+                    objective=objectives.of(source.config))
   return dataclasses.replace(source, config=dataclasses.replace(source.config, model=smaller), model=model,
                              params=take(source.params, axes, best)), scores
 
