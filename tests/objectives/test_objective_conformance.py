@@ -48,8 +48,8 @@ CASES = {
     'contrast, as CLIP': recipe('contrast', CLIP),
     'caption': recipe('caption', {'loss.parallel': 0.5}, global_tokens=1),
 }
-SLOW = ('classify', 'contrast, as CLIP')
 ONCE = (testing.resumes_as_if_undisturbed, testing.computes_the_same_on_a_mesh)  # the slower ones
+SLOW = {*(('classify', check) for check in ONCE), *(('contrast, as CLIP', check) for check in testing.OBJECTIVE_CHECKS)}
 
 
 def test_every_objective_has_a_case():
@@ -57,7 +57,7 @@ def test_every_objective_has_a_case():
 
 
 @pytest.mark.parametrize('name, check', [
-    pytest.param(name, check, marks=[pytest.mark.slow] if name in SLOW and check in ONCE else [])
+    pytest.param(name, check, marks=[pytest.mark.slow] if (name, check) in SLOW else [])
     for name in CASES for check in testing.OBJECTIVE_CHECKS], ids=lambda value: getattr(value, '__name__', value))
 def test_conformance(name, check, tmp_path):
   check(CASES[name], tmp_path)
