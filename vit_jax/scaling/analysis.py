@@ -14,6 +14,7 @@ from vit_jax.scaling import (
   alike,
   bootstrap,
   checks,
+  decide,
   estimate,
   frontier,
   holdout,
@@ -210,8 +211,9 @@ def multipliers(groups: dict[str, Analysis], compared: Sequence[tuple[str, str]]
   """The resources that group b needs relative to group a for the same loss, for each pair (a, b).
 
   Returns:
-    Rows {a, b, of, loss, multiplier, ci95, p, words}. `of` names the resource: x for forms of one input, otherwise
-    FLOPs. `loss` is the lowest value that the fitted points of both groups reach.
+    Rows {a, b, of, loss, multiplier, ci95, p, spread, runs_needed, crosses_at, words} (see `decide`). `of` names the
+    resource: x for forms of one input, otherwise FLOPs. `loss` is the lowest value that the fitted points of both
+    groups reach.
   """
   out = []
   for a, b in compared:
@@ -225,8 +227,22 @@ def multipliers(groups: dict[str, Analysis], compared: Sequence[tuple[str, str]]
       used = np.concatenate([_resource(g, of) for g in sides])
       row = frontier.multiplier(*((g.fit, g.boot, g.cost) for g in sides), loss, (used.min(), used.max()))
       row |= {'a': a, 'b': b, 'of': of, 'metric': sides[0].points.metric}
-      out.append({**row, 'words': verdict.describe_multiplier(row)})
+      out.append({**row, **_decision(row, sides, (used.min(), used.max()))})
   return out
+
+
+def _decision(row, sides, span):
+  """What a multiplier still needs, where the laws cross, and all of it in words."""
+  out, seeds = {}, [g.seed_noise['std_log'] for g in sides if g.seed_noise]
+  if 0 < row['multiplier'] < np.inf and 'spread' in row:
+    out['runs_needed'] = decide.runs_needed(row['multiplier'], row['spread'], {
+        name: g.boot.clusters for name, g in zip((row['a'], row['b']), sides)})
+  if 0 < row['multiplier'] < np.inf:
+    values = [g.points.y[g.fitted] for g in sides]
+    both = max(y.min() for y in values), min(y.max() for y in values)
+    out['crosses_at'] = decide.crossing(*((g.fit, g.boot, g.cost) for g in sides), both, span)
+  more = decide.describe(row | out, max(seeds) if seeds else None)
+  return out | {'words': verdict.describe_multiplier(row) + (f'; {more}' if more else '')}
 
 
 def _resource(group, of):

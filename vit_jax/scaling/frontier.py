@@ -227,8 +227,8 @@ def multiplier(a: tuple[Fit, Bootstrap | None, Cost], b: tuple[Fit, Bootstrap | 
   """The fraction of A's FLOPs (or x) that B needs to reach `loss`.
 
   Returns:
-    {loss, needs_a, needs_b, multiplier}, with intervals also ci95 and p, the p-value of "B needs less", one-sided: the
-    share of the refits in which it does not.
+    {loss, needs_a, needs_b, multiplier}, with intervals also ci95, spread (the standard deviation of the multiplier's
+    logarithm) and p, the p-value of "B needs less", one-sided: the share of the refits in which it does not.
   """
   needs = [float(needed(fit.form, fit.theta[None], loss, cost, span)[0]) for fit, _, cost in (a, b)]
   with np.errstate(all='ignore'):
@@ -244,6 +244,8 @@ def multiplier(a: tuple[Fit, Bootstrap | None, Cost], b: tuple[Fit, Bootstrap | 
     with np.errstate(all='ignore'):
       ratio = draws[1][:size] / draws[0][:size]
     decided = ratio[~np.isnan(ratio)]
+    logs = np.log(ratio[np.isfinite(ratio) & (ratio > 0)])
+    out['spread'] = float(np.std(logs)) if len(logs) > 0.9 * len(ratio) else float('inf')
     out |= {'ci95': percentile(ratio), 'p': float((np.sum(decided >= 1) + 1) / (len(decided) + 1))}
   return out
 
