@@ -47,6 +47,7 @@ def _model(workdir):
   return captioner.load(workdir)
 
 
+@pytest.mark.slow
 def test_it_writes_answers_and_names_what_it_was_taught(model, images):
   for question in (None, 'which?', '  which? '):
     for beams in (1, 2):
@@ -58,11 +59,13 @@ def test_it_writes_answers_and_names_what_it_was_taught(model, images):
   assert templates.probabilities(list(images[:2]), 2).sum(1) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_log_likelihood_is_divided_by_bytes(model, images):
   (text, log_p), = model.write(images[:1])[0]
   np.testing.assert_allclose(model.log_likelihoods(images[:1], [text, 'schwärzlich'])[0, 0], log_p / 5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('question, message', [
     (' ', "--ask='': expected a question"),
     ('what on earth may this be?', 'too long for the texts of this model, which have 20 tokens'),
@@ -74,6 +77,7 @@ def test_what_cannot_be_asked(model, images, question, message):
     model.log_likelihoods(images[:1], ['x'], question)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('names', [['a'], ['a', 'a'], ['a', ''], ['a', 'x' * 19]])
 def test_names_that_cannot_be_told_apart(model, images, names):
   with pytest.raises(UserError, match='expected (two different names|a text of at most 20 tokens)'):

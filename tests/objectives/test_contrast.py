@@ -183,6 +183,7 @@ def test_scores_do_not_depend_on_the_order_of_others_and_ties_are_no_success():
   assert pair_scores.scores('sigmoid', kept | {'image': np.full_like(x, np.nan)})['text_to_image@10'] == 0
 
 
+@pytest.mark.slow
 def test_a_frozen_tower_and_rates_by_tower(workdir, tmp_path):
   """LiT: the image tower of a run, which does not move."""
   run = _run(**{'pretrained.path': str(workdir), 'train.steps': 3, 'loss.text.depth': 1, 'loss.width': 16,
@@ -223,6 +224,7 @@ def test_bad_input(changes, message):
     _run(**changes)
 
 
+@pytest.mark.slow
 def test_another_objective_is_not_searched(tmp_path):
   c = config.defaults('vit')
   c.model.update(dict(patch_size=4, width=8, depth=1, mlp_dim=8, num_heads=1))

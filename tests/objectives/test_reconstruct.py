@@ -154,6 +154,7 @@ def test_masks_are_drawn_for_each_picture_and_step():
   np.testing.assert_array_equal(first, order(0))
 
 
+@pytest.mark.slow
 def test_what_it_learns_is_a_backbone(tmp_path):
   """Weights without the decoder, from which classification and reconstruction start; no classifier."""
   run = run_lib.prepare(run_config.cast(_recipe()))

@@ -32,7 +32,8 @@ class Config:
 class Classify(Objective):
   """One label for each picture; with a teacher, its predictions are a part of the target (`transfer.distillation`)."""
   distill: DistillConfig = DistillConfig()
-  shares: tuple[float, ...] | None = None  # of the classes in the training pictures, where the config needs them
+  # Of the classes in the training pictures, where the config needs them.
+  shares: tuple[float, ...] | None = dataclasses.field(default=None, kw_only=True)
 
   Config: ClassVar[type] = Config
   metrics = {'loss': Metric(), 'accuracy': Metric(higher_is_better=True, share=True),
