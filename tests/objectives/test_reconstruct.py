@@ -213,6 +213,7 @@ def test_it_is_compiled_for_tpus():
 
 @pytest.mark.parametrize('changes, message', [
     ({'model.pos_embed': 'rope2d', 'model.num_heads': 4}, 'model.pos_embed=rope2d: acts between all patches'),
+    ({'model.pos_embed': 'rope2d_centred', 'model.num_heads': 4}, 'model.pos_embed=rope2d_centred: acts between'),
     ({'model.attention': 'local'}, 'model.attention=local: is between neighbours'),
     ({'model.pool': 'map'}, 'model.pool=map: has parameters that objective=reconstruct does not train'),
     ({'model.patch_size': 3}, r'model.patch_size=3 does not divide'),

@@ -46,6 +46,7 @@ class Caption(Objective):
   metrics = {'loss': Metric(), 'bits_per_byte': Metric(), 'accuracy': Metric(higher_is_better=True, share=True)}
   values = ('loss', 'nats', 'answer_bytes', 'correct', 'tokens')
   masked = True
+  use = '--caption'
 
   @classmethod
   def of(cls, config):

@@ -58,6 +58,7 @@ class Contrast(Objective):
   evaluated = pair_scores.METRICS
   evaluators = (zero_shot.scores,)
   whole_batch = True
+  use = "--names='a cat,a dog'"
 
   @classmethod
   def of(cls, config):

@@ -64,6 +64,7 @@ class Objective:
     evaluated: columns that evaluation alone adds.
     evaluators: with `whole_batch`, (run, params, stats, split, what is `kept` of it) -> more of these columns.
     predicts_classes: whether the trained model tells classes, so that it can be used by `predict` and `--evaluate`.
+    use: the flag of `predict` that a run of it is for, such as --caption; '' if there is none.
     whole_batch: whether the loss of an example depends on the others of its batch. Then all outputs of `forward` are
       floats [B, ..], micro-batches take a second forward pass, and evaluation scores a split as a whole (`kept`,
       `score_split`).
@@ -77,6 +78,7 @@ class Objective:
   evaluated: ClassVar[Mapping[str, Metric]] = {}
   evaluators: ClassVar[tuple[Callable[..., dict[str, float]], ...]] = ()
   predicts_classes: ClassVar[bool] = False
+  use: ClassVar[str] = ''
   whole_batch: ClassVar[bool] = False
   masked: ClassVar[bool] = False
 

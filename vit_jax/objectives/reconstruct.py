@@ -89,6 +89,7 @@ class Reconstruct(Objective):
   """The pixels of the patches that were left out, from those that were kept."""
   Config: ClassVar[type] = Config
   metrics = {'loss': Metric()}
+  use = '--reconstruct'
 
   def check(self, config):
     super().check(config)
@@ -99,7 +100,8 @@ class Reconstruct(Objective):
       raise UserError(f'loss.decoder_width={width}: must be a multiple of loss.decoder_num_heads={heads} and of 4')
     if (decay := config.optimizer.layer_decay) != 1:
       raise UserError(f'optimizer.layer_decay={decay}: is for fine-tuning; set it to 1 for objective=reconstruct')
-    model, wrong = config.model, {'pos_embed': ('rope2d', 'relative'), 'attention': ('local',), 'pool': ('map',)}
+    model = config.model
+    wrong = {'pos_embed': ('rope2d', 'rope2d_centred', 'relative'), 'attention': ('local',), 'pool': ('map',)}
     whys = {'pos_embed': 'acts between all patches of a grid; set learned or sincos2d',
             'attention': 'is between neighbours in a grid; set full or linear',
             'pool': 'has parameters that objective=reconstruct does not train; set cls or gap'}

@@ -148,14 +148,16 @@ class Display:
     if val:
       self.note(f'val  {words(val)}')
     self.note(f'\ntime         {_time(workdir)}')
-    self.note(f'run folder   {os.fspath(workdir)} (metrics.jsonl, events.jsonl, checkpoints/)\n'
-              + (f'bundle       {os.fspath(bundle)}\n' if bundle else '') +
-              (f'use it       {commands.written("predict", usable)} PICTURE_OR_FOLDER...\n'
-               f'look at it   {train} --report={quoted}\n' if objective.predicts_classes else
-               f'fine-tune it {train} --config=finetune_folder '
-               f'--config.data.source=folder:PICTURES --config.pretrained.path={usable}\n') +
-              f'see curves   uvx tensorboard --logdir={quoted}\n'
-              'train more   another recipe of configs/, or any key: --config.train.epochs=100')
+    self.note('\n'.join(filter(None, (
+        f'run folder   {os.fspath(workdir)} (metrics.jsonl, events.jsonl, checkpoints/)',
+        f'bundle       {os.fspath(bundle)}' if bundle else None,
+        f'use it       {commands.written("predict", f"{usable} PICTURE_OR_FOLDER... {objective.use}")}'
+        if objective.predicts_classes or objective.use else None,
+        f'look at it   {train} --report={quoted}' if objective.predicts_classes else
+        f'fine-tune it {train} --config=finetune_folder --config.data.source=folder:PICTURES '
+        f'--config.pretrained.path={usable}',
+        f'see curves   uvx tensorboard --logdir={quoted}',
+        'train more   another recipe of configs/, or any key: --config.train.epochs=100'))))
 
 
 def _metrics(objective: Objective, row: dict[str, Any], digits: int = 2) -> list[str]:
