@@ -33,7 +33,7 @@ HASHES = {
     'siglip_b16.py': '28fe779b6b',
     'siglip_b16.py:coco': '745a00da52',
     'lit_b16.py': '8ef48b50dc',
-    'zero_shot_emoji.py': '7d20f41578',
+    'zero_shot_emoji.py': '6bcaf850a7',
     'caption_s16.py': 'be78b2ee47',
     'caption_s16.py:cappa': '9f94cb2b63',
 }
