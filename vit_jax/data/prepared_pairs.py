@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax import durable
 from vit_jax.data import picture_packages, pictures
 from vit_jax.data.array_sources import ArraySource
 from vit_jax.errors import UserError, nearest
@@ -60,8 +61,8 @@ def prepare(name: str, data_dir: str | None) -> dict[str, Any]:
   part.mkdir(parents=True)
   try:
     np.save(part / _PICTURES, images)
-    (part / _TABLE).write_text('\n'.join(lines) + '\n')
-    (part / _SET).write_text(json.dumps(about, indent=2) + '\n')
+    durable.write(part / _TABLE, '\n'.join(lines) + '\n')
+    durable.write(part / _SET, json.dumps(about, indent=2) + '\n')
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
   finally:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jax.tree_util import DictKey
 
+from vit_jax import objectives
 from vit_jax.models import PureModel
 from vit_jax.optimisation import optimizer, parametrisation, trainable
 from vit_jax.optimisation.optimizer import OptimizerConfig
@@ -55,7 +56,7 @@ def init(model: PureModel, config: RunConfig, hparams: dict) -> TrainState:
           trainable.select(params, trainable.trained(config.optimizer, model))),
       ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else {}, step=jnp.int32(0),
       key_data=jax.random.key_data(jax.random.fold_in(key, 1)), hparams=hparams,
-      metrics=_zero_sums((*model.objective.values, *_SUMS)) | guard.initial(config.train))
+      metrics=_zero_sums((*(model.objective or objectives.of(config)).values, *_SUMS)) | guard.initial(config.train))
 
 
 def _zero_sums(names: tuple[str, ...], shape: tuple[int, ...] = ()) -> dict:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax import objectives
 from vit_jax.data import device_augment
 from vit_jax.layers import stack
 from vit_jax.models import PureModel
@@ -36,7 +37,7 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
   A batch is a dict of the objective's `inputs` and weight [B] float32; rows of weight 0 do not count. All randomness is
   a function of (seed, step, global row), independent of sharding and micro-batches.
   """
-  opt, objective = config.optimizer, model.objective
+  opt, objective = config.optimizer, model.objective or objectives.of(config)
   trained = trainable.trained(opt, model)
   resting = trainable.resting(trained, model)
   forward_of = _forward_of(model.resting(resting), objective, trained)
@@ -118,7 +119,7 @@ def trace(model: PureModel, config: RunConfig, steps: int, mesh: LogicalMesh,
   """
   rows = mesh_lib.sharding(mesh, 'batch')
   array = lambda dtype, *shape: jax.ShapeDtypeStruct((config.data.batch_size, *shape), dtype, sharding=rows)
-  inputs = model.objective.inputs(model.image_shape)
+  inputs = (model.objective or objectives.of(config)).inputs(model.image_shape)
   batch = {name: array(one.dtype, *one.shape) for name, one in inputs.items()} | {'weight': array(jnp.float32)}
   train_state = state_lib.abstract(model, config, mesh)
   step = make_step(model, config, steps, teacher, inspect)
