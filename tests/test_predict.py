@@ -123,3 +123,16 @@ def test_no_checkpoint(workdir, tmp_path):
   (tmp_path / 'checkpoints').mkdir()
   with pytest.raises(UserError, match='no checkpoint yet'):
     trained.load(tmp_path)
+
+
+@pytest.mark.parametrize('flags, said', [
+    (['--caption', '--ask=why?'], '--caption and --ask: one at a time'),
+    (['--caption', '--names=a,b'], '--names and --caption: one at a time'),
+    (['--reconstruct', '--attention'], '--reconstruct and --attention: one at a time'),
+    (['--attention', '--names=a,b', '--ask=why?'], '--attention and --names and --ask: one at a time'),
+    (['--beams=4'], '--beams=4: is about the texts of --caption or --ask'),
+    (['--names=a,b', '--ask=why?', '--beams=2'], '--beams=2: is about the texts'),
+    (['--template={}'], 'is about the names of --names')])
+def test_flags_that_would_have_no_effect_are_refused(flags, said):
+  done = command_line.run('predict', 'no-run', 'no-picture.png', *flags)
+  assert done.returncode == 1 and said in done.stderr

@@ -6,7 +6,7 @@ COMMANDS = {
     'samples': ('samples', 'write real pictures into folders, to try predict and fine-tuning on'),
     'train': ('main', 'train a recipe, or score and show what it trained: vit-jax train --config=quickstart'),
     'predict': ('predict', 'classify pictures: vit-jax predict RUN PICTURE_OR_FOLDER...'),
-    'search': ('search', 'find pictures by a text: vit-jax search RUN FOLDER --text=..'),
+    'search': ('search', 'find pictures by a text: vit-jax search RUN FOLDER --text=...'),
     'sweep': ('sweep', 'train many runs from one file: vit-jax sweep --sweep=digits_law'),
     'law': ('law', 'fit a scaling law to runs or tables: vit-jax law RUNS --form=power --x=examples'),
     'plan': ('plan', 'memory, time and cost on TPUs that are not here'),

@@ -24,6 +24,7 @@ import csv
 import json
 import os
 import sys
+from typing import NamedTuple
 
 from absl import flags
 
@@ -53,19 +54,18 @@ def main(arguments: list[str]) -> int:
     raise UserError('expected a run folder and pictures: '
                     + commands.written('predict', 'RUN PICTURE_OR_FOLDER...'))
   run, *places = arguments
+  _check_flags()
   from vit_jax import host
   from vit_jax.data import folder_names
   host.hush_absent_tpu()
   paths = folder_names.find(places)
   if _RECONSTRUCT.value is not None:
     return _reconstruct(run, paths, _RECONSTRUCT.value or 'reconstructions')
-  if _TEMPLATE.value and _NAMES.value is None:
-    raise UserError(f'--template={_TEMPLATE.value[0]}: is about the names of --names, which is missing')
-  if _NAMES.value is None and (_CAPTION.value or _ASK.value is not None):
+  if _writes():
     return _write(run, paths)
   model = _load(run) if _NAMES.value is None else _by_name(run)
   look = _attention(model) if _ATTENTION.value is not None else None
-  write = {'table': _table, 'csv': _csv, 'json': _json}[_FORMAT.value](model.class_names)
+  write = _WRITERS[_FORMAT.value](_CLASSES)
   read = 0
   for start in range(0, len(paths), _BATCH_SIZE.value):
     named = list(_prepared(model, paths[start:start + _BATCH_SIZE.value]))
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
       names, images = zip(*named)
       probabilities = model.probabilities(images, _BATCH_SIZE.value)
       for name, row in zip(names, probabilities, strict=True):
-        write(name, [(int(i), float(row[i])) for i in row.argsort()[::-1][:_TOP.value]])
+        write(name, [(model.class_names[i], float(row[i])) for i in row.argsort()[::-1][:_TOP.value]])
       if look:
         look.see(names, images, [f'{model.class_names[row.argmax()]}, {row.max():.1%}' for row in probabilities])
     read += len(named)
@@ -82,6 +82,23 @@ def main(arguments: list[str]) -> int:
   if look:
     say(f'attention: {look.close()}', sys.stderr)
   return 0
+
+
+def _check_flags():
+  """Raises UserError for flags that do not go together: none is silently without effect."""
+  asked = [name for name, flag in {'--reconstruct': _RECONSTRUCT, '--attention': _ATTENTION, '--names': _NAMES,
+                                   '--caption': _CAPTION, '--ask': _ASK}.items() if flag.value not in (None, False)]
+  if len(asked) > 1 and asked != ['--names', '--ask']:
+    raise UserError(f'{" and ".join(asked)}: one at a time; only --ask goes with --names')
+  if _TEMPLATE.value and _NAMES.value is None:
+    raise UserError(f'--template={_TEMPLATE.value[0]}: is about the names of --names, which is missing')
+  if _BEAMS.value > 1 and not _writes():
+    raise UserError(f'--beams={_BEAMS.value}: is about the texts of --caption or --ask; leave it out')
+
+
+def _writes():
+  """Whether texts are asked for."""
+  return _CAPTION.value or (_ASK.value is not None and _NAMES.value is None)
 
 
 def _reconstruct(run, paths, folder):
@@ -102,10 +119,8 @@ def _write(run, paths):
   import numpy as np
 
   from vit_jax.inspection import captioner
-  if _CAPTION.value and _ASK.value is not None:
-    raise UserError('--caption and --ask: one at a time')
   model, read = captioner.load(run, _STEP.value), 0
-  write = {'table': _texts_table, 'csv': _texts_csv, 'json': _texts_json}[_FORMAT.value]()
+  write = _WRITERS[_FORMAT.value](_TEXTS)
   for start in range(0, len(paths), _BATCH_SIZE.value):
     named = list(_prepared(model.preprocessing, paths[start:start + _BATCH_SIZE.value]))
     if named:
@@ -121,9 +136,7 @@ def _write(run, paths):
 
 
 def _by_name(run):
-  if _ATTENTION.value is not None:
-    raise UserError('--attention goes with a classifier, not with --names')
-  if _writes(run):
+  if _is_captioner(run):
     from vit_jax.inspection import captioner
     return captioner.by_name(captioner.load(run, _STEP.value), _NAMES.value, _TEMPLATE.value, _ASK.value)
   from vit_jax.inspection import pair_model
@@ -132,7 +145,7 @@ def _by_name(run):
   return pair_model.by_name(pair_model.load(run, _STEP.value), _NAMES.value, _TEMPLATE.value)
 
 
-def _writes(run):
+def _is_captioner(run):
   """Whether it is a run of objective=caption."""
   from vit_jax import records
   record = records.read_run(run)
@@ -162,61 +175,47 @@ def _prepared(model, paths):
       say(f'{printable(os.fspath(path))}: cannot be read: {error}', sys.stderr)
 
 
-def _table(class_names):
+class _Columns(NamedTuple):
+  """What is printed of a picture: several words with a number each, and how a table shows the number."""
+  several: str
+  word: str
+  number: str
+  shown: str
+
+
+_CLASSES, _TEXTS = _Columns('classes', 'class', 'probability', '7.2%'), _Columns('texts', 'text', 'log_p', '8.2f')
+
+
+def _table(columns):
   from vit_jax.console import Console
   console = Console(highlight=False, soft_wrap=True)
 
-  def write(path, classes):
+  def write(path, found):
     console.print(printable(path), style='bold')
-    for i, probability in classes:
-      console.print(f'  {probability:7.2%}  {printable(class_names[i])}')
+    for word, number in found:
+      console.print(f'  {number:{columns.shown}}  {printable(word)}')
   return write
 
 
-def _csv(class_names):
+def _csv(columns):
   writer = csv.writer(sys.stdout, lineterminator='\n')
   shown = printable if sys.stdout.isatty() else str  # a file gets names as they are
-  writer.writerow(['path', 'rank', 'class', 'probability'])
+  writer.writerow(['path', 'rank', columns.word, columns.number])
 
-  def write(path, classes):
-    for rank, (i, probability) in enumerate(classes, 1):
-      writer.writerow([shown(path), rank, shown(class_names[i]), f'{probability:.6g}'])
+  def write(path, found):
+    for rank, (word, number) in enumerate(found, 1):
+      writer.writerow([shown(path), rank, shown(word), f'{number:.6g}'])
   return write
 
 
-def _json(class_names):
-  def write(path, classes):
-    predictions = [{'class': class_names[i], 'probability': round(probability, 6)} for i, probability in classes]
-    print(json.dumps({'path': path, 'classes': predictions}))
+def _json(columns):
+  def write(path, found):
+    rows = [{columns.word: word, columns.number: round(number, 6)} for word, number in found]
+    print(json.dumps({'path': path, columns.several: rows}))
   return write
 
 
-def _texts_table():
-  from vit_jax.console import Console
-  console = Console(highlight=False, soft_wrap=True)
-
-  def write(path, texts):
-    console.print(printable(path), style='bold')
-    for text, log_p in texts:
-      console.print(f'  {printable(text)}  (log p {log_p:.2f})')
-  return write
-
-
-def _texts_csv():
-  writer = csv.writer(sys.stdout, lineterminator='\n')
-  shown = printable if sys.stdout.isatty() else str
-  writer.writerow(['path', 'rank', 'text', 'log_p'])
-
-  def write(path, texts):
-    for rank, (text, log_p) in enumerate(texts, 1):
-      writer.writerow([shown(path), rank, shown(text), f'{log_p:.6g}'])
-  return write
-
-
-def _texts_json():
-  def write(path, texts):
-    print(json.dumps({'path': path, 'texts': [{'text': text, 'log_p': round(log_p, 6)} for text, log_p in texts]}))
-  return write
+_WRITERS = {'table': _table, 'csv': _csv, 'json': _json}
 
 
 if __name__ == '__main__':

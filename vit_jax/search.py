@@ -1,4 +1,4 @@
-"""Finds pictures by a text: python -m vit_jax.search RUN FOLDER --text='a red fish' [--text=..] [--top=10]
+"""Finds pictures by a text: python -m vit_jax.search RUN FOLDER --text='a red fish' [--text=...] [--top=10]
 
 RUN is a run folder of objective=contrast. The pictures of FOLDER, and of the folders in it, are computed once and kept
 in an index, a file in the run folder or --index=FILE. When pictures come, go or change, the next search computes those
@@ -12,7 +12,7 @@ import sys
 
 from absl import flags
 
-from vit_jax import cli
+from vit_jax import cli, commands
 from vit_jax.errors import UserError
 from vit_jax.printable import printable, say
 
@@ -26,8 +26,8 @@ _STEP = flags.DEFINE_integer('step', None, 'The step of the checkpoint; default:
 
 def main(arguments: list[str]) -> int:
   if len(arguments) != 2 or not _TEXT.value:
-    raise UserError("expected a run folder, a folder of pictures and a text: python -m vit_jax.search RUN FOLDER "
-                    "--text='a red fish'")
+    raise UserError('expected a run folder, a folder of pictures and a text: '
+                    + commands.written('search', "RUN FOLDER --text='a red fish'"))
   run, folder = arguments
   if not os.path.isdir(folder):
     raise UserError(f'{folder}: expected a folder of pictures, found none')

@@ -146,6 +146,8 @@ def test_live_torch(kind):
 
 def test_equal_captions_have_equal_hashes():
   tokens = np.array([[5, 6, 0, 0], [5, 6, 0, 0], [6, 5, 0, 0], [5, 0, 0, 0], [5, 6, 6, 0], [0, 0, 0, 0]])
+  exclaimed = np.array([[7, 0, 9, 0], [7, 9, 0, 0], [0, 7, 9, 0]], np.int32)  # 0 is a token of CLIP: '!'
+  assert len(np.unique(np.asarray(caption_hash(exclaimed)), axis=0)) == 3
   first, padded = (np.asarray(caption_hash(a)) for a in (tokens, np.pad(tokens, ((0, 0), (0, 3)))))
   np.testing.assert_array_equal(first, padded)
   assert len({tuple(row) for row in first}) == 5 and (first[0] == first[1]).all()

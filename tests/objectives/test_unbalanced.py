@@ -62,6 +62,11 @@ def test_without_them_the_objective_does_not_depend_on_the_data(recipe):
   assert losses(recipe)[3].objective == classify.Classify(classify.Config())
 
 
+def test_only_a_softmax_is_adjusted(recipe):
+  with pytest.raises(UserError, match='loss.logit_adjustment=1.0: is for loss.name=softmax, not for sigmoid'):
+    losses(recipe, logit_adjustment=1.0, name='sigmoid')
+
+
 def test_a_class_without_pictures_is_named():
   class Empty:
     class_names, num_classes = ('cat', 'dog'), 2

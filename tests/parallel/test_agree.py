@@ -5,7 +5,8 @@ import time
 import command_line
 import jax
 import pytest
-from test_processes import LINES, _finish, _start
+from several_processes import finish, start
+from test_processes import LINES
 
 from vit_jax.errors import UserError
 from vit_jax.parallel import processes
@@ -24,8 +25,8 @@ def test_two_that_differ_refuse(tmp_path, flags, said):
     return ['-m', 'vit_jax.main', f'--config={recipe}', f'--workdir={tmp_path / "run"}', *joined,
             *([flags] if index else [])]
 
-  started = _start(2, command)
-  codes, outputs = _finish(started)
+  started = start(2, command)
+  codes, outputs = finish(started)
   assert codes == [1, 1] and time.monotonic() - begun < 120  # seconds, but for starting on a busy machine
   for _, err in outputs:
     assert 'the processes of this run do not agree' in err and said in err, err

@@ -2,23 +2,19 @@
 
 import os
 import random
-import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import command_line
 import numpy as np
 import pytest
+from several_processes import finish, spoken, start, train
 
 from vit_jax import exits, records
 from vit_jax.errors import UserError
 from vit_jax.parallel import processes
 
-DEVICES = 4  # of all processes together
 LINES = ("c.data.augment.crop, c.data.augment.mixup = 'inception', 0.2", 'c.model.dropout, c.train.steps = 0.1, 30',
          'c.evaluate.every, c.system.log_every, c.system.save_every = 10, 1, 10')
 # What each process reads: the rows that it owns, and their pictures.
@@ -44,39 +40,6 @@ for batch in r.train_batches(5, lambda errors: None):
 '''
 
 
-def _port():
-  with socket.socket() as s:
-    s.bind(('127.0.0.1', 0))
-    return s.getsockname()[1]
-
-
-def _start(count, command):
-  """`count` processes with DEVICES devices in all; `command` gives the words after python for (address, index)."""
-  address = f'127.0.0.1:{_port()}'
-  environment = command_line.ON_CPU | {'JAX_NUM_CPU_DEVICES': str(DEVICES // count)}
-  return [subprocess.Popen([sys.executable, *command(address, index)], cwd=command_line.ROOT, env=environment,
-                           text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for index in range(count)]
-
-
-def _finish(started):
-  outputs = [process.communicate(timeout=600) for process in started]
-  return [process.returncode for process in started], outputs
-
-
-def _spoken(out):
-  """What a process printed, without gloo's words, which its threads write piece by piece between each other's."""
-  for words in ('[Gloo] Rank ', ' is connected to ', ' peer ranks. ', 'Expected number of connected peer ranks is : '):
-    out = out.replace(words, '')
-  return '\n'.join(line for line in out.splitlines() if not re.fullmatch(r'[\d ]*', line))
-
-
-def _train(recipe, workdir, count, *flags):
-  def command(address, index):
-    joined = [f'--distributed={address}', f'--num_processes={count}', f'--process_id={index}'] if count > 1 else []
-    return ['-m', 'vit_jax.main', f'--config={recipe}', f'--workdir={workdir}', *joined, *flags]
-  return _start(count, command)
-
-
 @pytest.fixture(name='recipe', scope='module')
 def _recipe(tmp_path_factory):
   path = tmp_path_factory.mktemp('recipe') / 'tiny.py'
@@ -87,7 +50,7 @@ def _recipe(tmp_path_factory):
 @pytest.fixture(name='alone', scope='module')
 def _alone(recipe, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('alone') / 'run'
-  codes, outputs = _finish(_train(recipe, workdir, 1))
+  codes, outputs = finish(train(recipe, workdir, 1))
   assert codes == [0], outputs
   return workdir
 
@@ -95,10 +58,10 @@ def _alone(recipe, tmp_path_factory):
 @pytest.mark.parametrize('count, mesh', [
     (2, ()), pytest.param(4, ('--config.system.mesh.preset=fsdp_tp',), marks=pytest.mark.slow)])
 def test_many_processes_train_as_one(recipe, alone, tmp_path, count, mesh):
-  codes, outputs = _finish(_train(recipe, tmp_path / 'run', count, *mesh))
+  codes, outputs = finish(train(recipe, tmp_path / 'run', count, *mesh))
   assert codes == [0] * count, outputs
   assert 'test accuracy' in outputs[0][0]
-  assert not any(_spoken(out) for out, _ in outputs[1:]), 'one process speaks'
+  assert not any(spoken(out) for out, _ in outputs[1:]), 'one process speaks'
   ours, theirs = (records.read_rows(folder / 'metrics.jsonl') for folder in (tmp_path / 'run', alone))
   assert [(r['split'], r['step']) for r in ours] == [(r['split'], r['step']) for r in theirs]
   for a, b in zip(ours, theirs):
@@ -110,7 +73,7 @@ def test_many_processes_train_as_one(recipe, alone, tmp_path, count, mesh):
   # The same command again prints the results, and one process alone goes on from a checkpoint that many saved.
   record['status'] = record.pop('results') and 'running'
   records.write_run(tmp_path / 'run', record)
-  codes, outputs = _finish(_train(recipe, tmp_path / 'run', 1))
+  codes, outputs = finish(train(recipe, tmp_path / 'run', 1))
   assert codes == [0] and 'resumed at step 30' in outputs[0][0], outputs
 
 
@@ -123,9 +86,9 @@ def test_their_batches_are_those_of_one(tmp_path, count, mesh):
   def read(n):
     out = tmp_path / str(n)
     out.mkdir()
-    codes, outputs = _finish(_start(n, lambda address, i: ['-c', READ, recipe, out, address, str(n), str(i)]))
+    codes, outputs = finish(start(n, lambda address, i: ['-c', READ, recipe, out, address, str(n), str(i)]))
     assert codes == [0] * n, outputs
-    return {_spoken(out) for out, _ in outputs}
+    return {spoken(out) for out, _ in outputs}
 
   sums = {n: read(n) for n in (1, count)}
   assert len(sums[1]) == 1 and sums[1] == sums[count]  # the global array, on every process
@@ -150,7 +113,7 @@ def test_they_agree_on_what_is_damaged_and_save_by_the_clock(recipe, alone, tmp_
   before, newest = records.saved_steps(workdir)[-2:]
   for path in (workdir / 'checkpoints' / str(newest) / 'state').rglob('d/*'):
     os.truncate(path, path.stat().st_size // 2)
-  codes, outputs = _finish(_train(recipe, workdir, 2, '--config.system.save_every=1000',
+  codes, outputs = finish(train(recipe, workdir, 2, '--config.system.save_every=1000',
                                   '--config.system.save_minutes=1e-6'))
   assert codes == [0, 0], outputs
   assert f'the checkpoint of step {newest} cannot be used' in outputs[0][0], outputs
@@ -163,7 +126,7 @@ def test_they_agree_on_what_is_damaged_and_save_by_the_clock(recipe, alone, tmp_
 
 
 def test_an_error_of_all_is_told_and_ends_all(recipe, alone, tmp_path):
-  codes, outputs = _finish(_train(recipe, alone, 2, '--config.seed=1'))
+  codes, outputs = finish(train(recipe, alone, 2, '--config.seed=1'))
   assert codes == [1, 1] and 'holds another run' in outputs[0][1] and 'Traceback' not in outputs[0][1] + outputs[1][1]
 
 
@@ -171,7 +134,7 @@ def test_an_error_of_all_is_told_and_ends_all(recipe, alone, tmp_path):
 def test_a_lost_process_ends_the_others(recipe, tmp_path, fault):
   """Long before JAX's own 100 s, and with a code that an engine tries again."""
   log = tmp_path / 'run' / 'metrics.jsonl'
-  started = _train(recipe, tmp_path / 'run', 2, '--config.train.steps=100000', '--heartbeat_s=8',
+  started = train(recipe, tmp_path / 'run', 2, '--config.train.steps=100000', '--heartbeat_s=8',
                    '--config.evaluate.every=100000', '--config.system.save_every=100000')
   try:
     while not (log.exists() and log.read_text().count('\n') > 3):
@@ -191,7 +154,7 @@ def test_a_lost_process_ends_the_others(recipe, tmp_path, fault):
 def test_whenever_one_is_lost_the_other_ends_so_that_it_is_started_again(recipe, tmp_path, victim):
   """At a random moment after they have come together: creating the state, compiling, training, saving."""
   begun = tmp_path / 'run' / records.EVENTS
-  started = _train(recipe, tmp_path / 'run', 2, '--config.train.steps=100000', '--heartbeat_s=8')
+  started = train(recipe, tmp_path / 'run', 2, '--config.train.steps=100000', '--heartbeat_s=8')
   try:
     while not (begun.exists() and begun.stat().st_size):
       assert started[0].poll() is None, started[0].communicate()
@@ -210,14 +173,14 @@ def test_one_is_told_to_stop_and_all_do(recipe, tmp_path):
   """Each saves its part of the same step and exits 42; another number of processes goes on from there."""
   log = tmp_path / 'run' / 'events.jsonl'
   flags = '--config.train.steps=200', '--config.evaluate.every=50', '--config.system.save_every=100'
-  started = _train(recipe, tmp_path / 'run', 2, *flags)
+  started = train(recipe, tmp_path / 'run', 2, *flags)
   while not (log.exists() and '"compile"' in log.read_text()):
     assert started[0].poll() is None, started[0].communicate()
     time.sleep(0.1)
   started[1].send_signal(signal.SIGTERM)
-  codes, outputs = _finish(started)
+  codes, outputs = finish(started)
   assert codes == [42, 42], outputs
-  codes, outputs = _finish(_train(recipe, tmp_path / 'run', 1, *flags))
+  codes, outputs = finish(train(recipe, tmp_path / 'run', 1, *flags))
   assert codes == [0] and 'resumed at step' in outputs[0][0], outputs
   rows = records.read_rows(tmp_path / 'run' / 'metrics.jsonl')
   assert [row['step'] for row in rows if row['split'] == 'train'] == list(range(1, 201))

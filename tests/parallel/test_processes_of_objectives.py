@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from test_processes import _finish, _train
+from several_processes import finish, train
 
 from vit_jax import records
 
@@ -42,7 +42,7 @@ def test_two_processes_train_as_one(objective, pairs, tmp_path):
   recipe.write_text(RECIPE.format(objective=objective, source=source, loss=LOSSES[objective]))
   rows = {}
   for count in (1, 2):
-    codes, outputs = _finish(_train(recipe, tmp_path / str(count), count))
+    codes, outputs = finish(train(recipe, tmp_path / str(count), count))
     assert codes == [0] * count, outputs
     rows[count] = records.read_rows(tmp_path / str(count) / 'metrics.jsonl')
   assert len(rows[1]) == len(rows[2]) and {'train', 'val', 'test'} == {row['split'] for row in rows[1]}

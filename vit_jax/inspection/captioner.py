@@ -13,6 +13,7 @@ from vit_jax.data import text as text_lib
 from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.data.text import Tokenizer
 from vit_jax.errors import UserError
+from vit_jax.inspection import names as names_lib
 from vit_jax.inspection import own_model
 from vit_jax.interop.classifier import Classifier
 from vit_jax.models import PureModel
@@ -133,12 +134,8 @@ def by_name(captioner: Captioner, names: Sequence[str], templates: Sequence[str]
   Raises:
     UserError: fewer than two names, one twice, or a template without {}.
   """
-  if len(names) < 2 or '' in names or len(set(names)) < len(names):
-    raise UserError(f'--names={",".join(names)}: expected two different names or more, with commas between')
   templates = tuple(templates or ('{}',))
-  if wrong := [template for template in templates if '{}' not in template]:
-    raise UserError(f"--template={wrong[0]!r}: expected a text with {{}} in the place of the name, as in 'a drawing of "
-                    "{}'")
+  names_lib.check(names, templates)
   return ByLikelihood(class_names=tuple(names), preprocessing=captioner.preprocessing, captioner=captioner,
                       templates=templates, question=question)
 

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 
 from vit_jax.data.preprocessing import Preprocessing
-from vit_jax.errors import UserError
+from vit_jax.inspection import names as names_lib
 from vit_jax.inspection import own_model
 from vit_jax.interop.classifier import Classifier
 from vit_jax.objectives.contrast import Contrast
 from vit_jax.objectives.zero_shot import Embedder
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.transfer import pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> PairModel:
   preprocessing = own.weights.preprocessing
   embedder = Embedder(own.model, params, stats, own_model.tokenizer(workdir, own.config), preprocessing.normalize,
                       mesh_lib.single_device())
-  return PairModel(embedder, preprocessing, f'{own.record["config_hash"]}-{own.weights.step}')
+  return PairModel(embedder, preprocessing, pretrained.digest(own.weights))
 
 
 def by_name(pairs: PairModel, names: Sequence[str], templates: Sequence[str] | None = None) -> ByName:
@@ -78,11 +79,7 @@ def by_name(pairs: PairModel, names: Sequence[str], templates: Sequence[str] | N
   Raises:
     UserError: fewer than two names, one twice, or a template without {}.
   """
-  if len(names) < 2 or '' in names or len(set(names)) < len(names):
-    raise UserError(f'--names={",".join(names)}: expected two different names or more, with commas between')
   templates = templates or pairs.objective.config.templates
-  if wrong := [template for template in templates if '{}' not in template]:
-    raise UserError(f"--template={wrong[0]!r}: expected a text with {{}} in the place of the name, as in 'a drawing of "
-                    "{}'")
+  names_lib.check(names, templates)
   return ByName(class_names=tuple(names), preprocessing=pairs.preprocessing, pairs=pairs,
                 names_CE=pairs.embedder.names(names, templates))

@@ -47,6 +47,9 @@ class Classify(Objective):
 
   def check(self, config):
     distillation.check(config.distill)
+    if self.config.logit_adjustment and self.config.name != 'softmax':
+      raise UserError(f'loss.logit_adjustment={self.config.logit_adjustment}: is for loss.name=softmax, not for '
+                      f'{self.config.name}; set it to 0')
 
   def for_data(self, data):
     if self.config.class_weights == 'none' and not self.config.logit_adjustment:

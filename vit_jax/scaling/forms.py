@@ -89,6 +89,15 @@ class Form:
     theta[:, list(self.amplitudes)] = 0.0
     return self.model(theta, columns)[1][:, list(self.amplitudes)]  # d L / d a_k at a_k = 0
 
+  def _offset_alone(self, theta, columns):
+    """`model` of a form without its terms: sums to which these are added."""
+    rows = np.broadcast(*(columns[name] for name in self.inputs), np.empty(1)).shape[-1]
+    value, jacobian = np.zeros((len(theta), rows)), np.zeros((len(theta), len(self.parameters), rows))
+    if self.offset is not None:
+      value += theta[:, self.offset, None]
+      jacobian[:, self.offset] = 1.0
+    return value, jacobian
+
   def _log(self, columns, name):
     return np.log(columns[name] / self.reference[name])
 
@@ -111,11 +120,7 @@ class PowerSum(Form):
   term_exponents: tuple[int, ...]  # the index of each term's exponent in `parameters`
 
   def model(self, theta, columns):
-    rows = np.broadcast(*(columns[name] for name in self.inputs), np.empty(1)).shape[-1]
-    value, jacobian = np.zeros((len(theta), rows)), np.zeros((len(theta), len(self.parameters), rows))
-    if self.offset is not None:
-      value += theta[:, self.offset, None]
-      jacobian[:, self.offset] = 1.0
+    value, jacobian = self._offset_alone(theta, columns)
     for name, amplitude, exponent in zip(self.term_inputs, self.amplitudes, self.term_exponents):
       z = self._log(columns, name)
       term = np.exp(theta[:, amplitude, None] - theta[:, exponent, None] * z)

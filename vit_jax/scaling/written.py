@@ -112,11 +112,7 @@ class Written(Form):
     self._normal = [bool(np.all(np.isfinite(size) & (size > 0))) for size in sizes]
 
   def model(self, theta, columns):
-    rows = np.broadcast(*(columns[name] for name in self.inputs), np.empty(1)).shape[-1]
-    value, jacobian = np.zeros((len(theta), rows)), np.zeros((len(theta), len(self.parameters), rows))
-    if self.offset is not None:
-      value += theta[:, self.offset, None]
-      jacobian[:, self.offset] = 1.0
+    value, jacobian = self._offset_alone(theta, columns)
     for term, normal in zip(self.terms, self._normal):
       part, slopes = self._term(term, normal, theta, columns)
       value += part
