@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.text import Text
 
 from vit_jax import commands, goodput, records
 from vit_jax.console import Console
@@ -61,12 +61,9 @@ class Display:
     if (parts := c.system.microbatches) > 1 and run.model.stats_shapes():
       rows['batch norm'] = (f'statistics are of each of the {parts} micro-batches of a step '
                             f'({c.data.batch_size // parts} images), not of the whole batch')
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style='bold', no_wrap=True)
-    table.add_column(overflow='fold')
-    for key, value in rows.items():
-      table.add_row(key, value)
-    self.console.print(table)
+    wide = max(map(len, rows)) + 2
+    for key, value in rows.items():  # not a table, which would break a path where a line is full
+      self.console.print(Text.assemble((key.ljust(wide), 'bold'), value), soft_wrap=True)
 
   def note(self, text: str) -> None:
     """Prints a line above the bar."""
