@@ -82,17 +82,18 @@ def test_progress_without_a_terminal(capsys):
 
 @pytest.mark.parametrize('terminal', [False, True])
 def test_predictions(capsys, monkeypatch, terminal):
-  show = {name: getattr(predict, f'_{name}') for name in ('table', 'csv', 'json')}
   monkeypatch.setattr('sys.stdout.isatty', lambda: terminal)
-  for name in show if terminal else ('table', 'json'):
-    show[name]([EVIL.replace('\udcff', '')])(EVIL.replace('\udcff', ''), [(0, 0.5)])
+  evil = EVIL.replace('\udcff', '')
+  for name in predict._WRITERS if terminal else ('table', 'json'):
+    for columns in (predict._CLASSES, predict._TEXTS):
+      predict._WRITERS[name](columns)(evil, [(evil, 0.5)])
   out = capsys.readouterr().out.replace('\x1b[1m', '').replace('\x1b[0m', '')  # Rich's own, for bold names
   assert _is_safe(out) and 'cat' in out
 
 
 def test_csv_in_a_file_keeps_names_as_they_are():
   with contextlib.redirect_stdout(io.StringIO()) as out:
-    predict._csv([EVIL])('path', [(0, 0.5)])
+    predict._csv(predict._CLASSES)('path', [(EVIL, 0.5)])
   assert EVIL in out.getvalue().replace('""', '"')
 
 

@@ -105,6 +105,7 @@ def test_published_sizes(name):
     assert params / 1e6 == pytest.approx(millions, rel=1e-3) and forward / 1e9 == pytest.approx(giga, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_it_learns_names_and_is_scored(workdir):
   """All by names that it never saw as labels; equal captions are right answers."""
   record, rows = records.read_run(workdir), records.read_rows(workdir / records.METRICS)
@@ -115,6 +116,7 @@ def test_it_learns_names_and_is_scored(workdir):
   assert next(row for row in rows if row['split'] == 'train')['scale'] == pytest.approx(10, rel=0.05)
 
 
+@pytest.mark.slow
 def test_names_and_search(workdir, album, tmp_path):
   done = command_line.run('predict', workdir, album, f'--names={",".join(NAMES)}', '--template=a {} square',
                           '--format=json', '--top=1')
@@ -130,6 +132,7 @@ def test_names_and_search(workdir, album, tmp_path):
   assert len(list((workdir / 'search').glob('*.npz'))) == 1
 
 
+@pytest.mark.slow
 def test_an_index_follows_its_folder(workdir, album, tmp_path):
   """Only what is new is computed; other weights make it anew; ten thousand pictures are answered at once."""
   pairs, file, notes = pair_model.load(workdir), tmp_path / 'index.npz', []
@@ -156,6 +159,7 @@ def test_an_index_follows_its_folder(workdir, album, tmp_path):
   assert best[0][0] == '77' and time.process_time() - start < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flags, message', [
     (['--names=cat'], 'expected two different names'), (['--template=a {}'], 'is about the names of --names'),
     (['--names=a,b', '--template=x'], 'expected a text with {} in the place of the name')])

@@ -49,7 +49,7 @@ CASES = {
     'caption': recipe('caption', {'loss.parallel': 0.5}, global_tokens=1),
 }
 ONCE = (testing.resumes_as_if_undisturbed, testing.computes_the_same_on_a_mesh)  # the slower ones
-SLOW = {*((name, check) for name in ('classify', 'reconstruct') for check in ONCE),
+SLOW = {*((name, check) for name in ('classify', 'reconstruct', 'caption') for check in ONCE),
         *(('contrast, as CLIP', check) for check in testing.OBJECTIVE_CHECKS)}
 
 

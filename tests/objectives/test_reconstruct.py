@@ -184,6 +184,7 @@ def test_what_it_learns_is_a_backbone(tmp_path):
     run_lib.prepare(run_config.cast(c))
 
 
+@pytest.mark.slow
 def test_packed_runs_equal_runs_alone(tmp_path):
   quiet = lambda: Display(Console(file=io.StringIO()))
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(), jax.devices()[:1])

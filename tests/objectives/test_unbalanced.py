@@ -78,6 +78,7 @@ def test_a_class_without_pictures_is_named():
     classify.Classify(classify.Config(class_weights='balanced')).for_data(Empty())
 
 
+@pytest.mark.slow
 def test_a_run_with_both_trains(recipe, tmp_path):
   recipe.loss.update(dict(class_weights='balanced', logit_adjustment=1.0))
   assert np.isfinite(vit_jax.train(recipe, tmp_path / 'run').results['test']['loss'])
