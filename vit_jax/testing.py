@@ -44,7 +44,7 @@ def declares_what_it_reports(recipe: Recipe, tmp_path: pathlib.Path) -> None:
   """'loss' comes first, columns are those of `metrics`, inputs have their shapes, and equal options are equal."""
   del tmp_path
   run = _run(recipe)
-  objective, again = run.objective, objectives.of(run_config.cast(recipe))
+  objective, again = run.objective, objectives.of(run_config.cast(recipe)).for_data(run.data)
   assert objective == again and hash(objective) == hash(again)
   assert next(iter(objective.metrics)) == 'loss' == objective.values[0]
   assert list(objective.report({name: 0.5 for name in objective.values})) == list(objective.metrics)

@@ -18,7 +18,7 @@ from vit_jax.errors import UserError, nearest
 
 PREPARED = ('emoji', 'icons', 'stamps', 'clipart')  # by `data.prepare`, from packages
 WITH_CAPTIONS = 'pairs:DIR, emoji:LANGUAGE, icons, stamps, clipart, or tfds:NAME with captions'
-KNOWN = ('digits', 'fashion_mnist', 'idx:DIR', 'folder:DIR', 'pairs:DIR', 'tfds:NAME', *PREPARED, 'random')
+KNOWN = ('digits', 'fashion_mnist', 'idx:DIR', 'folder:DIR', 'csv:FILE', 'pairs:DIR', 'tfds:NAME', *PREPARED, 'random')
 DEBIAN_FASHION_MNIST = '/usr/share/datasets/fashion-mnist'
 FASHION_CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
                    'Ankle boot')
@@ -34,7 +34,8 @@ class Source(Protocol):
     class_names: the names of the classes.
     channels: the source's own, 1 or 3 (`random`: any).
     image_size: (height, width) if all pictures share it, else None.
-    labels: int32 [N].
+    labels: int32 [N]; or, with several labels, uint8 [N, C] of 0 and 1.
+    several_labels: whether a picture can have several labels, or none.
     images: uint8 [N,H,W,C] if the pictures fit in memory, else None.
     captions: N tuples of one text or more, or None.
 
@@ -46,6 +47,7 @@ class Source(Protocol):
   channels: int
   image_size: tuple[int, int] | None
   labels: np.ndarray
+  several_labels: bool
   images: np.ndarray | None
   captions: Sequence[tuple[str, ...]] | None
 
@@ -74,6 +76,12 @@ def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
   """
   kind, _, rest = config.source.partition(':')
   data_dir = os.path.expanduser(config.data_dir) if config.data_dir else None
+  if kind == 'csv' or kind == 'folder' and (rest or data_dir) and _in_a_table(config):
+    return _with_tables(config)
+  for name in ('label_columns', 'label_separator'):
+    if (value := getattr(config, name)) is not None:
+      raise UserError(f'data.{name}={value!r}: is for csv:FILE, or folder:DIR with a labels.csv, not for '
+                      f'{config.source}; leave it out')
   if kind == 'digits' and not rest:
     return {'train': _digits()}
   if kind == 'fashion_mnist' and not rest:
@@ -100,8 +108,20 @@ def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
   raise UserError(f'data.source: no source {config.source!r}{near} (for a TFDS data set write tfds:{kind})')
 
 
+def _in_a_table(config):
+  from vit_jax.data import label_tables
+  return label_tables.in_folder(folder_of(config))
+
+
+def _with_tables(config):
+  from vit_jax.data import label_tables
+  if not config.source.partition(':')[2] and not config.data_dir:
+    raise UserError(f'data.source: {config.source!r}; expected csv:FILE, a table of pictures and their classes')
+  return label_tables.open_tables(folder_of(config), config.label_columns, config.label_separator)
+
+
 def folder_of(config: DataConfig) -> pathlib.Path | epath.Path:
-  """The folder of folder:DIR, pairs:DIR or idx:DIR, under data_dir unless DIR is absolute; it may be in a bucket."""
+  """The place of folder:DIR, csv:FILE, pairs:DIR or idx:DIR, perhaps in a bucket; under data_dir unless absolute."""
   rest = config.source.partition(':')[2]
   if listing.is_remote(rest) or not config.data_dir:
     return listing.path(rest) if listing.is_remote(rest) else listing.path('', rest)

@@ -188,6 +188,7 @@ class Run:
         'flops_per_example_train': self.flops_per_example_train, 'steps': self.steps,
         'data': {'name': self.data.name, 'split': {s: self.data.size(s) for s in ('train', 'val', 'test')},
                  'unique_examples': self.data.unique_examples, 'classes': list(self.data.class_names),
+                 **({'several_labels': True} if self.data.several_labels else {}),
                  'fingerprint': self.fingerprints, 'image_shape': list(self.data.image_shape)},
         'devices': {'kind': device.device_kind, 'platform': device.platform, 'count': jax.device_count(),
                     'processes': jax.process_count()},
@@ -220,6 +221,8 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   data = open_data(config.data)
   data = data.reading(objective.inputs(data.image_shape))
   objective = objective.for_data(data)
+  evaluate.check_metric(config.evaluate.metric, {
+      **objective.metrics, **objective.evaluates(data), **evaluate.PROBE}, f'{config.objective} on these data')
   evaluate.check_patience(config.evaluate, data.size('val'))
   if config.evaluate.probe:
     evaluate.check_probe(config.evaluate, data.labels(data.balanced('train', config.evaluate.probe)))
