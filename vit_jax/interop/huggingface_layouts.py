@@ -6,6 +6,8 @@ from typing import Any
 
 from vit_jax.interop.rules import Rule, Tokens, attention, batch_norm, conv, dense, mlp, norm, patches, same
 
+SEVERAL = 'multi_label_classification'  # the problem_type of classes of which a picture can have several
+
 # gelu_new and gelu_fast are other implementations of the tanh approximation.
 _GELU = {'gelu': 'exact', 'gelu_pytorch_tanh': 'tanh', 'gelu_new': 'tanh', 'gelu_fast': 'tanh', 'quick_gelu': 'quick'}
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from vit_jax.errors import UserError, nearest
 from vit_jax.interop import layout
-from vit_jax.interop.huggingface_layouts import LAYOUTS, VALUES
+from vit_jax.interop.huggingface_layouts import LAYOUTS, SEVERAL, VALUES
 from vit_jax.interop.weights import Weights
 
 
@@ -33,6 +33,8 @@ def config_json(weights: Weights) -> dict[str, Any]:
     out['num_stages'] = len(config.depths)
   if not weights.headless:
     names = weights.class_names or [f'LABEL_{i}' for i in range(weights.num_classes)]
+    if weights.several_labels:
+      out['problem_type'] = SEVERAL
     out |= {'id2label': {str(i): name for i, name in enumerate(names)}, 'label2id': {n: i for i, n in enumerate(names)}}
   return out
 
