@@ -99,6 +99,14 @@ def _convnext(config):
           *norm('norm', f'{name}.layernorm'), *dense('head', 'classifier')]
 
 
+def mae_decoder() -> list[Rule]:
+  """The decoder of a masked autoencoder (`objectives.reconstruct.Decoder`), but for its table of positions."""
+  return [*dense('decoder.embed', 'decoder.decoder_embed'),
+          *same('decoder.mask_token', 'D', 'decoder.mask_token', '1 1 D'),
+          *encoder_block('decoder.encoder.blocks.{i}', 'decoder.decoder_layers.{i}', 'attention'),
+          *norm('decoder.norm', 'decoder.decoder_norm'), *dense('decoder.predict', 'decoder.decoder_pred')]
+
+
 _TRANSFORMER = {'width': ('hidden_size', 768), 'depth': ('num_hidden_layers', 12), 'num_heads': (
     'num_attention_heads', 12), 'mlp_dim': ('intermediate_size', 3072), 'patch_size': ('patch_size', 16),
     'qkv_bias': ('qkv_bias', True), 'gelu': ('hidden_act', 'gelu'), 'epsilon': ('layer_norm_eps', 1e-12)}
