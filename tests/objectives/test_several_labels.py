@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics
 
 import vit_jax
-from vit_jax import config, records
+from vit_jax import config, objectives, records
 from vit_jax.errors import UserError
 from vit_jax.objectives import average_precision, classify
 from vit_jax.training import config as run_config
@@ -95,6 +95,16 @@ def test_a_teacher_of_one_class_is_refused(recipe):
   distilled = classify.Classify(classify.Config(name='sigmoid'), DistillConfig(teacher='runs/teacher'))
   with pytest.raises(UserError, match='distill.teacher=runs/teacher: tells one class'):
     distilled.for_data(prepare(recipe).data)
+
+
+def test_an_objective_that_reads_one_label_is_refused(recipe, monkeypatch):
+  class Mine(classify.Classify):
+    pass
+
+  monkeypatch.setitem(objectives.OBJECTIVES, 'mine', Mine)
+  recipe.objective = 'mine'
+  with pytest.raises(UserError, match=r"the 'label' of a picture has the shape \(4,\), and the objective reads \(\)"):
+    prepare(recipe, **{'loss.name': 'sigmoid'})
 
 
 def test_one_label_a_picture_has_no_metrics_of_several(recipe):

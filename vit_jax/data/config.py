@@ -47,7 +47,8 @@ class DataConfig:
   """
 
   # digits, fashion_mnist, idx:DIR, folder:DIR, csv:FILE, tfds:NAME[:CONFIG], random[:N]; with captions: pairs:DIR,
-  # emoji:LANGUAGE,.., icons, stamps, clipart (the last four perhaps with @ARTIST, who is held out as test)
+  # emoji:LANGUAGE,.., icons, stamps, clipart (the last four perhaps with @ARTIST, who is held out as test); or one of
+  # yours, package.module:NAME
   source: str = 'digits'
   # Where TFDS and `data.prepare` keep their data; folder:DIR, csv:FILE, pairs:DIR and idx:DIR are looked up under it.
   data_dir: str | None = None

@@ -13,7 +13,8 @@ To resume, only `first_step` is needed. With several processes, each passes `row
 import copy
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +69,16 @@ class Data:
                         f'{sources_lib.WITH_CAPTIONS}')
       _ = self.tokenizer
     return out
+
+  def check_entries(self, entries: Mapping[str, Any]) -> None:
+    """Raises UserError where an objective reads one label and there can be several, or the reverse.
+
+    `entries` are the `ShapeDtypeStruct`s that it reads.
+    """
+    shape = (self.num_classes,) if self.several_labels else ()
+    if 'label' in entries and entries['label'].shape != shape:
+      raise UserError(f"data.source={self.config.source}: the 'label' of a picture has the shape {shape}, and the "
+                      f"objective reads {entries['label'].shape}: it is for {'one' if shape else 'several'} a picture")
 
   @property
   def tokenizer(self) -> text_lib.Tokenizer:

@@ -5,12 +5,13 @@ import importlib.util
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 from etils import epath
 
+from vit_jax import plugins
 from vit_jax.data import array_sources, idx, listing
 from vit_jax.data.array_sources import ArraySource, RandomSource
 from vit_jax.data.config import DataConfig
@@ -23,6 +24,7 @@ DEBIAN_FASHION_MNIST = '/usr/share/datasets/fashion-mnist'
 FASHION_CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
                    'Ankle boot')
 
+_KINDS = {*(known.partition(':')[0] for known in KNOWN), 'arrays'}
 _MOST_RANDOM = 10**9  # labels take 4 bytes each
 
 
@@ -62,6 +64,9 @@ class Source(Protocol):
 
   def key(self, i: int) -> str:
     """Names picture i in the fingerprint of the data, wherever these lie: with the size of its file, if it has one."""
+
+
+_NEEDED = (*Source.__annotations__, '__len__', 'read', 'where', 'key')
 
 
 def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
@@ -104,8 +109,35 @@ def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
       return idx.open_idx(folder, name=folder.name)
     from vit_jax.data import image_folder, pairs
     return (pairs.open_pairs if kind == 'pairs' else image_folder.open_folder)(folder, indexed)
+  if opened := plug_in(config):
+    return _checked(config, opened(config))
   near = nearest(config.source, KNOWN)
   raise UserError(f'data.source: no source {config.source!r}{near} (for a TFDS data set write tfds:{kind})')
+
+
+def plug_in(config: DataConfig) -> Callable[[DataConfig], dict[str, Source]] | None:
+  """The function of data.source=package.module:NAME, which opens the splits; None for a source of this package.
+
+  Raises UserError as `plugins.find` does.
+  """
+  kind, _, name = config.source.partition(':')
+  if kind.partition('@')[0] in _KINDS or not name.isidentifier() or not all(map(str.isidentifier, kind.split('.'))):
+    return None
+  if '.' not in kind and importlib.util.find_spec(kind) is None:  # a kind that is misspelt
+    return None
+  return plugins.find('data.source', config.source, {}, callable, 'a function of a vit_jax.data.config.DataConfig')
+
+
+def _checked(config, opened):
+  """The splits of a source from outside, if they are what `open_sources` returns."""
+  if not isinstance(opened, dict) or not opened or not {*opened} <= {'train', 'val', 'test'}:
+    raise UserError(f"data.source={config.source}: returned {opened!r:.80}; expected a dict of sources with the keys "
+                    "'train', and perhaps 'val' and 'test'")
+  for split, source in opened.items():
+    if missing := [name for name in _NEEDED if not hasattr(source, name)]:
+      raise UserError(f'data.source={config.source}: its {split} has no {missing[0]!r}; expected all of '
+                      'vit_jax.data.sources.Source')
+  return opened
 
 
 def _in_a_table(config):

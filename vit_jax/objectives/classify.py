@@ -58,7 +58,7 @@ class Classify(Objective):
                       f'{self.config.name}; set it to 0')
 
   def for_data(self, data):
-    if data.several_labels:
+    if data.several_labels and type(self) is Classify:
       return SeveralLabels.of_data(self, data)
     if self.config.class_weights == 'none' and not self.config.logit_adjustment:
       return self
