@@ -196,6 +196,7 @@ class Run:
         'devices': {'kind': device.device_kind, 'platform': device.platform, 'count': jax.device_count(),
                     'processes': jax.process_count()},
         'mesh': dict(self.mesh.shape), 'versions': _versions(), 'git': provenance.commit(), 'code': self.code,
+        'higher_is_better': [name for name, metric in self.metrics.items() if metric.higher_is_better],
         **({'parts': self.parts} if self.parts else {}),
         **({'plug_ins': [str(path) for path in self.plug_ins]} if self.plug_ins else {}),
         **({'pretrained': {'source': self.pretrained.source, 'new': list(self.pretrained.new)}}
