@@ -75,7 +75,8 @@ def test_arrays_are_data(tmp_path):
     (np.zeros((4, 8, 8)), np.zeros(3, int), '4 pictures and 3'),
     (np.full((4, 8, 8), 16.0), np.zeros(4, int), 'floats from 0 to 1'),
     (np.zeros((4, 8, 8)), np.array([0, 1, -1, 0]), 'labels from -1 to 1'),
-    (np.zeros((4, 8, 8)), np.zeros((4, 10)), r'labels of the shape \(4, 10\)')])
+    (np.zeros((4, 8, 8)), np.zeros((4, 10, 2)), r'labels of the shape \(4, 10, 2\)'),
+    (np.zeros((4, 8, 8)), np.full((4, 10), 2), 'labels other than 0 and 1')])
 def test_arrays_that_are_no_pictures_are_refused(x, y, message):
   with pytest.raises(UserError, match=message):
     vit_jax.arrays(x, y)

@@ -136,7 +136,7 @@ def predict(run: str | os.PathLike | Run, pictures: Any, batch_size: int = 64) -
     first = next(iter(unreadable.items()), None)
     raise UserError(f'none of the {len(named)} pictures could be read' + (f': {": ".join(first)}' if first else ''))
   return Predictions(tuple(prepared), model.class_names, model.probabilities(list(prepared.values()), batch_size),
-                     unreadable)
+                     unreadable, model.several_labels)
 
 
 @_as_a_command
@@ -251,7 +251,8 @@ def arrays(x: Any, y: Any = None, *, captions: Sequence[str | Sequence[str]] | N
 
   Args:
     x: pictures, uint8 [N, H, W] or [N, H, W, C], or floats from 0 to 1.
-    y: labels [N], numbers from 0 or names; None where there are captions instead.
+    y: labels [N], numbers from 0 or names; or [N, C] of 0 and 1, where a picture can have several; None where there
+      are captions instead.
     captions: a text of each picture, or several.
     val, test: (x, y) or (x, y, captions) of these splits. Without them they are cut from x and y.
     class_names: the names of the classes, in the order of the numbers.

@@ -1,4 +1,4 @@
-"""Converts weights between formats: python -m vit_jax.convert SRC OUT --to=bundle|hf|timm|npz|stablehlo
+"""Converts weights between formats: python -m vit_jax.convert SRC OUT --to=bundle|hf|timm|npz|stablehlo|hf-mae
 
 SRC is a run folder, a bundle, a folder or file of Hugging Face transformers or timm (safetensors), a .npz file of the
 original Vision Transformer code, or hf:OWNER/NAME. OUT is a folder, or a file for npz and stablehlo.
@@ -8,6 +8,8 @@ original Vision Transformer code, or hf:OWNER/NAME. OUT is a folder, or a file f
   timm        for timm.create_model('local-dir:OUT', pretrained=True)
   npz         for google-research/vision_transformer
   stablehlo   one file that runs without the model code, with vit_jax.predict OUT PICTURES or jax.export
+  hf-mae      for ViTMAEForPreTraining.from_pretrained of transformers: SRC is a run of objective=reconstruct, which is
+              written with its decoder; the other formats get its encoder alone
 """
 
 from absl import flags
@@ -16,7 +18,7 @@ from vit_jax import cli, commands
 from vit_jax.errors import UserError
 from vit_jax.printable import say
 
-_TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'stablehlo'], 'The format of OUT.')
+_TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'stablehlo', 'hf-mae'], 'The format of OUT.')
 _STEP = flags.DEFINE_integer('step', None, "The step of a run's checkpoint; default: the one that was scored on test.",
                              lower_bound=0)
 _WITHOUT = flags.DEFINE_list('without', [], 'Patterns of names in SRC, such as head.*: matching tensors may be unused, '
@@ -29,12 +31,14 @@ _SIZE = flags.DEFINE_list('image_size', None, 'Convert to a model for pictures o
 def main(arguments: list[str]) -> int:
   if len(arguments) != 2:
     raise UserError('expected SRC and OUT: '
-                    + commands.written('convert', 'SRC OUT --to=bundle|hf|timm|npz|stablehlo'))
+                    + commands.written('convert', 'SRC OUT --to=bundle|hf|timm|npz|stablehlo|hf-mae'))
   source, out = arguments
   from vit_jax import host
   from vit_jax.interop import matching, sources, writers
 
   host.hush_absent_tpu()
+  if _TO.value == 'hf-mae':
+    return _write_mae(source, out)
   weights = sources.read(source, tuple(_WITHOUT.value), _STEP.value)
   if _SIZE.value:
     weights = matching.resized(weights, _size(_SIZE.value))
@@ -42,6 +46,23 @@ def main(arguments: list[str]) -> int:
   height, width, channels = weights.image_shape
   classes = 'no head' if weights.headless else f'{weights.num_classes} classes'
   say(f'{out}: {weights.family}, {weights.size:,} parameters, {classes}, pictures of {height}x{width}x{channels}')
+  return 0
+
+
+def _write_mae(source: str, out: str) -> int:
+  from vit_jax.inspection import own_model
+  from vit_jax.interop import writers
+  from vit_jax.models import vit
+  from vit_jax.objectives import reconstruct
+  for name, flag in (('without', _WITHOUT), ('image_size', _SIZE)):
+    if flag.value:
+      raise UserError(f'--{name}: is not for --to=hf-mae, which writes all of a run as it is; leave it out')
+  _, config, model, weights = own_model.load(source, _STEP.value, 'reconstruct')
+  if config.family != 'vit':
+    raise UserError(f'{source}: family={config.family}; --to=hf-mae writes a vit')
+  positions = reconstruct.positions(vit.grid(config.model, model.image_shape), config.loss.decoder_width)
+  writers.write_mae(weights, config.loss, positions, out)
+  say(f'{out}: vit_mae, {weights.size:,} parameters, with its decoder')
   return 0
 
 

@@ -11,6 +11,7 @@ from vit_jax import objectives, records, schema
 from vit_jax.comparison import runs as comparison_runs
 from vit_jax.comparison import terminal as comparison_terminal
 from vit_jax.console import Console
+from vit_jax.errors import UserError
 from vit_jax.inspection import evaluation as evaluation_lib
 from vit_jax.inspection.scores import confusion
 from vit_jax.interop.classifier import Classifier
@@ -79,6 +80,8 @@ class Evaluation(Shown):
   @property
   def confusion(self) -> np.ndarray:
     """Counts int [C, C], by label (row) and predicted class (column)."""
+    if self.summary.get('several_labels'):
+      raise UserError('confusion: a class is not taken for another one where a picture can have several labels')
     return confusion(self.found.predictions)
 
   def write(self, out: str | None = None) -> list[str]:
@@ -96,22 +99,27 @@ class Predictions(Shown):
   Attributes:
     names: the n paths, or the numbers of an array's pictures.
     class_names: the C classes.
-    probabilities: float32 [n, C].
+    probabilities: float32 [n, C]; with `several_labels` of each class by itself, else they sum to 1.
     unreadable: {path: why} of pictures that are left out.
   """
   names: tuple[str, ...]
   class_names: tuple[str, ...]
   probabilities: np.ndarray
   unreadable: dict[str, str]
+  several_labels: bool = False
 
   @property
-  def classes(self) -> list[str]:
-    """The most probable class of each picture."""
+  def classes(self) -> list[str] | list[tuple[str, ...]]:
+    """The most probable class of each picture; with several labels, those with a probability above 1/2."""
+    if self.several_labels:
+      return [tuple(name for name, p in zip(self.class_names, row) if p > 0.5) for row in self.probabilities]
     return [self.class_names[i] for i in self.probabilities.argmax(axis=1)]
 
   @property
   def table(self) -> Table:
-    """A row for each picture: its name, class and probability."""
+    """A row for each picture: its name, class and probability, or its classes."""
+    if self.several_labels:
+      return Table.of({'picture': name, 'classes': ', '.join(of)} for name, of in zip(self.names, self.classes))
     best = self.probabilities.max(axis=1)
     return Table.of({'picture': name, 'class': of, 'probability': float(p)}
                     for name, of, p in zip(self.names, self.classes, best, strict=True))

@@ -5,6 +5,9 @@ other weights that vit_jax.convert reads. Pictures are prepared as in the evalua
 weights specify. A picture that cannot be read is reported on stderr and left out. The exit code is 1 if none can be
 read.
 
+Of a model whose pictures can have several labels, or none, it prints the classes with a probability above --threshold,
+--top at most.
+
 With --attention[=DIR] it also writes DIR/NAME.png for each picture, which shows what the model attends to in its last
 layer and over all layers (attention rollout), and DIR/distance.png, the attention distance of each head.
 
@@ -38,6 +41,8 @@ _FORMAT = flags.DEFINE_enum('format', 'table', ['table', 'csv', 'json'], 'table:
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Number of pictures to compute at a time.', lower_bound=1)
 _STEP = flags.DEFINE_integer('step', None, 'The step of the checkpoint; default: the one that was scored on test.',
                              lower_bound=0)
+_THRESHOLD = flags.DEFINE_float('threshold', None, 'With several labels a picture: the probability above which a class '
+                                'is printed; default: 0.5.', 0, 1)
 _NAMES = flags.DEFINE_list('names', None, 'Classes for a model of pictures and texts, with commas between.')
 _TEMPLATE = flags.DEFINE_multi_string('template', None, 'A text about a name, with {} in its place; default: as the '
                                       'run has them.')
@@ -64,6 +69,7 @@ def main(arguments: list[str]) -> int:
   if _writes():
     return _write(run, paths)
   model = _load(run) if _NAMES.value is None else _by_name(run)
+  least = _least(model, run)
   look = _attention(model) if _ATTENTION.value is not None else None
   write = _WRITERS[_FORMAT.value](_CLASSES)
   read = 0
@@ -73,7 +79,8 @@ def main(arguments: list[str]) -> int:
       names, images = zip(*named)
       probabilities = model.probabilities(images, _BATCH_SIZE.value)
       for name, row in zip(names, probabilities, strict=True):
-        write(name, [(model.class_names[i], float(row[i])) for i in row.argsort()[::-1][:_TOP.value]])
+        best = [i for i in row.argsort()[::-1][:_TOP.value] if least is None or row[i] > least]
+        write(name, [(model.class_names[i], float(row[i])) for i in best])
       if look:
         look.see(names, images, [f'{model.class_names[row.argmax()]}, {row.max():.1%}' for row in probabilities])
     read += len(named)
@@ -82,6 +89,16 @@ def main(arguments: list[str]) -> int:
   if look:
     say(f'attention: {look.close()}', sys.stderr)
   return 0
+
+
+def _least(model, run):
+  """The probability above which a class is printed; None: the best are."""
+  if model.several_labels:
+    return 0.5 if _THRESHOLD.value is None else _THRESHOLD.value
+  if _THRESHOLD.value is not None:
+    raise UserError(f'--threshold={_THRESHOLD.value}: is for a model of several labels a picture, and {run} tells one; '
+                    'leave it out, --top says how many classes are printed')
+  return None
 
 
 def _check_flags():

@@ -1,8 +1,9 @@
 """What a number was computed by: a digest of the sources that compute it, which comments and formatting do not change.
 
 Covered are the rooms of this package up to training, and plug-ins: the files elsewhere that define the model family of
-a run, such as its recipe, with what they import from beside them. A recipe that only sets values is covered by the
-config. Not covered are what reads results (laws, pages, plans), and other packages, whose versions are in run.json.
+a run, its objective, source of data or attention kernel, with what they import from beside them. A recipe that only
+sets values is covered by the config. Not covered are what reads results (laws, pages, plans), and other packages, whose
+versions are in run.json.
 """
 
 import ast
@@ -41,9 +42,10 @@ def code(files: Iterable[os.PathLike] = ()) -> str:
   return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
-def elsewhere(*classes: type) -> list[pathlib.Path]:
-  """The files outside of this package that define some classes, and what these files import from beside them."""
-  found, left = {}, [path for cls in classes if (path := _defined_in(cls)) and _PACKAGE not in path.parents]
+def elsewhere(*parts: type | Callable) -> list[pathlib.Path]:
+  """The files outside of this package that define some classes and functions, and what they import from beside them.
+  """
+  found, left = {}, [path for part in parts if (path := _defined_in(part)) and _PACKAGE not in path.parents]
   while left:
     path = left.pop()
     if path not in found:
@@ -76,10 +78,13 @@ def _files(room):
 
 
 def _defined_in(cls):
-  """The file of a class, also of one whose module was loaded by its path; None if there is none."""
+  """The file of a class or a function, also of one whose module was loaded by its path; None if there is none."""
+  while isinstance(cls, functools.partial):
+    cls = cls.func
+  cls = inspect.unwrap(cls)
   module = sys.modules.get(cls.__module__)
   places = [getattr(module, '__file__', None)] + [
-      part.__code__.co_filename for part in vars(cls).values() if inspect.isfunction(part)]
+      part.__code__.co_filename for part in (cls, *vars(cls).values()) if inspect.isfunction(part)]
   return next((pathlib.Path(place).resolve() for place in places if place and os.path.isfile(place)), None)
 
 

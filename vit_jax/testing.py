@@ -16,6 +16,7 @@ import dataclasses
 import io
 import math
 import pathlib
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,8 @@ import numpy as np
 
 from vit_jax import goodput, objectives
 from vit_jax.console import Console
-from vit_jax.data import device_augment
+from vit_jax.data import device_augment, pictures, sources
+from vit_jax.data.config import DataConfig
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.survival.stop import Stopped
 from vit_jax.training import config as run_config
@@ -44,7 +46,7 @@ def declares_what_it_reports(recipe: Recipe, tmp_path: pathlib.Path) -> None:
   """'loss' comes first, columns are those of `metrics`, inputs have their shapes, and equal options are equal."""
   del tmp_path
   run = _run(recipe)
-  objective, again = run.objective, objectives.of(run_config.cast(recipe))
+  objective, again = run.objective, objectives.of(run_config.cast(recipe)).for_data(run.data)
   assert objective == again and hash(objective) == hash(again)
   assert next(iter(objective.metrics)) == 'loss' == objective.values[0]
   assert list(objective.report({name: 0.5 for name in objective.values})) == list(objective.metrics)
@@ -113,6 +115,27 @@ def resumes_as_if_undisturbed(recipe: Recipe, tmp_path: pathlib.Path) -> None:
   loop.train(run, tmp_path / 'stopped', quiet())
   logs = [(tmp_path / name / 'metrics.jsonl').read_bytes() for name in ('undisturbed', 'stopped')]
   assert logs[0] == logs[1] and logs[0].count(b'"train"') == 4
+
+
+def keeps_the_contract_of_a_source(source: str) -> None:
+  """What holds of every source of data (`vit_jax.data.sources.Source`), of one of yours: 'package.module:NAME'."""
+  names = None
+  for split, opened in sources.open_sources(DataConfig(source=source)).items():
+    names = opened.class_names if names is None else names
+    assert opened.class_names == names and len(opened) > 0, split
+    shape = (len(opened), len(names)) if opened.several_labels else (len(opened),)
+    assert opened.labels.shape == shape and opened.labels.dtype == (np.uint8 if opened.several_labels else np.int32)
+    assert opened.labels.min() >= 0 and opened.labels.max() < (2 if opened.several_labels else max(len(names), 1))
+    assert opened.captions is None or len(opened.captions) == len(opened)
+    for i in sorted({0, len(opened) // 2, len(opened) - 1}):
+      record = opened.read(i)
+      height, width, channels = pictures.decode(record, opened.channels).shape
+      assert channels == opened.channels and opened.image_size in (None, (height, width))
+      again = pickle.loads(pickle.dumps(opened)).read(i)  # as workers do
+      assert np.array_equal(np.asarray(again), np.asarray(record)), f'{split}: picture {i} changes'
+    assert len({opened.key(i) for i in range(min(len(opened), 100))}) == min(len(opened), 100)
+    if opened.images is not None:
+      assert opened.images.dtype == np.uint8 and np.array_equal(opened.images[0], opened.read(0))
 
 
 OBJECTIVE_CHECKS: tuple[Callable[[Recipe, pathlib.Path], None], ...] = (

@@ -74,3 +74,34 @@ FEATURES = {'image': tfds.features.Image(), 'image/filename': tfds.features.Text
     ({'captions': tfds.features.Sequence({'id': np.int64})}, ()), ({'id': tfds.features.Text()}, ())])
 def test_the_feature_is_found_by_name_and_type(more, expected):
   assert tfds_source._captions_key(tfds.features.FeaturesDict(FEATURES | more)) == expected
+
+
+def test_classes_of_objects_are_several_labels(data_dir, monkeypatch):
+  """Of data without captions the classes of each picture's objects are read, once, and indexed."""
+  monkeypatch.setattr(tfds_source, '_captions_key', lambda features: ())
+  config = DataConfig(source='tfds:tiny_captions', data_dir=data_dir, image_size=(8, 6), batch_size=4)
+  plain = pipeline.open_data(config)
+  assert plain.several_labels and plain.class_names == tuple(make_tiny_tfds.CLASS_NAMES)
+  wanted = plain.labels('train')  # TFDS has put the pictures in another order
+  assert wanted.dtype == np.uint8 and wanted.sum(axis=0).tolist() == [7, 7, 6] and (wanted.sum(axis=1) == 1).all()
+  prepare.index(config)
+  monkeypatch.setattr(tfds_source.TfdsSource, '_picked', lambda *_: pytest.fail('read again'))
+  indexed = pipeline.open_data(config)
+  np.testing.assert_array_equal(indexed.labels('train'), wanted)
+  assert indexed.fingerprint('test') == plain.fingerprint('test')
+
+
+@pytest.mark.parametrize('kind, value, wanted', [
+    ('sequence', [2, 0], [1, 0, 1]), ('sequence', np.array([1]), [0, 1, 0]), ('sequence', [], [0, 0, 0]),
+    ('truths', {'cat': False, 'dog': True, 'owl': False}, [0, 1, 0])])
+def test_forms_of_several_labels(kind, value, wanted):
+  """As voc's labels, and celeb_a's attributes."""
+  names = make_tiny_tfds.CLASS_NAMES
+  feature = tfds.features.Sequence(tfds.features.ClassLabel(names=names)) if kind == 'sequence' else {
+      name: np.bool_ for name in names}
+  features = tfds.features.FeaturesDict({'image': tfds.features.Image(), 'found': feature})
+  key = tfds_source._several_key(features)
+  assert key == ('found',) and tfds_source._names(features, key) == tuple(names)
+  source = object.__new__(tfds_source.TfdsSource)
+  source.__dict__.update(several_key=key, class_names=tuple(names))
+  assert source._several({'found': value}).tolist() == wanted

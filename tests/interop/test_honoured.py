@@ -116,7 +116,6 @@ def test_a_config_without_preprocessing_says_what_is_assumed(tmp_path, capfd):
 
 @pytest.mark.parametrize('changes, words', [
     ({'problem_type': 'regression'}, "problem_type='regression': not supported"),
-    ({'problem_type': 'multi_label_classification'}, "problem_type='multi_label_classification'"),
     ({'pruned_heads': {'0': [1]}}, 'pruned_heads'),
     ({'quantization_config': {}}, 'quantization_config={}: an entry that this reader does not know'),
     ({'hidden_act': 'relu'}, "hidden_act='relu'"),

@@ -21,6 +21,15 @@ def captioned_digits():
                         captions=[(f'the digit {NAMES[i]}', f'a {NAMES[i]}') for i in digits.target])
 
 
+@functools.cache
+def digits_with_several_labels():
+  """What holds of the digits: even, at least five, a multiple of three; nothing of 1."""
+  digits = datasets.load_digits()
+  labels = np.stack([digits.target % 2 == 0, digits.target >= 5, digits.target % 3 == 0], axis=1)
+  return vit_jax.arrays((digits.images * 15).astype(np.uint8)[..., None], labels,
+                        class_names=('even', 'large', 'of three'))
+
+
 def recipe(objective, loss=(), **model):
   """A tiny run of that objective."""
   c = config.defaults('vit', objective)
@@ -43,6 +52,8 @@ CLIP = {'loss.name': 'softmax', 'loss.width': 12, 'loss.scale': 14.0, 'loss.text
         'loss.text.pool': 'end', 'loss.text.gelu': 'quick'}
 CASES = {
     'classify': recipe('classify'),
+    'classify, several labels': recipe('classify', {'data.source': digits_with_several_labels(), 'loss.name': 'sigmoid',
+                                                    'data.augment.mixup': 0.5, 'loss.label_smoothing': 0.1}),
     'reconstruct': recipe('reconstruct', pos_embed='learned', global_tokens=1),
     'contrast': recipe('contrast'),
     'contrast, as CLIP': recipe('contrast', CLIP),
@@ -50,7 +61,8 @@ CASES = {
 }
 ONCE = (testing.resumes_as_if_undisturbed, testing.computes_the_same_on_a_mesh)  # the slower ones
 SLOW = {*((name, check) for name in ('classify', 'reconstruct', 'caption') for check in ONCE),
-        *(('contrast, as CLIP', check) for check in testing.OBJECTIVE_CHECKS)}
+        *((name, check) for name in ('contrast, as CLIP', 'classify, several labels')
+          for check in testing.OBJECTIVE_CHECKS)}
 
 
 def test_every_objective_has_a_case():

@@ -19,7 +19,6 @@ from vit_jax.errors import UserError
 from vit_jax.inspection import reconstructions
 from vit_jax.interop import huggingface, huggingface_layouts, layer_names
 from vit_jax.interop import rules as rules_lib
-from vit_jax.interop.rules import dense, norm, same
 from vit_jax.interop.tensors import Tensors
 from vit_jax.layers import pos_embed
 from vit_jax.models import PureModel, vit
@@ -45,11 +44,7 @@ def theirs(arrays: dict[str, np.ndarray], kind: str, ours: dict) -> dict:
   tensors = {name.partition(':')[2]: value for name, value in arrays.items() if name.startswith(f'{kind}:')}
   file = huggingface._in_file_names(Tensors('', {name: value.shape for name, value in tensors.items()}, frozenset(),
                                             tensors.__getitem__), 'vit_mae')
-  rules = [*huggingface.LAYOUTS['vit_mae'].rules(None), *dense('decoder.embed', 'decoder.decoder_embed'),
-           *same('decoder.mask_token', 'D', 'decoder.mask_token', '1 1 D'),
-           *norm('decoder.norm', 'decoder.decoder_norm'),
-           *huggingface_layouts.encoder_block('decoder.encoder.blocks.{i}', 'decoder.decoder_layers.{i}', 'attention'),
-           *dense('decoder.predict', 'decoder.decoder_pred')]
+  rules = [*huggingface.LAYOUTS['vit_mae'].rules(None), *huggingface_layouts.mae_decoder()]
   bound = rules_lib.bind(rules, layer_names.flat_shapes(ours))
   return layer_names.stacked(rules_lib.read(bound, file.__getitem__, dict(P=4, Q=4, C=3)).__getitem__, ours)
 

@@ -69,7 +69,7 @@ def test_only_a_softmax_is_adjusted(recipe):
 
 def test_a_class_without_pictures_is_named():
   class Empty:
-    class_names, num_classes = ('cat', 'dog'), 2
+    class_names, num_classes, several_labels = ('cat', 'dog'), 2, False
 
     def labels(self, split):
       return np.zeros(5, int)

@@ -20,7 +20,7 @@ def get_config():
 '''
 TEXT = dict(width=16, depth=1, mlp_dim=16, num_heads=2)
 LOSSES = {'reconstruct': dict(decoder_width=16, decoder_depth=1, decoder_mlp_dim=16, decoder_num_heads=2),
-          'contrast': dict(text=TEXT, width=8)}
+          'contrast': dict(text=TEXT, width=8), 'classify': dict(name='sigmoid')}
 
 
 @pytest.fixture(name='pairs', scope='module')
@@ -34,11 +34,23 @@ def _pairs(tmp_path_factory):
   return folder
 
 
+@pytest.fixture(name='tagged', scope='module')
+def _tagged(tmp_path_factory):
+  """Eighty pictures with any of three labels each."""
+  folder, rng = tmp_path_factory.mktemp('tagged'), np.random.default_rng(0)
+  labels = rng.random((80, 3)) < (0.5, 0.3, 0.1)
+  for i, row in enumerate(labels):
+    Image.fromarray((rng.integers(0, 128, (8, 8, 3)) + 127 * row).astype(np.uint8)).save(folder / f'{i:02}.png')
+  rows = ''.join(f'{i:02}.png,{",".join(map(str, row.astype(int)))}\n' for i, row in enumerate(labels))
+  (folder / 'labels.csv').write_text('image,red,green,blue\n' + rows)
+  return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('objective', LOSSES)
-def test_two_processes_train_as_one(objective, pairs, tmp_path):
+def test_two_processes_train_as_one(objective, pairs, tagged, tmp_path):
   recipe = tmp_path / 'recipe.py'
-  source = f'pairs:{pairs}' if objective == 'contrast' else 'digits'
+  source = {'contrast': f'pairs:{pairs}', 'classify': f'folder:{tagged}'}.get(objective, 'digits')
   recipe.write_text(RECIPE.format(objective=objective, source=source, loss=LOSSES[objective]))
   rows = {}
   for count in (1, 2):
@@ -49,5 +61,5 @@ def test_two_processes_train_as_one(objective, pairs, tmp_path):
   for one, two in zip(rows[1], rows[2], strict=True):
     assert one.keys() == two.keys()
     for name in one:
-      if name in ('loss', 'loss@256'):
+      if name in ('loss', 'loss@256', 'map', 'f1'):
         np.testing.assert_allclose(two[name], one[name], rtol=2e-5, err_msg=f'{name} at step {one["step"]}')

@@ -46,6 +46,18 @@ def test_a_law_of_test_errors_is_not_selected_by_test_errors(sweep):
   assert sorted(points.y.tolist()) == [3.0, 3.0, 3.0, 3.0, 4.0, 4.0]
 
 
+@pytest.mark.parametrize('metric', ['map', 'val/map'])
+def test_what_is_better_the_higher_is_said_by_the_runs(sweep, metric):
+  for folder in sweep.iterdir():
+    record, log = records.read_run(folder), folder / 'metrics.jsonl'
+    records.write_run(folder, record | {'higher_is_better': ['map']})
+    rows = [row | {'map': 10 - row['loss']} for row in map(json.loads, log.read_text().splitlines())]
+    log.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  points = tuned.best_of(load([sweep], metric), ['learning_rate'])
+  kept = sorted({(row['params'], row['learning_rate']) for row in points.rows})
+  assert kept == [(100, 1e-2), (200, 1e-2), (400, 1e-1)]
+
+
 def test_rows_of_tables_are_selected_by_their_metric(tmp_path):
   table = tmp_path / 'points.csv'
   table.write_text('params,examples,rate,loss\n1,1,1e-2,3\n1,1,1e-1,2\n1,1,1,4\n2,1,1e-2,1\n2,1,1e-1,1.5\n2,1,1,9\n')

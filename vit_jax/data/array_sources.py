@@ -15,7 +15,7 @@ _GIVEN: dict[str, dict[str, 'ArraySource']] = {}  # the splits of `register`, by
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
-  """A split in memory: `images` uint8 [N,H,W,C], `labels` int32 [N], perhaps with captions."""
+  """A split in memory: `images` uint8 [N,H,W,C], `labels` int32 [N] or uint8 [N,C], perhaps with captions."""
 
   name: str
   class_names: tuple[str, ...]
@@ -30,6 +30,10 @@ class ArraySource:
   @property
   def image_size(self):
     return self.images.shape[1:3]
+
+  @property
+  def several_labels(self):
+    return self.labels.ndim == 2
 
   def __len__(self):
     return len(self.images)
@@ -55,6 +59,7 @@ class RandomSource:
   stream: int  # different for each split
   images = None
   captions = None
+  several_labels = False
 
   @functools.cached_property
   def labels(self):
@@ -80,8 +85,8 @@ def register(splits: dict[str, Sequence[Any]], class_names: Sequence[str] | None
 
   Args:
     splits: {'train': (pictures, labels) or (pictures, labels, captions)}, perhaps with 'val' and 'test'. Pictures are
-      uint8 [N, H, W] or [N, H, W, C], or floats from 0 to 1; labels are numbers from 0, or names, or None where there
-      are captions. A caption is a text or several, of each picture.
+      uint8 [N, H, W] or [N, H, W, C], or floats from 0 to 1; labels are numbers from 0, or names; or several of a
+      picture, [N, C] of 0 and 1; or None where there are captions. A caption is a text or several, of each picture.
     class_names: the names of the classes; default: the labels themselves.
 
   Raises:
@@ -91,13 +96,11 @@ def register(splits: dict[str, Sequence[Any]], class_names: Sequence[str] | None
   arrays = {split: (images, *_labels_and_captions(split, images, *rest)) for split, (images, *rest) in given.items()}
   if len({(labels is None, captions is None) for _, labels, captions in arrays.values()}) > 1:
     raise UserError(f'arrays: {", ".join(arrays)}: expected labels in all of them or in none, and captions likewise')
-  every = np.concatenate([np.zeros(0, int) if labels is None else labels.ravel() for _, labels, _ in arrays.values()])
-  if class_names is None:
-    class_names = range(int(every.max(initial=-1)) + 1) if every.dtype.kind in 'iu' else np.unique(every)
-  names, sources, hashed = tuple(map(str, class_names)), {}, hashlib.blake2b(digest_size=5)
+  names, sources, hashed = _names(arrays, class_names), {}, hashlib.blake2b(digest_size=5)
   hashed.update(repr(names).encode())
   for split, (images, labels, captions) in arrays.items():
-    numbers = np.zeros(len(images), np.int32) if labels is None else _numbers(split, labels, names)
+    numbers = np.zeros(len(images), np.int32) if labels is None else (
+        _numbers if labels.ndim == 1 else _several)(split, labels, names)
     if len(images) != len(numbers) or not len(images):
       raise UserError(f'arrays: {len(images):,} pictures and {len(numbers):,} labels in {split}; expected one label '
                       'for each picture')
@@ -147,10 +150,34 @@ def _pixels(split, images):
   return images
 
 
+def _names(arrays, given):
+  """The names of the classes: those given, or else the numbers or names that are labels."""
+  every = [(split, labels) for split, (_, labels, _) in arrays.items() if labels is not None]
+  for split, labels in every:
+    if labels.ndim not in (1, 2) or labels.ndim != every[0][1].ndim:
+      raise UserError(f'arrays: labels of the shape {labels.shape} in {split}; expected [N], or [N, C] of 0 and 1 '
+                      'where a picture can have several; alike in all splits')
+  if given is not None:
+    return tuple(map(str, given))
+  if every and every[0][1].ndim == 2:
+    return tuple(map(str, range(every[0][1].shape[1])))
+  flat = np.concatenate([np.zeros(0, int), *(labels for _, labels in every)])
+  return tuple(map(str, range(int(flat.max(initial=-1)) + 1) if flat.dtype.kind in 'iu' else np.unique(flat)))
+
+
+def _several(split, labels, names):
+  """uint8 [N, C]."""
+  if labels.shape[1] != len(names):
+    raise UserError(f'arrays: labels of the shape {labels.shape} in {split}; expected [N, {len(names)}]: a column for '
+                    'each class')
+  if labels.dtype.kind not in 'iufb' or not np.isin(labels, (0, 1)).all():
+    raise UserError(f'arrays: {split} has labels other than 0 and 1; where a picture can have several, [N, C], each is '
+                    '0 or 1')
+  return labels.astype(np.uint8)
+
+
 def _numbers(split, labels, names):
   """int32 [N]."""
-  if labels.ndim != 1:
-    raise UserError(f'arrays: labels of the shape {labels.shape} in {split}; expected [N]')
   if labels.dtype.kind not in 'iu':
     index = {name: i for i, name in enumerate(names)}
     if unknown := sorted({str(label) for label in labels} - index.keys()):

@@ -1,23 +1,19 @@
 """Captions in files: a table of pictures and texts, or a text beside each picture; as people keep them."""
 
 import concurrent.futures
-import csv
-import io
-import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-from vit_jax.data import listing
+from vit_jax.data import listing, tables
 from vit_jax.errors import UserError
 
 # Of several tables the first is read. `metadata` is what the Hugging Face hub asks for; Flickr8k has a captions.txt.
 TABLES = tuple(f'{stem}.{kind}' for stem in ('captions', 'metadata') for kind in ('jsonl', 'csv', 'tsv')) + (
     'captions.txt',)
 BESIDE = '.txt'  # the suffix of a text beside a picture: each line is a caption
-_FILE = re.compile(r'(image|img|picture|photo)?[ _-]?(file|file[ _-]?name|path|name)|image|img|picture|photo', re.I)
 _CAPTION = re.compile(r'((alt|image)[ _-])?(caption|text|description|title|sentence)s?([ _-]?\d+|[ _-][a-z]{2,3})?',
                       re.I)
 
@@ -34,11 +30,6 @@ def is_caption(name: str) -> bool:
   return bool(_CAPTION.fullmatch(name.strip()))
 
 
-def key(name: str) -> str:
-  """What a picture's name in a table and its path are compared by: there are two ways to write slashes and accents."""
-  return unicodedata.normalize('NFC', os.path.normpath(name.strip().replace('\\', '/')))
-
-
 def table_in(folder: os.PathLike) -> Any | None:
   """The path of the table of a folder, or None."""
   return next((folder / name for name in TABLES if (folder / name).is_file()), None)
@@ -50,18 +41,16 @@ def read_table(path: os.PathLike) -> Rows:
   Raises:
     UserError: it is no table of pictures and captions; the message has the line.
   """
-  text = _decoded(path, listing.read(os.fspath(path)))
-  rows = _json_rows(path, text) if path.name.endswith('.jsonl') else _csv_rows(path, text)
   found: dict[str, list[str]] = {}
-  for line, fields in rows:
-    file = next((name for name in fields if _FILE.fullmatch(name.strip())), None)
+  for line, fields in tables.rows(path):
+    file = tables.file_column(fields)
     columns = list(filter(is_caption, fields))
     if file is None or not columns:
       raise UserError(f'{path}, line {line}: has {", ".join(map(repr, fields)) or "nothing"}; expected the name of a '
                       'picture as file_name (or image, path, ..) and its text as caption (or text, ..)')
     if not isinstance(fields[file], str) or not fields[file].strip():
       raise UserError(f'{path}, line {line}: {file} is {fields[file]!r}; expected the name of a picture')
-    texts = found.setdefault(key(fields[file]), [])
+    texts = found.setdefault(tables.key(fields[file]), [])
     for name in columns:
       texts += _texts(fields[name], f'{path}, line {line}: {name}')
   return {name: tuple(dict.fromkeys(texts)) for name, texts in found.items()}
@@ -72,53 +61,13 @@ def beside(pictures: Iterable[str]) -> list[tuple[str, ...]]:
   def captions(picture):
     path = os.path.splitext(picture)[0] + BESIDE
     try:
-      lines = _decoded(path, listing.read(path)).splitlines()
+      lines = tables.decoded(path, listing.read(path)).splitlines()
     except FileNotFoundError:
       return ()
     return tuple(dict.fromkeys(filter(None, map(clean, lines))))
 
   with concurrent.futures.ThreadPoolExecutor() as threads:
     return list(threads.map(captions, pictures))
-
-
-def _decoded(path, content):
-  """Text of UTF-8, with or without a mark, or of UTF-16 with its mark, as spreadsheets write it."""
-  encoding = 'utf-16' if content[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
-  try:
-    return content.decode(encoding)
-  except UnicodeDecodeError as error:
-    line = content[:error.start].count(b'\n') + 1
-    raise UserError(f'{path}, line {line}: not UTF-8 ({content[error.start:error.start + 1]!r}); save it as '
-                    'UTF-8') from error
-
-
-def _json_rows(path, text) -> Iterator[tuple[int, dict[str, Any]]]:
-  for number, line in enumerate(text.split('\n'), 1):
-    if not line.strip():
-      continue
-    try:
-      fields = json.loads(line)
-    except ValueError as error:
-      raise UserError(f'{path}, line {number}: no JSON ({error})') from error
-    if not isinstance(fields, dict):
-      raise UserError(f'{path}, line {number}: expected an object, such as {{"file_name": "a.jpg", "caption": ".."}}')
-    yield number, fields
-
-
-def _csv_rows(path, text) -> Iterator[tuple[int, dict[str, Any]]]:
-  head = text.partition('\n')[0]
-  delimiter = '\t' if path.name.endswith('.tsv') else max(',;\t', key=head.count)
-  reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
-  try:
-    names = next(reader, [])
-    for row in reader:
-      if row:
-        if len(row) > len(names):
-          raise UserError(f'{path}, line {reader.line_num}: {len(row)} values for {len(names)} columns; put a text '
-                          f'with a {delimiter!r} in it between quotes')
-        yield reader.line_num, dict(zip(names, row))
-  except csv.Error as error:
-    raise UserError(f'{path}, line {reader.line_num}: {error}') from error
 
 
 def _texts(value, where):

@@ -46,11 +46,16 @@ class DataConfig:
   of a sweep.
   """
 
-  # digits, fashion_mnist, idx:DIR, folder:DIR, tfds:NAME[:CONFIG], random[:N]; with captions: pairs:DIR,
-  # emoji:LANGUAGE,.., icons, stamps, clipart (the last four perhaps with @ARTIST, who is held out as test)
+  # digits, fashion_mnist, idx:DIR, folder:DIR, csv:FILE, tfds:NAME[:CONFIG], random[:N]; with captions: pairs:DIR,
+  # emoji:LANGUAGE,.., icons, stamps, clipart (the last four perhaps with @ARTIST, who is held out as test); or one of
+  # yours, package.module:NAME
   source: str = 'digits'
-  # Where TFDS and `data.prepare` keep their data; folder:DIR, pairs:DIR and idx:DIR are looked up under it.
+  # Where TFDS and `data.prepare` keep their data; folder:DIR, csv:FILE, pairs:DIR and idx:DIR are looked up under it.
   data_dir: str | None = None
+  # Of csv:FILE, and of folder:DIR with a labels.csv: the column of the classes, or those of 0 and 1. None: found.
+  label_columns: tuple[str, ...] | None = None
+  # Between several classes of a picture in one value, such as '|' or ' '; None: a value is one class.
+  label_separator: str | None = None
   image_size: tuple[int, int] | None = option(None, least=1, most=16_384)  # (height, width); None = the source's own
   channels: int | None = option(None, least=1, most=3)  # 1 (luma) or 3 (grey is repeated); None = the source's own
   # Of pixels from 0 to 1, one per channel or one for all; None = 0.5.

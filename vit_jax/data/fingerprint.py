@@ -31,14 +31,14 @@ def of(source, examples: np.ndarray, labels: np.ndarray) -> str:
   Args:
     source: where they are read.
     examples: their positions in it, int [n].
-    labels: their labels, int [n].
+    labels: their labels, int [n], or uint8 [n, C] of 0 and 1.
   """
   index = getattr(source, 'index', None)
   if index is not None and (known := index.fingerprint(examples)):
     return known
   hashed = hashlib.blake2b(digest_size=_DIGITS // 2)
   hashed.update(repr((len(examples), source.class_names)).encode())
-  hashed.update(np.ascontiguousarray(labels, np.int64))
+  hashed.update(np.ascontiguousarray(labels, np.int64 if labels.ndim == 1 else np.uint8))
   if source.images is not None:
     whole = len(examples) == len(source) and np.array_equal(examples, np.arange(len(source)))
     hashed.update(np.ascontiguousarray(source.images if whole else source.images[examples]))

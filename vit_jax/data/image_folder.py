@@ -23,7 +23,7 @@ _COMPARED = 16  # files whose size is compared with the index
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderSource:
-  """Picture files and their labels int32 [N], and perhaps captions. Pictures are read as RGB."""
+  """Picture files and their labels, int32 [N] or uint8 [N, C], and perhaps captions. Pictures are read as RGB."""
 
   name: str
   class_names: tuple[str, ...]
@@ -36,6 +36,10 @@ class FolderSource:
   state: str = ''  # what an index says of its folder
   channels = 3
   images = None
+
+  @property
+  def several_labels(self):
+    return self.labels.ndim == 2
 
   @functools.cached_property
   def image_size(self):

@@ -22,7 +22,7 @@ from vit_jax.errors import UserError
 _VERSION = 1
 _HEADER = b'vit_jax'
 _ROWS = 1 << 20  # per batch of the file
-_LABEL, _NAME, _SIZE, _CAPTIONS = 'label', 'name', 'size', 'captions'
+_LABEL, _NAME, _SIZE, _CAPTIONS, _SEVERAL = 'label', 'name', 'size', 'captions', 'several_labels'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +38,14 @@ class Index:
 
   @functools.cached_property
   def labels(self) -> np.ndarray:
-    """int32 [N]"""
-    return self._column(_LABEL).to_numpy().astype(np.int32, copy=False)
+    """int32 [N], or uint8 [N, C] of data with several labels a picture."""
+    column = self._column(_LABEL)
+    if not self.header.get(_SEVERAL):
+      return column.to_numpy().astype(np.int32, copy=False)
+    labels = np.zeros((len(column), len(self.header['class_names'])), np.uint8)
+    column = column.combine_chunks()
+    labels[np.repeat(np.arange(len(column)), column.value_lengths().to_numpy()), column.flatten().to_numpy()] = 1
+    return labels
 
   @functools.cached_property
   def _names(self):
@@ -116,7 +122,7 @@ def write(folder: os.PathLike | str, split: str, state: str, labels: np.ndarray,
     folder: of the data.
     split: its name.
     state: a text that changes when the data do.
-    labels: int [N].
+    labels: int [N], or uint8 [N, C] of 0 and 1.
     names: a path per picture, in the folder of its class, for folders.
     sizes: bytes per file, int [N], for folders.
     captions: texts per picture, where there are some.
@@ -124,7 +130,11 @@ def write(folder: os.PathLike | str, split: str, state: str, labels: np.ndarray,
       also faults, as of `FolderSource.faults`.
   """
   import pyarrow as pa
-  columns = {_LABEL: pa.array(np.asarray(labels, np.int32))}
+  if labels.ndim == 2:
+    columns = {_LABEL: pa.array(list(map(np.flatnonzero, labels)), pa.list_(pa.int32()))}
+    header |= {_SEVERAL: True}
+  else:
+    columns = {_LABEL: pa.array(np.asarray(labels, np.int32))}
   if names is not None:
     columns |= {_NAME: pa.array(map(os.fsencode, names), pa.binary()), _SIZE: pa.array(np.asarray(sizes, np.int64))}
   if captions is not None:

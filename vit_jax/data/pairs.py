@@ -11,7 +11,7 @@ import sys
 import numpy as np
 from etils import epath
 
-from vit_jax.data import caption_files, class_folders, folder_names, image_folder, listing
+from vit_jax.data import caption_files, class_folders, folder_names, image_folder, listing, tables
 from vit_jax.data import index as index_lib
 from vit_jax.data.image_folder import FolderSource
 from vit_jax.errors import UserError
@@ -62,9 +62,9 @@ def _of_table(table, folder, files):
   A name without a folder may be that of one picture in a subfolder.
   """
   rows, start = caption_files.read_table(table), len(os.fspath(table.parent)) + 1
-  names = [caption_files.key(file.path[start:]) for file in files]
+  names = [tables.key(file.path[start:]) for file in files]
   if folder != table.parent:  # what is in other splits is not missing here
-    inside = f'{caption_files.key(os.fspath(folder)[start:])}/'
+    inside = f'{tables.key(os.fspath(folder)[start:])}/'
     rows, last = {name: texts for name, texts in rows.items() if name.startswith(inside)}, {}
   else:
     last = collections.Counter(name.rpartition('/')[2] for name in names)

@@ -3,6 +3,7 @@
   data = open_data(config.data)
   batches = data.train_batches(seed=0, first_step=0, num_steps=1000)
   for batch in batches: ...    # dict(image uint8 [b,H,W,C], label int32 [b], weight float32 [b])
+                               # with several labels a picture, label is uint8 [b,C] of 0 and 1
                                # and text int32 [b, length] from open_data(config.data).reading(['image', 'text'])
   batches.close()
 
@@ -12,7 +13,8 @@ To resume, only `first_step` is needed. With several processes, each passes `row
 import copy
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +40,7 @@ class Data:
     name: the name of the data set in logs.
     class_names: the names of the classes.
     num_classes: the number of classes.
+    several_labels: whether a picture can have several labels, or none.
     image_shape: (H, W, C) of the batches.
     unique_examples: the size of the training subset.
   """
@@ -46,7 +49,7 @@ class Data:
     source = (parts.get('train') or next(iter(parts.values()))).source
     self.config, self.image_shape = config, image_shape
     self.name, self.class_names = source.name, source.class_names
-    self.num_classes = len(source.class_names)
+    self.num_classes, self.several_labels = len(source.class_names), source.several_labels
     self.unique_examples = len(parts['train'].examples) if 'train' in parts else 0
     self._parts, self._arrays, self._fingerprints, self._texts, self._reads_text = parts, {}, {}, {}, ()
 
@@ -66,6 +69,16 @@ class Data:
                         f'{sources_lib.WITH_CAPTIONS}')
       _ = self.tokenizer
     return out
+
+  def check_entries(self, entries: Mapping[str, Any]) -> None:
+    """Raises UserError where an objective reads one label and there can be several, or the reverse.
+
+    `entries` are the `ShapeDtypeStruct`s that it reads.
+    """
+    shape = (self.num_classes,) if self.several_labels else ()
+    if 'label' in entries and entries['label'].shape != shape:
+      raise UserError(f"data.source={self.config.source}: the 'label' of a picture has the shape {shape}, and the "
+                      f"objective reads {entries['label'].shape}: it is for {'one' if shape else 'several'} a picture")
 
   @property
   def tokenizer(self) -> text_lib.Tokenizer:
@@ -107,7 +120,7 @@ class Data:
     return name
 
   def labels(self, split: str) -> np.ndarray:
-    """The labels int32 [n] of a split, in the order of `eval_batches`."""
+    """The labels of a split, int32 [n] or with several a picture uint8 [n, C], in the order of `eval_batches`."""
     return self._part(split).labels
 
   def where(self, split: str, place: int) -> str:

@@ -16,7 +16,7 @@ from absl import flags
 from etils import epath
 
 from vit_jax import cli
-from vit_jax.data import fingerprint, image_folder, prepared_pairs, splits, tfds_source
+from vit_jax.data import fingerprint, image_folder, label_tables, prepared_pairs, splits, tfds_source
 from vit_jax.data import sources as sources_lib
 from vit_jax.data.config import DataConfig
 from vit_jax.data.index import positions
@@ -64,6 +64,8 @@ def index(config: DataConfig) -> list:
   if kind not in ('folder', 'pairs', 'tfds'):
     raise UserError(f'--source={config.source}: needs no index; expected folder:DIR, pairs:DIR or tfds:NAME')
   sources = sources_lib.open_sources(config, indexed=False)
+  if kind == 'folder' and label_tables.in_folder(sources_lib.folder_of(config)):
+    raise UserError(f'--source={config.source}: needs no index, as its labels are in a table')
   fingerprints = {split: {} for split in sources}
   whole = {split: splits.whole(source) for split, source in sources.items()}
   for part in (splits.assign(sources, None, None) if 'train' in sources else whole).values():
@@ -85,7 +87,7 @@ def main():
   config = DataConfig(source=_SOURCE.value or f'tfds:{_NAME.value.replace("/", ":")}', data_dir=_DATA_DIR.value)
   if _NAME.value and not _INDEX.value:
     for split, source in prepare(_NAME.value.replace(':', '/', 1), _DATA_DIR.value).items():
-      print(f'{split}: {len(source):,} pictures, {len(set(source.labels.tolist()))} classes')
+      print(f'{split}: {len(source):,} pictures, {len(source.class_names)} classes')
   for path in index(config):
     say(f'index: {path} ({epath.Path(path).stat().length:,} bytes)')
   _say_use(config.source)

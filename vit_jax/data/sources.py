@@ -5,12 +5,13 @@ import importlib.util
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 from etils import epath
 
+from vit_jax import plugins
 from vit_jax.data import array_sources, idx, listing
 from vit_jax.data.array_sources import ArraySource, RandomSource
 from vit_jax.data.config import DataConfig
@@ -18,11 +19,12 @@ from vit_jax.errors import UserError, nearest
 
 PREPARED = ('emoji', 'icons', 'stamps', 'clipart')  # by `data.prepare`, from packages
 WITH_CAPTIONS = 'pairs:DIR, emoji:LANGUAGE, icons, stamps, clipart, or tfds:NAME with captions'
-KNOWN = ('digits', 'fashion_mnist', 'idx:DIR', 'folder:DIR', 'pairs:DIR', 'tfds:NAME', *PREPARED, 'random')
+KNOWN = ('digits', 'fashion_mnist', 'idx:DIR', 'folder:DIR', 'csv:FILE', 'pairs:DIR', 'tfds:NAME', *PREPARED, 'random')
 DEBIAN_FASHION_MNIST = '/usr/share/datasets/fashion-mnist'
 FASHION_CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
                    'Ankle boot')
 
+_KINDS = {*(known.partition(':')[0] for known in KNOWN), 'arrays'}
 _MOST_RANDOM = 10**9  # labels take 4 bytes each
 
 
@@ -34,7 +36,8 @@ class Source(Protocol):
     class_names: the names of the classes.
     channels: the source's own, 1 or 3 (`random`: any).
     image_size: (height, width) if all pictures share it, else None.
-    labels: int32 [N].
+    labels: int32 [N]; or, with several labels, uint8 [N, C] of 0 and 1.
+    several_labels: whether a picture can have several labels, or none.
     images: uint8 [N,H,W,C] if the pictures fit in memory, else None.
     captions: N tuples of one text or more, or None.
 
@@ -46,6 +49,7 @@ class Source(Protocol):
   channels: int
   image_size: tuple[int, int] | None
   labels: np.ndarray
+  several_labels: bool
   images: np.ndarray | None
   captions: Sequence[tuple[str, ...]] | None
 
@@ -62,6 +66,9 @@ class Source(Protocol):
     """Names picture i in the fingerprint of the data, wherever these lie: with the size of its file, if it has one."""
 
 
+_NEEDED = (*Source.__annotations__, '__len__', 'read', 'where', 'key')
+
+
 def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
   """Opens the splits of `config.source`: 'train', and 'val' and 'test' if they exist.
 
@@ -74,6 +81,12 @@ def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
   """
   kind, _, rest = config.source.partition(':')
   data_dir = os.path.expanduser(config.data_dir) if config.data_dir else None
+  if kind == 'csv' or kind == 'folder' and (rest or data_dir) and _in_a_table(config):
+    return _with_tables(config)
+  for name in ('label_columns', 'label_separator'):
+    if (value := getattr(config, name)) is not None:
+      raise UserError(f'data.{name}={value!r}: is for csv:FILE, or folder:DIR with a labels.csv, not for '
+                      f'{config.source}; leave it out')
   if kind == 'digits' and not rest:
     return {'train': _digits()}
   if kind == 'fashion_mnist' and not rest:
@@ -96,12 +109,51 @@ def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
       return idx.open_idx(folder, name=folder.name)
     from vit_jax.data import image_folder, pairs
     return (pairs.open_pairs if kind == 'pairs' else image_folder.open_folder)(folder, indexed)
+  if opened := plug_in(config):
+    return _checked(config, opened(config))
   near = nearest(config.source, KNOWN)
   raise UserError(f'data.source: no source {config.source!r}{near} (for a TFDS data set write tfds:{kind})')
 
 
+def plug_in(config: DataConfig) -> Callable[[DataConfig], dict[str, Source]] | None:
+  """The function of data.source=package.module:NAME, which opens the splits; None for a source of this package.
+
+  Raises UserError as `plugins.find` does.
+  """
+  kind, _, name = config.source.partition(':')
+  if kind.partition('@')[0] in _KINDS or not name.isidentifier() or not all(map(str.isidentifier, kind.split('.'))):
+    return None
+  if '.' not in kind and importlib.util.find_spec(kind) is None:  # a kind that is misspelt
+    return None
+  return plugins.find('data.source', config.source, {}, callable, 'a function of a vit_jax.data.config.DataConfig')
+
+
+def _checked(config, opened):
+  """The splits of a source from outside, if they are what `open_sources` returns."""
+  if not isinstance(opened, dict) or not opened or not {*opened} <= {'train', 'val', 'test'}:
+    raise UserError(f"data.source={config.source}: returned {opened!r:.80}; expected a dict of sources with the keys "
+                    "'train', and perhaps 'val' and 'test'")
+  for split, source in opened.items():
+    if missing := [name for name in _NEEDED if not hasattr(source, name)]:
+      raise UserError(f'data.source={config.source}: its {split} has no {missing[0]!r}; expected all of '
+                      'vit_jax.data.sources.Source')
+  return opened
+
+
+def _in_a_table(config):
+  from vit_jax.data import label_tables
+  return label_tables.in_folder(folder_of(config))
+
+
+def _with_tables(config):
+  from vit_jax.data import label_tables
+  if not config.source.partition(':')[2] and not config.data_dir:
+    raise UserError(f'data.source: {config.source!r}; expected csv:FILE, a table of pictures and their classes')
+  return label_tables.open_tables(folder_of(config), config.label_columns, config.label_separator)
+
+
 def folder_of(config: DataConfig) -> pathlib.Path | epath.Path:
-  """The folder of folder:DIR, pairs:DIR or idx:DIR, under data_dir unless DIR is absolute; it may be in a bucket."""
+  """The place of folder:DIR, csv:FILE, pairs:DIR or idx:DIR, perhaps in a bucket; under data_dir unless absolute."""
   rest = config.source.partition(':')[2]
   if listing.is_remote(rest) or not config.data_dir:
     return listing.path(rest) if listing.is_remote(rest) else listing.path('', rest)

@@ -1,6 +1,7 @@
 """The splits of a source into train, val and test. They are class-balanced and the same for every run.
 
-Of a source with captions they are drawn at random, as most names occur once or twice.
+Of a source with captions they are drawn at random, as most names occur once or twice. A picture with several labels
+counts as one of the rarest of its classes, so that no part goes without these.
 
 Rules:
 - If a source has one held-out part, it is `test`, whatever its name (ImageNet has public labels only for `validation`;
@@ -37,7 +38,7 @@ class Part:
 
   @property
   def labels(self) -> np.ndarray:
-    """The labels of the examples, int32 [n]."""
+    """The labels of the examples, int32 [n] or uint8 [n, C]."""
     return self.source.labels[self.examples]
 
   @property
@@ -71,6 +72,15 @@ def balanced_order(labels: np.ndarray, stream: int) -> np.ndarray:
   tie = np.empty(len(labels), np.int64)  # breaks ties at random, not in favour of class 0
   tie[shuffled] = np.arange(len(labels))
   return by_class[np.lexsort((tie[by_class], place))]
+
+
+def strata(labels: np.ndarray) -> np.ndarray:
+  """The class int [N] that each example counts as: its only one, or the rarest of several; C if it has none."""
+  if labels.ndim == 1:
+    return labels
+  rarest_first = np.argsort(labels.sum(axis=0, dtype=np.int64), kind='stable')
+  first = labels[:, rarest_first].argmax(axis=1)
+  return np.where(labels.any(axis=1), rarest_first[first], labels.shape[1])
 
 
 def assign(sources: dict[str, Source], val_examples: int | None, unique_examples: int | None) -> dict[str, Part]:
@@ -121,8 +131,8 @@ def balanced(part: Part, count: int) -> Part:
 
 def _cut(part, n, stream):
   """Splits a part into (a class-balanced part of n examples, the rest)."""
-  labels = part.labels if part.source.captions is None else np.zeros(len(part.examples), np.int32)
-  order = balanced_order(labels, stream)
+  one_each = part.source.captions is None
+  order = balanced_order(strata(part.labels) if one_each else np.zeros(len(part.examples), np.int32), stream)
   return tuple(Part(part.source, np.sort(part.examples[piece])) for piece in (order[:n], order[n:]))
 
 

@@ -35,7 +35,8 @@ class NotPrepared(UserError):
 class TfdsSource:
   """One split. `records` holds raw serialised examples; `features` parses the picture and its label or captions.
 
-  `label_key` is None where there are captions; `captions_key` is then the path to their feature.
+  `label_key` is None where there are captions or several labels a picture; `captions_key` or `several_key` is then the
+  path to their feature.
   """
 
   name: str
@@ -48,17 +49,33 @@ class TfdsSource:
   image_key: str
   label_key: str | None
   captions_key: tuple[str, ...]
+  several_key: tuple[str, ...]
   folder: str  # of the prepared data
   index: index_lib.Index | None = None
 
   @functools.cached_property
   def labels(self):
-    """The labels int32 [N], of the index or else cached in a small .npy file. The first time, all records are read."""
+    """The labels, of the index or else cached in a small .npy file. The first time, all records are read."""
     if self.index is not None:
       return self.index.labels
+    if self.several_key:
+      return self._needed('several_labels', lambda: self._scan(self._several))
     if self.label_key is None:
       return np.zeros(len(self), np.int32)
     return self._needed('labels', lambda: self._scan(lambda example: example[self.label_key]).astype(np.int32))
+
+  @property
+  def several_labels(self):
+    return bool(self.several_key)
+
+  def _several(self, example):
+    """The labels of an example, uint8 [C] of 0 and 1: of numbers of classes, or of a truth for each class."""
+    value = _inside(example, self.several_key)
+    if isinstance(value, dict):
+      return np.array([value[name] for name in self.class_names], np.uint8)
+    labels, numbers = np.zeros(len(self.class_names), np.uint8), np.asarray(value, np.int64)
+    labels[numbers[numbers >= 0]] = 1
+    return labels
 
   @functools.cached_property
   def captions(self):
@@ -77,7 +94,7 @@ class TfdsSource:
 
   def _texts(self, example):
     """The captions in an example."""
-    value = functools.reduce(lambda inner, key: inner[key], self.captions_key, example)
+    value = _inside(example, self.captions_key)
     texts = (caption_files.clean(text.decode(errors='replace')) for text in np.atleast_1d(value).tolist())
     return list(dict.fromkeys(filter(None, texts)))
 
@@ -110,7 +127,8 @@ class TfdsSource:
     """Whether labels or captions are public. Labels that are held back, as in imagenet2012's test, are all -1."""
     try:
       if self.label_key is None:
-        return any(self._texts(self._example(self.records[i])) for i in range(min(len(self), _LOOKED_AT)))
+        some = (self._example(self.records[i]) for i in range(min(len(self), _LOOKED_AT)))
+        return any(self._several(one).any() if self.several_key else self._texts(one) for one in some)
       return self._example(self.records[0])[self.label_key] >= 0
     except Exception:  # a damaged first record is reported when the labels are read
       return True
@@ -162,8 +180,8 @@ def open_tfds(name: str, data_dir: str | None, indexed: bool = True) -> dict[str
 
   Raises:
     NotPrepared: the data has not been prepared; the message has the command that prepares it.
-    UserError: the name is unknown, the data has another file format or is not pictures with one class each, or a shard
-      is damaged.
+    UserError: the name is unknown, the data has another file format or is not pictures with classes or captions, or a
+      shard is damaged.
   """
   if data_dir and '://' in data_dir:
     raise UserError(f'tfds:{name}: data_dir={data_dir}: array_record files are read through the file system. Mount the '
@@ -175,16 +193,18 @@ def open_tfds(name: str, data_dir: str | None, indexed: bool = True) -> dict[str
   if info.file_format is None or info.file_format.value != 'array_record':
     raise UserError(f'tfds:{name}: prepared in {builder.data_dir} as {info.file_format.value}; only array_record can '
                     f'be read without TensorFlow. Remove that folder and run `{prepare_command(name, data_dir)}`')
-  image_key, label_key, captions_key = _keys(name, info)
+  image_key, label_key, captions_key, several_key = _keys(name, info)
   import tensorflow_datasets as tfds
   height, width, channels = features[image_key].shape
   common = {
     'name': name,
-    'class_names': tuple(features[label_key].names) if label_key else (),
+    'class_names': tuple(features[label_key].names) if label_key else _names(features, several_key),
     'channels': 1 if channels == 1 else 3,
     'image_size': (height, width) if height and width else None,
-    'features': tfds.features.FeaturesDict({key: features[key] for key in (image_key, label_key or captions_key[0])}),
-    'image_key': image_key, 'label_key': label_key, 'captions_key': captions_key, 'folder': str(builder.data_dir),
+    'features': tfds.features.FeaturesDict({key: features[key] for key in (
+      image_key, label_key or (captions_key or several_key)[0])}),
+    'image_key': image_key, 'label_key': label_key, 'captions_key': captions_key, 'several_key': several_key,
+    'folder': str(builder.data_dir),
   }
   raw = tfds.decode.DeserializeMethod.RAW_BYTES
   sources = {}
@@ -282,7 +302,10 @@ def _how_to_prepare(builder, name, data_dir):
 
 
 def _keys(name, info):
-  """The names of the picture and of the label, and the path to the captions where there is no label: () otherwise."""
+  """The names of the picture and of the label, and where there is none the path to captions, or else to several labels.
+
+  Paths that are not needed are ().
+  """
   import tensorflow_datasets as tfds
   found = []
   for kind in (tfds.features.Image, tfds.features.ClassLabel):
@@ -291,10 +314,37 @@ def _keys(name, info):
     found.append((supervised or keys or [None])[0])
   image_key, label_key = found
   captions = () if label_key else _captions_key(info.features)
-  if image_key is None or not (label_key or captions):
+  several = () if label_key or captions else _several_key(info.features)
+  if image_key is None or not (label_key or captions or several):
     raise UserError(f'tfds:{name}: no {"ClassLabel" if image_key else "Image"} among its features '
-                    f'{sorted(info.features)}; expected pictures with one class each, or with captions')
-  return image_key, label_key, captions
+                    f'{sorted(info.features)}; expected pictures with classes, or with captions')
+  return image_key, label_key, captions, several
+
+
+def _several_key(features):
+  """The path to the classes of each picture: a sequence of them, those of its objects, or a truth for each class."""
+  import tensorflow_datasets as tfds
+  is_class = lambda feature: isinstance(feature, tfds.features.ClassLabel)
+  inside = {name: getattr(feature, 'feature', None) for name, feature in sorted(features.items())}  # of sequences
+  of_objects = [(name, key) for name, inner in inside.items() if hasattr(inner, 'items')
+                for key in inner if is_class(inner[key])]
+  truths = [(name,) for name, feature in sorted(features.items()) if isinstance(feature, tfds.features.FeaturesDict)
+            and all(inner.np_dtype == np.dtype(bool) and inner.shape == () for inner in feature.values())]
+  return next(iter([(name,) for name, inner in inside.items() if is_class(inner)] + of_objects + truths), ())
+
+
+def _names(features, several_key):
+  """The names of the classes at that path."""
+  if not several_key:
+    return ()
+  feature = features[several_key[0]]
+  if not hasattr(feature, 'feature'):
+    return tuple(feature)
+  return tuple((feature.feature[several_key[1]] if several_key[1:] else feature.feature).names)
+
+
+def _inside(example, path):
+  return functools.reduce(lambda inner, key: inner[key], path, example)
 
 
 def _captions_key(features):

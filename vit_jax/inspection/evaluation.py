@@ -17,7 +17,7 @@ from vit_jax.data import pipeline
 from vit_jax.data.config import DataConfig
 from vit_jax.drawing.page import finite
 from vit_jax.errors import UserError
-from vit_jax.inspection import figures, predictions
+from vit_jax.inspection import figures, predictions, several_labels
 from vit_jax.inspection.predictions import Gallery, Predictions
 from vit_jax.inspection.scores import scores
 from vit_jax.interop.classifier import Classifier
@@ -34,14 +34,15 @@ class Evaluation:
   Attributes:
     place: the run folder or file from which the model was loaded.
     model: the model.
-    summary: the content of the JSON file: run, step, data, split, unreadable, and the entries of `scores.scores`.
+    summary: the content of the JSON file: run, step, data, split, unreadable, and the entries of `scores.scores`, or of
+      `several_labels.scores`.
     predictions: the model's predictions on the split.
-    gallery: some of the examples with their pictures.
+    gallery: some of the examples with their pictures; empty where a picture can have several labels.
   """
   place: str
   model: Classifier
   summary: dict[str, Any]
-  predictions: Predictions
+  predictions: Predictions | several_labels.Decisions
   gallery: Gallery
 
 
@@ -68,14 +69,23 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, 
   model = _renamed(model, classes, config or own.data)
   data = predictions.open_data(model, config or own.data)
   gallery = Gallery(data, split)
-  predicted = predictions.of_split(model, data, split, progress=progress or (lambda text: None), see=gallery.see)
+  if model.several_labels != data.several_labels:
+    one, several = 'one label for each picture', 'any number of labels'
+    raise UserError(f'{place}: tells {several if model.several_labels else one}, and {data.name} has '
+                    f'{several if data.several_labels else one}')
+  if model.several_labels:
+    predicted = several_labels.of_split(model, data, split)
+    found = several_labels.scores(predicted)
+  else:
+    predicted = predictions.of_split(model, data, split, progress=progress or (lambda text: None), see=gallery.see)
+    found = scores(predicted)
   record = records.read_run(place) if own is not None else None
   if record and config is None:
     _refuse_other_data(place, record, data, split)
   summary = {'run': os.fspath(place), 'step': getattr(model, 'step', None), 'data': data.name, 'split': split,
              'code': provenance.code((record or {}).get('plug_ins', ())), 'git': provenance.commit(),
              'trained_by_code': (record or {}).get('code'),
-             'unreadable': list(predicted.unreadable), **scores(predicted)}
+             'unreadable': list(predicted.unreadable), **found}
   return Evaluation(os.fspath(place), model, summary, predicted, gallery)
 
 
@@ -129,22 +139,28 @@ def _default(place):
 def show(evaluation: Evaluation, written: list[epath.Path] = (), console: Console | None = None) -> None:
   """Prints the scores and the paths of the files written. Class names are printed verbatim, without markup."""
   s, console = evaluation.summary, console or Console(highlight=False, soft_wrap=True)
-  low, high = s['accuracy_ci95']
-  top5 = '' if s['accuracy_top5'] is None else f', top-5 {s["accuracy_top5"]:.2%}'
-  sizes = [row['n'] for row in s['classes'] if row['n']]
-  balanced = f', balanced {s["balanced_accuracy"]:.2%}' if max(sizes) > 2 * min(sizes) else ''
+  several = s.get('several_labels')
   step = '' if s['step'] is None else f', step {s["step"]:,}'
   console.print(Text(f'{s["run"]}{step}: {s["split"]} of {s["data"]}, {s["examples"]:,} pictures'))
-  console.print(f'accuracy {s["accuracy"]:.2%} (95%: {low:.2%} .. {high:.2%}){top5}{balanced}, loss {s["loss"]:.4f}')
-  console.print(f'calibration error {s["ece"]:.2%} (15 bins): {confidence_words(s)}')
+  for line in (several_labels.words if several else _words)(s):
+    console.print(line)
   if s['unreadable']:
     console.print(Text(f'{len(s["unreadable"]):,} pictures could not be read and are not counted: '
                        f'{s["unreadable"][0]}'))
   if s['trained_by_code'] not in (None, s['code']):
     console.print(f'note: trained by code {s["trained_by_code"]}, scored by code {s["code"]}')
-  console.print(_classes(s['classes']))
+  console.print((several_labels.table if several else _classes)(s['classes']))
   if written:
     console.print(Text(f'written: {", ".join(map(str, written))}'))
+
+
+def _words(s):
+  low, high = s['accuracy_ci95']
+  top5 = '' if s['accuracy_top5'] is None else f', top-5 {s["accuracy_top5"]:.2%}'
+  sizes = [row['n'] for row in s['classes'] if row['n']]
+  balanced = f', balanced {s["balanced_accuracy"]:.2%}' if max(sizes) > 2 * min(sizes) else ''
+  return [f'accuracy {s["accuracy"]:.2%} (95%: {low:.2%} .. {high:.2%}){top5}{balanced}, loss {s["loss"]:.4f}',
+          f'calibration error {s["ece"]:.2%} (15 bins): {confidence_words(s)}']
 
 
 def confidence_words(summary: dict[str, Any]) -> str:

@@ -86,7 +86,7 @@ def of_split(model: Classifier, data: pipeline.Data, split: str, batch_size: int
   if not size:
     raise UserError(f'split {split!r} of {data.name} is empty; give another --split')
   classes, unreadable = np.array(class_indices(model.class_names, data.class_names, 'the model')), []
-  for places, pictures, labels in _readable(model, data, split, batch_size, unreadable):
+  for places, pictures, labels in readable(model, data, split, batch_size, unreadable):
     probabilities = model.probabilities(pictures, batch_size)
     parts.append(from_probabilities(model.class_names, probabilities, classes[labels], places))
     see(pictures, parts[-1])
@@ -135,8 +135,11 @@ class Gallery:
     return [self._right[label] for label in sorted(self._right)]
 
 
-def _readable(model, data, split, batch_size, unreadable) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """Yields (places, pictures, labels) of each batch, without padding and without pictures that could not be read."""
+def readable(model, data, split, batch_size, unreadable) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+  """Yields (places, pictures, labels) of each batch, without padding and without pictures that could not be read.
+
+  Messages on the latter are added to the list `unreadable`.
+  """
   first = 0
   with contextlib.closing(data.eval_batches(split, batch_size, frame=model.preprocessing.frame)) as batches:
     for batch in batches:

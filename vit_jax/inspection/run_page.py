@@ -35,6 +35,9 @@ def write(evaluation: Evaluation) -> epath.Path:
 def render(evaluation: Evaluation) -> str:
   """The page as HTML."""
   s, run = evaluation.summary, records.read_run(evaluation.place) or {}
+  if s.get('several_labels'):
+    raise UserError(f'--report: is of models of one label for each picture; of {evaluation.place}, --evaluate has the '
+                    'scores')
   low, high = s['accuracy_ci95']
   headline = f'{s["accuracy"]:.2%} of {s["examples"]:,} {s["split"]} pictures correct (95%: {low:.2%} to {high:.2%})'
   events, config = _rows(evaluation.place, records.EVENTS, records.EVENT), getattr(evaluation.model, 'config', None)

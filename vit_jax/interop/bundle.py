@@ -26,7 +26,8 @@ def write(weights: Weights, folder: os.PathLike) -> None:
   tensors.write(folder / TENSORS, flat)
   fields = {'format': _FORMAT, 'family': weights.family, 'model': schema.plain(weights.config),
             'num_classes': weights.num_classes, 'class_names': weights.class_names,
-            'preprocessing': schema.plain(weights.preprocessing)}
+            'preprocessing': schema.plain(weights.preprocessing),
+            **({'several_labels': True} if weights.several_labels else {})}
   durable.write(folder / MODEL, json.dumps(fields, indent=2) + '\n')
 
 
@@ -42,7 +43,8 @@ def read(folder: os.PathLike, without: tuple[str, ...] = ()) -> Weights:
                     f'family={family!r}, model={type(model).__name__} and num_classes={classes!r}')
   models.family(family)
   names = class_names(fields.get('class_names'), classes, where)
-  weights = Weights(where, family, model, {}, {}, preprocessing.parse(fields.get('preprocessing') or {}, where), names)
+  weights = Weights(where, family, model, {}, {}, preprocessing.parse(fields.get('preprocessing') or {}, where), names,
+                    several_labels=fields.get('several_labels') is True)
   file = tensors.open_file(folder / TENSORS)
   return layout.read(file, weights, classes, None, without)
 

@@ -18,9 +18,12 @@ class Classifier:
   Attributes:
     class_names: the names of the classes, in the order of the probabilities.
     preprocessing: the preparation of pictures.
+    several_labels: whether a picture can have several classes, or none. Then the probabilities are of each class by
+      itself; else they sum to 1.
   """
   class_names: tuple[str, ...]
   preprocessing: Preprocessing
+  several_labels: bool = False
 
   def __call__(self, images: Sequence[str | os.PathLike | bytes | np.ndarray], batch_size: int = 64) -> np.ndarray:
     """Probabilities, float32 [n, classes].
@@ -50,6 +53,11 @@ class Classifier:
   def forward(self, images_BHWC: np.ndarray) -> jax.Array:
     """Maps prepared pictures, uint8 [B, H, W, C], to probabilities, float32 [B, classes]."""
     raise NotImplementedError
+
+
+def as_probabilities(logits_BC: jax.Array, several_labels: bool) -> jax.Array:
+  """The probabilities [B, C] of logits, of each class by itself where there can be several labels."""
+  return jax.nn.sigmoid(logits_BC) if several_labels else jax.nn.softmax(logits_BC, axis=-1)
 
 
 def class_indices(known: Sequence[str], wanted: Sequence[str], subject: str) -> tuple[int, ...]:

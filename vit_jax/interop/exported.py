@@ -28,7 +28,7 @@ from vit_jax import durable, schema
 from vit_jax.data import preprocessing
 from vit_jax.errors import UserError
 from vit_jax.interop import module_check
-from vit_jax.interop.classifier import Classifier
+from vit_jax.interop.classifier import Classifier, as_probabilities
 
 SUFFIX = '.stablehlo'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -50,7 +50,11 @@ class Exported(Classifier):
     if not np.isfinite(out).all():
       raise UserError(f'{self.where}: {np.count_nonzero(~np.isfinite(out)):,} of {out.size:,} outputs are NaN or '
                       'infinite; expected probabilities. Export the model again')
-    if out.size and (out.min() < -_TOLERANCE or np.abs(out.sum(axis=1) - 1).max() > _TOLERANCE):
+    if self.several_labels:
+      if out.size and (out.min() < -_TOLERANCE or out.max() > 1 + _TOLERANCE):
+        raise UserError(f'{self.where}: outputs from {out.min():.4g} to {out.max():.4g}; expected probabilities, from '
+                        '0 to 1. Export the model again')
+    elif out.size and (out.min() < -_TOLERANCE or np.abs(out.sum(axis=1) - 1).max() > _TOLERANCE):
       raise UserError(f'{self.where}: outputs from {out.min():.4g} to {out.max():.4g} whose sums are '
                       f'{out.sum(axis=1).min():.4g} to {out.sum(axis=1).max():.4g}; expected probabilities, from 0 to '
                       '1, with a sum of 1. Export the model again')
@@ -79,12 +83,13 @@ def write(weights, path: str | os.PathLike) -> None:
   def forward(params, images_BHWC):
     tree, stats = jax.tree.unflatten(treedef, [params[name] for name in order])
     logits_BC, _, _ = model.apply(tree, stats, prepare.normalize(images_BHWC))
-    return jax.nn.softmax(logits_BC, axis=-1)
+    return as_probabilities(logits_BC, weights.several_labels)
 
   batch = export.symbolic_shape('b, ' + ', '.join(map(str, weights.image_shape)))
   module = export.export(jax.jit(forward), platforms=PLATFORMS)(
       jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params), jax.ShapeDtypeStruct(batch, np.uint8))
-  metadata = {'format': _FORMAT, 'preprocessing': schema.plain(prepare), 'class_names': weights.names()}
+  metadata = {'format': _FORMAT, 'preprocessing': schema.plain(prepare), 'class_names': weights.names(),
+              **({'several_labels': True} if weights.several_labels else {})}
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.tmp')
   with zipfile.ZipFile(temporary, 'w') as archive:
@@ -121,4 +126,4 @@ def read(path: str | os.PathLike) -> Exported:
   if not isinstance(names, list) or len(names) != classes:
     raise UserError(f'{where}: class_names: expected a list of {classes} names')
   return Exported(class_names=tuple(map(str, names)), preprocessing=prepare, params=params, module=module,
-                  where=where)
+                  where=where, several_labels=metadata.get('several_labels') is True)

@@ -12,7 +12,7 @@ from typing import Any
 from vit_jax.errors import UserError, nearest
 from vit_jax.interop import huggingface_towers, layout, matching, processors
 from vit_jax.interop.entries import Entries
-from vit_jax.interop.huggingface_layouts import DEFAULTS, LAYOUTS, VALUES
+from vit_jax.interop.huggingface_layouts import DEFAULTS, LAYOUTS, SEVERAL, VALUES
 from vit_jax.interop.huggingface_towers import TOWERS
 from vit_jax.interop.tensors import Tensors
 from vit_jax.interop.weights import Weights
@@ -73,13 +73,14 @@ def read(tensors: Tensors, config: dict[str, Any], processor: dict[str, Any] | N
     raise UserError(f'{where}: model_type={kind!r} is not supported{nearest(kind, [*LAYOUTS, *TOWERS])}')
   form, entries = LAYOUTS[kind], Entries(config, f'{where}: its config.json')
   fields = _fields(form, kind, entries)
-  check_common(entries)
+  check_common(entries, several_labels=True)
   tensors = _in_file_names(tensors, kind)
   weights = Weights(where, form.family, fields, {}, {}, _preprocessing(entries, processor, where, kind))
   if kind == 'swin':
     _check_windows(weights)
   classes = layout.num_classes(tensors, form.classifier)
-  weights = dataclasses.replace(weights, class_names=_class_names(config.get('id2label'), classes))
+  weights = dataclasses.replace(weights, class_names=_class_names(config.get('id2label'), classes),
+                                several_labels=config.get('problem_type') == SEVERAL)
   return layout.read(tensors, weights, classes, form.rules(weights.config), without + _UNUSED + form.unused)
 
 
@@ -101,11 +102,12 @@ def _read_tower(tensors, kind, config, processor, without):
     found = tower.read(tensors, entries)
   except (KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
     raise UserError(f'{where}: has not the tensors of a {kind} ({error}); is it another architecture?') from error
-  check_common(entries)
+  check_common(entries, several_labels=own is config)
   prepared = _preprocessing(entries, processor, where, kind)
   own_size = dataclasses.replace(prepared, size=_image_size(entries)) if kind in _RESIZES else prepared
   classes = layout.num_classes(tensors, 'classifier')
-  weights = Weights(where, 'vit', found.fields, {}, {}, own_size, _class_names(config.get('id2label'), classes))
+  weights = Weights(where, 'vit', found.fields, {}, {}, own_size, _class_names(config.get('id2label'), classes),
+                    several_labels=config.get('problem_type') == SEVERAL)
   weights = layout.read(tensors, weights, classes, found.rules, without + found.unused)
   return _sized(weights, prepared, kind)
 
@@ -140,9 +142,12 @@ def _matches(name, patterns):
   return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def check_common(entries: Entries, *free: str) -> None:
-  """Raises UserError for keys that are not known, or that change the outputs of any model; `free` name others."""
-  entries.only('problem_type', None, 'single_label_classification')
+def check_common(entries: Entries, *free: str, several_labels: bool = False) -> None:
+  """Raises UserError for keys that are not known, or that change the outputs of any model; `free` name others.
+
+  `several_labels` says whether a classifier may be one of several labels a picture.
+  """
+  entries.only('problem_type', None, 'single_label_classification', *([SEVERAL] if several_labels else []))
   entries.only('pruned_heads', None, {})
   entries.free(*_FREE, *free)
   entries.close()

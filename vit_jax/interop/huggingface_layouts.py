@@ -6,6 +6,8 @@ from typing import Any
 
 from vit_jax.interop.rules import Rule, Tokens, attention, batch_norm, conv, dense, mlp, norm, patches, same
 
+SEVERAL = 'multi_label_classification'  # the problem_type of classes of which a picture can have several
+
 # gelu_new and gelu_fast are other implementations of the tanh approximation.
 _GELU = {'gelu': 'exact', 'gelu_pytorch_tanh': 'tanh', 'gelu_new': 'tanh', 'gelu_fast': 'tanh', 'quick_gelu': 'quick'}
 
@@ -95,6 +97,14 @@ def _convnext(config):
           *same(f'{block}.mlp.grn.scale', 'D', f'{theirs}.grn.weight', '1 1 1 D'),
           *same(f'{block}.mlp.grn.bias', 'D', f'{theirs}.grn.bias', '1 1 1 D'),
           *norm('norm', f'{name}.layernorm'), *dense('head', 'classifier')]
+
+
+def mae_decoder() -> list[Rule]:
+  """The decoder of a masked autoencoder (`objectives.reconstruct.Decoder`), but for its table of positions."""
+  return [*dense('decoder.embed', 'decoder.decoder_embed'),
+          *same('decoder.mask_token', 'D', 'decoder.mask_token', '1 1 D'),
+          *encoder_block('decoder.encoder.blocks.{i}', 'decoder.decoder_layers.{i}', 'attention'),
+          *norm('decoder.norm', 'decoder.decoder_norm'), *dense('decoder.predict', 'decoder.decoder_pred')]
 
 
 _TRANSFORMER = {'width': ('hidden_size', 768), 'depth': ('num_hidden_layers', 12), 'num_heads': (

@@ -6,18 +6,22 @@ import numpy as np
 
 from vit_jax.errors import UserError, nearest
 from vit_jax.interop import layout
-from vit_jax.interop.huggingface_layouts import LAYOUTS, VALUES
+from vit_jax.interop.huggingface_layouts import LAYOUTS, SEVERAL, VALUES
 from vit_jax.interop.weights import Weights
 
 
-def config_json(weights: Weights) -> dict[str, Any]:
+def config_json(weights: Weights, kind: str | None = None) -> dict[str, Any]:
   """The config.json from which `from_pretrained` builds the model.
+
+  Args:
+    weights: the model.
+    kind: the model_type; None: the one of the family's classifier.
 
   Raises:
     UserError: transformers does not have the model.
   """
-  kind, form = _kind(weights)
-  config = weights.config
+  kind = kind or _kind(weights)
+  form, config = LAYOUTS[kind], weights.config
   for name, right in form.fixed.items():
     if getattr(config, name) != right:
       raise UserError(f'{weights.source}: model.{name}: transformers expects {right!r} in a {kind}, got '
@@ -33,17 +37,19 @@ def config_json(weights: Weights) -> dict[str, Any]:
     out['num_stages'] = len(config.depths)
   if not weights.headless:
     names = weights.class_names or [f'LABEL_{i}' for i in range(weights.num_classes)]
+    if weights.several_labels:
+      out['problem_type'] = SEVERAL
     out |= {'id2label': {str(i): name for i, name in enumerate(names)}, 'label2id': {n: i for i, n in enumerate(names)}}
   return out
 
 
 def write(weights: Weights) -> dict[str, np.ndarray]:
   """{their name: array}."""
-  return layout.write(weights, _kind(weights)[1].rules(weights.config))
+  return layout.write(weights, LAYOUTS[_kind(weights)].rules(weights.config))
 
 
 def _kind(weights):
-  """(model_type, Layout) for a model of this project."""
+  """The model_type of a model of this project."""
   kind = weights.family
   if kind == 'resnet' and weights.config.stem == 'half':
     kind = 'regnet'
@@ -51,4 +57,4 @@ def _kind(weights):
     kind = 'convnextv2'
   if kind not in LAYOUTS:
     raise UserError(f'{weights.source}: transformers has no {weights.family}{nearest(weights.family, LAYOUTS)}')
-  return kind, LAYOUTS[kind]
+  return kind

@@ -49,7 +49,7 @@ def read(workdir: os.PathLike, step: int | None = None, model: PureModel | None 
                                 data.interpolation or 'bilinear', data_config.eval_crop(data.augment))
   names = tuple(record['data']['classes']) if is_classifier(record) else None
   return Weights(os.fspath(workdir), config['family'], schema.plain(model.config), tree[params],
-                 tree['stats'], preprocessing, names, step)
+                 tree['stats'], preprocessing, names, step, record['data'].get('several_labels', False))
 
 
 def digest(workdir: os.PathLike, record: dict) -> str | None:

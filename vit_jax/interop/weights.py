@@ -25,6 +25,7 @@ class Weights:
     preprocessing: the preparation of pictures that the model expects.
     class_names: one name per class; None if the source has none.
     step: the number of finished steps, for a checkpoint of a run.
+    several_labels: whether a picture can have several classes, or none: each has its own probability.
   """
   source: str
   family: str
@@ -34,6 +35,7 @@ class Weights:
   preprocessing: Preprocessing
   class_names: tuple[str, ...] | None = None
   step: int | None = None
+  several_labels: bool = False
 
   @property
   def config(self) -> Any:

@@ -3,12 +3,13 @@
 import json
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
 from vit_jax import durable
 from vit_jax.errors import UserError, nearest
-from vit_jax.interop import bundle, exported, google, huggingface_writer, processors, tensors, timm_writer
+from vit_jax.interop import bundle, exported, google, huggingface_writer, mae_writer, processors, tensors, timm_writer
 from vit_jax.interop.weights import Weights
 
 _TENSORS, _CONFIG, _PROCESSOR = 'model.safetensors', 'config.json', 'preprocessor_config.json'
@@ -22,13 +23,36 @@ def write(weights: Weights, out: str | os.PathLike, to: str) -> None:
   """
   if to not in _WRITERS:
     raise UserError(f'to={to!r}: unknown format{nearest(to, _WRITERS)}')
-  out = pathlib.Path(out)
-  if out.is_file() or out.is_dir() and any(out.iterdir()):
-    raise UserError(f'{out}: already exists and is not empty; expected a new path')
+  out = _new(out)
   if to == 'stablehlo' and not exported.is_exported(out):
     raise UserError(f'{out}: expected a name that ends in {exported.SUFFIX}, by which vit_jax.predict recognizes it')
   out.parent.mkdir(parents=True, exist_ok=True)
   _WRITERS[to](weights, out)
+
+
+def write_mae(weights: Weights, options: Any, positions_TD: np.ndarray, out: str | os.PathLike) -> None:
+  """Writes a masked autoencoder with its decoder as a folder for transformers' ViTMAEForPreTraining.
+
+  Args:
+    weights: all parameters of a run of objective=reconstruct.
+    options: its config.loss.
+    positions_TD: the decoder's fixed positions.
+    out: the folder.
+
+  Raises:
+    UserError: `out` exists, or transformers does not have the model.
+  """
+  out, weights = _new(out), mae_writer.representable(weights)
+  texts = {_CONFIG: mae_writer.config_json(weights, options), _PROCESSOR: processors.write(weights.preprocessing)}
+  out.parent.mkdir(parents=True, exist_ok=True)
+  _folder(out, mae_writer.write(weights, positions_TD), texts)
+
+
+def _new(out):
+  out = pathlib.Path(out)
+  if out.is_file() or out.is_dir() and any(out.iterdir()):
+    raise UserError(f'{out}: already exists and is not empty; expected a new path')
+  return out
 
 
 def _huggingface(weights, folder):

@@ -4,9 +4,9 @@ All have the signature of `attention.attend`:
 (q [B, T, H, K], k and v [B, S, H, K], base_head_dim, bias [W, H or 1, T, S] or None, queries)
 -> (y [B, Q, H, K], weights [B, H, Q, S] or None).
 
-A kernel is an entry of KERNELS, and system.execution.attention_kernel is its key, or 'auto'. It changes how softmax
-attention is computed, not what it computes. A kind is an entry of KINDS, and model.attention is its key. (`causal` is
-the kind of text, and no option of a model of pictures.)
+A kernel is an entry of KERNELS, and system.execution.attention_kernel is its key, 'auto', or package.module:NAME of one
+of yours. It changes how softmax attention is computed, not what it computes. A kind is an entry of KINDS, and
+model.attention is its key. (`causal` is the kind of text, and no option of a model of pictures.)
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from vit_jax import plugins
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers import cudnn, row_attention, splash
 from vit_jax.layers.attention import attend, causal_attend
@@ -121,23 +122,30 @@ KINDS: dict[str, Callable[[Any, tuple[int, int], Callable], Callable]] = {
 }
 
 
+def kernel(name: str) -> Kernel:
+  """The kernel of that name, or package.module:NAME; raises UserError as `plugins.find` does."""
+  asked = f'system.execution.attention_kernel={name}'
+  if ':' not in name and name not in KERNELS:
+    raise UserError(f'{asked}: no such kernel{nearest(name, ["auto", *KERNELS])}')
+  return plugins.find('system.execution.attention_kernel', name, KERNELS, lambda found: isinstance(found, Kernel),
+                      'a vit_jax.layers.kernels.Kernel')
+
+
 def check(name: str, request: Request) -> None:
   """Raises UserError for a kernel that does not exist, or that cannot do what the model needs."""
   asked = f'system.execution.attention_kernel={name}'
-  if name != 'auto' and name not in KERNELS:
-    raise UserError(f'{asked}: no such kernel{nearest(name, ["auto", *KERNELS])}')
-  if name != 'auto' and (why := KERNELS[name].refuses(request, None)):
+  if name != 'auto' and (why := kernel(name).refuses(request, None)):
     raise UserError(f'{asked} {why}: set it to auto')
 
 
 def choose(name: str, request: Request, platform: str) -> tuple[str, str]:
-  """(a key of KERNELS, why) for the kernel that a run is given on a platform, where it keeps no attention weights."""
+  """(its name, why) for the kernel that a run is given on a platform, where it keeps no attention weights."""
   tried = AUTO[platform] if name == 'auto' else (name,)
   against = []
   for key in tried:
-    kernel = KERNELS[key]
-    if not (why := kernel.refuses(request, platform) or (name == 'auto' and kernel.declines(request))):
-      return key, kernel.what
+    found = kernel(key)
+    if not (why := found.refuses(request, platform) or (name == 'auto' and found.declines(request))):
+      return key, found.what
     against.append(f'{key} {why}')
   return PLAIN, '; '.join([KERNELS[PLAIN].what, *against])
 
@@ -150,7 +158,7 @@ def chosen(name: str, request: Request, weights: bool) -> Callable:
   """
   if weights or jax.sharding.get_abstract_mesh().empty:
     return attend
-  return KERNELS[choose(name, request, mesh_lib.platform())[0]].attend
+  return kernel(choose(name, request, mesh_lib.platform())[0]).attend
 
 
 def _local(q_BTHK, k_BTHK, v_BTHK, base_head_dim, grid, radius):

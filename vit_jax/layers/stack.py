@@ -22,7 +22,7 @@ class Execution:
   # Recompute in the backward pass: nothing, all but matmuls, all. Without scan XLA undoes it on CPUs.
   remat: Literal['none', 'dots', 'full'] = 'none'
   blocks: Literal['jit', 'shard_map'] = 'jit'  # what places a block's collectives: the compiler, or `parallel.blocks`
-  attention_kernel: str = 'auto'  # what computes softmax attention: a key of `layers.kernels.KERNELS`, or auto
+  attention_kernel: str = 'auto'  # what computes softmax attention: `layers.kernels.KERNELS`, auto, or module:NAME
 
   def __post_init__(self):
     if self.attention_kernel == 'none':  # what runs before there was a choice have in their run.json

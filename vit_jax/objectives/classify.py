@@ -1,13 +1,17 @@
-"""Classification: a picture in, the probability of each class out. It is the default."""
+"""Classification: a picture in, the probability of each class out. It is the default.
+
+Data decide whether a picture has one label or any number of them.
+"""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vit_jax.errors import UserError
+from vit_jax.objectives import average_precision
 from vit_jax.objectives.objective import Metric, Objective
 from vit_jax.optimisation import losses
 from vit_jax.options import option
@@ -18,8 +22,9 @@ from vit_jax.transfer.distillation import DistillConfig
 @dataclasses.dataclass(frozen=True)
 class Config:
   """The training loss. In evaluation it is plain cross-entropy, so that runs can be compared."""
-  name: Literal['softmax', 'sigmoid'] = 'softmax'
-  # Share of the target that is spread evenly over the classes (Szegedy et al. 2016).
+  name: Literal['softmax', 'sigmoid'] = 'softmax'  # several labels a picture need sigmoid
+  # Share of the target that is spread evenly over the classes (Szegedy et al. 2016). With several labels a picture,
+  # each class's target, 0 or 1, goes half of it towards 1/2.
   label_smoothing: float = option(0.0, below=1)
   # balanced: the loss of an example counts 1 / (pictures of its class), so that each class counts alike; on average 1.
   class_weights: Literal['none', 'balanced'] = 'none'
@@ -39,6 +44,7 @@ class Classify(Objective):
   metrics = {'loss': Metric(), 'accuracy': Metric(higher_is_better=True, share=True),
              'error': Metric(share=True, shown=False)}
   values = ('loss', 'correct')
+  evaluated = {'f1': Metric(higher_is_better=True, share=True), **average_precision.METRICS}  # with several labels
   predicts_classes = True
 
   @classmethod
@@ -52,6 +58,8 @@ class Classify(Objective):
                       f'{self.config.name}; set it to 0')
 
   def for_data(self, data):
+    if data.several_labels and type(self) is Classify:
+      return SeveralLabels.of_data(self, data)
     if self.config.class_weights == 'none' and not self.config.logit_adjustment:
       return self
     counts_C = np.bincount(data.labels('train'), minlength=data.num_classes)
@@ -60,6 +68,9 @@ class Classify(Objective):
       raise UserError(f'loss.{name}: class {data.class_names[int(np.argmin(counts_C))]!r} has no training pictures; '
                       'expected at least one of each class')
     return dataclasses.replace(self, shares=tuple((counts_C / counts_C.sum()).tolist()))
+
+  def evaluates(self, data):
+    return {}
 
   def inputs(self, image_shape):
     return super().inputs(image_shape) | {'label': jax.ShapeDtypeStruct((), jnp.int32)}
@@ -93,6 +104,76 @@ class Classify(Objective):
 
   def report(self, means):
     return {'loss': means['loss'], 'accuracy': means['correct'], 'error': 1 - means['correct']}
+
+
+@dataclasses.dataclass(frozen=True)
+class SeveralLabels(Classify):
+  """Any number of labels for each picture, also none: a decision for each class.
+
+  The loss is the sum over classes of binary cross-entropies, in evaluation too. 'f1' is the micro-averaged F1 of what
+  has a probability above 1/2: 2 hits / (labels said + labels there), over all pictures and classes. 'map' is the mean
+  over classes of the average precision over the whole split (`objectives.average_precision`).
+  """
+  num_classes: int = dataclasses.field(default=0, kw_only=True)
+
+  metrics = {'loss': Metric(), 'f1': Metric(higher_is_better=True, share=True)}
+  values = ('loss', 'hits', 'said', 'there')
+  evaluated = average_precision.METRICS
+  whole_split = True
+  has_page = False
+
+  @classmethod
+  def of_data(cls, classify: Classify, data: Any) -> 'SeveralLabels':
+    """For data with several labels a picture. Raises UserError for options that need one label each."""
+    config, source = classify.config, f'pictures of data.source={data.config.source} can have several labels'
+    if config.name != 'sigmoid':
+      raise UserError(f'loss.name={config.name}: its probabilities are of one label a picture, and {source}; set '
+                      'loss.name to sigmoid')
+    if config.class_weights != 'none':
+      raise UserError(f'loss.class_weights={config.class_weights}: weighs pictures by their class, and {source}; set '
+                      'it to none')
+    if classify.distill.teacher is not None:
+      raise UserError(f'distill.teacher={classify.distill.teacher}: tells one class for each picture, and {source}; '
+                      'leave it out')
+    return cls(config, classify.distill, num_classes=data.num_classes)
+
+  def for_data(self, data):
+    return self
+
+  def evaluates(self, data):
+    return self.evaluated
+
+  def inputs(self, image_shape):
+    return super().inputs(image_shape) | {'label': jax.ShapeDtypeStruct((self.num_classes,), jnp.uint8)}
+
+  def prepare(self, model, batch, augment, keys_B):
+    targets_BC = losses.several_targets(batch['label'], self.config.label_smoothing)
+    images, targets_BC = augment(batch['image'], targets_BC, batch['weight'])
+    return batch | {'image': images, 'targets': targets_BC}
+
+  def loss(self, outputs, batch):
+    return self._values(outputs['logits'], batch['targets'])
+
+  def score(self, outputs, batch):
+    return self._values(outputs['logits'], losses.several_targets(batch['label'], 0.0))
+
+  def _values(self, logits_BC, targets_BC):
+    said_BC, there_BC = logits_BC > 0, targets_BC > 0.5
+    count = lambda these_BC: jnp.sum(these_BC, axis=-1, dtype=jnp.float32)
+    return {'loss': losses.per_example('sigmoid', logits_BC, targets_BC), 'hits': count(said_BC & there_BC),
+            'said': count(said_BC), 'there': count(there_BC)}
+
+  def kept(self, outputs, batch):
+    return self.score(outputs, batch) | {'logits': outputs['logits'].astype(jnp.float32), 'label': batch['label']}
+
+  def score_split(self, kept):
+    real = kept['weight'] > 0
+    means = {name: float(np.mean(kept[name][real], dtype=np.float64)) for name in self.values}
+    columns = {name: float(value) for name, value in self.report(means).items()}
+    return columns | average_precision.scores(kept['logits'][real], kept['label'][real])
+
+  def report(self, means):
+    return {'loss': means['loss'], 'f1': 2 * means['hits'] / np.maximum(means['said'] + means['there'], 1e-12)}
 
 
 OBJECTIVE = Classify

@@ -82,6 +82,12 @@ class Contrast(Objective):
                       f'(data.text.tokenizer={self.text.tokenizer}); give at least so many, or None')
     return self
 
+  def evaluates(self, data):
+    absent = {f'loss@{size}' for size in pair_scores.CANDIDATES if size > data.size('val')}
+    if not zero_shot.has_one_class_each(data):
+      absent |= {f'zero_shot@{k}' for k in pair_scores.ZERO_SHOT_RANKS}
+    return {name: metric for name, metric in self.evaluated.items() if name not in absent}
+
   def vocab_size(self) -> int:
     """Rows of the table of tokens. Raises UserError if the tokenizer is asked and is not there."""
     return self.config.text.vocab_size or text_lib.vocab_size(self.text)

@@ -61,13 +61,14 @@ class Objective:
     metrics: the columns that it adds to metrics.jsonl. The first is 'loss'.
     values: the names of what `loss` and `score` return. The first is 'loss', which is minimised. By default those of
       the metrics.
-    evaluated: columns that evaluation alone adds.
-    evaluators: with `whole_batch`, (run, params, stats, split, what is `kept` of it) -> more of these columns.
+    evaluated: columns that evaluation alone adds, with some data perhaps (`evaluates`).
+    evaluators: with `whole_split`, (run, params, stats, split, what is `kept` of it) -> more of these columns.
     predicts_classes: whether the trained model tells classes, so that it can be used by `predict` and `--evaluate`.
+    has_page: with `predicts_classes`, whether `--report` has a page of it.
     use: the flag of `predict` that a run of it is for, such as --caption; '' if there is none.
     whole_batch: whether the loss of an example depends on the others of its batch. Then all outputs of `forward` are
-      floats [B, ..], micro-batches take a second forward pass, and evaluation scores a split as a whole (`kept`,
-      `score_split`).
+      floats [B, ..], micro-batches take a second forward pass, and `whole_split` holds.
+    whole_split: whether evaluation scores a split as a whole, from what is `kept` of each example (`score_split`).
     masked: whether its attention has a mask, which `layers.attention.attend` computes and no other kernel.
   """
   config: Any = NoOptions()
@@ -78,14 +79,17 @@ class Objective:
   evaluated: ClassVar[Mapping[str, Metric]] = {}
   evaluators: ClassVar[tuple[Callable[..., dict[str, float]], ...]] = ()
   predicts_classes: ClassVar[bool] = False
+  has_page: ClassVar[bool] = True
   use: ClassVar[str] = ''
   whole_batch: ClassVar[bool] = False
+  whole_split: ClassVar[bool] = False
   masked: ClassVar[bool] = False
 
   def __init_subclass__(cls):
     super().__init_subclass__()
     if 'metrics' in cls.__dict__ and 'values' not in cls.__dict__:
       cls.values = tuple(cls.metrics)
+    cls.whole_split = cls.whole_split or cls.whole_batch
     first = (next(iter(cls.metrics), None), *cls.values[:1])
     if first != ('loss', 'loss'):
       raise TypeError(f'{cls.__name__}: metrics and values must begin with loss, which is minimised; got {first}')
@@ -117,6 +121,11 @@ class Objective:
     """This objective with what it must know of its `pipeline.Data`. Raises UserError for data that it cannot have."""
     del data
     return self
+
+  def evaluates(self, data: Any) -> Mapping[str, Metric]:
+    """Those of `evaluated` that evaluation on this `pipeline.Data` has."""
+    del data
+    return self.evaluated
 
   def inputs(self, image_shape: tuple[int, int, int]) -> dict[str, jax.ShapeDtypeStruct]:
     """What is read of an example, by the name of its entry in a batch. Every batch has also 'weight' [B] float32."""
@@ -173,11 +182,11 @@ class Objective:
     return self.loss(outputs, batch)
 
   def kept(self, outputs: dict[str, Any], batch: Batch) -> dict[str, jax.Array]:
-    """With `whole_batch`: what `score_split` needs of each example, [B, ..], of a batch in evaluation."""
+    """With `whole_split`: what `score_split` needs of each example, [B, ..], of a batch in evaluation."""
     raise NotImplementedError
 
   def score_split(self, kept: dict[str, Any]) -> dict[str, float]:
-    """With `whole_batch`: the columns of a split, from NumPy arrays [N, ..] of `kept` and 'weight', in its order.
+    """With `whole_split`: the columns of a split, from NumPy arrays [N, ..] of `kept` and 'weight', in its order.
 
     They must not depend on the size of the batches: each is of candidates that the split alone decides.
     """

@@ -75,15 +75,20 @@ def _tower(model, normalize, mesh, kind):
 def scores(run: Any, params: dict, stats: dict, split: str, kept: dict) -> dict[str, float]:
   """An evaluator (`Objective.evaluators`): how many pictures are nearest to the name of their class.
 
-  Without classes there are no columns.
+  Without one class for each picture there are no columns.
   """
   data, count = run.data, len(kept['weight'])
-  if data.num_classes < 2:
+  if not has_one_class_each(data):
     return {}
   embedder = Embedder(run.model, params, stats, data.tokenizer, _unchanged, run.mesh)
   classes_CE = embedder.names(data.class_names, run.objective.config.templates)
   real = kept['weight'] > 0
   return pair_scores.zero_shot(kept['image'][real], data.labels(split)[:count][real], classes_CE)
+
+
+def has_one_class_each(data: Any) -> bool:
+  """Whether `pipeline.Data` has classes, and one for each picture."""
+  return data.num_classes > 1 and not data.several_labels
 
 
 def _unchanged(images):

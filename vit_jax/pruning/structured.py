@@ -76,7 +76,7 @@ def importance(model: PureModel, params: dict, stats: dict, batches: Iterable[di
   Args:
     model: a vit or a deit.
     params, stats: its parameters and statistics.
-    batches: dicts of image, uint8 [B, H, W, C], and label, int [B].
+    batches: dicts of image, uint8 [B, H, W, C], and label, int [B] or [B, C] of 0 and 1.
     normalize: scales the pictures as the model was trained with them.
 
   Returns:
@@ -88,8 +88,11 @@ def importance(model: PureModel, params: dict, stats: dict, batches: Iterable[di
   def squared(params, batch):
     def loss(params):
       logits_BC, _, _ = model.apply(params, stats, normalize(batch['image']))
-      targets_BC = losses.targets(batch['label'], model.num_classes, 0.0)
-      return jnp.mean(losses.per_example('softmax', logits_BC, targets_BC))
+      if batch['label'].ndim > 1:
+        loss_B = losses.per_example('sigmoid', logits_BC, losses.several_targets(batch['label'], 0.0))
+      else:
+        loss_B = losses.per_example('softmax', logits_BC, losses.targets(batch['label'], model.num_classes, 0.0))
+      return jnp.mean(loss_B)
 
     out = {unit: {} for unit in FIELDS}
     for keys, slope in jax.tree_util.tree_leaves_with_path(jax.tree.map(jnp.multiply, params, jax.grad(loss)(params))):

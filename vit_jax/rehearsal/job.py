@@ -89,7 +89,7 @@ class Job:
     return objectives.of(self.config)
 
   def kernel(self, platform: str) -> tuple[str, str] | tuple[None, None]:
-    """(a key of `layers.kernels.KERNELS`, why) of its attention on 'cpu', 'gpu' or 'tpu'; None, None without any."""
+    """(the name of the kernel, why) of its attention on 'cpu', 'gpu' or 'tpu'; None, None without any."""
     family, config, execution = self.model.family, self.config.model, self.config.system.execution
     if family.tokens is None:
       return None, None

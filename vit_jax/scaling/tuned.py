@@ -17,9 +17,9 @@ _NAMES = {'learning_rate': 'optimizer.learning_rate'}  # short names of columns
 def best_of(points: Points, names: Sequence[str], group: str | None = None, by: str = '') -> Points:
   """The points with the best values of the tuned columns, among points that otherwise differ only in the seed.
 
-  The best points have the lowest mean over seeds, or the highest of an accuracy. Runs are compared on `val`, so that a
-  law of test errors is not selected by test errors. The other points are dropped. A note says where the best value is
-  at the edge of the grid.
+  The best points have the lowest mean over seeds, or the highest of a metric that is better so. Runs are compared on
+  `val`, so that a law of test errors is not selected by test errors. The other points are dropped. A note says where
+  the best value is at the edge of the grid.
 
   Args:
     points: the loaded points.
@@ -78,7 +78,13 @@ def _scores(points, by):
       raise UserError(f'--best_by={by}: expected a column of numbers')
   else:
     values = np.array([y if value is None else value for value, y in zip(of_runs, points.y)], float)
-  return -values if 'accuracy' in (by or points.metric).lower() else values
+  return -values if _higher_is_better(points, by or points.metric) else values
+
+
+def _higher_is_better(points, metric):
+  """Whether the metric is an accuracy, or the runs say that it is better the higher it is, as of val/map."""
+  said = {name for row in points.rows for name in row.get('_higher_is_better') or ()}
+  return 'accuracy' in metric.lower() or metric in said or metric.partition('/')[2] in said
 
 
 def _alike(points, names, group):

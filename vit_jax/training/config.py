@@ -10,7 +10,7 @@ import ml_collections
 from vit_jax import models, objectives, options, schema
 from vit_jax.data import config as data_config
 from vit_jax.data.config import DataConfig
-from vit_jax.errors import UserError, nearest
+from vit_jax.errors import UserError
 from vit_jax.layers.stack import Execution
 from vit_jax.optimisation import optimizer, schedule
 from vit_jax.optimisation.optimizer import OptimizerConfig
@@ -150,9 +150,7 @@ def _check_metric(config, objective):
   metric = config.evaluate.metric
   if metric in evaluate.PROBE and not config.evaluate.probe:
     raise UserError(f'evaluate.metric={metric!r}: there is no probe; set evaluate.probe to a number of examples')
-  if metric not in (known := {**objective.metrics, **objective.evaluated, **evaluate.PROBE}):
-    raise UserError(f'evaluate.metric={metric!r}: objective={config.objective} has no such metric'
-                    f'{nearest(metric, known)}')
+  evaluate.check_metric(metric, {**objective.metrics, **objective.evaluated, **evaluate.PROBE}, config.objective)
 
 
 def cast(config) -> RunConfig:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import host
-from vit_jax.errors import UserError
+from vit_jax.errors import UserError, nearest
 from vit_jax.models import PureModel
 from vit_jax.objectives.objective import Metric, Objective, counted, row_keys, weighed
 from vit_jax.options import option
@@ -36,8 +36,17 @@ def check_patience(config: EvaluateConfig, val_examples: int) -> None:
     raise UserError(f'evaluate.patience={config.patience}: early stopping needs data.val_examples above 0')
 
 
+def check_metric(metric: str, known: Mapping[str, Metric], objective: str) -> None:
+  """Raises UserError for an `evaluate.metric` that is none of the known ones."""
+  if metric not in known:
+    raise UserError(f'evaluate.metric={metric!r}: objective={objective} has no such metric{nearest(metric, known)}')
+
+
 def check_probe(config: EvaluateConfig, labels: np.ndarray) -> None:
-  """Raises UserError where a probe would learn from pictures of one class alone."""
+  """Raises UserError where a probe would learn from pictures of one class alone, or of several classes each."""
+  if labels.ndim > 1:
+    raise UserError(f'evaluate.probe={config.probe}: learns one class for each picture, and these have several labels; '
+                    'set it to 0')
   if len(np.unique(labels)) < 2:
     raise UserError(f'evaluate.probe={config.probe}: picks examples of one class alone; give a few times the number of '
                     'classes')
@@ -58,7 +67,7 @@ def make_eval_step(model: PureModel, normalize: Callable) -> Callable:
     plain = lambda images, targets=None, weights=None: (normalize(images), targets)
     given_B, batch = batch['weight'], objective.prepare(model, batch, plain, keys_B)
     outputs, _ = model.call(params, stats, lambda module: objective.forward(module, batch))
-    if objective.whole_batch:
+    if objective.whole_split:
       return objective.kept(outputs, batch) | {'weight': batch['weight']}
     values, weight_B = objective.score(outputs, batch), batch['weight']
     if weight_B is not given_B:  # the objective weighs examples; 0 * nan is nan
@@ -80,7 +89,7 @@ def evaluate(eval_step: Callable, objective: Objective, params: dict, stats: dic
     sums.append(host.in_turn(eval_step(params, stats, batch, np.int32(first))))
     first += len(batch['weight'])
   sums = jax.device_get(sums)  # one transfer
-  if objective.whole_batch:
+  if objective.whole_split:
     kept = _joined(sums)
     return objective.score_split(kept) | more(kept)
   total = {name: sum(float(s[name]) for s in sums) for name in (*objective.values, 'weight')}

@@ -51,6 +51,9 @@ def run_probe(run: Run, workdir: os.PathLike, note: Callable[[str], None]) -> di
     UserError: there are several processes, `workdir` is in a bucket, or a picture cannot be read and data.on_error is
       'stop'.
   """
+  if run.data.several_labels:
+    raise UserError(f'pretrained.probe={run.config.pretrained.probe}: a linear probe learns one class for each '
+                    'picture, and these have several labels; set it to never')
   if '://' in os.fspath(workdir):
     raise UserError(f'--workdir={os.fspath(workdir)}: frozen features need a folder on a local disk')
   if jax.process_count() > 1:

@@ -15,6 +15,7 @@ from vit_jax import models, objectives, provenance, schema
 from vit_jax.cost import flops, hardware
 from vit_jax.data import pipeline, sources
 from vit_jax.errors import UserError
+from vit_jax.layers import kernels
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
 from vit_jax.objectives.objective import Metric, Objective
@@ -61,9 +62,11 @@ class Run:
 
   @functools.cached_property
   def plug_ins(self) -> list[pathlib.Path]:
-    """The files outside of this package that define its family and its objective."""
-    family = models.family(self.config.family)
-    return provenance.elsewhere(family.config, family.model, type(self.objective))
+    """The files outside of this package that define its family, objective, source of data and attention kernel."""
+    family, kernel = models.family(self.config.family), self.config.system.execution.attention_kernel
+    more = [source] if (source := sources.plug_in(self.config.data)) else []
+    more += [kernels.kernel(kernel).attend] if ':' in kernel else []
+    return provenance.elsewhere(family.config, family.model, type(self.objective), *more)
 
   @property
   def objective(self) -> Objective:
@@ -188,10 +191,12 @@ class Run:
         'flops_per_example_train': self.flops_per_example_train, 'steps': self.steps,
         'data': {'name': self.data.name, 'split': {s: self.data.size(s) for s in ('train', 'val', 'test')},
                  'unique_examples': self.data.unique_examples, 'classes': list(self.data.class_names),
+                 **({'several_labels': True} if self.data.several_labels else {}),
                  'fingerprint': self.fingerprints, 'image_shape': list(self.data.image_shape)},
         'devices': {'kind': device.device_kind, 'platform': device.platform, 'count': jax.device_count(),
                     'processes': jax.process_count()},
         'mesh': dict(self.mesh.shape), 'versions': _versions(), 'git': provenance.commit(), 'code': self.code,
+        'higher_is_better': [name for name, metric in self.metrics.items() if metric.higher_is_better],
         **({'parts': self.parts} if self.parts else {}),
         **({'plug_ins': [str(path) for path in self.plug_ins]} if self.plug_ins else {}),
         **({'pretrained': {'source': self.pretrained.source, 'new': list(self.pretrained.new)}}
@@ -220,6 +225,9 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
   data = open_data(config.data)
   data = data.reading(objective.inputs(data.image_shape))
   objective = objective.for_data(data)
+  data.check_entries(objective.inputs(data.image_shape))
+  evaluate.check_metric(config.evaluate.metric, {
+      **objective.metrics, **objective.evaluates(data), **evaluate.PROBE}, f'{config.objective} on these data')
   evaluate.check_patience(config.evaluate, data.size('val'))
   if config.evaluate.probe:
     evaluate.check_probe(config.evaluate, data.labels(data.balanced('train', config.evaluate.probe)))

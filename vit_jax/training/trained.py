@@ -13,7 +13,7 @@ import jax
 
 from vit_jax import records
 from vit_jax.interop import exported, sources
-from vit_jax.interop.classifier import Classifier
+from vit_jax.interop.classifier import Classifier, as_probabilities
 from vit_jax.models import PureModel
 from vit_jax.training import config as run_config
 
@@ -41,7 +41,8 @@ class Trained(Classifier):
   @functools.cached_property
   def _forward(self):
     def forward(params, stats, images):
-      return jax.nn.softmax(self.model.apply(params, stats, self.preprocessing.normalize(images))[0], axis=-1)
+      logits_BC = self.model.apply(params, stats, self.preprocessing.normalize(images))[0]
+      return as_probabilities(logits_BC, self.several_labels)
     return jax.jit(forward)
 
 
@@ -64,4 +65,5 @@ def load(source: str | os.PathLike, step: int | None = None) -> Classifier:
   config = run_config.cast(records.read_run(source)['config']) if sources.is_run(source) else None
   put = lambda tree: jax.device_put(tree, jax.local_devices()[0])
   return Trained(class_names=weights.names(), preprocessing=weights.preprocessing, model=weights.pure_model(),
-                 params=put(weights.params), stats=put(weights.stats), config=config, step=weights.step)
+                 params=put(weights.params), stats=put(weights.stats), config=config, step=weights.step,
+                 several_labels=weights.several_labels)
