@@ -13,7 +13,7 @@ FLOORS = [  # a module imports from lower floors and from its own room
     {'errors', 'exits', 'host', 'provenance', 'printable', 'durable', 'commands'},
     {'options', 'console', 'plugins', 'usage'},
     {'digest', 'goodput', 'schema', 'records', 'parallel', 'cost', 'drawing'},
-    {'checkpoint', 'recipe', 'printed_config', 'shown'},
+    {'checkpoint', 'recipe', 'printed_config', 'shown', 'tracking'},
     {'layers', 'launch', 'scaling'},
     {'models', 'data'},
     {'interop', 'optimisation', 'survival'},

@@ -1,4 +1,4 @@
-"""Converts weights between formats: python -m vit_jax.convert SRC OUT --to=bundle|hf|timm|npz|stablehlo|hf-mae
+"""Converts weights between formats: python -m vit_jax.convert SRC OUT --to=FORMAT
 
 SRC is a run folder, a bundle, a folder or file of Hugging Face transformers or timm (safetensors), a .npz file of the
 original Vision Transformer code, or hf:OWNER/NAME. OUT is a folder, or a file for npz and stablehlo.
@@ -10,7 +10,12 @@ original Vision Transformer code, or hf:OWNER/NAME. OUT is a folder, or a file f
   stablehlo   one file that runs without the model code, with vit_jax.predict OUT PICTURES or jax.export
   hf-mae      for ViTMAEForPreTraining.from_pretrained of transformers: SRC is a run of objective=reconstruct, which is
               written with its decoder; the other formats get its encoder alone
+  hub:OWNER/NAME
+              a repository of huggingface.co: a bundle with its model card, and the files of transformers where that has
+              the model. Nothing is uploaded without --push
 """
+
+import shlex
 
 from absl import flags
 
@@ -18,7 +23,21 @@ from vit_jax import cli, commands
 from vit_jax.errors import UserError
 from vit_jax.printable import say
 
-_TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'stablehlo', 'hf-mae'], 'The format of OUT.')
+
+class _Formats(flags.EnumParser):
+  """One of the formats, or hub:OWNER/NAME."""
+
+  def parse(self, argument):
+    return argument if argument.startswith('hub:') else super().parse(argument)
+
+
+_TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'stablehlo', 'hf-mae'], 'The format of OUT; '
+                        'or hub:OWNER/NAME.')
+flags.FLAGS['to'].parser = _Formats(flags.FLAGS['to'].parser.enum_values)
+_PUSH = flags.DEFINE_bool('push', False, 'With --to=hub:OWNER/NAME: upload OUT to huggingface.co, with the account '
+                          'of `hf auth login`.')
+_LICENSE = flags.DEFINE_string('license', None, 'With --to=bundle or hub: the licence of the weights, for the model '
+                               'card, by its name on the hub, such as apache-2.0.')
 _STEP = flags.DEFINE_integer('step', None, "The step of a run's checkpoint; default: the one that was scored on test.",
                              lower_bound=0)
 _WITHOUT = flags.DEFINE_list('without', [], 'Patterns of names in SRC, such as head.*: matching tensors may be unused, '
@@ -31,21 +50,31 @@ _SIZE = flags.DEFINE_list('image_size', None, 'Convert to a model for pictures o
 def main(arguments: list[str]) -> int:
   if len(arguments) != 2:
     raise UserError('expected SRC and OUT: '
-                    + commands.written('convert', 'SRC OUT --to=bundle|hf|timm|npz|stablehlo|hf-mae'))
-  source, out = arguments
+                    + commands.written('convert', 'SRC OUT --to=bundle|hf|timm|npz|stablehlo|hf-mae|hub:OWNER/NAME'))
+  (source, out), to = arguments, _TO.value
   from vit_jax import host
-  from vit_jax.interop import matching, sources, writers
+  from vit_jax.interop import hub, matching, sources, writers
 
+  name = hub.repository(to) if to.startswith(hub.TO) else None
+  if _PUSH.value:
+    if name is None:
+      raise UserError(f'--push with --to={to}: only hub:OWNER/NAME can be uploaded')
+    hub.client(f'--push --to={to}')
+  if _LICENSE.value is not None and name is None and to != 'bundle':
+    raise UserError(f'--license with --to={to}: only a bundle and hub:OWNER/NAME have a model card')
   host.hush_absent_tpu()
-  if _TO.value == 'hf-mae':
+  if to == 'hf-mae':
     return _write_mae(source, out)
   weights = sources.read(source, tuple(_WITHOUT.value), _STEP.value)
   if _SIZE.value:
     weights = matching.resized(weights, _size(_SIZE.value))
-  writers.write(weights, out, _TO.value)
+  writers.write(weights, out, to, _LICENSE.value)
   height, width, channels = weights.image_shape
   classes = 'no head' if weights.headless else f'{weights.num_classes} classes'
   say(f'{out}: {weights.family}, {weights.size:,} parameters, {classes}, pictures of {height}x{width}x{channels}')
+  if name is not None:
+    say(f'uploaded    {hub.push(out, name)}' if _PUSH.value else
+        f'not uploaded: read {out}/README.md, then `hf upload {name} {shlex.quote(out)} .`')
   return 0
 
 

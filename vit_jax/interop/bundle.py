@@ -2,24 +2,27 @@
 
   weights.safetensors    float32, with a name per parameter and block (see `layer_names`)
   model.json             family, model config, preprocessing, class names
+  README.md              the model card: what the model is, how it was trained, what was measured (`card`)
 """
 
 import json
 import os
 import pathlib
+from typing import Any
 
 from vit_jax import durable, models, schema
 from vit_jax.data import preprocessing
 from vit_jax.errors import UserError
-from vit_jax.interop import layer_names, layout, tensors
+from vit_jax.interop import card, layer_names, layout, tensors
 from vit_jax.interop.weights import Weights
 
 MODEL, TENSORS = 'model.json', 'weights.safetensors'
 _FORMAT = 'vit_jax bundle 1'
 
 
-def write(weights: Weights, folder: os.PathLike) -> None:
-  """Writes a bundle into a folder, which is created if it does not exist."""
+def write(weights: Weights, folder: os.PathLike, **told: Any) -> None:
+  """Writes a bundle into a folder, which is created if it does not exist; `told` is for its card (`card.write`)."""
+  text = card.write(weights, card.record_of(weights), **told)
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   flat = layer_names.flat(weights.params) | layer_names.flat(weights.stats)
@@ -29,6 +32,7 @@ def write(weights: Weights, folder: os.PathLike) -> None:
             'preprocessing': schema.plain(weights.preprocessing),
             **({'several_labels': True} if weights.several_labels else {})}
   durable.write(folder / MODEL, json.dumps(fields, indent=2) + '\n')
+  durable.write(folder / card.FILE, text)
 
 
 def read(folder: os.PathLike, without: tuple[str, ...] = ()) -> Weights:

@@ -36,7 +36,7 @@ def read(source: str | os.PathLike, without: tuple[str, ...] = (), step: int | N
   """
   source = os.fspath(source)
   if source.startswith(hub.PREFIX):
-    return _folder(hub.fetch(source), without)
+    return _fetched(hub.fetch(source), without)
   path = pathlib.Path(source)
   if is_run(source):
     return run_weights.read(source, step)
@@ -52,6 +52,17 @@ def read(source: str | os.PathLike, without: tuple[str, ...] = (), step: int | N
 def is_run(source: str | os.PathLike) -> bool:
   """Whether a source is a run folder. Bucket paths are always taken to be run folders."""
   return '://' in os.fspath(source) or (pathlib.Path(source) / records.RUN).exists()
+
+
+def _fetched(folder, without):
+  """Reads what was downloaded; it is not to choose which of this machine's modules are imported."""
+  if not (folder / bundle.MODEL).exists():
+    return _folder(folder, without)
+  family = tensors_lib.read_json(folder / bundle.MODEL).get('family')
+  if isinstance(family, str) and ':' in family:
+    raise UserError(f'{folder}: its family is code of your own ({family}), which is not imported for a download. If '
+                    'you trust it, read it as a bundle, by the path of this folder')
+  return bundle.read(folder, without)
 
 
 def _folder(folder, without):

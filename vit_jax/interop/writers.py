@@ -1,33 +1,69 @@
-"""Writing weights in each format that `sources.read` reads, or as an exported file."""
+"""Writing weights in each format that `sources.read` reads, as an exported file, or as a repository of the hub."""
 
+import functools
 import json
 import os
 import pathlib
+import sys
 from typing import Any
 
 import numpy as np
 
 from vit_jax import durable
 from vit_jax.errors import UserError, nearest
-from vit_jax.interop import bundle, exported, google, huggingface_writer, mae_writer, processors, tensors, timm_writer
+from vit_jax.interop import (
+  bundle,
+  card,
+  exported,
+  google,
+  hub,
+  huggingface_writer,
+  mae_writer,
+  processors,
+  tensors,
+  timm_writer,
+)
 from vit_jax.interop.weights import Weights
+from vit_jax.printable import say
 
 _TENSORS, _CONFIG, _PROCESSOR = 'model.safetensors', 'config.json', 'preprocessor_config.json'
 
 
-def write(weights: Weights, out: str | os.PathLike, to: str) -> None:
-  """Writes weights as 'bundle', 'hf', 'timm' (folders), 'npz' or 'stablehlo' (files).
+def write(weights: Weights, out: str | os.PathLike, to: str, license: str | None = None) -> None:
+  """Writes weights as 'bundle', 'hf', 'timm', 'hub:OWNER/NAME' (folders), 'npz' or 'stablehlo' (files).
+
+  Args:
+    weights: the model.
+    out: the folder or file.
+    to: the format.
+    license: the licence of the weights, for the card of a bundle or of the hub.
 
   Raises:
     UserError: `out` exists, or the format cannot represent the model.
   """
-  if to not in _WRITERS:
-    raise UserError(f'to={to!r}: unknown format{nearest(to, _WRITERS)}')
+  card.check_license(license)
+  if to.startswith(hub.TO):
+    writer = functools.partial(_hub, name=hub.repository(to), license=license)
+  elif to == 'bundle':
+    writer = functools.partial(bundle.write, license=license)
+  elif to in _WRITERS:
+    writer = _WRITERS[to]
+  else:
+    raise UserError(f'to={to!r}: unknown format{nearest(to, ("bundle", *_WRITERS))}')
   out = _new(out)
   if to == 'stablehlo' and not exported.is_exported(out):
     raise UserError(f'{out}: expected a name that ends in {exported.SUFFIX}, by which vit_jax.predict recognizes it')
   out.parent.mkdir(parents=True, exist_ok=True)
-  _WRITERS[to](weights, out)
+  writer(weights, out)
+
+
+def _hub(weights, folder, name, license):
+  """A bundle, and the files of transformers beside it where that has the model."""
+  try:
+    _huggingface(weights, folder)
+  except UserError as error:
+    say(f'note: no files of transformers: {error}', sys.stderr)
+  bundle.write(weights, folder, license=license, name=name, transformers=(folder / _TENSORS).exists())
 
 
 def write_mae(weights: Weights, options: Any, positions_TD: np.ndarray, out: str | os.PathLike) -> None:
@@ -78,5 +114,4 @@ def _npz(weights, path):
     np.savez(file, **arrays)
 
 
-_WRITERS = {'bundle': bundle.write, 'hf': _huggingface, 'timm': _timm, 'npz': _npz,
-            'stablehlo': exported.write}
+_WRITERS = {'hf': _huggingface, 'timm': _timm, 'npz': _npz, 'stablehlo': exported.write}

@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from vit_jax import models, objectives, options, schema
+from vit_jax import models, objectives, options, schema, tracking
 from vit_jax.data import config as data_config
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError
@@ -57,6 +57,8 @@ class SystemConfig(LocalConfig):
   keep_last: int = option(2, least=1)  # checkpoints, beside the best one
   # Checkpoints of the multiples of this many steps are saved, and kept for good.
   keep_every: int | None = option(None, hint='None or 0: none')
+  # A service that gets the rows of metrics.jsonl too (`tracking`); '': the curves in RUN/tensorboard alone.
+  track: tracking.Name = ''
 
 
 @dataclasses.dataclass(frozen=True)

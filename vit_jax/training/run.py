@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from vit_jax import models, objectives, provenance, schema
+from vit_jax import models, objectives, provenance, schema, tracking
 from vit_jax.cost import flops, hardware
 from vit_jax.data import pipeline, sources
 from vit_jax.errors import UserError
@@ -249,6 +249,7 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
 def check(config: RunConfig) -> LogicalMesh:
   """The mesh of a config; raises UserError for what is wrong whatever the data and the weights: neither is opened."""
   run_config.check(config)
+  tracking.check(config.system.track)
   mesh = mesh_lib.make_mesh(config.system.mesh)
   check_batches(config, mesh)
   return mesh

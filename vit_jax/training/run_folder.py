@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from vit_jax import checkpoint, durable, goodput, records, schema
+from vit_jax import checkpoint, durable, goodput, records, schema, tracking
 from vit_jax.errors import UserError
 from vit_jax.parallel import processes
 from vit_jax.survival import fallback, local_tier, origin, restarts
@@ -130,7 +130,10 @@ class RunFolder:
     self.saved_step: int | None = None  # of the last checkpoint in the run folder; 0: none, but it is resumed locally
     self._codes: list[dict[str, Any]] = []  # which steps are done by which
     self._needed: int | None = None  # the step of the last checkpoint, if it must not be missing later
-    self._tensorboard = None
+    shown = [name for name, metric in run.metrics.items() if metric.shown]
+    self._tracking = tracking.Tracking(self.path, system.track, (*shown, 'learning_rate', 'grad_norm'), self.events,
+                                       note) if processes.is_writer() else None
+    self._finished = False
 
   def go_back(self, like: TrainState, batch: int) -> TrainState:
     """The state of the last save, or the initial one, for a run that leaves out one more batch; the log ends there."""
@@ -189,11 +192,8 @@ class RunFolder:
     """Reads the rows that the log has up to `step`, from where it goes on."""
     rows = processes.from_writer(lambda: records.read_rows(self.path / records.METRICS))
     self.val_rows = [row for row in rows if row['split'] == 'val']
-    if processes.is_writer():
-      from tensorboardX import SummaryWriter  # takes half a second, so imported late
-      if self._tensorboard:
-        self._tensorboard.close()
-      self._tensorboard = SummaryWriter(os.fspath(self.path / 'tensorboard'), purge_step=step + 1)
+    if self._tracking:
+      self._tracking.follow(self.run.record(), rows, step)
 
   def codes(self, record: dict[str, Any], step: int) -> list[dict[str, Any]]:
     """Which steps are done by which code (`origin.codes`); a mixture is said."""
@@ -276,8 +276,8 @@ class RunFolder:
     """Makes the lines of all logs durable."""
     self.metrics.upload()
     self.events.upload()
-    if self._tensorboard:
-      self._tensorboard.flush()
+    if self._tracking:
+      self._tracking.flush()
 
   def write(self, record: dict[str, Any]) -> None:
     """Writes run.json, and a tokenizer that was learnt. Raises UserError if this process does not see what was written.
@@ -285,6 +285,7 @@ class RunFolder:
     if (learnt := self.run.learnt_tokenizer) is not None:
       processes.from_writer(lambda: durable.write(self.path / records.TOKENIZER, learnt))
     processes.from_writer(lambda: records.write_run(self.path, record))
+    self._finished = 'results' in record
     if not (self.path / records.RUN).exists():
       raise UserError(f'--workdir={self.path}: process {jax.process_index()} does not see what process 0 wrote there; '
                       'give a bucket path or a shared disk')
@@ -294,13 +295,10 @@ class RunFolder:
     return _restore(self.checkpoints, step, like)
 
   def log(self, row: dict[str, Any]) -> None:
-    """Appends a row to metrics.jsonl and its scalars to TensorBoard."""
+    """Appends a row to metrics.jsonl, and sends it to what tracks the run."""
     self.metrics.append(row)
-    scalars = row if self._tensorboard else {}
-    shown = [name for name, metric in self.run.metrics.items() if metric.shown]
-    for name in (*shown, 'learning_rate', 'grad_norm'):
-      if name in scalars:
-        self._tensorboard.add_scalar(f'{row["split"]}/{name}', row[name], row['step'])
+    if self._tracking:
+      self._tracking.log(row)
     if row['split'] == 'val':
       self.val_rows.append(row)
 
@@ -339,9 +337,9 @@ class RunFolder:
     self.tier.close()
     self.checkpoints.close()
     self.metrics.close()
+    if self._tracking:
+      self._tracking.close(self._finished)
     self.events.close()
-    if self._tensorboard:
-      self._tensorboard.close()
 
 
 def _kept_steps(run, trunk):
