@@ -1,5 +1,6 @@
 """The model card of a bundle, and the repository for huggingface.co."""
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -54,6 +55,11 @@ def test_a_card_says_what_the_run_measured():
                '| compute | 4.8e+09 FLOPs |', '| forward pass | 0.001 GFLOPs per picture |', '| code | abc |',
                'uncertain by up to 5 points', 'hf:me/pets'):
     assert text in body, text
+
+
+def test_a_card_of_several_labels_says_so():
+  _, body = _read(card.write(dataclasses.replace(_weights(), several_labels=True)))
+  assert 'can have several of 2 labels, each with its own probability' in body and 'apart' not in body
 
 
 def test_a_card_names_no_place_of_the_machine_where_the_model_was_trained():

@@ -104,6 +104,8 @@ def _what(weights, record):
     return f'{text} It is a backbone without a classifier: it gives features, and is to be fine-tuned.'
   names = [' '.join(name.split()) for name in weights.names()]
   some = ', '.join(names[:10]) + (f' ... ({len(names):,} in all)' if len(names) > 10 else '')
+  if weights.several_labels:
+    return f'{text} A picture can have several of {len(names):,} labels, each with its own probability: {some}.'
   return f'{text} It tells {len(names):,} classes apart: {some}.'
 
 
