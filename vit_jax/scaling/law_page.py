@@ -64,9 +64,10 @@ def stems(names: dict[str, Any]) -> list[str]:
 def page(data: list[dict[str, Any]], multipliers: list[dict], command: str,
          spent: dict[str, float] | None = None) -> str:
   """The text of report.html for the groups' payloads."""
-  verdicts = [(g['name'] + ': ' if g['name'] else '') + g['law']['verdict'] for g in data]
-  plain = [*verdicts, 'The figures on this page need JavaScript. The same figures are in this folder as PNG and SVG.']
-  return page_lib.render(data[0]['law']['verdict'], plain,
+  said = [row['words'] for row in multipliers]
+  said += [(g['name'] + ': ' if g['name'] else '') + g['law']['verdict'] for g in data]
+  plain = [*said, 'The figures on this page need JavaScript. The same figures are in this folder as PNG and SVG.']
+  return page_lib.render(said[0], plain,
                          {'groups': _short(data), 'multipliers': multipliers, 'command': command,
                           'time': goodput.shares(spent or {})}, _SCRIPT)
 

@@ -93,8 +93,7 @@ def checklist(analysis: Analysis) -> list[list[str]]:
        f'lineages), seed {boot["seed"]}, {boot["failed"]} did not converge' if boot['n'] else 'none'],
       ['Noise', f'residuals {100 * d["sigma"]:.2g}% (one sigma); ' + _describe_seeds(law['seed_noise'])],
       ['Hold-out', analysis.settings.holdout or 'none: extrapolation is untested'],
-      ['Notes', '; '.join(law['notes']) or 'none'],
-      ['Warnings', '; '.join(law['warnings']) or 'none']]
+      ['Notes', '; '.join(law['notes']) or 'none']]
 
 
 def _describe_seeds(noise):
@@ -105,7 +104,7 @@ def _describe_seeds(noise):
 
 def _counted(points, analysis):
   flops = points.columns.get('flops', points.columns['x'] if points.x_name == 'flops' else None)
-  parts = ['params as given in the points (hover over a point for the count without embeddings and head, if logged)',
+  parts = ['params as given in the points (point at one for the count without embeddings and head, if logged)',
            'examples seen, including repeats',
            'training FLOPs as given in the points' if flops is not None else 'no FLOPs in the points']
   if analysis.law['compute_optimal']:
