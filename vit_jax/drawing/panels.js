@@ -1,6 +1,8 @@
 // The panels and tables of pages. DATA holds everything that a page shows.
 const DATA = JSON.parse(document.getElementById('data').textContent);
 
+const capital = text => text.charAt(0).toUpperCase() + text.slice(1);
+
 function panel(title, ...children) {
   return el('section', {class: 'panel'}, el('h2', {}, title), ...children);
 }
