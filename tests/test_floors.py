@@ -23,7 +23,7 @@ FLOORS = [  # a module imports from lower floors and from its own room
     {'rehearsal', 'sweeps', 'pruning', 'inspection', 'comparison'},
     {'config', 'cli', 'testing', '__main__', 'outcomes'},
     {'sweep_launch', 'sweep_preflight'},
-    {'main', 'plan', 'sweep', 'law', 'predict', 'search', 'prune', 'convert', 'compare', 'listing', 'samples',
+    {'main', 'plan', 'sweep', 'board', 'law', 'predict', 'search', 'prune', 'convert', 'compare', 'listing', 'samples',
      'completion', 'api'},
 ]
 # Thin programs inside a room: they use how every entry point starts and ends, or become one.

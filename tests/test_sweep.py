@@ -39,6 +39,8 @@ def test_a_failing_run_is_reported_and_the_others_finish(swept):
   for said in ('with shared trunks', 'failed    constant', 'the gradient norm is inf at step', '2 of 3 runs finished',
                f'python -m vit_jax.law {folder}/runs'):
     assert said in done.stdout, done.stdout
+  page = (folder / 'runs' / 'index.html').read_text()
+  assert '2 of 3 runs finished' in page and 'the gradient norm is inf at step' in page and '"live":false' in page
   for steps in (20, 40):
     run = records.read_run(_folder(folder, f'wsd_steps{steps}'))
     assert run['status'] == 'finished' and run['lineage'] == {'trunk': run['lineage']['trunk'], 'step': steps * 7 // 10}

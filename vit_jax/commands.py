@@ -8,6 +8,7 @@ COMMANDS = {
     'predict': ('predict', 'classify pictures: vit-jax predict RUN PICTURE_OR_FOLDER...'),
     'search': ('search', 'find pictures by a text: vit-jax search RUN FOLDER --text=...'),
     'sweep': ('sweep', 'train many runs from one file: vit-jax sweep --sweep=digits_law'),
+    'board': ('board', 'one page of many runs: table, curves, the law so far: vit-jax board RUNS'),
     'law': ('law', 'fit a scaling law to runs or tables: vit-jax law RUNS --form=power --x=examples'),
     'plan': ('plan', 'memory, time and cost on TPUs that are not here'),
     'convert': ('convert', 'weights from and for other programs, bundles, StableHLO'),

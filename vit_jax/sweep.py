@@ -18,7 +18,7 @@ import signal
 
 from absl import flags
 
-from vit_jax import cli, commands
+from vit_jax import cli, commands, durable
 from vit_jax.errors import UserError
 
 _SWEEP = flags.DEFINE_string('sweep', None, 'A file with get_sweep(): FILE.py, or FILE.py:ARG.')
@@ -101,7 +101,8 @@ def _look(workdir):
 def _run_here(workdir):
   """Runs the sweep on this machine."""
   from vit_jax.survival import workdir as workdir_lib
-  from vit_jax.sweeps import folders, jobs
+  from vit_jax.sweeps import board_page, folders, jobs
+  from vit_jax.sweeps.board_page import Board
   from vit_jax.sweeps.display import Display
   display = Display()
   if '://' not in workdir:
@@ -122,8 +123,10 @@ def _run_here(workdir):
     raise UserError(f'--workdir={workdir}: runs on this machine need a local folder for their logs and locks')
   folders.write_plan(workdir, _name(), plan)
   _share_programs(workdir)
-  code = _run(together, processes, display) if left else 0
+  board = Board(_name(), everything, os.path.join(workdir, board_page.NAME))
+  code = _run(together, processes, display, board) if left else 0
   _summary(plan, everything, workdir, display)
+  _page(board, display)
   return 1 if display.left_out(everything) and not code else code
 
 
@@ -199,12 +202,12 @@ def _share_programs(workdir):
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 
 
-def _run(left, processes, display):
+def _run(left, processes, display, board):
   from vit_jax.sweeps.runner import Runner
-  display.note('')
+  display.note(f'\nwatch       {board.path}: this page reloads itself while runs go')
   display.start(sum(map(len, left)))
   try:
-    return Runner(left, processes, display).run()
+    return Runner(left, processes, display, watch=board.poll).run()
   finally:
     display.stop()
 
@@ -219,6 +222,15 @@ def _summary(plan, everything, workdir, display):
     display.note('resume      the same command; --status shows the status of each run')
   if done:
     display.note(f'fit a law   {_law(plan, workdir)}')
+
+
+def _page(board, display):
+  """Writes the page of the sweep a last time."""
+  try:
+    board.write()
+    display.note(f'look at it  {board.path}')
+  except (OSError, durable.Unreachable) as error:  # a full disk: the runs are what counts
+    display.note(f'note: {board.path} was not written: {error}')
 
 
 def _law(plan, workdir):

@@ -57,7 +57,8 @@ def test_nan_and_infinities_are_null(script):
   assert _data(text) == {'x': [None, None, 1.5], 'y': [None]}
 
 
-@pytest.mark.parametrize('name', ['drawing/draw.js', 'drawing/panels.js', 'scaling/law.js', 'inspection/run.js'])
+@pytest.mark.parametrize('name', ['drawing/draw.js', 'drawing/panels.js', 'scaling/law.js', 'scaling/law_figure.js',
+                                  'inspection/run.js', 'sweeps/board.js'])
 def test_scripts_display_data_only_as_text(name):
   from pathlib import Path
 

@@ -1,5 +1,6 @@
 """The `law` command: the contract of law.json, the page, the figures and the error messages."""
 
+import html
 import json
 import math
 import re
@@ -99,6 +100,12 @@ def test_the_page_escapes_logged_text_and_needs_no_network(written):
   assert "default-src 'none'" in page
   assert not re.search(r'innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(', page)
   assert not [url for url in re.findall(r'https?://[^\s"\']+', page) if url != 'http://www.w3.org/2000/svg']
+
+
+def test_the_answer_of_a_comparison_is_the_title_of_its_page(written):
+  page, law = (written[1] / 'report.html').read_text(), json.loads((written[1] / 'law.json').read_text())
+  answer = law['multipliers'][0]['words']
+  assert f'<title>{html.escape(answer)}</title>' in page and f'<noscript><p>{html.escape(answer)}</p>' in page
 
 
 def test_the_page_has_every_point_and_band(written):

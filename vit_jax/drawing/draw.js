@@ -16,30 +16,32 @@ function svgEl(name, attributes = {}, text) {
   return node;
 }
 
+// The one format of measured numbers: 0.3181, 1325, 7.66e4, 1e10. What is counted is exact: count(88597) is 88,597.
 function format(value) {
   if (value === null || value === undefined) return '–';
   const size = Math.abs(value);
-  if (size !== 0 && (size >= 1e5 || size < 1e-3)) return value.toExponential(2).replace('e+', 'e');
+  if (size !== 0 && (size >= 1e4 || size < 1e-3)) return value.toExponential(2).replace(/\.?0*e\+?/, 'e');
   return String(Number(value.toPrecision(4)));
 }
 
-function superscript(power) {
-  return '10' + String(power).replace('-', '⁻').replace(/\d/g, d => '⁰¹²³⁴⁵⁶⁷⁸⁹'[d]);
-}
+const count = value => Number.isInteger(value) && Math.abs(value) < 1e15 ? value.toLocaleString('en') : format(value);
+
+// A color of the data, lighter where the page is dark: the darkest of them would vanish on it.
+const tone = color => color.startsWith('#') ? `color-mix(in oklab, ${color}, #fff var(--lift))` : color;
 
 function linearTicks(low, high, count, whole = false) {
   const raw = (high - low) / count, unit = 10 ** Math.floor(Math.log10(raw));
   const fine = unit * [1, 2, 2.5, 5, 10].find(m => m * unit >= raw), step = whole ? Math.max(1, Math.ceil(fine)) : fine;
   const out = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) out.push(i * step);
-  return out.map(v => [v, String(Number(v.toPrecision(6)))]);
+  return out.map(v => Number(v.toPrecision(6))).map(v => [v, Math.abs(v) < 1e4 && Math.abs(v) >= 1e-3 || !v ? String(v) : format(v)]);
 }
 
 function logTicks(low, high, count) {
   const first = Math.ceil(Math.log10(low) - 1e-9), last = Math.floor(Math.log10(high) + 1e-9);
   if (last - first >= 1) {
     const step = Math.ceil((last - first) / count), out = [];
-    for (let p = first; p <= last; p += step) out.push([10 ** p, p >= -2 && p <= 3 ? String(Number((10 ** p).toPrecision(6))) : superscript(p)]);
+    for (let p = first; p <= last; p += step) out.push([10 ** p, format(10 ** p)]);
     if (out.length >= 3) return out;
   }
   if (high / low < 3) return linearTicks(low, high, count).filter(t => t[0] > 0);
@@ -52,10 +54,12 @@ function logTicks(low, high, count) {
 }
 
 class Plot {
-  // options: {x: {log, label, domain, whole}, y: the same, width, height}; whole: ticks at whole numbers only
+  // options: {x: {log, label, domain, whole}, y: the same, width, height}; whole: ticks at whole numbers only. On a phone
+  // a figure is drawn for the width that is there, because labels that shrink with it cannot be read.
   constructor(options) {
     this.options = options;
-    this.width = options.width || 440; this.height = options.height || 290;
+    this.width = Math.min(options.width || 440, Math.max(300, innerWidth - 26));
+    this.height = Math.min(options.height || 290, Math.max(260, this.width * 0.9));
     this.box = {left: 62, right: this.width - 14, top: 10, bottom: this.height - 42};
     this.svg = svgEl('svg', {viewBox: `0 0 ${this.width} ${this.height}`, role: 'img', 'aria-label': `${options.y.label} over ${options.x.label}`});
     const id = 'clip' + Plot.count++;
@@ -99,13 +103,13 @@ class Plot {
     return out;
   }
   line(xs, ys, color, extra = {}) {
-    this.marks.append(svgEl('path', {d: this.path(xs, ys), fill: 'none', stroke: color, 'stroke-width': 1.6, ...extra}));
+    this.marks.append(svgEl('path', {d: this.path(xs, ys), fill: 'none', stroke: tone(color), 'stroke-width': 1.6, ...extra}));
   }
   band(xs, low, high, color, opacity) {
     const floor = this.options.y.log ? this.options.y.domain[0] / 100 : -Infinity;
     const fix = ys => ys.map(v => this.options.y.log ? Math.max(v, floor) : v);
     const d = this.path(xs, fix(high)) + this.path([...xs].reverse(), fix([...low].reverse())).replace('M', 'L') + 'Z';
-    this.marks.append(svgEl('path', {d, fill: color, 'fill-opacity': opacity, stroke: 'none'}));
+    this.marks.append(svgEl('path', {d, fill: tone(color), 'fill-opacity': opacity, stroke: 'none'}));
   }
   shade(from, to, text) {
     const a = Math.max(this.X(from), this.box.left), b = Math.min(this.X(to), this.box.right);
@@ -117,8 +121,8 @@ class Plot {
     this.marks.append(svgEl('line', {x1: this.box.left, x2: this.box.right, y1: this.Y(value), y2: this.Y(value), stroke: 'var(--faint)', ...extra}));
   }
   dot(x, y, color, state, tip, radius = 4, opacity = 1) {
-    const fill = state === 'held' ? 'var(--paper)' : state === 'below' ? 'var(--muted)' : color;
-    const node = svgEl('circle', {cx: this.X(x), cy: this.Y(y), r: radius, fill, stroke: state === 'below' ? 'var(--faint)' : color, 'stroke-width': 1.6, opacity});
+    const fill = state === 'held' ? 'var(--paper)' : state === 'below' ? 'var(--muted)' : tone(color);
+    const node = svgEl('circle', {cx: this.X(x), cy: this.Y(y), r: radius, fill, stroke: state === 'below' ? 'var(--faint)' : tone(color), 'stroke-width': 1.6, opacity});
     this.marks.append(node);
     if (tip) tipped(node, tip);
   }
@@ -138,9 +142,9 @@ function domain(values, log, pad = 0.06) {
 }
 
 // Shows a tip for a mark: under the pointer, after a tap, or with the keyboard. Tab reaches the first mark of a figure,
-// and the arrows the others. `node` must be in its figure.
-function tipped(node, tip) {
-  const first = !node.parentNode.querySelector('[tabindex="0"]'), [title] = tip();
+// and the arrows the others. `node` must be in its figure, which is `group`.
+function tipped(node, tip, group = node.parentNode) {
+  const first = !group.querySelector('[tabindex="0"]'), [title] = tip();
   for (const [name, value] of [['tabindex', first ? 0 : -1], ['role', 'img'], ['aria-label', [title, ...tip()[1].map(row => row.join(' '))].join(', ')]]) node.setAttribute(name, value);
   node.classList.add('hover');
   const show = event => { node.classList.add('on'); showTip(event, tip()); };
@@ -157,14 +161,24 @@ function tipped(node, tip) {
     const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
     if (event.key === 'Escape') hide();
     if (!step) return;
-    const marks = [...node.parentNode.querySelectorAll('.hover')], next = marks[marks.indexOf(node) + step];
+    const marks = [...group.querySelectorAll('.hover')], next = marks[marks.indexOf(node) + step];
     if (next) next.focus();
     event.preventDefault();
   });
 }
 document.addEventListener('pointerdown', event => {
-  if (!(event.target instanceof Element && event.target.classList.contains('hover'))) hideTip();
+  if (event.target instanceof Element && event.target.classList.contains('hover')) return;
+  hideTip();
+  const figure = event.pointerType === 'touch' && event.target instanceof Element && event.target.closest('svg');
+  if (figure) tapped(figure, event.clientX, event.clientY);
 });
+
+// A finger covers more than a mark: a tap means the nearest one within its reach.
+function tapped(figure, x, y) {
+  const far = mark => { const r = mark.getBoundingClientRect(); return Math.hypot(r.left + r.width / 2 - x, r.top + r.height / 2 - y); };
+  const near = [...figure.querySelectorAll('.hover')].map(mark => [far(mark), mark]).filter(([d]) => d < 24).sort((a, b) => a[0] - b[0]);
+  if (near.length) requestAnimationFrame(() => near[0][1].focus());  // after the browser has moved the focus to what was touched
+}
 
 const tipNode = document.getElementById('tip');
 function showTip(event, [title, rows]) {

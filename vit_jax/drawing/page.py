@@ -18,21 +18,21 @@ from typing import Any
 _HERE = Path(__file__).parent
 
 
-def render(title: str, plain: Sequence[str], data: Any, script: Path) -> str:
-  """The text of a page that `script` draws from `data`.
+def render(title: str, plain: Sequence[str], data: Any, *scripts: Path) -> str:
+  """The text of a page that `scripts` draw from `data`.
 
   Args:
     title: the title of the page.
     plain: paragraphs for a reader without JavaScript.
-    data: lists, dicts, strings and numbers, available as DATA in the script. NaN and infinities become null.
-    script: a .js file, which runs after drawing/draw.js and drawing/panels.js. A .css file of the same name, if any, is
+    data: lists, dicts, strings and numbers, available as DATA in the scripts. NaN and infinities become null.
+    scripts: .js files, which run after drawing/draw.js and drawing/panels.js. .css files of the same names, if any, are
       added to drawing/page.css.
   """
   text = json.dumps(finite(data), separators=(',', ':'))
   for character in ('<', '>', '&', '\u2028', '\u2029'):
     text = text.replace(character, f'\\u{ord(character):04x}')
-  code = ''.join(path.read_text('utf-8') for path in (_HERE / 'draw.js', _HERE / 'panels.js', script))
-  styles = [_HERE / 'page.css', script.with_suffix('.css')]
+  code = ''.join(path.read_text('utf-8') for path in (_HERE / 'draw.js', _HERE / 'panels.js', *scripts))
+  styles = [_HERE / 'page.css', *(script.with_suffix('.css') for script in scripts)]
   parts = {'TITLE': html.escape(title), 'PLAIN': ''.join(f'<p>{html.escape(words)}</p>' for words in plain),
            'DATA': text, 'STYLE': ''.join(path.read_text('utf-8') for path in styles if path.exists()), 'SCRIPT': code,
            'HASH': 'sha256-' + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}

@@ -1,22 +1,39 @@
 // The panels and tables of pages. DATA holds everything that a page shows.
 const DATA = JSON.parse(document.getElementById('data').textContent);
 
+const capital = text => text.charAt(0).toUpperCase() + text.slice(1);
+
 function panel(title, ...children) {
   return el('section', {class: 'panel'}, el('h2', {}, title), ...children);
 }
 
-function table(head, rows) {
+// `name`: of a table that may be wider or higher than its place; it can be scrolled, with the keyboard too.
+function table(head, rows, name) {
   const body = el('tbody');
   for (const row of rows) body.append(el('tr', {}, ...row.map(cell => cell instanceof Node ? cell : el('td', {title: String(cell)}, String(cell)))));
-  return el('table', {}, el('thead', {}, el('tr', {}, ...head.map(h => el('th', {}, h)))), body);
+  const out = el('table', {}, el('thead', {}, el('tr', {}, ...head.map(h => el(h ? 'th' : 'td', h ? {scope: 'col'} : {}, h)))), body);
+  return name ? el('div', {class: 'scroll', tabindex: 0, role: 'region', 'aria-label': name}, out) : out;
+}
+
+// What the words of a page mean, as a list that opens: rows [word, meaning].
+function words(rows) {
+  const list = el('dl', {class: 'words'});
+  for (const [word, meaning] of rows) list.append(el('dt', {}, word), el('dd', {}, meaning));
+  return el('details', {class: 'wide'}, el('summary', {}, 'The words of this page'), list);
+}
+
+// Draws the page, and again where it has become narrow or wide (a turned phone): figures are drawn for a width.
+function drawPage(draw) {
+  draw();
+  matchMedia('(max-width: 700px)').addEventListener('change', () => { hideTip(); draw(); });
 }
 
 const range = pair => pair ? `${format(pair[0])} – ${format(pair[1])}` : '–';
 const percent = v => `${v >= 0 ? '+' : ''}${(100 * v).toFixed(2)}%`;
 
 function key(text, draw) {
-  const svg = svgEl('svg', {viewBox: '0 0 22 12'});
-  for (const [name, attributes] of draw) svg.append(svgEl(name, attributes));
+  const svg = svgEl('svg', {viewBox: '0 0 22 12', 'aria-hidden': 'true'});
+  for (const [name, {stroke = 'none', fill = 'none', ...rest}] of draw) svg.append(svgEl(name, {...rest, stroke: tone(stroke), fill: tone(fill)}));
   return el('span', {}, svg, text);
 }
 
@@ -33,7 +50,7 @@ function duration(seconds) {
 function timePanel(parts, note = '') {
   if (!parts.length) return '';
   const bar = el('div', {class: 'time'}), shown = parts.filter(p => p.seconds > 0);
-  for (const p of shown) bar.append(el('span', {style: `width:${100 * p.share}%;background:${TIME_COLORS[p.what]}`, title: `${p.what}: ${duration(p.seconds)}`}));
+  for (const p of shown) bar.append(el('span', {style: `width:${100 * p.share}%;background:${tone(TIME_COLORS[p.what])}`, title: `${p.what}: ${duration(p.seconds)}`}));
   const legend = el('div', {class: 'legend'});
   for (const p of [...shown].sort((a, b) => b.seconds - a.seconds))
     legend.append(key(`${p.what} ${(100 * p.share).toFixed(p.share < 0.1 ? 1 : 0)}% (${duration(p.seconds)})`, [['rect', {x: 1, y: 1, width: 20, height: 10, fill: TIME_COLORS[p.what]}]]));

@@ -1,7 +1,6 @@
 // The page of one run: scores, curves, classes, mistakes, attention.
 const S = DATA.summary, BLUE = '#31688e', RED = '#b5331e', SOFT = '#b0b4bb';
 const share = (value, digits = 1) => value === null ? '–' : `${(100 * value).toFixed(digits)}%`;
-const count = value => value.toLocaleString('en');
 
 function numbers() {
   const out = el('div', {class: 'numbers'});
@@ -52,9 +51,9 @@ function calibration() {
   const most = Math.max(...bins.map(b => b.n)), width = plot.X(bins[0].high) - plot.X(bins[0].low);
   for (const b of bins) if (b.n) {
     const top = plot.Y(b.accuracy), even = plot.Y(b.confidence), x = plot.X(b.low);
-    const bar = svgEl('rect', {x: x + 1, y: top, width: width - 2, height: plot.box.bottom - top, fill: BLUE, 'fill-opacity': 0.25 + 0.65 * Math.sqrt(b.n / most)});
+    const bar = svgEl('rect', {x: x + 1, y: top, width: width - 2, height: plot.box.bottom - top, fill: tone(BLUE), 'fill-opacity': 0.25 + 0.65 * Math.sqrt(b.n / most)});
     const tip = () => [`confidence ${share(b.low, 0)} to ${share(b.high, 0)}`, [['predictions', count(b.n)], ['mean confidence', share(b.confidence)], ['right', share(b.accuracy)]]];
-    plot.marks.append(bar, svgEl('line', {x1: x + 1, x2: x + width - 1, y1: even, y2: even, stroke: RED, 'stroke-width': 2}));
+    plot.marks.append(bar, svgEl('line', {x1: x + 1, x2: x + width - 1, y1: even, y2: even, stroke: tone(RED), 'stroke-width': 2}));
     tipped(bar, tip);
   }
   plot.line([0, 1], [0, 1], 'var(--axis)', {'stroke-dasharray': '4 4', 'stroke-width': 1});
@@ -96,18 +95,18 @@ function matrix() {
 function classes() {
   const rows = [...S.classes].filter(c => c.n || c.predicted).sort((a, b) => (a.recall ?? -1) - (b.recall ?? -1));
   const cell = value => el('td', value === null ? {} : {class: 'bar', style: `background-image:linear-gradient(var(--bar),var(--bar));background-size:${100 * value}% 70%`}, share(value));
-  const out = panel(`Classes (${count(rows.length)}), the weakest first`, el('div', {class: 'scroll'}, table(['class', 'n', 'recall', 'precision', 'most often taken for'],
-    rows.map(c => [c.class, count(c.n), cell(c.recall), cell(c.precision), c.times ? `${c.taken_for} (${count(c.times)})` : '']))));
+  const out = panel(`Classes (${count(rows.length)}), the weakest first`, table(['class', 'n', 'recall', 'precision', 'most often taken for'],
+    rows.map(c => [c.class, count(c.n), cell(c.recall), cell(c.precision), c.times ? `${c.taken_for} (${count(c.times)})` : '']), 'classes'));
   return out;
 }
 
 function pairs() {
   if (!DATA.pairs.length || S.confusion) return '';
-  return panel('Most often confused', table(['it is', 'taken for', 'times', 'of the class'], DATA.pairs.map(([a, b, n, part]) => [a, b, count(n), share(part)])));
+  return panel('Most often confused', table(['it is', 'taken for', 'times', 'of the class'], DATA.pairs.map(([a, b, n, part]) => [a, b, count(n), share(part)]), 'confused pairs'));
 }
 
 function image(source, words) {
-  const out = el('img', {src: source, alt: words, title: words});
+  const out = el('img', {src: source, alt: words});
   if (!source.startsWith('data:image/png')) out.classList.add('smooth');
   return out;
 }
@@ -115,9 +114,13 @@ function image(source, words) {
 function mistakes() {
   if (!DATA.mistakes.length) return '';
   const list = el('div', {class: 'pictures'});
-  for (const e of DATA.mistakes) list.append(el('figure', {}, el('div', {class: 'row'}, image(e.picture, e.where)),
-    el('figcaption', {}, el('b', {}, e.predicted), ` ${share(e.confidence)}`, el('br'), el('span', {}, `is ${e.label}`))));
-  const out = panel('Most confident mistakes', list, el('p', {class: 'note'}, 'Red: what it was taken for, and how surely. Some may be labelled wrongly: the place of a picture appears when the pointer rests on it.'));
+  for (const e of DATA.mistakes) {
+    const picture = image(e.picture, e.where);
+    list.append(el('figure', {}, el('div', {class: 'row'}, picture),
+      el('figcaption', {}, el('b', {}, e.predicted), ` ${share(e.confidence)}`, el('br'), el('span', {}, `is ${e.label}`))));
+    tipped(picture, () => [e.where, [['taken for', `${e.predicted} (${share(e.confidence)})`], ['label', e.label]]], list);
+  }
+  const out = panel('Most confident mistakes', list, el('p', {class: 'note'}, 'Red: what it was taken for, and how surely. Some may be labelled wrongly: point at a picture, tap it or move to it with the arrows to see its place.'));
   out.classList.add('after');
   return out;
 }
@@ -149,7 +152,7 @@ function distance() {
 
 function config() {
   if (!DATA.config) return '';
-  return el('details', {}, el('summary', {}, 'The whole config'), el('pre', {}, DATA.config));
+  return el('details', {}, el('summary', {}, 'The whole config'), el('pre', {tabindex: 0, role: 'region', 'aria-label': 'config'}, DATA.config));
 }
 
 // A column of what there is; none where nothing is there, so that the others take its room.
@@ -158,9 +161,15 @@ function column(...parts) {
   return there.length ? el('div', {}, ...there) : '';
 }
 
-document.getElementById('main').append(
+const meanings = words([
+  ['accuracy, 95%', 'The share of pictures classified correctly, and the interval in which that of many more pictures of the same kind lies 19 times out of 20.'],
+  ['recall, precision', 'Of the pictures of a class, the share that was recognised; of the pictures taken for a class, the share that was of it.'],
+  ['calibration error', 'How far confidence and accuracy are apart on average: 0% where nine of ten answers given with 90% confidence are right.'],
+  ['attention rollout', 'How much each patch contributes to the answer when the attention of all layers is multiplied through.']]);
+
+drawPage(() => document.getElementById('main').replaceChildren(
   el('h1', {}, DATA.headline), el('p', {class: 'formula'}, DATA.name), numbers(),
   el('div', {class: 'top'}, column(curves(), timePanel(DATA.time)), column(facts(), events())),
   el('div', {class: 'two'}, column(matrix(), pairs(), distance()), column(classes(), calibration())), mistakes(),
   attentionOf('Attention', DATA.right, 'The picture, what the last layer attends to (mean of the heads), and attention rolled out over all layers. One right answer a class.'),
-  attentionOf('Attention in mistakes', DATA.mistakes, 'The same, of the most confident mistakes.'), config());
+  attentionOf('Attention in mistakes', DATA.mistakes, 'The same, of the most confident mistakes.'), meanings, config()));

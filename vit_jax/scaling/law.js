@@ -1,54 +1,4 @@
 // The report page. It shows one group's verdict, figures and checklist at a time.
-const COUNTS = [['params', 'N'], ['params_non_embedding', 'N without embeddings and head'], ['examples', 'examples seen'],
-  ['unique_examples', 'unique examples'], ['flops', 'FLOPs'], ['learning_rate', 'learning rate'], ['step', 'step']];
-let minusE = false;
-
-function describe(group, p) {
-  const rows = [[group.figure.y, `${format(p.y)}, law ${format(p.predicted)} (${p.residual >= 0 ? '+' : ''}${p.residual.toFixed(1)} sigma)`]];
-  rows.push(['point', {fitted: 'fitted', held: 'held out', below: 'below the cut-off'}[p.state] + (p.stage ? `, ${p.stage}` : '')]);
-  for (const [name, words] of group.figure.inputs) if (!COUNTS.some(([key]) => key === name)) rows.push([words, format(p[name])]);
-  for (const [key, words] of COUNTS) if (p[key] !== null && p[key] !== undefined) rows.push([words, format(p[key])]);
-  p.differs.forEach((text, i) => rows.push([i ? '' : 'vs. most similar run', text]));
-  return [p.run, rows];
-}
-
-function lawPlot(group) {
-  const f = group.figure, shift = minusE ? group.irreducible : 0;
-  const banded = f.lines.filter(line => line.band_run);
-  const xs = [...group.points.map(p => p.x), ...f.lines.map(line => line.x[line.x.length - 1])];
-  const ys = [...group.points.map(p => p.y - shift), ...f.lines.flatMap(line => line.y.map(v => v - shift)), f.persistence - shift];
-  const span = Math.max(...ys) / Math.min(...ys.filter(v => v > 0)), edges = banded.flatMap(line => line.band_run.flat()).map(v => v - shift);
-  ys.push(...edges.filter(v => v >= Math.min(...ys) / span && v <= Math.max(...ys) * span));
-  const plot = new Plot({width: 860, height: 470, x: {log: true, label: f.x, domain: domain(xs, true, 0.02)},
-    y: {log: true, label: minusE ? `${f.y} − ${format(shift)} (irreducible)` : f.y, domain: domain(ys, true, 0.04)}});
-  plot.shade(f.fitted_to, Math.max(...xs) * 2, 'extrapolated');
-  for (const line of banded) {
-    const less = ys_ => ys_.map(v => v - shift);
-    plot.band(line.x, less(line.band_run[0]), less(line.band_run[1]), line.color, 0.12);
-    plot.band(line.x, less(line.band_law[0]), less(line.band_law[1]), line.color, 0.32);
-  }
-  for (const line of f.lines) plot.line(line.x, line.y.map(v => v - shift), line.color, line.beyond ? {'stroke-dasharray': '6 4'} : {});
-  plot.level(f.persistence - shift, {'stroke-dasharray': '2 4', 'stroke-width': 1.4});
-  for (const state of ['below', 'fitted', 'held']) for (const p of group.points) if (p.state === state)
-    plot.dot(p.x, p.y - shift, p.color, state, () => describe(group, p), state === 'held' ? 5 : 4.2);
-  return plot.svg;
-}
-
-function lawLegend(group) {
-  const c = group.figure.lines.length ? (group.figure.lines.find(line => line.band_run) || group.figure.lines[0]).color : '#333';
-  const has = state => group.points.some(p => p.state === state), out = el('div', {class: 'legend'});
-  const circle = (fill, stroke) => ['circle', {cx: 11, cy: 6, r: 4, fill, stroke, 'stroke-width': 1.6}];
-  const bar = (opacity) => ['rect', {x: 1, y: 1, width: 20, height: 10, fill: c, 'fill-opacity': opacity}];
-  const stroke = (color, dash) => ['line', {x1: 0, x2: 22, y1: 6, y2: 6, stroke: color, 'stroke-width': 2, 'stroke-dasharray': dash}];
-  if (has('fitted')) out.append(key('fitted', [circle('#444', '#444')]));
-  if (has('held')) out.append(key('held out', [circle('#fff', '#444')]));
-  if (has('below')) out.append(key('below the cut-off', [circle('#d2d4d8', '#b4b7bd')]));
-  const banded = group.figure.lines.find(line => line.band_run);
-  if (banded) out.append(key(`95% confidence, law${banded.label ? ', ' + banded.label : ''}`, [bar(0.32)]), key('95% prediction, new run', [bar(0.12)]));
-  out.append(key('“no change”: the largest fitted run', [stroke('#9aa1ac', '2 4')]));
-  for (const line of group.figure.lines) if (line.label) out.append(key(line.label + (line.beyond ? ' (not fitted)' : ''), [stroke(line.color, line.beyond ? '6 4' : 'none')]));
-  return out;
-}
 
 function lawPanel(group) {
   const holder = el('div', {}, lawPlot(group)), bar = el('span', {class: 'switch'});
@@ -92,12 +42,6 @@ function coefficients(group) {
     (law.bootstrap.n ? `${law.bootstrap.n} refits to resamples of ${law.bootstrap.clusters} independent runs` : 'no intervals')));
 }
 
-function lights(group) {
-  const list = el('ul', {class: 'lights'});
-  for (const [name, found] of Object.entries(group.law.lights)) list.append(el('li', {class: found.light}, el('b', {}, `${name}: ${found.light}`), ` ${found.reason}`));
-  return panel('Can it be trusted?', list);
-}
-
 function warnings(group) {
   const list = el('ul', {class: 'warnings'});
   for (const words of group.law.warnings) list.append(el('li', {}, words));
@@ -110,8 +54,8 @@ function holdout(group) {
   const rows = [...held.rows].sort((a, b) => b.size - a.size).map(r => [r.run, format(r.size), `${r.factor.toFixed(2)}×`, format(r.measured),
     format(r.predicted), range(r.ci95), range(r.ci95_run), percent(r.predicted / r.measured - 1), format(r.persistence), percent(r.persistence / r.measured - 1)]);
   const head = ['run', held.size, 'beyond', 'measured', 'predicted', '95% (law)', '95% (run)', 'error', '“no change”', 'its error'];
-  const out = panel(`Held-out points (${rows.length}, largest first)`, el('div', {class: 'scroll'}, table(head, rows)),
-    el('p', {class: 'note'}, `RMSLE ${format(held.rmsle)}; “no change” ${format(held.rmsle_persistence)}`));
+  const out = panel(`Held-out points (${rows.length}, largest first)`, table(head, rows, 'held-out points'),
+    el('p', {class: 'note'}, `Typical error (RMSLE) ${percent(held.rmsle).slice(1)}; of “no change”, the forecast that ${group.figure.y} stays as in the largest fitted run, ${percent(held.rmsle_persistence).slice(1)}.`));
   out.classList.add('wide');
   return out;
 }
@@ -122,7 +66,7 @@ function optimal(group) {
   const rows = best.rows.map(r => [format(r.flops), format(r.params), range(r.params_ci95), format(r.examples), range(r.examples_ci95),
     format(r.examples_per_param), range(r.examples_per_param_ci95), format(r.loss), range(r.loss_ci95), range(r.loss_run_ci95)]);
   const e = best.exponents, grows = name => `${format(e[name].value)}${e[name].ci95 ? ` (95%: ${range(e[name].ci95)})` : ''}`;
-  const out = panel('Compute-optimal model and data', table(['FLOPs', 'N*', '95%', 'D*', '95%', 'D*/N*', '95%', group.figure.y, '95% (law)', '95% (run)'], rows),
+  const out = panel('Compute-optimal model and data', table(['FLOPs', 'N*', '95%', 'D*', '95%', 'D*/N*', '95%', group.figure.y, '95% (law)', '95% (run)'], rows, 'compute-optimal model and data'),
     el('p', {class: 'note'}, `${best.cost}. N* grows as C^${grows('params')}, D* as C^${grows('examples')}.`));
   out.classList.add('wide');
   return out;
@@ -138,7 +82,7 @@ function isoflop(group) {
     v.params.forEach((n, i) => plot.dot(n, v.loss[i], v.color, 'fitted', () => [`${format(v.flops)} FLOPs`, [['N', format(n)], [group.figure.y, format(v.loss[i])]]], 3.2));
     const about = () => [`optimum at ${format(v.flops)} FLOPs`, [['N*', format(v.optimum)], ['95%', range(v.interval)], ...(v.note ? [['note', v.note]] : [])]];
     if (v.inside) {
-      if (v.interval) plot.line(v.interval, [v.optimum_loss, v.optimum_loss], '#222', {'stroke-width': 2});
+      if (v.interval) plot.line(v.interval, [v.optimum_loss, v.optimum_loss], 'var(--ink)', {'stroke-width': 2});
       plot.dot(v.optimum, v.optimum_loss, v.color, 'held', about, 5);
     }
     legend.append(key(`${format(v.flops)}${v.inside ? '' : ': minimum outside its grid'}`, [['line', {x1: 0, x2: 22, y1: 6, y2: 6, stroke: v.color, 'stroke-width': 2}]]));
@@ -153,7 +97,7 @@ function residuals(group, name, words) {
   if (new Set(chosen.map(p => p[name])).size < 2) return '';
   const clip = v => Math.max(-8, Math.min(8, v));
   const plot = new Plot({x: {log: true, label: words, domain: domain(chosen.map(p => p[name]), true)},
-    y: {log: false, label: 'residual (sigma)', domain: domain([-3, 3, ...chosen.map(p => clip(p.residual))], false)}});
+    y: {log: false, label: `residual (1 sigma = ${percent(group.law.diagnostics.sigma).slice(1)})`, domain: domain([-3, 3, ...chosen.map(p => clip(p.residual))], false)}});
   for (const v of [-2, 2]) plot.level(v, {'stroke-dasharray': '3 4'});
   plot.level(0);
   for (const p of chosen) plot.dot(p[name], clip(p.residual), p.color, p.state, () => describe(group, p), 3.6);
@@ -164,9 +108,9 @@ function cloud(group) {
   const c = group.cloud;
   if (!c) return '';
   const plot = new Plot({x: {log: false, label: c.names[0], domain: domain(c.x, false)}, y: {log: false, label: c.names[1], domain: domain(c.y, false)}});
-  c.x.forEach((x, i) => plot.marks.append(svgEl('circle', {cx: plot.X(x), cy: plot.Y(c.y[i]), r: 2.4, fill: '#31688e', 'fill-opacity': 0.35})));
+  c.x.forEach((x, i) => plot.marks.append(svgEl('circle', {cx: plot.X(x), cy: plot.Y(c.y[i]), r: 2.4, fill: tone('#31688e'), 'fill-opacity': 0.35})));
   const [x, y] = [plot.X(c.best[0]), plot.Y(c.best[1])];
-  plot.marks.append(svgEl('path', {d: `M${x - 8} ${y}h16M${x} ${y - 8}v16`, stroke: '#b5331e', 'stroke-width': 2.4}));
+  plot.marks.append(svgEl('path', {d: `M${x - 8} ${y}h16M${x} ${y - 8}v16`, stroke: tone('#b5331e'), 'stroke-width': 2.4}));
   return panel(`Bootstrap of ${c.names.join(' and ')}`, plot.svg, el('p', {class: 'note'}, 'Each dot is a refit. The cross is the fit to all points.'));
 }
 
@@ -175,7 +119,7 @@ function rollout(group) {
   const floor = 1e-4, size = v => Math.max(Math.abs(v), floor);
   const plot = new Plot({x: {log: true, label: 'size / largest fitted size', domain: domain([1, ...group.rollout.map(r => r.factor)], true)},
     y: {log: true, label: '|ln(predicted / measured)|', domain: domain(group.rollout.flatMap(r => [size(r.error), size(r.persistence)]), true)}});
-  const sides = [['persistence', '#b0b4bb', '“no change”'], ['error', '#31688e', 'law']], legend = el('div', {class: 'legend'});
+  const sides = [['persistence', 'var(--faint)', '“no change”'], ['error', '#31688e', 'law']], legend = el('div', {class: 'legend'});
   for (const [side, color] of sides) for (const r of group.rollout) plot.dot(r.factor, size(r[side]), color, 'fitted', () => [r.run, [['fitted to', format(r.fitted_to)],
     ['distance', `${format(r.factor)}×`], ['error', percent(Math.exp(r.error) - 1)], ['“no change”', percent(Math.exp(r.persistence) - 1)]]], 2.4, 0.3);
   for (const [side, color, words] of sides) {
@@ -195,14 +139,29 @@ function curves(group) {
     plot.line(c.x, c.y, c.color, {'stroke-width': 1.1, 'stroke-opacity': 0.75});
     plot.dot(c.x[c.x.length - 1], c.y[c.y.length - 1], c.color, 'fitted', () => [c.run, [[group.figure.y, format(c.y[c.y.length - 1])]]], 3);
   }
-  return panel('Learning curves', plot.svg);
+  return panel('Learning curves', plot.svg, el('p', {class: 'note'}, 'A run that shares a trunk with others begins where it leaves it.'));
 }
 
-function multipliers() {
-  if (!DATA.multipliers.length) return '';
-  const list = el('ul');
-  for (const row of DATA.multipliers) list.append(el('li', {}, row.words));
-  return panel('What each group needs for the same result', list);
+// The headline: of a comparison its answer, else what the law is worth. Other pairs of groups follow in a list.
+function headline(group) {
+  const law = group.law, [first, ...others] = DATA.multipliers.map(row => row.words), list = el('ul');
+  for (const text of others) list.append(el('li', {}, text));
+  const equation = el('p', {class: 'formula'}, el('code', {}, law.diagnostics.equation), ` — ${law.form === law.diagnostics.formula ? '' : law.form + '; '}${law.diagnostics.source}`);
+  if (!first) return [el('h1', {}, (DATA.groups.length > 1 ? `${group.name}: ` : '') + capital(law.verdict)), equation];
+  return [el('h1', {}, capital(first)), ...(others.length ? [list] : []), together(), el('h2', {class: 'group'}, `${group.name}: ${law.verdict}`), equation];
+}
+
+function meanings(group) {
+  const law = group.law, sigma = percent(law.diagnostics.sigma).slice(1);
+  return words([
+    ['sigma', `The typical distance of a fitted run from the law: ${sigma} of ${group.figure.y}. One run in 20 is more than 2 sigma away by chance alone.`],
+    ['“no change”', `The forecast that ${group.figure.y} of larger runs is that of the largest fitted run (${format(group.figure.persistence)}). A law that does not beat it has predicted nothing.`],
+    ['identified', 'The points decide the value of the coefficient: its 95% interval is narrow and ends at no bound of the form. Predictions can be good where single coefficients are not identified.'],
+    ['95% (law), 95% (run)', 'Where the law itself lies, and where a new run lies: the second interval adds the noise of a run.'],
+    ['lineage', 'Runs that share a part of their training, such as branches of one trunk. They count as one independent run in the intervals.'],
+    ['N, D, N*, D*', 'Parameters, and examples seen; with a star those that reach the lowest value for a number of training FLOPs.'],
+    ['irreducible', 'The value that the law reaches with a model and data of any size.'],
+    ['predictive, calibrated, identified', 'Green: tested and passed. Amber: not tested or not decided. Red: failed, and the reason says how.']]);
 }
 
 function checklist(group) {
@@ -213,23 +172,24 @@ function checklist(group) {
   return out;
 }
 
-function show(index) {
-  const group = DATA.groups[index], law = group.law;
+let chosen = 0;
+
+function show() {
+  const group = DATA.groups[chosen];
   minusE = false;
   hideTip();
-  for (const [i, button] of [...document.getElementById('groups').children].entries()) button.setAttribute('aria-pressed', String(i === index));
+  for (const [i, button] of [...document.getElementById('groups').children].entries()) button.setAttribute('aria-pressed', String(i === chosen));
   document.getElementById('main').replaceChildren(
-    el('h1', {}, law.verdict.charAt(0).toUpperCase() + law.verdict.slice(1)),
-    el('p', {class: 'formula'}, el('code', {}, law.diagnostics.equation), ` — ${law.form === law.diagnostics.formula ? '' : law.form + '; '}${law.diagnostics.source}`),
-    el('div', {class: 'top'}, lawPanel(group), el('div', {}, lights(group), coefficients(group), warnings(group), multipliers())),
-    el('div', {class: 'grid'}, together(), holdout(group), optimal(group), isoflop(group), ...group.figure.inputs.map(([name, words]) => residuals(group, name, words)),
+    ...headline(group),
+    el('div', {class: 'top'}, lawPanel(group), el('div', {}, lights(group), coefficients(group), warnings(group))),
+    el('div', {class: 'grid'}, DATA.multipliers.length ? '' : together(), holdout(group), optimal(group), isoflop(group), ...group.figure.inputs.map(([name, words]) => residuals(group, name, words)),
       residuals(group, 'learning_rate', 'learning rate'), cloud(group), rollout(group), curves(group),
-      timePanel(DATA.time, 'The total over all runs that were read, including trunks and unfinished runs.'), checklist(group)));
+      timePanel(DATA.time, 'The total over all runs that were read, including trunks and unfinished runs.'), meanings(group), checklist(group)));
 }
 
 if (DATA.groups.length > 1) DATA.groups.forEach((group, i) => {
   const button = el('button', {}, group.name);
-  button.addEventListener('click', () => show(i));
+  button.addEventListener('click', () => { chosen = i; show(); });
   document.getElementById('groups').append(button);
 });
-show(0);
+drawPage(show);

@@ -13,7 +13,8 @@ from vit_jax.scaling import payload as payload_lib
 from vit_jax.scaling import plot
 from vit_jax.scaling.analysis import Analysis
 
-_SCRIPT = Path(__file__).parent / 'law.js'
+FIGURE = Path(__file__).with_name('law_figure.js')  # draws the law of a payload
+_SCRIPT = Path(__file__).with_name('law.js')
 
 
 def write(out: str, groups: dict[str, Analysis], multipliers: list[dict], command: str,
@@ -64,17 +65,18 @@ def stems(names: dict[str, Any]) -> list[str]:
 def page(data: list[dict[str, Any]], multipliers: list[dict], command: str,
          spent: dict[str, float] | None = None) -> str:
   """The text of report.html for the groups' payloads."""
-  verdicts = [(g['name'] + ': ' if g['name'] else '') + g['law']['verdict'] for g in data]
-  plain = [*verdicts, 'The figures on this page need JavaScript. The same figures are in this folder as PNG and SVG.']
-  return page_lib.render(data[0]['law']['verdict'], plain,
-                         {'groups': _short(data), 'multipliers': multipliers, 'command': command,
-                          'time': goodput.shares(spent or {})}, _SCRIPT)
+  said = [row['words'] for row in multipliers]
+  said += [(g['name'] + ': ' if g['name'] else '') + g['law']['verdict'] for g in data]
+  plain = [*said, 'The figures on this page need JavaScript. The same figures are in this folder as PNG and SVG.']
+  return page_lib.render(said[0], plain,
+                         {'groups': short(data), 'multipliers': multipliers, 'command': command,
+                          'time': goodput.shares(spent or {})}, FIGURE, _SCRIPT)
 
 
-def _short(value):
+def short(value: Any) -> Any:
   """Rounds numbers to six digits, more than the page shows."""
   if isinstance(value, dict):
-    return {key: _short(inner) for key, inner in value.items()}
+    return {key: short(inner) for key, inner in value.items()}
   if isinstance(value, (list, tuple)):
-    return [_short(inner) for inner in value]
+    return [short(inner) for inner in value]
   return float(f'{value:.6g}') if isinstance(value, float) else value

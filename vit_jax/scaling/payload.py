@@ -23,7 +23,7 @@ _GROUP_COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9
 
 def payloads(groups: dict[str, Analysis]) -> list[dict[str, Any]]:
   """The payload of each group, with its color in the figure of all groups; of more than FULL groups a lean one."""
-  return [payload(name, analysis, lean=len(groups) > FULL) | {'color': _GROUP_COLORS[i % len(_GROUP_COLORS)]}
+  return [payload(name, analysis, lean=len(groups) > FULL) | {'color': group_color(i)}
           for i, (name, analysis) in enumerate(groups.items())]
 
 
@@ -39,6 +39,11 @@ def payload(name: str, analysis: Analysis, lean: bool = False) -> dict[str, Any]
       'cloud': None if lean else _cloud(analysis), 'rollout': [] if lean else analysis.rollout,
       'rollout_medians': medians(analysis.rollout),
       'curves': _curves(analysis, color), 'checklist': checklist(analysis)}
+
+
+def group_color(i: int) -> str:
+  """The color of the i-th group."""
+  return _GROUP_COLORS[i % len(_GROUP_COLORS)]
 
 
 def ordered_color(share: float) -> str:
@@ -93,8 +98,7 @@ def checklist(analysis: Analysis) -> list[list[str]]:
        f'lineages), seed {boot["seed"]}, {boot["failed"]} did not converge' if boot['n'] else 'none'],
       ['Noise', f'residuals {100 * d["sigma"]:.2g}% (one sigma); ' + _describe_seeds(law['seed_noise'])],
       ['Hold-out', analysis.settings.holdout or 'none: extrapolation is untested'],
-      ['Notes', '; '.join(law['notes']) or 'none'],
-      ['Warnings', '; '.join(law['warnings']) or 'none']]
+      ['Notes', '; '.join(law['notes']) or 'none']]
 
 
 def _describe_seeds(noise):
@@ -105,7 +109,7 @@ def _describe_seeds(noise):
 
 def _counted(points, analysis):
   flops = points.columns.get('flops', points.columns['x'] if points.x_name == 'flops' else None)
-  parts = ['params as given in the points (hover over a point for the count without embeddings and head, if logged)',
+  parts = ['params as given in the points (point at one for the count without embeddings and head, if logged)',
            'examples seen, including repeats',
            'training FLOPs as given in the points' if flops is not None else 'no FLOPs in the points']
   if analysis.law['compute_optimal']:

@@ -44,7 +44,8 @@ class Runner:
   """Runs jobs, `processes` at a time, in the order given."""
 
   def __init__(self, jobs: Sequence[tuple[Job, ...]], processes: int, display: Display,
-               command: Callable[[tuple[Job, ...], Sequence[int]], list[str]] | None = None):
+               command: Callable[[tuple[Job, ...], Sequence[int]], list[str]] | None = None,
+               watch: Callable[[], None] = lambda: None):
     """Prepares to run jobs.
 
     Args:
@@ -52,8 +53,9 @@ class Runner:
       processes: how many processes run at a time.
       display: shows the progress.
       command: (jobs, cores) -> the command line of a process; default: `child_command`.
+      watch: called often while jobs run.
     """
-    self._command = command or child_command
+    self._command, self._watch = command or child_command, watch
     self._waiting = [_Attempt(together) for together in jobs]
     self._running: list[_Attempt] = []
     self._shares = _shares(cores(), processes)
@@ -72,6 +74,7 @@ class Runner:
         if not self._signals:
           self._start_ready()
         self._display.poll([job for attempt in self._running for job in attempt.jobs])
+        self._watch()
         time.sleep(_POLL_SECONDS)
     finally:
       for attempt in self._running:  # not empty only after an error of this process: leave no process behind

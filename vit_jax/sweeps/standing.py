@@ -92,12 +92,15 @@ def _begun(workdir):
   root = epath.Path(workdir)
   if not root.exists():
     return []
-  out = []
-  for path in [*sorted(root.glob(f'trunks/*/{records.RUN}')), *sorted(root.glob(f'*/{records.RUN}'))]:
-    run, folder = folders.readable_run(path.parent), path.parent
-    name = f'trunk {folder.name}' if folder.parent.name == 'trunks' else folder.name
-    out.append(Job(name, os.fspath(folder), (), run.get('steps') or 0, 0, 0.0, 0, tuple(run.get('branch_steps') or ())))
-  return out
+  found = [*sorted(root.glob(f'trunks/*/{records.RUN}')), *sorted(root.glob(f'*/{records.RUN}'))]
+  return [as_it_is(path.parent) for path in found]
+
+
+def as_it_is(folder: epath.Path) -> Job:
+  """The job of a run or trunk folder of which no plan is known."""
+  run = folders.readable_run(folder)
+  name = f'trunk {folder.name}' if folder.parent.name == 'trunks' else folder.name
+  return Job(name, os.fspath(folder), (), run.get('steps') or 0, 0, 0.0, 0, tuple(run.get('branch_steps') or ()))
 
 
 def ask(sweep: Sweep, name: str, stop: bool) -> str:
