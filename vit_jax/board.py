@@ -17,7 +17,7 @@ from vit_jax.errors import UserError
 _OUT = flags.DEFINE_string('out', None, 'The page to write; default: FOLDER/index.html, or board.html of several '
                            'FOLDERs.')
 _GROUP = flags.DEFINE_string('group', None, 'The config key or column, such as family, whose values are compared; '
-                             'default: a word or switch that has two values.')
+                             'default: the first of family, objective and tag that has two values.')
 _WATCH = flags.DEFINE_bool('watch', False, 'Write the page again and again while runs go.')
 _SECONDS = 1.0
 

@@ -27,7 +27,7 @@ _VERTICES = 20_000  # of all curves together ..
 _MOST, _FEWEST = 200, 8  # .. and of one
 _LIVE_LAW = 500  # finished runs; reading and fitting more while runs go would hold them up
 _COLUMNS = 8  # keys that differ and are shown; of more, those with fewest values
-_NAMED = ('family', 'objective', 'tag')  # keys that tell two groups apart, before any other
+_NAMED = ('family', 'objective', 'tag')  # a headline that compares others would answer what nobody has asked
 
 
 class Board:
@@ -40,7 +40,8 @@ class Board:
       title: the name of the sweep or the folders.
       jobs: the runs; trunks are left out.
       path: the file to write, local or in a bucket.
-      group: the column whose values are compared; default: a key of the configs that has two values.
+      group: the column whose values are compared; default: the first of family, objective and tag with two
+        values.
     """
     self._title, self.path, self._group = title, epath.Path(path), group
     self._jobs = [job for job in jobs if not job.saves]
@@ -179,11 +180,9 @@ def _differing(fields: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _two_groups(fields):
-  """The key by which the runs are two groups: a word or a switch, or the name of one; None if there is none."""
-  values = {key: {run.get(key) for run in fields if run} for key in {k for run in fields for k in run
-                                                                     if isinstance(run[k], (str, bool))}}
-  two = sorted(key for key, there in values.items() if len(there - {None}) == 2)
-  return next((key for key in (*_NAMED, *two) if key in two), None)
+  """Of the keys that usually name what is compared, the first by which the runs are two groups; None if none is."""
+  values = {key: {run.get(key) for run in fields if run} for key in _NAMED}
+  return next((key for key in _NAMED if len(values[key] - {None}) == 2), None)
 
 
 def _counts(runs):
