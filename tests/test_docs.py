@@ -327,6 +327,7 @@ def test_a_path_without_a_family_is_refused(path, message):
     config.defaults(path)
 
 
+@pytest.mark.slow
 def test_the_recipe_of_a_new_family_trains(patch_mlp, tmp_path):
   recipe = {}
   exec(patch_mlp['recipe'], recipe)
@@ -357,6 +358,7 @@ def test_an_objective_written_as_the_page_says_keeps_the_contract(rotation, chec
   check(c, rotation)
 
 
+@pytest.mark.slow
 def test_the_recipe_of_a_new_objective_trains(rotation):
   c = config.load_recipe('rotation_digits.py')
   c.train.epochs, c.train.steps = 0, 100

@@ -20,6 +20,8 @@ from vit_jax.training import loop
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
 
+pytestmark = pytest.mark.slow  # they share a run
+
 
 def train(workdir, **model):
   c = config.defaults('vit', 'reconstruct')

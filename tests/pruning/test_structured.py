@@ -146,6 +146,7 @@ def _source(tiny_config, tmp_path):
   return tmp_path / 'whole'
 
 
+@pytest.mark.slow
 def test_a_pruned_run_loads_predicts_and_has_its_own_identity(source, tmp_path):
   done = command_line.run('prune', source, '--heads=0.5', '--mlp=0.75', '--examples=64',
                           f'--workdir={tmp_path / "small"}')

@@ -89,6 +89,7 @@ def test_parameters_that_are_not_finite_are_not_saved(too_far, tmp_path):
   assert records.saved_steps(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_where_steps_are_skipped_so_is_an_update_that_is_not_finite(too_far, tmp_path):
   too_far.train.on_nonfinite, too_far.train.most_skipped = 'skip', 15
   with pytest.raises(UserError, match='the update of the parameters is not finite at step 16, and the 15 steps before'):

@@ -170,6 +170,7 @@ def test_a_recipe_that_cannot_be_written_is_refused(runs, tmp_path):
     next_run.choose(analysed(runs), 1e6)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_run_that_trains(runs, tmp_path):
   """law writes it, main trains it: two processes, on the digits."""
   environment = command_line.ON_CPU | {'COLUMNS': '100'}

@@ -61,7 +61,8 @@ def test_a_failing_job_is_reported_and_the_others_continue(sweep):
   assert records.read_rows(bad / records.EVENTS)[-1]['said'] == 'error: it broke'
 
 
-@pytest.mark.parametrize('end', ['sys.exit(42)', 'sys.exit(137)', 'os.kill(os.getpid(), 9)'])
+@pytest.mark.parametrize('end', ['sys.exit(42)', pytest.param('sys.exit(137)', marks=pytest.mark.slow),
+                                 pytest.param('os.kill(os.getpid(), 9)', marks=pytest.mark.slow)])
 def test_a_job_that_makes_progress_is_restarted_without_limit(sweep, end):
   times = exits.MAX_RESTARTS + 2
   folder = sweep.add('slow', f"""

@@ -21,7 +21,7 @@ from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
 from vit_jax.training.program import Program
 
-FLIPS = 100
+FLIPS = 30
 
 
 def _config(config, sizes, **changes):
@@ -46,7 +46,8 @@ def _train(run, workdir):
   return final_arrays(workdir), (workdir / records.METRICS).read_bytes()
 
 
-@pytest.mark.parametrize('sizes', [(1, 1, 1), (8, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize('sizes', [*(pytest.param(sizes, marks=pytest.mark.slow) for sizes in ((1, 1, 1), (8, 1, 1))),
+                                   (2, 2, 2)])
 def test_the_end_is_that_of_a_run_without_replay(tiny_config, prepare, tmp_path, sizes):
   once, twice = (_train(prepare(_config(tiny_config, sizes, **{'system.replay_every': every})), tmp_path / str(every))
                  for every in (0, 3))

@@ -113,6 +113,7 @@ def test_stopped_after_the_next_save_it_does_not_meet_the_batch_again(config, tm
   assert records.read_run(folder)['left_out'] == [POISONED]
 
 
+@pytest.mark.slow
 def test_batches_one_after_another_are_left_out_up_to_a_limit(config, tmp_path):
   poisoned = (33, 34, 36)
   theirs = _train(_run(config, (), **{'train.leave_out': poisoned}), tmp_path / 'without')
@@ -136,6 +137,7 @@ def test_a_skipped_step_is_counted_in_the_state(config, tmp_path, monkeypatch):
   assert {row['step']: row['skipped'] for row in rows if row['skipped']} == {36: 1}
 
 
+@pytest.mark.slow
 def test_resumed_with_other_rows_the_count_of_skipped_steps_stays(config, tmp_path, monkeypatch):
   folder, skip = tmp_path / 'ours', {'train.on_spike': 'skip'}
   with monkeypatch.context() as patch:

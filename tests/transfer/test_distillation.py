@@ -71,6 +71,7 @@ def _taught(cnn, **distill):
   return run_config.cast(_recipe('deit', DEIT, distill={'teacher': str(cnn), **distill}))
 
 
+@pytest.mark.slow
 def test_a_cnn_teaches_a_deit(cnn, tmp_path):
   """Trained only on the teacher's decisions, the student learns to decide like the teacher, right or wrong."""
   run = run_lib.prepare(_taught(cnn, weight=1.0))

@@ -153,6 +153,7 @@ def test_no_backward_pass_through_frozen_parameters():
   assert set(part) == {'head'} and trainable.merged(params, part, which) == params
 
 
+@pytest.mark.slow
 def test_probe_and_neighbours_of_frozen_features(teacher, tmp_path):
   run, notes = run_lib.prepare(_recipe(teacher, pretrained__probe='always')), []
   assert frozen.wanted(run) and not frozen.wanted(run_lib.prepare(_recipe(teacher)))
