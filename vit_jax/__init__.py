@@ -17,10 +17,10 @@ import types
 from typing import TYPE_CHECKING, Any
 
 __version__ = '0.1.0'
-__all__ = ['arrays', 'compare', 'evaluate', 'fit', 'plan', 'predict', 'sweep', 'train']
+__all__ = ['arrays', 'attention', 'compare', 'evaluate', 'fit', 'plan', 'predict', 'sweep', 'train']
 
 if TYPE_CHECKING:
-  from vit_jax.api import arrays, compare, evaluate, fit, plan, predict, sweep, train  # noqa: F401
+  from vit_jax.api import arrays, attention, compare, evaluate, fit, plan, predict, sweep, train  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:

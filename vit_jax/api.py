@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import ml_collections
 import numpy as np
@@ -23,10 +23,11 @@ from vit_jax import checkpoint, durable, host, records
 from vit_jax import recipe as recipe_lib
 from vit_jax.console import Console
 from vit_jax.errors import UserError
+from vit_jax.inspection.attention import Attention
 from vit_jax.outcomes import Comparison, Evaluation, Law, Plan, Predictions, Run, Runs
 from vit_jax.shown import Table
 
-Recipe = str | os.PathLike | ml_collections.ConfigDict  # a name, a file, or what `config.defaults` returns
+Recipe: TypeAlias = str | os.PathLike | ml_collections.ConfigDict  # a name, a file, or what `config.defaults` returns
 F = TypeVar('F', bound=Callable)
 
 
@@ -118,25 +119,26 @@ def predict(run: str | os.PathLike | Run, pictures: Any, batch_size: int = 64) -
   Raises:
     UserError: there is no model or no picture, or none of them can be read.
   """
-  from vit_jax.data import folder_names
-  from vit_jax.data.pictures import BadPicture
-  from vit_jax.training import trained
-  if isinstance(pictures, np.ndarray):
-    named = [(str(i), picture if picture.ndim == 3 else picture[..., None]) for i, picture in enumerate(pictures)]
-  else:
-    places = [pictures] if isinstance(pictures, (str, os.PathLike)) else pictures
-    named = [(os.fspath(path), path) for path in folder_names.find(places)]
-  model, prepared, unreadable = trained.load(_place(run)), {}, {}
-  for name, picture in named:
-    try:
-      prepared[name] = model.prepare(picture)
-    except BadPicture as error:
-      unreadable[name] = str(error)
-  if not prepared:
-    first = next(iter(unreadable.items()), None)
-    raise UserError(f'none of the {len(named)} pictures could be read' + (f': {": ".join(first)}' if first else ''))
+  model = _model(run)
+  prepared, unreadable = _prepared(model, pictures)
   return Predictions(tuple(prepared), model.class_names, model.probabilities(list(prepared.values()), batch_size),
                      unreadable, model.several_labels)
+
+
+@_as_a_command
+def attention(run: str | os.PathLike | Run, pictures: Any) -> Attention:
+  """Computes attention maps of pictures; as `vit-jax predict RUN PICTURES --attention`.
+
+  Args:
+    run, pictures: as in `predict`.
+
+  Raises:
+    UserError: no picture can be read, or the model has no global attention.
+  """
+  from vit_jax.inspection import attention as attention_lib
+  model = _model(run)
+  attention_lib.check(model)
+  return attention_lib.attention(model, list(_prepared(model, pictures)[0].values()))
 
 
 @_as_a_command
@@ -164,6 +166,7 @@ def sweep(sweep: Any, workdir: str | os.PathLike | None = None, jobs: int | None
   words = [f'--sweep={os.fspath(sweep)}', f'--workdir={workdir}', *([f'--jobs={jobs}'] if jobs else [])]
   process = subprocess.Popen([sys.executable, '-m', 'vit_jax.sweep', *words], stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, text=True)
+  assert process.stdout is not None  # it is a pipe
   with contextlib.closing(process.stdout) as lines:
     said = []
     for line in lines:
@@ -181,7 +184,7 @@ def runs(workdir: str | os.PathLike) -> Runs:
 
   from vit_jax.scaling import tables
   folders = [folder for folder in tables.find_runs(epath.Path(workdir)) if folder.parent.name != 'trunks']
-  return Runs(os.fspath(workdir), tuple((os.fspath(folder), records.read_run(folder)) for folder in folders))
+  return Runs(os.fspath(workdir), tuple((os.fspath(folder), records.read_run(folder) or {}) for folder in folders))
 
 
 @_as_a_command
@@ -283,6 +286,32 @@ def _changed(config: Recipe, changes: Mapping[str, Any]) -> tuple[ml_collections
 
 def _place(run: str | os.PathLike | Run) -> str:
   return run.place if isinstance(run, Run) else os.fspath(run)
+
+
+def _model(run):
+  from vit_jax.training import trained
+  return trained.load(_place(run))
+
+
+def _prepared(model, pictures):
+  """({name: pixels}, {name: why}) of pictures that can and cannot be read."""
+  from vit_jax.data import folder_names
+  from vit_jax.data.pictures import BadPicture
+  if isinstance(pictures, np.ndarray):
+    named = [(str(i), picture if picture.ndim == 3 else picture[..., None]) for i, picture in enumerate(pictures)]
+  else:
+    places = [pictures] if isinstance(pictures, (str, os.PathLike)) else pictures
+    named = [(os.fspath(path), path) for path in folder_names.find(places)]
+  prepared, unreadable = {}, {}
+  for name, picture in named:
+    try:
+      prepared[name] = model.prepare(picture)
+    except BadPicture as error:
+      unreadable[name] = str(error)
+  if not prepared:
+    first = next(iter(unreadable.items()), None)
+    raise UserError(f'none of the {len(named)} pictures could be read' + (f': {": ".join(first)}' if first else ''))
+  return prepared, unreadable
 
 
 def _written(sweep, workdir):

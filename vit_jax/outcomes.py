@@ -13,7 +13,7 @@ from vit_jax.comparison import terminal as comparison_terminal
 from vit_jax.console import Console
 from vit_jax.errors import UserError
 from vit_jax.inspection import evaluation as evaluation_lib
-from vit_jax.inspection.scores import confusion
+from vit_jax.inspection import scores
 from vit_jax.interop.classifier import Classifier
 from vit_jax.rehearsal import plan_text, run_plan
 from vit_jax.scaling import analysis as analysis_lib
@@ -80,9 +80,9 @@ class Evaluation(Shown):
   @property
   def confusion(self) -> np.ndarray:
     """Counts int [C, C], by label (row) and predicted class (column)."""
-    if self.summary.get('several_labels'):
+    if not isinstance(self.found.predictions, scores.Predictions):
       raise UserError('confusion: a class is not taken for another one where a picture can have several labels')
-    return confusion(self.found.predictions)
+    return scores.confusion(self.found.predictions)
 
   def write(self, out: str | None = None) -> list[str]:
     """Writes SPLIT.json and the figure of the confusion matrix, as the command does."""
@@ -181,7 +181,7 @@ class Law(Shown):
   def points(self) -> Table:
     """A row for each point: its run, inputs, measured value, and whether it was fitted or held out."""
     a = self.analysis
-    columns = {a.points.x_name if name == 'x' else name: values for name, values in a.points.columns.items()}
+    columns = {a.points.x_name or name if name == 'x' else name: values for name, values in a.points.columns.items()}
     return Table.of({'run': run, **{name: float(values[i]) for name, values in columns.items()},
                      a.points.metric: float(a.points.y[i]), 'fitted': bool(a.fitted[i]), 'held_out': bool(a.held[i])}
                     for i, run in enumerate(a.points.runs))

@@ -30,12 +30,12 @@ class DamagedRun(UserError):
   """A run.json that cannot be read."""
 
 
-def write_run(folder: os.PathLike, fields: dict[str, Any]) -> None:
+def write_run(folder: str | os.PathLike, fields: dict[str, Any]) -> None:
   """Writes run.json atomically: a reader sees either the old file or the new one."""
   durable.write(epath.Path(folder) / RUN, json.dumps(fields, indent=2) + '\n')
 
 
-def read_run(folder: os.PathLike) -> dict[str, Any] | None:
+def read_run(folder: str | os.PathLike) -> dict[str, Any] | None:
   """Reads the run.json of a run folder; None if there is none.
 
   Raises:
@@ -53,7 +53,7 @@ def read_run(folder: os.PathLike) -> dict[str, Any] | None:
   return fields
 
 
-def way_on(folder: os.PathLike) -> str:
+def way_on(folder: str | os.PathLike) -> str:
   """What cures a damaged run.json: without it, a run resumes from its checkpoints, and writes it again."""
   path = os.fspath(epath.Path(folder) / RUN)
   remove = 'remove it' if '://' in path else f'`rm {shlex.quote(path)}`'
@@ -78,7 +78,7 @@ def _check_kind(fields, name, kinds, path):
     raise UserError(f'{path}: {name}: expected {kinds[0].__name__}, got {_short(value)}')
 
 
-def readable_rows(path: os.PathLike, needed: Mapping[str, type]) -> tuple[list[dict[str, Any]], list[str]]:
+def readable_rows(path: str | os.PathLike, needed: Mapping[str, type]) -> tuple[list[dict[str, Any]], list[str]]:
   """The rows of a .jsonl file that can be used, and a message for each other line. As in `read_rows` for the last line.
 
   Args:
@@ -98,7 +98,7 @@ def readable_rows(path: os.PathLike, needed: Mapping[str, type]) -> tuple[list[d
   return rows, faults
 
 
-def read_events(path: os.PathLike) -> list[dict[str, Any]]:
+def read_events(path: str | os.PathLike) -> list[dict[str, Any]]:
   """The events of a log. No result depends on them, so lines that are damaged are left out."""
   return readable_rows(path, EVENT)[0]
 
@@ -107,7 +107,7 @@ AROUND = 'went_around'  # the event of a run that does without a damaged file; `
 EVENT, ROW = {'event': str}, {'split': str, 'step': int}  # what every line of events.jsonl and of metrics.jsonl has
 
 
-def read_rows(path: os.PathLike) -> list[dict[str, Any]]:
+def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
   """The rows of a .jsonl file. An incomplete last line, which a killed process can leave, is left out.
 
   Raises:
@@ -150,7 +150,7 @@ def _short(value):
   return text if len(text) <= 100 else text[:100] + ' ...'
 
 
-def saved_steps(folder: os.PathLike) -> list[int]:
+def saved_steps(folder: str | os.PathLike) -> list[int]:
   """The steps of a run's finished checkpoints.
 
   On a disk, a checkpoint that is still being written has another name. In an object store, where nothing is renamed,
@@ -166,7 +166,7 @@ def saved_steps(folder: os.PathLike) -> list[int]:
 class Lines:
   """An append-only file of JSON lines, on a local disk or in an object store."""
 
-  def __init__(self, path: os.PathLike):
+  def __init__(self, path: str | os.PathLike):
     self._path = epath.Path(path)
     self._remote = '://' in os.fspath(path)
     self._uploaded = -1  # bytes

@@ -31,7 +31,7 @@ class Display:
     self._bar = self._task = None
     self._since, self._last_step, self._shown = 0.0, 0, ''
 
-  def header(self, run: Run, name: str, workdir: os.PathLike, probe_seconds: float | None = None) -> None:
+  def header(self, run: Run, name: str, workdir: str | os.PathLike, probe_seconds: float | None = None) -> None:
     """Prints what will be done, before anything is compiled.
 
     `probe_seconds` is the estimated time of a run that stops at frozen features; None for all other runs.
@@ -114,7 +114,7 @@ class Display:
       self._bar.stop()
       self._bar = None
 
-  def stopped(self, workdir: os.PathLike) -> None:
+  def stopped(self, workdir: str | os.PathLike) -> None:
     """Prints that the run was stopped, and from which step the same command resumes it."""
     steps = records.saved_steps(workdir)
     saved = f'saved at step {steps[-1]:,}' if steps else 'nothing to save yet'
@@ -130,8 +130,8 @@ class Display:
               f'use it       {commands.written("predict", shlex.quote(results["bundle"]))} PICTURE_OR_FOLDER...\n'
               f'train all    {command}')
 
-  def summary(self, results: dict[str, Any], objective: Objective, workdir: os.PathLike,
-              bundle: os.PathLike | None = None) -> None:
+  def summary(self, results: dict[str, Any], objective: Objective, workdir: str | os.PathLike,
+              bundle: str | os.PathLike | None = None) -> None:
     """Prints the results, where they are stored, and what to do next."""
     quoted, usable = shlex.quote(os.fspath(workdir)), shlex.quote(os.fspath(bundle or workdir))
     if 'test' not in results:

@@ -34,7 +34,7 @@ def wanted(run: Run) -> bool:
   return probe == 'always' or probe == 'on_cpu' and jax.devices()[0].platform == 'cpu'
 
 
-def run_probe(run: Run, workdir: os.PathLike, note: Callable[[str], None]) -> dict[str, Any]:
+def run_probe(run: Run, workdir: str | os.PathLike, note: Callable[[str], None]) -> dict[str, Any]:
   """Computes features of a run's pretrained model, and fits k-NN and a linear probe to them.
 
   probe.json and a bundle are written into `workdir`/probe.
@@ -84,7 +84,7 @@ def estimate_seconds(run: Run) -> float:
   return run_lib.estimate_seconds(run) * images * run.flops_per_example_forward / whole
 
 
-def features(run: Run, split: str, params: dict, stats: dict, cache: os.PathLike,
+def features(run: Run, split: str, params: dict, stats: dict, cache: str | os.PathLike,
              note: Callable[[str], None] = print) -> Features:
   """The inputs of the model's head on a split, with pictures prepared as in evaluation; from the cache if present."""
   path = epath.Path(cache) / f'{split}.npz'

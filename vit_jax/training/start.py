@@ -20,7 +20,7 @@ from vit_jax.training.run import Run
 SHARE = 0.1  # of a run, where the recipe's warm-up does not fit in
 
 
-def prepare(config: RunConfig, given: Collection[str], workdir: os.PathLike | None, note: Callable[[str], None],
+def prepare(config: RunConfig, given: Collection[str], workdir: str | os.PathLike | None, note: Callable[[str], None],
             branch_steps: Sequence[int] = ()) -> Run:
   """Checks a config and its folder, and opens what the run needs; arguments and errors as of `check`."""
   config = check(config, given, workdir, note, branch_steps)
@@ -28,7 +28,7 @@ def prepare(config: RunConfig, given: Collection[str], workdir: os.PathLike | No
     return run_lib.prepare_trunk(config, branch_steps) if branch_steps else run_lib.prepare(config)
 
 
-def check(config: RunConfig, given: Collection[str], workdir: os.PathLike | None, note: Callable[[str], None],
+def check(config: RunConfig, given: Collection[str], workdir: str | os.PathLike | None, note: Callable[[str], None],
           branch_steps: Sequence[int] = ()) -> RunConfig:
   """Checks a config and its folder, cheap things first; returns the config with what was fitted in it.
 
@@ -51,8 +51,8 @@ def check(config: RunConfig, given: Collection[str], workdir: os.PathLike | None
   return config
 
 
-def to_results(run: Run, name: str, workdir: os.PathLike, display: Display, profile: bool = False,
-               trunk: os.PathLike | None = None, clock: goodput.Clock | None = None) -> dict[str, Any]:
+def to_results(run: Run, name: str, workdir: str | os.PathLike, display: Display, profile: bool = False,
+               trunk: str | os.PathLike | None = None, clock: goodput.Clock | None = None) -> dict[str, Any]:
   """The results of a run: trained (`loop.train`), or read where it has finished already."""
   processes.agree(run.facts | {'--workdir': os.fspath(workdir), '--trunk': str(trunk)})
   results = processes.from_writer(lambda: run_folder.finished_results(run, workdir))
