@@ -54,6 +54,9 @@ def test_scores_and_predictions(run, tmp_path):
   assert predicted.probabilities.shape == (3, 10) and len(predicted.classes) == 3
   np.testing.assert_allclose(predicted.probabilities.sum(axis=1), 1, rtol=1e-5)
   assert predicted.table['picture'].tolist() == ['0', '1', '2']
+  maps = vit_jax.attention(run, images).last
+  assert maps.ndim == 3 and len(maps) == 3
+  np.testing.assert_allclose(maps.sum(axis=(1, 2)), 1, rtol=1e-5)
   (tmp_path / 'broken.png').write_bytes(b'no picture')
   with pytest.raises(UserError, match='none of the 1 pictures could be read'):
     vit_jax.predict(run, tmp_path)

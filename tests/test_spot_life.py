@@ -93,7 +93,7 @@ def _saved(store, workdir):
 
 def _last_val(store, workdir):
   rows = [json.loads(line) for line in store.read(f'{workdir}/metrics.jsonl').splitlines()]
-  return [row for row in rows if 'val/loss' in row][-1]
+  return [row for row in rows if row['split'] == 'val'][-1]
 
 
 def _events(store, workdir):
@@ -135,12 +135,12 @@ def test_the_life_of_a_sweep_on_spot_machines(store, bucket, recipe, tmp_path):
 
   table = tmp_path / 'read.csv'  # what the logs say, without the bucket
   table.write_text('examples,loss\n' + ''.join(
-    f'{32 * row["step"]},{row["val/loss"]!r}\n' for row in (_last_val(store, f'{bucket}/law/{name}')
+    f'{32 * row["step"]},{row["loss"]!r}\n' for row in (_last_val(store, f'{bucket}/law/{name}')
                                                            for name in ('spot', *SHORTER))))
   for name, source in (('bucket', f'{bucket}/law'), ('table', table)):
     _run(store, 'law', source, '--x=examples', f'--out={tmp_path}/{name}')
   laws = [json.loads((tmp_path / name / 'law.json').read_text()) for name in ('bucket', 'table')]
-  assert laws[0]['n'] == laws[1]['n'] == len(SHORTER) + 1
+  assert laws[0]['n'] == laws[1]['n'] >= 4  # the shortest runs may be left out
   assert laws[0]['coefficients'] == pytest.approx(laws[1]['coefficients'], rel=1e-6)
 
 

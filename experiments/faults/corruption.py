@@ -150,8 +150,8 @@ class Stretch:
   steps = 5
 
   def __init__(self):
-    sizes = {'model.patch_size': 2, 'model.width': 96, 'model.mlp_dim': 384, 'model.depth': 4, 'data.batch_size': 128, 'train.steps': 10**6,
-             'schedule.warmup_steps': 10}
+    sizes = {'model.patch_size': 2, 'model.width': 96, 'model.mlp_dim': 384, 'model.depth': 4, 'data.batch_size': 128,
+             'train.steps': 10**6, 'schedule.warmup_steps': 10}
     run = prepare('vit', **sizes, **ONE_DEVICE, **{'system.replay_every': self.steps, 'system.steps_per_call': 1})
     self._state = state.create(run.model, run.config, run.mesh)
     self._program, self._batches = Program(run, self._state), run.train_batches(0, lambda errors: None)
