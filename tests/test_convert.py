@@ -86,7 +86,7 @@ def test_a_damaged_exported_file_is_refused(workdir, tmp_path):
 
 @pytest.mark.parametrize('arguments, message', [
     (('only one',), 'expected SRC and OUT'), (('nowhere', 'OUT'), 'nowhere: no such file'),
-    (('RUN', 'OUT', '--to=bndle'), 'value should be one of'),
+    (('RUN', 'OUT', '--to=bndle'), "did you mean 'bundle'"),
     (('RUN', 'OUT', '--to=stablehlo'), 'expected a name that ends in .stablehlo'),
     (('RUN', 'OUT', '--to=npz'), 'the original code expects'),
     (('RUN', 'OUT', '--step=3'), 'no checkpoint of'),

@@ -38,7 +38,8 @@ def main(paths: list[str]) -> int:
       time.sleep(_SECONDS)
       board.poll()
   board.write()
-  say(f'page        {out}: {len([job for job in jobs if not job.saves])} runs')
+  count = sum(not job.saves for job in jobs)
+  say(f'page        {out}: {count} run{"s" * (count != 1)}')
   return 0
 
 

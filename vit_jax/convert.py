@@ -20,7 +20,7 @@ import shlex
 from absl import flags
 
 from vit_jax import cli, commands
-from vit_jax.errors import UserError
+from vit_jax.errors import UserError, nearest
 from vit_jax.printable import say
 
 
@@ -28,7 +28,9 @@ class _Formats(flags.EnumParser):
   """One of the formats, or hub:OWNER/NAME."""
 
   def parse(self, argument):
-    return argument if argument.startswith('hub:') else super().parse(argument)
+    if argument.startswith('hub:') or argument in self.enum_values:
+      return argument
+    raise ValueError(f'expected {", ".join(self.enum_values)} or hub:OWNER/NAME{nearest(argument, self.enum_values)}')
 
 
 _TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'stablehlo', 'hf-mae'], 'The format of OUT; '

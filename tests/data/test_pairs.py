@@ -71,7 +71,7 @@ def test_what_is_left_out_is_named_and_counted(tmp_path, capsys):
   assert captions(tmp_path) == {'a.png': ('a',), 'c.png': ('7',)}
   said = capsys.readouterr().err
   assert f'2 pictures have no caption, or an empty one, such as {tmp_path}/b.png' in said
-  assert 'captions of pictures that are not there: 1, such as x.png' in said and '1 .heic' in said
+  assert '1 captions are of pictures that are not there, such as x.png' in said and '1 .heic' in said
 
 
 def test_accents_that_are_composed_elsewhere_are_the_same(tmp_path):

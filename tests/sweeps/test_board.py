@@ -87,7 +87,7 @@ def test_the_headline_is_the_answer_of_two_groups_and_ends_are_predicted(root):
 def test_without_enough_runs_the_page_says_why_there_is_no_law(tmp_path):
   _write(tmp_path, 'a', {}, 1000, 100)
   data = _data(_board(tmp_path).render(live=True))
-  assert data['laws'] == [] and 'no law yet: 1 finished runs' in data['why_not'] and data['live'] > 0
+  assert data['laws'] == [] and 'no law yet: the finished runs (1) have' in data['why_not'] and data['live'] > 0
   assert data['headline'] == 'mine: 1 of 1 runs finished'
 
 

@@ -85,7 +85,8 @@ def files(folder: Folder, known: Sequence[str]) -> dict[str, list[listing.File]]
   kept, twice = _once(listed)
   for class_folder in found:
     _check_class(folder / class_folder, kept[class_folder], listed[class_folder], others)
-  _say_left_out(folder, others, twice)
+  folder_names.say_left_out(folder, [('pictures are in no class folder', listing.loose(folder)),
+                                     ('links lead to pictures of another class', twice)], others)
   if lonely := [f for f in found if len(kept[f]) == 1]:
     say(f'{printable(os.fspath(folder))}: {len(lonely):,} classes have one picture, such as '
         f'{printable(names[lonely[0]])}: what is learnt of them cannot be measured', sys.stderr)
@@ -104,20 +105,6 @@ def _once(listed):
     if owner[file.real] == class_folder:
       kept[class_folder].setdefault(file.real, file)
   return {class_folder: sorted(found.values()) for class_folder, found in kept.items()}, twice
-
-
-def _say_left_out(folder, others, twice):
-  """Says which pictures are not used."""
-  said = []
-  if loose := listing.loose(folder):
-    said.append(f'{len(loose):,} pictures are in no class folder, such as {loose[0]}')
-  if others:
-    said.append(f'{len(others):,} pictures are of kinds that are not read ({folder_names.kinds(others)}), such as '
-                f'{others[0]}; convert them to JPEG or PNG')
-  if twice:
-    said.append(f'{len(twice):,} links lead to pictures of another class, such as {twice[0]}')
-  for text in said:
-    say(f'left out: {printable(os.fspath(folder))}: {printable(folder_names.text(text))}', sys.stderr)
 
 
 def _check_class(folder, files, before, others):

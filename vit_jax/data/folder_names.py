@@ -1,12 +1,14 @@
-"""Which files of a folder are pictures, and which of its folders are splits: the habits of people who keep pictures."""
+"""Which files of a folder are pictures, which folders are splits, and what is not used: how people keep pictures."""
 
 import collections
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 
 from vit_jax.errors import UserError
+from vit_jax.printable import printable, say
 
 # Kinds that `pictures` decodes.
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.webp', '.bmp', '.dib', '.gif', '.tif', '.tiff')
@@ -49,6 +51,22 @@ def kinds(paths: Iterable[str]) -> str:
   """'3 .heic, 1 .avif': how many files there are of each suffix."""
   counts = collections.Counter(os.path.splitext(path)[1].lower() for path in paths)
   return ', '.join(f'{n:,} {suffix}' for suffix, n in counts.most_common())
+
+
+def say_left_out(folder: os.PathLike, reasons: Iterable[tuple[str, Sequence[str]]], unread: Sequence[str]) -> None:
+  """Says on stderr what of a folder is not used.
+
+  Args:
+    folder: the folder.
+    reasons: (words, names), such as ('pictures are in no class folder', paths); one without names is not said.
+    unread: the paths of pictures of kinds that are not read.
+  """
+  said = [f'{len(names):,} {words}, such as {names[0]}' for words, names in reasons if names]
+  if unread:
+    said.append(f'{len(unread):,} pictures are of kinds that are not read ({kinds(unread)}), such as {unread[0]}; '
+                'convert them to JPEG or PNG')
+  for words in said:
+    say(f'left out: {printable(os.fspath(folder))}: {printable(text(words))}', sys.stderr)
 
 
 def find(places: Iterable[str | os.PathLike]) -> list[pathlib.Path]:

@@ -9,7 +9,6 @@ import collections
 import dataclasses
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,6 @@ import numpy as np
 from vit_jax.data import class_folders, folder_names, listing, tables
 from vit_jax.data.image_folder import FolderSource
 from vit_jax.errors import UserError, nearest
-from vit_jax.printable import printable, say
 
 NAMES = tuple(f'labels{suffix}' for suffix in tables.SUFFIXES)  # of the table in folder:DIR
 SEPARATORS = ('|', ';', ',', ' ')  # that people put between the classes of a picture
@@ -215,7 +213,7 @@ def _source(place, folder, split, rows, columns, classes):
   if unknown := next((name for of in matched.values() for name in of if name not in number), None):
     raise UserError(f'{place}: {split} has the class {unknown!r}, and train has no such class'
                     f'{nearest(unknown, classes)}')
-  _say_left_out(folder, absent, others)
+  folder_names.say_left_out(folder, [('pictures of the table are not there', absent)], others)
   kept = sorted(matched)
   if columns.several:
     labels = np.zeros((len(kept), len(classes)), np.uint8)
@@ -269,18 +267,6 @@ def _finder(folder, files):
     return found[0] if found else None
 
   return find
-
-
-def _say_left_out(folder, absent, others):
-  """Says which rows and pictures are not used."""
-  said = []
-  if absent:
-    said.append(f'{len(absent):,} pictures of the table are not there, such as {absent[0]}')
-  if others:
-    said.append(f'{len(others):,} pictures are of kinds that are not read ({folder_names.kinds(others)}), such as '
-                f'{others[0]}; convert them to JPEG or PNG')
-  for text in said:
-    say(f'left out: {printable(os.fspath(folder))}: {printable(folder_names.text(text))}', sys.stderr)
 
 
 def _texts(value, separator) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ without a picture.
 
 import collections
 import os
-import sys
 
 import numpy as np
 from etils import epath
@@ -15,7 +14,6 @@ from vit_jax.data import caption_files, class_folders, folder_names, image_folde
 from vit_jax.data import index as index_lib
 from vit_jax.data.image_folder import FolderSource
 from vit_jax.errors import UserError
-from vit_jax.printable import printable, say
 
 
 def open_pairs(root: class_folders.Folder, indexed: bool = True) -> dict[str, FolderSource]:
@@ -49,7 +47,9 @@ def _open_split(root, folder, split, whole, indexed):
     raise UserError(f'{folder}: {len(files):,} pictures, and none has a caption; ' + (
         f'{table} names {_some(unused)}' if table else 'expected captions.jsonl or captions.csv there, or a file '
         f'NAME{caption_files.BESIDE} beside each picture'))
-  _say_left_out(folder, [file.path for file, texts in zip(files, captions) if not texts], others, unused)
+  without = [file.path for file, texts in zip(files, captions) if not texts]
+  folder_names.say_left_out(folder, [('pictures have no caption, or an empty one', without),
+                                     ('captions are of pictures that are not there', unused)], others)
   kept = [(file, texts) for file, texts in zip(files, captions) if texts]
   return FolderSource(root.name, (), tuple(file.path for file, _ in kept), np.zeros(len(kept), np.int32), folder,
                       [file.size for file, _ in kept] if listing.is_remote(folder) else None,
@@ -70,20 +70,6 @@ def _of_table(table, folder, files):
     last = collections.Counter(name.rpartition('/')[2] for name in names)
   of = [name if name in rows or last.get(short := name.rpartition('/')[2]) != 1 else short for name in names]
   return [rows.get(name, ()) for name in of], sorted(rows.keys() - set(of))
-
-
-def _say_left_out(folder, without, others, unused):
-  """Says which pictures and captions are not used."""
-  said = []
-  if without:
-    said.append(f'{len(without):,} pictures have no caption, or an empty one, such as {without[0]}')
-  if unused:
-    said.append(f'captions of pictures that are not there: {_some(unused)}')
-  if others:
-    said.append(f'{len(others):,} pictures are of kinds that are not read ({folder_names.kinds(others)}), such as '
-                f'{others[0]}; convert them to JPEG or PNG')
-  for text in said:
-    say(f'left out: {printable(os.fspath(folder))}: {printable(folder_names.text(text))}', sys.stderr)
 
 
 def _some(names):

@@ -57,7 +57,7 @@ def _json_rows(path, text):
     except ValueError as error:
       raise UserError(f'{path}, line {number}: no JSON ({error})') from error
     if not isinstance(fields, dict):
-      raise UserError(f'{path}, line {number}: expected an object, such as {{"file_name": "a.jpg", "caption": ".."}}')
+      raise UserError(f'{path}, line {number}: expected an object, such as {{"file_name": "a.jpg", ..}}')
     yield number, fields
 
 

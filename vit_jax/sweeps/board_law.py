@@ -49,8 +49,8 @@ def fit(folders: Sequence[str], group: str | None, column: str | None = None) ->
     x = [name for name in inputs if values[name] >= _SEVERAL]
     if not x or any(1 < n < _SEVERAL for n in values.values()):  # a law of one input would mix values of the other
       there = ' and '.join(f'{n} of {name}' for name, n in values.items())
-      return SoFar(None, f'no law yet: {len(found)} finished runs with {there} in each group; a law needs {_SEVERAL} '
-                         'different values, or one')
+      return SoFar(None, f'no law yet: the finished runs ({len(found)}) have {there} in each group; a law needs '
+                         f'{_SEVERAL} different values of one, and as many of the other or the same in all runs')
     form = 'chinchilla' if len(x) == 2 else 'power_offset'
     if len(x) == 1:
       split = analysis.split_groups(points_lib.load(folders, x=x[0], group=column), column)

@@ -13,8 +13,7 @@ from etils import epath
 from vit_jax import durable, records, schema
 from vit_jax.drawing import page
 from vit_jax.errors import UserError
-from vit_jax.scaling import law_page, payload
-from vit_jax.scaling.tables import SPLITS
+from vit_jax.scaling import law_page, payload, tables
 from vit_jax.sweeps import board_law, folders, standing
 from vit_jax.sweeps.jobs import Job
 
@@ -111,7 +110,6 @@ def find(paths: Sequence[str]) -> list[Job]:
   Raises:
     UserError: a folder without runs.
   """
-  from vit_jax.scaling import tables
   jobs = {}
   for path in map(epath.Path, paths):
     if (path / folders.PLANS).exists():
@@ -154,7 +152,7 @@ def _curve(folder):
   """(split, examples, losses): of validation where there is a curve, else of training."""
   rows = [row for row in records.readable_rows(folder / records.METRICS, records.ROW)[0]
           if _is_number(row.get('loss')) and _is_number(row.get('examples', row['step']))]
-  for split in (SPLITS[0], 'train'):
+  for split in (tables.SPLITS[0], 'train'):
     there = [row for row in rows if row['split'] == split]
     if len(there) > 1 or split == 'train':
       return split, [row.get('examples', row['step']) for row in there], [row['loss'] for row in there]
