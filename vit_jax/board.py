@@ -3,7 +3,7 @@
 FOLDERs are sweeps, run folders or folders of them, local or bucket paths. The page has a table of the runs with what
 differs between their configs, how far each is and why it failed, their curves, and the law so far with the ends that it
 predicts; of two groups it says which needs less. `vit_jax.sweep` writes the same page, WORKDIR/index.html, while it
-goes. --watch does so for runs that others train, until none of them goes.
+runs. --watch does so for runs that other programs train, until none of them is running.
 """
 
 import os
@@ -18,7 +18,7 @@ _OUT = flags.DEFINE_string('out', None, 'The page to write; default: FOLDER/inde
                            'FOLDERs.')
 _GROUP = flags.DEFINE_string('group', None, 'The config key or column, such as family, whose values are compared; '
                              'default: the first of family, objective and tag that has two values.')
-_WATCH = flags.DEFINE_bool('watch', False, 'Write the page again and again while runs go.')
+_WATCH = flags.DEFINE_bool('watch', False, 'Rewrite the page while runs are in progress.')
 _SECONDS = 1.0
 
 
@@ -33,7 +33,7 @@ def main(paths: list[str]) -> int:
                            _GROUP.value)
   if _WATCH.value:
     board.poll()
-    say(f'page        {out}, written again while runs go; Ctrl-C ends that')
+    say(f'page        {out}, rewritten while runs are in progress; Ctrl-C stops that')
     while any(there.status == 'running' for there in standing.of_all(jobs)):
       time.sleep(_SECONDS)
       board.poll()

@@ -96,7 +96,7 @@ def _least(model, run):
   if model.several_labels:
     return 0.5 if _THRESHOLD.value is None else _THRESHOLD.value
   if _THRESHOLD.value is not None:
-    raise UserError(f'--threshold={_THRESHOLD.value}: is for a model of several labels a picture, and {run} tells one; '
+    raise UserError(f'--threshold={_THRESHOLD.value}: is for a model of several labels a picture, and {run} gives one; '
                     'leave it out, --top says how many classes are printed')
   return None
 

@@ -204,7 +204,7 @@ def _share_programs(workdir):
 
 def _run(left, processes, display, board):
   from vit_jax.sweeps.runner import Runner
-  display.note(f'\nwatch       {board.path}: this page reloads itself while runs go')
+  display.note(f'\nwatch       {board.path}: this page reloads itself while runs are in progress')
   display.start(sum(map(len, left)))
   try:
     return Runner(left, processes, display, watch=board.poll).run()

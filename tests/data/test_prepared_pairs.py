@@ -167,7 +167,7 @@ def test_clipart(tmp_path, monkeypatch):
 @needs_resvg
 @pytest.mark.slow
 def test_the_command_says_what_came_out(packages):
-  said = command_line.run('vit_jax.data.prepare', '--name=emoji', f'--data_dir={packages}').stdout
+  said = command_line.run('data.prepare', '--name=emoji', f'--data_dir={packages}').stdout
   digest = json.loads((packages / 'emoji/set.json').read_text())['digest']
   assert f'emoji: 16 pictures of 64x64 by 4 artists, digest {digest}' in said and 'licences: 16 Apache-2.0' in said
   assert f'--config.data.source=emoji --config.data.data_dir={packages}' in said

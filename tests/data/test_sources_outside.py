@@ -47,8 +47,8 @@ def prepare(**changes):
 def test_a_source_written_as_the_page_says_keeps_the_contract(folder):
   testing.keeps_the_contract_of_a_source('stripes_of_mine:SOURCE')
   run = prepare(**{'data.source': 'stripes_of_mine:SOURCE'})
-  assert run.data.class_names == ('lying', 'standing') and [run.data.size(s) for s in ('train', 'val', 'test')] == [
-      288, 32, 80]
+  assert run.data.class_names == ('horizontal', 'vertical')
+  assert [run.data.size(split) for split in ('train', 'val', 'test')] == [288, 32, 80]
   assert run.plug_ins == [folder.resolve() / 'stripes_of_mine.py']
   assert run.code != prepare(**{'data.source': 'digits'}).code
 

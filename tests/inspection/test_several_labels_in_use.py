@@ -67,7 +67,7 @@ def test_probabilities_are_of_each_class_in_every_format(run, tmp_path):
 def test_data_of_one_label_each_are_refused(run):
   c = config.defaults('vit')
   c.data.source = vit_jax.arrays(PIXELS, LABELS.argmax(axis=1), class_names=('cat', 'dog', 'owl'))
-  with pytest.raises(UserError, match='tells any number of labels, and .* has one label for each picture'):
+  with pytest.raises(UserError, match='predicts any number of labels, and .* has one label for each picture'):
     vit_jax.evaluate(run, config=c)
 
 

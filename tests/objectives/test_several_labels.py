@@ -93,7 +93,7 @@ def test_what_needs_one_label_is_refused_before_anything_is_compiled(changes, me
 
 def test_a_teacher_of_one_class_is_refused(recipe):
   distilled = classify.Classify(classify.Config(name='sigmoid'), DistillConfig(teacher='runs/teacher'))
-  with pytest.raises(UserError, match='distill.teacher=runs/teacher: tells one class'):
+  with pytest.raises(UserError, match='distill.teacher=runs/teacher: gives one class'):
     distilled.for_data(prepare(recipe).data)
 
 

@@ -49,7 +49,8 @@ def _sweep(tmp_path, monkeypatch):
   return Sweep(tmp_path)
 
 
-def test_a_failing_job_is_reported_and_the_others_continue(sweep):
+def test_a_failing_job_is_reported_and_the_others_continue(sweep, monkeypatch):
+  monkeypatch.delenv('PYTHONUNBUFFERED', raising=False)  # with it any program's lines are in their order
   sweep.add('good', FINISH)
   bad = sweep.add('bad', "import sys; print('chatter'); print('error: it broke', file=sys.stderr); sys.exit(1)")
   sweep.add('also-good', FINISH)

@@ -71,7 +71,7 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, 
   gallery = Gallery(data, split)
   if model.several_labels != data.several_labels:
     one, several = 'one label for each picture', 'any number of labels'
-    raise UserError(f'{place}: tells {several if model.several_labels else one}, and {data.name} has '
+    raise UserError(f'{place}: predicts {several if model.several_labels else one}, and {data.name} has '
                     f'{several if data.several_labels else one}')
   if model.several_labels:
     predicted = several_labels.of_split(model, data, split)

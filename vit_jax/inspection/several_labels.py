@@ -15,7 +15,7 @@ from vit_jax.interop.classifier import Classifier, class_indices
 from vit_jax.objectives.average_precision import average_precision
 from vit_jax.printable import printable
 
-THRESHOLD = 0.5  # a class is said where its probability is above it
+THRESHOLD = 0.5  # a class is predicted where its probability is above it
 MOST_ROWS = 30  # of the printed table
 _TINY = np.finfo(np.float32).tiny
 
@@ -55,7 +55,7 @@ def scores(decisions: Decisions) -> dict[str, Any]:
     A dict with the entries
       several_labels: True.
       examples: the number of examples.
-      map, map_error: the mean of the classes' average precision, over classes with examples, and 1 less it.
+      map, map_error: the mean of the classes' average precision, over classes with examples, and 1 minus it.
       f1: micro-averaged, of what has a probability above `threshold`.
       f1_macro: the mean of the classes' F1, over classes with examples.
       loss: the mean over examples of the sum over classes of binary cross-entropies, in nats.

@@ -31,7 +31,7 @@ def _of_class(scores_N, there_N):
 
 
 def scores(scores_NC: np.ndarray, labels_NC: np.ndarray) -> dict[str, float]:
-  """'map', the mean of `average_precision` over the classes that some picture has, and 'map_error', 1 less that."""
+  """'map', the mean of `average_precision` over the classes that some picture has, and 'map_error', 1 minus that."""
   there_C = labels_NC.any(axis=0)
   mean = float(np.mean(average_precision(scores_NC[:, there_C], labels_NC[:, there_C]))) if there_C.any() else np.nan
   return {'map': mean, 'map_error': 1 - mean}

@@ -133,7 +133,7 @@ class SeveralLabels(Classify):
       raise UserError(f'loss.class_weights={config.class_weights}: weighs pictures by their class, and {source}; set '
                       'it to none')
     if classify.distill.teacher is not None:
-      raise UserError(f'distill.teacher={classify.distill.teacher}: tells one class for each picture, and {source}; '
+      raise UserError(f'distill.teacher={classify.distill.teacher}: gives one class for each picture, and {source}; '
                       'leave it out')
     return cls(config, classify.distill, num_classes=data.num_classes)
 

@@ -17,9 +17,9 @@ _NAMES = {'learning_rate': 'optimizer.learning_rate'}  # short names of columns
 def best_of(points: Points, names: Sequence[str], group: str | None = None, by: str = '') -> Points:
   """The points with the best values of the tuned columns, among points that otherwise differ only in the seed.
 
-  The best points have the lowest mean over seeds, or the highest of a metric that is better so. Runs are compared on
-  `val`, so that a law of test errors is not selected by test errors. The other points are dropped. A note says where
-  the best value is at the edge of the grid.
+  The best points have the lowest mean over seeds, or the highest of a metric for which higher is better. Runs are
+  compared on `val`, so that a law of test errors is not selected by test errors. The other points are dropped. A note
+  says where the best value is at the edge of the grid.
 
   Args:
     points: the loaded points.

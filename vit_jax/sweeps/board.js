@@ -42,13 +42,13 @@ function laws() {
   return out;
 }
 
-// Reloads the file while runs go, but not from under a reader's hands; the button stops it.
+// Reloads the file while runs are in progress, but not from under a reader's hands; the button stops it.
 function clock() {
   const out = el('p', {class: 'formula'}, `${DATA.title}, written ${DATA.written}. `);
   if (!DATA.live) return out;
   const button = el('button', {'aria-pressed': 'false'}, 'pause');
   button.addEventListener('click', () => { paused = !paused; button.setAttribute('aria-pressed', String(paused)); });
-  out.append(`Reloads every ${DATA.live} seconds while runs go. `, el('span', {class: 'switch inline'}, button));
+  out.append(`Reloads every ${DATA.live} seconds while runs are in progress. `, el('span', {class: 'switch inline'}, button));
   return out;
 }
 

@@ -24,7 +24,7 @@ _SECONDS = 10  # between two states of a live page, at least
 _BUSY = 20  # a page or a law that took s seconds is not made again within this many times s
 _VERTICES = 20_000  # of all curves together ..
 _MOST, _FEWEST = 200, 8  # .. and of one
-_LIVE_LAW = 500  # finished runs; reading and fitting more while runs go would hold them up
+_LIVE_LAW = 500  # finished runs; reading and fitting more while runs are in progress would hold them up
 _COLUMNS = 8  # keys that differ and are shown; of more, those with fewest values
 _NAMED = ('family', 'objective', 'tag')  # a headline that compares others would answer what nobody has asked
 
@@ -49,7 +49,7 @@ class Board:
     self._due = 0.0
 
   def poll(self) -> None:
-    """Writes the page if it is due; called often while runs go. The page reloads itself."""
+    """Writes the page if it is due; called often while runs are in progress. The page reloads itself."""
     if time.monotonic() >= self._due:
       begun = time.monotonic()
       try:
@@ -92,7 +92,7 @@ class Board:
     return self._finished[job.folder]
 
   def _refit(self, runs, column, live):
-    """Fits the law again if runs have finished since; while runs go, only if the last fit was not long ago."""
+    """Fits the law again if runs have finished since; while others run, only if the last fit was not recent."""
     finished = [run['folder'] for run in runs if run['status'] == 'finished']
     if len(finished) == self._law_of or (live and time.monotonic() < self._law_due):
       return

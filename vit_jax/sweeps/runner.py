@@ -116,8 +116,9 @@ class Runner:
     with open(log, 'ab') as file:
       attempt.log_start = file.tell()
       # In a session of its own, so that a terminal's Ctrl-C reaches only the sweep, which passes it on once.
+      # Unbuffered, so that the end of its log is what it said last, which is reported if it fails.
       attempt.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                                         start_new_session=True)
+                                         start_new_session=True, env=os.environ | {'PYTHONUNBUFFERED': '1'})
     self._waiting.remove(attempt)
     self._running.append(attempt)
     for job in attempt.jobs:
