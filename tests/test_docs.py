@@ -234,6 +234,7 @@ def labels(text):
   return [start for start in starts if start not in ('', '...')]
 
 
+@pytest.mark.slow
 def test_a_walk_from_readme_to_weights(reader):
   follow(ROOT / 'README.md', ['run'])
   trained, = (reader / 'runs').iterdir()

@@ -60,7 +60,7 @@ CASES = {
     'caption': recipe('caption', {'loss.parallel': 0.5}, global_tokens=1),
 }
 ONCE = (testing.resumes_as_if_undisturbed, testing.computes_the_same_on_a_mesh)  # the slower ones
-SLOW = {*((name, check) for name in ('classify', 'reconstruct', 'caption') for check in ONCE),
+SLOW = {*((name, check) for name in ('classify', 'reconstruct', 'contrast', 'caption') for check in ONCE),
         *((name, check) for name in ('contrast, as CLIP', 'classify, several labels')
           for check in testing.OBJECTIVE_CHECKS)}
 

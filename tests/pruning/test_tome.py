@@ -51,7 +51,7 @@ def test_merging_no_tokens_gives_the_model_itself(name):
                              model.apply(params, {}, images)[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['gap', 'map', 'deit'])
+@pytest.mark.parametrize('name', ['map', *(pytest.param(name, marks=pytest.mark.slow) for name in ('gap', 'deit'))])
 def test_merging_patches_that_are_equal_changes_nothing(name):
   """Each patch is next to its copy: 24 tokens become 12, each of which counts twice. This tests the log s term."""
   model = _model(name, pos_embed='none')

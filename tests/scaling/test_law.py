@@ -85,11 +85,12 @@ def test_the_multiplier_of_a_law_of_one_input(tmp_path):
 def test_figures_are_written(written):
   names = {path.name for path in written[1].iterdir()}
   for group in 'ab':
-    for figure in (f'law-{group}', f'law-{group}-checks', f'law-{group}-isoflop'):
+    for figure in (f'law-{group}', f'law-{group}-checks', f'law-{group}-optimum', f'law-{group}-isoflop'):
       assert (written[1] / f'{figure}.png').read_bytes().startswith(b'\x89PNG')
       assert f'{figure}.svg' in names
   together = (written[1] / 'law-all.svg').read_text()
-  assert (written[1] / 'law-all.png').exists() and '>a, N =' in together and '>b, N =' in together
+  assert all(f'>{group}, compute-optimal<' in together for group in 'ab')
+  assert (written[1] / 'law-all.png').exists() and '>training FLOPs<' in together
 
 
 def test_the_page_escapes_logged_text_and_needs_no_network(written):

@@ -76,8 +76,8 @@ def _without(config, tmp_path):
 
 
 @pytest.mark.parametrize('changes', [
-    {}, {'system.save_every': 99, 'system.steps_per_call': 1},
-    pytest.param({'system.mesh.data': 2}, marks=pytest.mark.slow)])
+    {}, *(pytest.param(changes, marks=pytest.mark.slow) for changes in (
+        {'system.save_every': 99, 'system.steps_per_call': 1}, {'system.mesh.data': 2}))])
 def test_the_end_is_that_of_a_run_that_never_had_the_batch(config, tmp_path, changes):
   theirs = _train(_run(config, (), **changes, **{'train.leave_out': (POISONED,)}), tmp_path / 'without')
   assert _train(_run(config, **changes), tmp_path / 'rewound') == theirs
@@ -149,6 +149,7 @@ def test_resumed_with_other_rows_the_count_of_skipped_steps_stays(config, tmp_pa
   assert sum(row['skipped'] for row in rows) == 1
 
 
+@pytest.mark.slow
 def test_an_older_checkpoint_without_the_counters_is_resumed(config, tmp_path, monkeypatch):
   run, older = _run(config, (), **{'train.on_spike': 'note', 'train.on_nonfinite': 'skip'}), state.to_plain
   with monkeypatch.context() as patch:

@@ -90,6 +90,7 @@ def test_a_cnn_teaches_a_deit(cnn, tmp_path):
   np.testing.assert_allclose(logits, mean, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_a_copy_of_its_teacher_and_with_no_other(cnn, tmp_path):
   """As if it had never been stopped; also a folder of an older version, which knew the teacher by its folder."""
   run, folder = run_lib.prepare(_taught(cnn)), tmp_path / 'run'

@@ -19,15 +19,17 @@ function together() {
   const groups = DATA.groups;
   if (groups.length < 2) return '';
   const points = groups.flatMap(g => g.points), legend = el('div', {class: 'legend'});
-  const plot = new Plot({width: 1160, height: 440, x: {log: true, label: groups[0].figure.x, domain: domain(points.map(p => p.x), true, 0.1)},
-    y: {log: true, label: groups[0].figure.y, domain: domain(points.map(p => p.y), true, 0.06)}});
-  for (const g of groups) {
-    const line = g.figure.lines.find(l => l.band_law) || g.figure.lines[0];
+  const lines = groups.map(g => g.together), {x_label: label, by} = lines[0];
+  const xs = [...points.map(p => p[by]), ...lines.flatMap(line => line.x)], ys = [...points.map(p => p.y), ...lines.flatMap(line => line.y)];
+  const plot = new Plot({width: 1160, height: 440, x: {log: true, label, domain: domain(xs, true, 0.02)},
+    y: {log: true, label: groups[0].figure.y, domain: domain(ys, true, 0.06)}});
+  groups.forEach((g, i) => {
+    const line = lines[i];
     if (line.band_law) plot.band(line.x, line.band_law[0], line.band_law[1], g.color, 0.16);
     plot.line(line.x, line.y, g.color);
-    for (const p of g.points) plot.dot(p.x, p.y, g.color, 'fitted', () => describe(g, p), 3.6);
+    for (const p of g.points) plot.dot(p[by], p.y, g.color, 'fitted', () => describe(g, p), 3.6);
     legend.append(key(g.name + (line.label ? `, ${line.label}` : ''), [['line', {x1: 0, x2: 22, y1: 6, y2: 6, stroke: g.color, 'stroke-width': 2}]]));
-  }
+  });
   const out = panel('All groups', plot.svg, legend);
   out.classList.add('wide');
   return out;
@@ -66,7 +68,7 @@ function optimal(group) {
   const rows = best.rows.map(r => [format(r.flops), format(r.params), range(r.params_ci95), format(r.examples), range(r.examples_ci95),
     format(r.examples_per_param), range(r.examples_per_param_ci95), format(r.loss), range(r.loss_ci95), range(r.loss_run_ci95)]);
   const e = best.exponents, grows = name => `${format(e[name].value)}${e[name].ci95 ? ` (95%: ${range(e[name].ci95)})` : ''}`;
-  const out = panel('Compute-optimal model and data', table(['FLOPs', 'N*', '95%', 'D*', '95%', 'D*/N*', '95%', group.figure.y, '95% (law)', '95% (run)'], rows, 'compute-optimal model and data'),
+  const out = panel('Compute-optimal model and data', optimumPlots(group), table(['FLOPs', 'N*', '95%', 'D*', '95%', 'D*/N*', '95%', group.figure.y, '95% (law)', '95% (run)'], rows, 'compute-optimal model and data'),
     el('p', {class: 'note'}, `${best.cost}. N* grows as C^${grows('params')}, D* as C^${grows('examples')}.`));
   out.classList.add('wide');
   return out;
@@ -175,13 +177,13 @@ function checklist(group) {
 let chosen = 0;
 
 function show() {
-  const group = DATA.groups[chosen];
+  const group = filtered(DATA.groups[chosen]);
   minusE = false;
   hideTip();
   for (const [i, button] of [...document.getElementById('groups').children].entries()) button.setAttribute('aria-pressed', String(i === chosen));
   document.getElementById('main').replaceChildren(
     ...headline(group),
-    el('div', {class: 'top'}, lawPanel(group), el('div', {}, lights(group), coefficients(group), warnings(group))),
+    el('div', {class: 'top'}, lawPanel(group), el('div', {}, lights(group), whatIf(group), coefficients(group), warnings(group))),
     el('div', {class: 'grid'}, DATA.multipliers.length ? '' : together(), holdout(group), optimal(group), isoflop(group), ...group.figure.inputs.map(([name, words]) => residuals(group, name, words)),
       residuals(group, 'learning_rate', 'learning rate'), cloud(group), rollout(group), curves(group),
       timePanel(DATA.time, 'The total over all runs that were read, including trunks and unfinished runs.'), meanings(group), checklist(group)));
@@ -189,7 +191,8 @@ function show() {
 
 if (DATA.groups.length > 1) DATA.groups.forEach((group, i) => {
   const button = el('button', {}, group.name);
-  button.addEventListener('click', () => { chosen = i; show(); });
+  button.addEventListener('click', () => { chosen = i; filterBar(DATA.groups[chosen], show); show(); });
   document.getElementById('groups').append(button);
 });
+filterBar(DATA.groups[chosen], show);
 drawPage(show);

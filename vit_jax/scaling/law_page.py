@@ -14,7 +14,7 @@ from vit_jax.scaling import plot
 from vit_jax.scaling.analysis import Analysis
 
 FIGURE = Path(__file__).with_name('law_figure.js')  # draws the law of a payload
-_SCRIPT = Path(__file__).with_name('law.js')
+_SCRIPTS = tuple(Path(__file__).with_name(name) for name in ('law_answers.js', 'law.js'))
 
 
 def write(out: str, groups: dict[str, Analysis], multipliers: list[dict], command: str,
@@ -70,7 +70,7 @@ def page(data: list[dict[str, Any]], multipliers: list[dict], command: str,
   plain = [*said, 'The figures on this page need JavaScript. The same figures are in this folder as PNG and SVG.']
   return page_lib.render(said[0], plain,
                          {'groups': short(data), 'multipliers': multipliers, 'command': command,
-                          'time': goodput.shares(spent or {})}, FIGURE, _SCRIPT)
+                          'time': goodput.shares(spent or {})}, FIGURE, *_SCRIPTS)
 
 
 def short(value: Any) -> Any:

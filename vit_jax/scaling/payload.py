@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.scaling import points as points_lib
+from vit_jax.scaling import what_if
 from vit_jax.scaling.analysis import Analysis
 from vit_jax.scaling.rollout import medians, persistence
 from vit_jax.scaling.verdict import number
@@ -23,12 +24,33 @@ _GROUP_COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9
 
 def payloads(groups: dict[str, Analysis]) -> list[dict[str, Any]]:
   """The payload of each group, with its color in the figure of all groups; of more than FULL groups a lean one."""
-  return [payload(name, analysis, lean=len(groups) > FULL) | {'color': group_color(i)}
-          for i, (name, analysis) in enumerate(groups.items())]
+  out = [payload(name, analysis, lean=len(groups) > FULL) | {'color': group_color(i)}
+         for i, (name, analysis) in enumerate(groups.items())]
+  over_flops = all(group['optimum'] and all(p.get('flops') for p in group['points']) for group in out)
+  for group in out:
+    group['together'] = _over_flops(group) if over_flops else _over_x(group)
+  return out
+
+
+def _over_flops(group):
+  """A group's curve in the figure of all groups: its lowest loss at each compute."""
+  best, trained = group['optimum'], [p['flops'] for p in group['points']]
+  near = [min(trained) / BEYOND <= flops <= max(trained) * BEYOND for flops in best['flops']]
+  keep = lambda values: [value for value, inside in zip(values, near) if inside]
+  band = {'band_law': [keep(edge) for edge in best['loss_ci95']]} if 'loss_ci95' in best else {}
+  return {'by': 'flops', 'x_label': 'training FLOPs', 'label': 'compute-optimal', 'x': keep(best['flops']),
+          'y': keep(best['loss'])} | band
+
+
+def _over_x(group):
+  """The same where groups have no compute in common: the line that has a band, over x."""
+  line = next((line for line in group['figure']['lines'] if 'band_law' in line), group['figure']['lines'][0])
+  shown = {key: line[key] for key in ('label', 'x', 'y', 'band_law') if key in line}
+  return {'by': 'x', 'x_label': group['figure']['x'], **shown}
 
 
 def payload(name: str, analysis: Analysis, lean: bool = False) -> dict[str, Any]:
-  """The data of one group's figures, tables and checklist; lean: without single refits, forecasts and candidates."""
+  """The data of one group's figures, tables and checklist; lean: without refits, forecasts, candidates, grid."""
   points, law = analysis.points, analysis.law
   sizes = points.columns.get(line_column(analysis) or 'params')
   low, high = (np.log(sizes.min()), np.log(sizes.max())) if sizes is not None else (0.0, 0.0)
@@ -38,7 +60,9 @@ def payload(name: str, analysis: Analysis, lean: bool = False) -> dict[str, Any]
       'figure': _law_figure(analysis, color), 'points': _points(analysis, color), 'isoflop': _isoflop(analysis),
       'cloud': None if lean else _cloud(analysis), 'rollout': [] if lean else analysis.rollout,
       'rollout_medians': medians(analysis.rollout),
-      'curves': _curves(analysis, color), 'checklist': checklist(analysis)}
+      'curves': _curves(analysis, color), 'checklist': checklist(analysis),
+      'grid': None if lean else what_if.grid(analysis), 'optimum': what_if.optimum(analysis),
+      'filters': what_if.filters(points)}
 
 
 def group_color(i: int) -> str:

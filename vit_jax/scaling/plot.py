@@ -13,9 +13,11 @@ from vit_jax.drawing.figure import AS_IS, FAINT, GREY, INK
 
 
 def write(folder: epath.Path, stem: str, data: dict[str, Any]) -> list[epath.Path]:
-  """Writes the figures STEM, STEM-checks and, if there are valleys, STEM-isoflop of one group's payload."""
+  """Writes one group's figures: STEM, STEM-checks, STEM-optimum of laws that have one, STEM-isoflop of valleys."""
   with figure_lib.style():
     figures = {stem: law_figure(data), f'{stem}-checks': checks_figure(data)}
+    if data['optimum']:
+      figures[f'{stem}-optimum'] = optimum_figure(data)
     if data['isoflop']:
       figures[f'{stem}-isoflop'] = isoflop_figure(data)
     return [path for name, figure in figures.items() for path in figure_lib.write(figure, folder, name)]
@@ -30,25 +32,27 @@ def write_together(folder: epath.Path, stem: str, groups: list[dict[str, Any]]) 
 def groups_figure(groups: list[dict[str, Any]]) -> Figure:
   """The points and the law of each group, with the law's band if it has one.
 
-  A law in N and D has a line per model size; the one with the band is shown.
+  Where all groups have FLOPs and a compute-optimal size, the curves are the lowest loss at each compute. Else a law in
+  N and D has a line per model size, and the one with the band is shown.
   """
   figure = Figure(figsize=(7.2, 4.6), layout='constrained')
   axes = figure.add_subplot()
   axes.set(xscale='log', yscale='log')
-  axes.set_xlabel(groups[0]['figure']['x'], **AS_IS)
+  by = groups[0]['together']['by']
+  axes.set_xlabel(groups[0]['together']['x_label'], **AS_IS)
   axes.set_ylabel(groups[0]['figure']['y'], **AS_IS)
   for group in groups:
-    line = next((line for line in group['figure']['lines'] if 'band_law' in line), group['figure']['lines'][0])
+    line = group['together']
     if 'band_law' in line:
       axes.fill_between(line['x'], *line['band_law'], color=group['color'], alpha=0.16, lw=0)
     axes.plot(line['x'], line['y'], color=group['color'], lw=1.4)
     label = f'{group["name"]}, {line["label"]}' if line['label'] else group['name']
-    axes.scatter([p['x'] for p in group['points']], [p['y'] for p in group['points']], s=18, zorder=3,
+    axes.scatter([p[by] for p in group['points']], [p['y'] for p in group['points']], s=18, zorder=3,
                  color=group['color'], label=label)
   points = [p for group in groups for p in group['points']]
   low, high = min(p['y'] for p in points), max(p['y'] for p in points)
   axes.set_ylim(low / (high / low) ** 0.15, high * (high / low) ** 0.1)
-  axes.set_xlim(min(p['x'] for p in points) / 1.25, max(p['x'] for p in points) * 2)
+  axes.set_xlim(min(p[by] for p in points) / 1.25, max(p[by] for p in points) * 2)
   _plain_ticks(axes)
   legend = axes.legend(fontsize=7.5, loc='center left', bbox_to_anchor=(1, 0.5))
   for text in legend.get_texts():
@@ -107,6 +111,29 @@ def isoflop_figure(data: dict[str, Any]) -> Figure:
   values = [v for valley in data['isoflop'] for v in valley['loss']]
   axes.set_ylim(min(values) - 0.06 * (max(values) - min(values)), max(values) + 0.05 * (max(values) - min(values)))
   axes.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
+  return figure
+
+
+def optimum_figure(data: dict[str, Any]) -> Figure:
+  """The compute-optimal N and D over training FLOPs with their 95% bands, the trained runs, and the valleys' optima."""
+  figure = Figure(figsize=(9.6, 3.8), layout='constrained')
+  best, runs = data['optimum'], [p for p in data['points'] if p.get('flops')]
+  for axes, name, label in zip(figure.subplots(1, 2), ('params', 'examples'), ('N*', 'D*')):
+    axes.set(xscale='log', yscale='log', xlabel='training FLOPs', ylabel=label)
+    if f'{name}_ci95' in best:
+      axes.fill_between(best['flops'], *best[f'{name}_ci95'], color='#31688e', alpha=0.25, lw=0, label='95%')
+    axes.plot(best['flops'], best[name], color='#31688e', lw=1.4, label=f'{label}, law')
+    axes.scatter([p['flops'] for p in runs], [p[name] for p in runs], s=9, color=FAINT, label='trained')
+    for valley in data['law']['isoflop']:
+      if valley['inside']:
+        axes.plot(valley['flops'], valley[name], 'D', ms=6, mfc='white', mec=INK, mew=1.4, label='valley')
+        if name == 'params' and valley['params_ci95']:
+          axes.plot([valley['flops']] * 2, valley['params_ci95'], color=INK, lw=1)
+    values = [*best[name], *(p[name] for p in runs)]
+    axes.set_ylim(min(values) / 1.5, max(values) * 1.5)  # the band may have no end
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles))
+    axes.legend(unique.values(), unique.keys(), fontsize=7.5)
   return figure
 
 
