@@ -32,6 +32,11 @@ ROOMS_OF_FILES = {
 ROOMS_OF_FOLDERS = {'faults': ('survival', 'checkpoint')}
 
 
+def slow_but(quick, cases) -> list:
+  """The cases of a parametrized test of one argument; all but those in `quick` are slow."""
+  return [case if case in quick else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+
+
 def addoption(parser) -> None:
   parser.addoption('--slow', choices=['none', 'turn', 'all'], default='none', help='which slow tests run')
   parser.addoption('--since', default='HEAD~1', metavar='COMMIT', help='with --slow=turn: rooms changed since then')

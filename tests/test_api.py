@@ -85,6 +85,7 @@ def test_arrays_that_are_no_pictures_are_refused(x, y, message):
     vit_jax.arrays(x, y)
 
 
+@pytest.mark.slow
 def test_a_config_made_in_python_and_two_runs_compared(run, tmp_path):
   c = config.load_recipe('quickstart')
   c.update({name: values for name, values in TINY.items() if name != 'train'})

@@ -9,6 +9,7 @@ import sys
 import types
 
 import command_line
+import in_turn
 import pages
 import pytest
 from command_line import ROOT
@@ -352,7 +353,9 @@ def rotation(tmp_path, monkeypatch):
   sys.modules.pop('rotation', None)
 
 
-@pytest.mark.parametrize('check', testing.OBJECTIVE_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize('check', in_turn.slow_but(
+    set(testing.OBJECTIVE_CHECKS) - {testing.resumes_as_if_undisturbed}, testing.OBJECTIVE_CHECKS),
+                         ids=lambda check: check.__name__)
 def test_an_objective_written_as_the_page_says_keeps_the_contract(rotation, check):
   c = config.load_recipe('rotation_digits.py')
   c.data.batch_size = 8

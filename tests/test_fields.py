@@ -89,7 +89,8 @@ def _answer(family, name, value):
     return str(error)
 
 
-@pytest.mark.parametrize('family, name', EVERY, ids='-'.join)
+@pytest.mark.parametrize('family, name', [
+    case if case[0] == 'vit' else pytest.param(*case, marks=pytest.mark.slow) for case in EVERY], ids='-'.join)
 def test_whatever_a_field_is_given_is_refused_in_words_or_prepared(family, name):
   for value in (*NUMBERS, *TEXTS, *OTHERS):
     answer = _answer(family, name, value)
@@ -127,6 +128,7 @@ def test_what_is_right_is_said(name, value, right):
   assert right in _answer('vit', name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('changes', [
     {'optimizer.clip_norm': None, 'optimizer.beta1': 0.0, 'optimizer.epsilon': 1e-30, 'loss.label_smoothing': 0.99,
      'data.augment.mixup': 1e-3, 'evaluate.every': 2**31 - 1, 'system.keep_last': 2**31 - 1,

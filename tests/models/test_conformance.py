@@ -58,8 +58,8 @@ OF_A_FAMILY = (conformance.starts_with_equal_classes, conformance.computes_the_s
 
 
 @pytest.mark.parametrize('name, check', [
-    (name, check) for name in CASES for check in conformance.CHECKS
-    if check not in OF_A_FAMILY or name in ONE_A_FAMILY],
+    pytest.param(name, check, marks=[] if name in ONE_A_FAMILY else pytest.mark.slow)
+    for name in CASES for check in conformance.CHECKS if check not in OF_A_FAMILY or name in ONE_A_FAMILY],
     ids=lambda value: getattr(value, '__name__', value))
 def test_conformance(name, check):
   check(CASES[name])

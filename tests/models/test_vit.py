@@ -1,3 +1,4 @@
+import in_turn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +35,7 @@ VARIANTS = [*(dict(pool=pool, pos_embed=position) for pool in POOLS for position
             dict(stem='resnet', stem_depths=(2,), stem_width=8), dict(stem='resnet', stem_depths=(1, 2), patch_size=8)]
 
 
-@pytest.mark.parametrize('changes', VARIANTS, ids=str)
+@pytest.mark.parametrize('changes', in_turn.slow_but(VARIANTS[::4], VARIANTS), ids=str)
 def test_every_gradient_leaf_is_finite_and_non_zero(changes):
   model = _model(**changes, layer_scale=0.1)
   weights = jax.random.normal(jax.random.key(2), (2, 7))

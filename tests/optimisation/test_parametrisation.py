@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import in_turn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,7 +85,8 @@ DRIFTS = {
 }
 
 
-@pytest.mark.parametrize('config', [ADAMW, SGD, SGD_CLIPPED], ids=['adamw', 'sgd', 'sgd clipped'])
+@pytest.mark.parametrize('config', in_turn.slow_but((ADAMW,), (ADAMW, SGD, SGD_CLIPPED)),
+                         ids=['adamw', 'sgd', 'sgd clipped'])
 @pytest.mark.parametrize('larger', [dict(width=256), dict(depth=32)], ids=['width', 'depth'])
 def test_coordinate_check(config, larger):
   """Training changes features and logits as much at eight times the width or depth (Yang et al. 2022, app. D.1)."""
@@ -117,7 +119,7 @@ def _table(name, m, l, sgd):
   return multiplier, 1, 1 / m if hidden else 1, 1 / m / depth
 
 
-@pytest.mark.parametrize('name', ['adamw', 'sgd'])
+@pytest.mark.parametrize('name', in_turn.slow_but(('adamw',), ('adamw', 'sgd')))
 def test_equals_the_form_in_the_papers(name):
   """Compared with multipliers in the forward pass and optax's optimizers with the table's settings per parameter."""
   config = OptimizerConfig(name, learning_rate=0.02, weight_decay=0.1, clip_norm=None, epsilon=1e-3)
@@ -179,7 +181,7 @@ def _train(parametrisation, optimizer, mesh=(1, 1, 1)):
     return jax.device_get(train_state)
 
 
-@pytest.mark.parametrize('name', ['adamw', 'sgd'])
+@pytest.mark.parametrize('name', in_turn.slow_but(('adamw',), ('adamw', 'sgd')))
 def test_at_the_base_it_is_the_standard_parametrisation_bit_for_bit(name):
   """Checkpoints also have the same names and shapes."""
   config = OptimizerConfig(name, learning_rate=0.02, weight_decay=0.1, clip_norm=0.5)
@@ -188,6 +190,7 @@ def test_at_the_base_it_is_the_standard_parametrisation_bit_for_bit(name):
   jax.tree.map(np.testing.assert_array_equal, standard, mup)
 
 
+@pytest.mark.slow
 def test_it_does_not_depend_on_the_mesh():
   base = ParametrisationConfig('mup', base_width=4, base_depth=1)
   # The larger epsilon keeps Adam from amplifying rounding errors where a gradient is zero (the bias of the keys).

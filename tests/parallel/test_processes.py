@@ -77,8 +77,8 @@ def test_many_processes_train_as_one(recipe, alone, tmp_path, count, mesh):
   assert codes == [0] and 'resumed at step 30' in outputs[0][0], outputs
 
 
-@pytest.mark.parametrize('count, mesh', [
-    (2, ()), pytest.param(4, ('c.system.mesh.preset = "fsdp_tp"',), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('count, mesh', [(2, ()), (4, ('c.system.mesh.preset = "fsdp_tp"',))])
 def test_their_batches_are_those_of_one(tmp_path, count, mesh):
   recipe = tmp_path / 'recipe.py'
   recipe.write_text(command_line.recipe(*LINES, *mesh))

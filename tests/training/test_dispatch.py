@@ -54,6 +54,7 @@ def test_several_steps_per_call_equal_one_step_per_call(tiny_config, tmp_path, m
   assert ours['config_hash'] == theirs['config_hash']
 
 
+@pytest.mark.slow
 def test_a_run_stopped_between_calls_ends_with_the_same_bits(tiny_config, tmp_path, monkeypatch):
   whole, _ = _train(_run(tiny_config), tmp_path / 'whole')
   for after in (3, 4):  # asked to stop between two calls

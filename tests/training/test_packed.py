@@ -114,6 +114,7 @@ def test_stopped_runs_resume_in_the_same_bits_together_and_up_to_rounding_alone(
           _alone(tiny_config, tmp_path / f'alone{i}', **hparams))
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_dropped(tiny_config, tmp_path):
   hparams = [HPARAMS[0], dict(seed=0, rate=1e19, decay=0.0)]
   members = _members(tiny_config, tmp_path, hparams)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 
+import in_turn
 import jax
 import numpy as np
 import pytest
@@ -19,13 +20,8 @@ from vit_jax.training import state
 from vit_jax.training.step import make_train_step
 
 STEPS = 4
-QUICK = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
-SLOW = [(4, 2, 1), (2, 4, 1), (4, 1, 2), (2, 1, 4), (1, 4, 2), (1, 2, 4)]
-
-
-def _cases(names, slow):
-  """Parameters of a test; those that others cover in part are marked slow."""
-  return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
+QUICK = [(8, 1, 1), (2, 2, 2)]
+SLOW = [(1, 8, 1), (1, 1, 8), (4, 2, 1), (2, 4, 1), (4, 1, 2), (2, 1, 4), (1, 4, 2), (1, 2, 4)]
 
 
 # The options of a block, each at least once with each way to run it.
@@ -115,19 +111,19 @@ def _assert_equal(a, b, drift=1e-5):
 
 
 @pytest.mark.parametrize('blocks', ['jit', 'shard_map'])
-@pytest.mark.parametrize('sizes', _cases(QUICK + SLOW, SLOW), ids=str)
+@pytest.mark.parametrize('sizes', in_turn.slow_but(QUICK, QUICK + SLOW), ids=str)
 def test_gradients_and_first_steps_equal_those_of_a_single_device(sizes, blocks):
   _assert_equal(_train((1, 1, 1)), _train(sizes, blocks))
 
 
-@pytest.mark.parametrize('variant', _cases(VARIANTS, [name for name in VARIANTS if name != 'scanned']))
+@pytest.mark.slow
+@pytest.mark.parametrize('variant', VARIANTS)
 def test_options_of_blocks_equal_those_of_a_single_device(variant):
   blocks, model, execution, microbatches = VARIANTS[variant]
   _assert_equal(_train((1, 1, 1), model=model), _train((2, 2, 2), blocks, model, execution, microbatches))
 
 
-@pytest.mark.parametrize('name', _cases(
-    FAMILIES, [name for name in FAMILIES if name not in ('resnet', 'convnext')]))
+@pytest.mark.parametrize('name', in_turn.slow_but(('resnet',), FAMILIES))
 def test_every_family_equals_that_of_a_single_device(name):
   """This includes batch norm, whose statistics are of the whole (micro-)batch however it is sharded."""
   family, model, sizes, microbatches = FAMILIES[name]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import command_line
+import in_turn
 import pytest
 
 from vit_jax import config as config_lib
@@ -123,7 +124,9 @@ def test_a_copy_under_another_step_is_not_used(run, workdir, finished):
   _same_end(workdir, finished)
 
 
-@pytest.mark.parametrize('content', [b'', b'{}', b'\377', b'[1]', b'{"status": 3}', b'{"status": "running"}'])
+@pytest.mark.parametrize('content', in_turn.slow_but(
+    (b'', b'{"status": "running"}'),
+    (b'', b'{}', b'\377', b'[1]', b'{"status": 3}', b'{"status": "running"}')))
 def test_a_damaged_run_json_is_cured_as_the_message_says(run, workdir, finished, content):
   (workdir / records.RUN).write_bytes(content)
   with pytest.raises(UserError, match='run.json: .*it resumes from its checkpoints') as refused:
@@ -133,7 +136,9 @@ def test_a_damaged_run_json_is_cured_as_the_message_says(run, workdir, finished,
   _same_end(workdir, finished)
 
 
-@pytest.mark.parametrize('line', [b'\377', b'{}', b'[]', b'{"event": "begun"}', b'{"event": 3}', b'{"event": "train"}'])
+@pytest.mark.parametrize('line', in_turn.slow_but(
+    (b'\377', b'{"event": "begun"}'),
+    (b'\377', b'{}', b'[]', b'{"event": "begun"}', b'{"event": 3}', b'{"event": "train"}')))
 def test_bad_lines_of_events_stop_nothing(run, workdir, finished, line):
   path = workdir / records.EVENTS
   path.write_bytes(line + b'\n' + path.read_bytes() + line + b'\n')

@@ -43,7 +43,8 @@ def test_what_does_not_fit_is_refused():
     run.prepare(_config(steps=40))
 
 
-def test_one_flag_makes_a_start_lib(tmp_path):
+@pytest.mark.slow
+def test_a_length_given_by_one_flag_starts_and_is_found_again(tmp_path):
   path = tmp_path / 'tiny.py'
   path.write_text(command_line.recipe('c.train.epochs, c.schedule.warmup_steps = 80, 50'))
   start = lambda *flags: command_line.run('main', f'--config={path}', f'--workdir={tmp_path / "run"}', *flags)

@@ -76,14 +76,15 @@ def _noisy(tiny_config):
   return tiny_config
 
 
-def test_gradients_do_not_depend_on_mesh_or_microbatches(noisy):
+@pytest.mark.parametrize('microbatches, sizes', [
+    (4, (2, 2, 2)), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, (2, 2, 2)), (4, (1, 1, 1))))])
+def test_gradients_do_not_depend_on_mesh_or_microbatches(noisy, microbatches, sizes):
   alone = _gradients(noisy, (1, 1, 1))
-  _assert_equal_gradients(alone, _gradients(noisy, (2, 2, 2)))
-  noisy.system.microbatches = 4
-  for sizes in ((1, 1, 1), (2, 2, 2)):
-    _assert_equal_gradients(alone, _gradients(noisy, sizes))
+  noisy.system.microbatches = microbatches
+  _assert_equal_gradients(alone, _gradients(noisy, sizes))
 
 
+@pytest.mark.slow
 def test_the_default_microbatches_on_a_cpu_fit_its_caches(tiny_config):
   tiny_config.model.patch_size, tiny_config.data.batch_size = 1, 192  # 64 tokens: 600 uses of a parameter in 10 images
   micro = lambda sizes=(1, 1, 1): _run(tiny_config, sizes).resolved.system.microbatches

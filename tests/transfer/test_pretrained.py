@@ -87,6 +87,7 @@ def test_every_mesh_starts_from_the_same_weights(teacher, mesh):
       lambda a: a.sharding, state.abstract(run.model, run.config, run.mesh).params)
 
 
+@pytest.mark.slow
 def test_a_run_from_weights_learns_and_resumes_with_a_copy_of_them_and_with_no_others(teacher, tmp_path):
   run, folder = run_lib.prepare(_recipe(teacher, train__steps=8)), tmp_path / 'run'
   results = loop.train(run, folder, Display())
