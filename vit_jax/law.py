@@ -25,6 +25,9 @@ _METRIC = flags.DEFINE_string('metric', 'loss', 'The metric to predict: a column
                               'are read on val.')
 _X = flags.DEFINE_string('x', None, 'The input of forms of one input: examples, params, flops, any column, or an '
                          'expression such as params*examples.')
+_CURVES = flags.DEFINE_string('curves', None, 'Fit whole learning curves: every evaluation of a run or a trunk is a '
+                              'point with the areas of its learning rate (Tissue et al. 2024). A number is the decay '
+                              'of annealing, such as 0.999; auto chooses it.')
 _OBJECTIVE = flags.DEFINE_string('objective', 'log_huber', 'log_huber, log_lsq or lsq.')
 _DELTA = flags.DEFINE_float('delta', 1e-3, 'The log residual at which the Huber loss becomes linear.', 1e-12, 1e3)
 _BOOTSTRAP = flags.DEFINE_integer('bootstrap', 1000, 'Refits to resampled runs, for the intervals; 0 for none.', 0,
@@ -126,19 +129,46 @@ def main(paths: list[str]) -> int:
 
 def _load(paths):
   """The points, and the options of the analysis."""
-  from vit_jax.scaling import analysis, chain, points, written
+  from vit_jax.scaling import analysis, chain, curve_law, curve_rows, points, written
   from vit_jax.scaling.minimize import Objective
   columns, budgets = _columns(_COLUMNS.value), tuple(_positive('budget', text) for text in _BUDGET.value)
-  text = _FORM.value if written.is_written(_FORM.value) else ''
+  given = curve_rows.FORM if _CURVES.value and _FORM.value == 'auto' else _FORM.value
+  text = given if written.is_written(given) else ''
   inputs = _inputs(text)
-  loaded = points.load(paths, _METRIC.value, _x(inputs, text), columns, _GROUP.value, [
+  load = lambda whole=None: points.load(paths, _METRIC.value, _x(inputs, text), columns, _GROUP.value, [
       name for name in inputs if name != 'x' and not text], _WHERE.value, _BEST_BY.value, _POOL.value, text,
-      [chain.parse(_THEN.value)[0]] if _THEN.value else ())
+      [chain.parse(_THEN.value)[0]] if _THEN.value else (), whole)
   starts = chain.starts(_START.value, _THEN.value, text)[0]
-  form = written.form(text, starts, loaded.columns) if text else _FORM.value
-  return loaded, analysis.Settings(form, Objective(_OBJECTIVE.value, _DELTA.value), _BOOTSTRAP.value, _SEED.value,
-                                   _HOLDOUT.value, _SIGMA.value, budgets,
-                                   *map(tuple, (_POOL.value, _SHARE.value, _SEPARATE.value)))
+  form = lambda loaded: written.form(text, starts, loaded.columns) if text else given
+  settings = lambda loaded: analysis.Settings(
+      form(loaded), Objective(_OBJECTIVE.value, _DELTA.value), _BOOTSTRAP.value, _SEED.value, _HOLDOUT.value,
+      _SIGMA.value, budgets, *map(tuple, (_POOL.value, _SHARE.value, _SEPARATE.value)))
+  if not _CURVES.value:
+    loaded = load()
+    return loaded, settings(loaded)
+  return curve_law.choose(lambda decay: load(curve_rows.Curves(_rates, decay)), settings, _decays(), _GROUP.value)
+
+
+def _decays():
+  """The decays of annealing that --curves names."""
+  from vit_jax.scaling import curve_rows
+  try:
+    given = curve_rows.DECAYS if _CURVES.value == 'auto' else (float(_CURVES.value),)
+  except ValueError:
+    given = (math.nan,)
+  if not all(0 <= decay < 1 for decay in given):
+    raise UserError(f'--curves={_CURVES.value}: expected auto, or a decay from 0 to below 1, such as 0.999')
+  return given
+
+
+def _rates(config, steps):
+  """The learning rate of each step [steps] of a run."""
+  import numpy as np
+
+  from vit_jax import schema
+  from vit_jax.optimisation import schedule
+  return config['optimizer']['learning_rate'] * schedule.multiplier(
+      schema.cast(schedule.ScheduleConfig, config['schedule']), steps, np.arange(steps), np)
 
 
 def _predict(console, loaded, groups, paths):
@@ -293,8 +323,8 @@ def _positive(flag, text):
 def _command(paths):
   """The command that reproduces this law."""
   given = [_FORM, _START, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _WHERE, _HOLDOUT, _GROUP, _SHARE,
-           _SEPARATE, _THEN, _TARGET, _WITHIN, _COMPARE, _POOL, _FRONTIER, _BEST_OF, _BEST_BY, _COLUMNS, _SIGMA,
-           _BUDGET]
+           _SEPARATE, _CURVES, _THEN, _TARGET, _WITHIN, _COMPARE, _POOL, _FRONTIER, _BEST_OF, _BEST_BY, _COLUMNS,
+           _SIGMA, _BUDGET]
   texts = [(flag.name, ','.join(flag.value) if isinstance(flag.value, list) else flag.value) for flag in given]
   arguments = [*paths, *(f'--{name}={text}' for name, text in texts if text not in (None, ''))]
   return shlex.join(['python', '-m', 'vit_jax.law', *arguments])

@@ -11,7 +11,7 @@ from etils import epath
 
 from vit_jax import schema
 from vit_jax.errors import UserError, nearest
-from vit_jax.scaling import expression, tables, written
+from vit_jax.scaling import curve_rows, expression, tables, written
 from vit_jax.scaling import rows as rows_lib
 from vit_jax.scaling.run_rows import flat, lineages, row_of
 from vit_jax.scaling.tables import Row
@@ -87,7 +87,7 @@ class Points:
 def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None = None,
          columns: Mapping[str, str] | None = None, group: str | None = None, need: Iterable[str] = (),
          where: str | None = None, best_by: str = '', pool: Collection[str] = (), form: str = '',
-         also: Collection[str] = ()) -> Points:
+         also: Collection[str] = (), whole: curve_rows.Curves | None = None) -> Points:
   """Reads run folders (or folders of them) and tables into points.
 
   Args:
@@ -102,9 +102,11 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
     pool: columns in which points may differ although the metric then has another meaning, such as classes.
     form: a written form (see `written`); the names in it that are columns are needed too.
     also: more metrics to read of run folders, into the rows.
+    whole: how to read every evaluation of a run as a point (see `curve_rows`); None for the last one.
 
   Raises:
-    UserError: a path that does not exist, a missing column, values that are not comparable, or no points left.
+    UserError: a path that does not exist, a table where curves are asked for, a missing column, values that are not
+      comparable, or no points left.
   """
   rename, curves, all_folders = dict(columns or {}), {}, []
   rows, dropped = [], []
@@ -112,7 +114,9 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
     if not _exists(path):
       raise UserError(f'{path}: file or folder not found')
     if path.is_dir():
-      all_folders += _add_runs(path, rename.get(metric, metric), best_by, also, rows, dropped, curves)
+      all_folders += _add_runs(path, rename.get(metric, metric), best_by, also, rows, dropped, curves, whole)
+    elif whole:
+      raise UserError(f'--curves: {path} is a table; expected run folders, whose run.json has the schedule')
     else:
       table, left_out = tables.read_table(path)
       rows += [{'run': f'{path.stem}:{i}', '_numbered': 'run' not in row, **row} for i, row in enumerate(table, 2)]
@@ -136,12 +140,12 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
   rows_lib.check_comparable(kept, group, pool)
   labels = lineages(kept)
   runs = [str(row['run']) for row in kept]
-  notes += [*_notes(runs, labels), *rows_lib.notes(kept, values, group, pool)]
+  notes += [*_notes(runs, labels, whole), *rows_lib.notes(kept, values, group, pool)]
   return Points(metric, x, values.pop(metric), values, runs, np.unique(labels, return_inverse=True)[1], kept, curves,
                 tuple(dropped), tuple(notes), tables.time_spent(all_folders))
 
 
-def _add_runs(path, metric, best_by, also, rows, dropped, curves):
+def _add_runs(path, metric, best_by, also, rows, dropped, curves, whole):
   """Appends the runs in a folder to `rows` and `curves`, or to `dropped` with the reason; returns their folders."""
   folders = tables.find_runs(path)
   if not folders:
@@ -150,17 +154,19 @@ def _add_runs(path, metric, best_by, also, rows, dropped, curves):
   damaged = [(folder.name, f'damaged: {run}') for folder, run in read if isinstance(run, UserError)]
   found = [(folder, *run) for folder, run in read if not isinstance(run, UserError)]
   dropped += damaged
-  runs = [run for run in found if run[1].get('status') != 'trunk']  # the branches of a trunk are the runs
+  runs = [run for run in found if whole or run[1].get('status') != 'trunk']  # the branches of a trunk are the runs
   if not runs and not damaged:
     raise UserError(f'{path}: found {len(found)} trunks, but none of their branches')
   for folder, run, lines, half_line in runs:
-    row = row_of(folder.name, folder.absolute().parent.name, run, lines, metric, best_by, also)
+    names = folder.name, folder.absolute().parent.name
+    row = (curve_rows.rows_of(*names, run, lines, metric, whole) if whole else
+           row_of(*names, run, lines, metric, best_by, also))
     if isinstance(row, str):
       dropped.append((folder.name, row))
       continue
     if half_line:
       dropped.append((f'{folder.name}/metrics.jsonl', 'incomplete last line'))
-    rows.append(row[0])
+    rows += row[0] if whole else [row[0]]
     curves[folder.name] = row[1]
   return folders
 
@@ -217,9 +223,12 @@ def _check_columns(rows, needed, names, group):
       raise UserError(f'no column {theirs!r} in the points{mapped}{nearest(theirs, known)}')
 
 
-def _notes(names, labels):
+def _notes(names, labels, whole):
   several = sum(count > 1 for count in collections.Counter(names).values())
-  if several:
+  if whole:
+    yield (f'every evaluation of {len(set(names))} runs is a point, with a decay of {whole.decay:g} in S2. Those of a '
+           'run are not independent, so whole runs are resampled')
+  elif several:
     yield (f'{several} runs have several rows. Checkpoints of a run are not independent, so whole runs are resampled. '
            'Rows from before the end of a decaying schedule do not follow the law of finished runs')
   if len(set(labels)) < len(set(names)):

@@ -32,7 +32,7 @@ def row_of(name: str, folder: str, run: Row, lines: list[Row], metric: str, best
   config = run.get('config') or {}
   fields = {key: value for key, value in flat(config).items() if '.' in key}
   read = best_by if metric in fields else metric  # a law of a field, such as the best batch size, has no curve
-  split, short, scored = _scored(lines, read)
+  split, short, scored = evaluations(lines, read)
   if not scored:
     return f'no {metric} in metrics.jsonl'
   results = run.get('results') or {}
@@ -40,7 +40,7 @@ def row_of(name: str, folder: str, run: Row, lines: list[Row], metric: str, best
     return missing
   last = next((line for line in scored if line.get('step') == results.get('step')), scored[-1])
   row = {'run': name, 'folder': folder, metric: fields[metric] if metric in fields else last[short], 'split': split,
-         **_counts(run, config, split), **{k: last.get(k) for k in ('examples', 'unique_examples', 'flops', 'step',
+         **settings(run, config, split), **{k: last.get(k) for k in ('examples', 'unique_examples', 'flops', 'step',
                                                                    'epochs')},
          **{key: value for key, value in fields.items() if key != metric},
          '_config': config, '_metric': metric, '_val': _on_val(lines, results, read, best_by),
@@ -53,7 +53,7 @@ def row_of(name: str, folder: str, run: Row, lines: list[Row], metric: str, best
   return row, tuple(np.array([pair for pair in curve if None not in pair], float).reshape(-1, 2).T)
 
 
-def _scored(lines, metric):
+def evaluations(lines: list[Row], metric: str) -> tuple[str, str, list[Row]]:
   """(split, name in the rows, the rows that have it) of a metric; without a split the first of val and test."""
   split, short = _parts(metric)
   present = [s for s in ([split] if split else SPLITS[:2]) if any(line.get('split') == s for line in lines)]
@@ -80,8 +80,8 @@ def _lost(results, scored, split, short):
   return ''
 
 
-def _counts(run, config, split):
-  """The counts and settings of a run."""
+def settings(run: Row, config: Row, split: str) -> Row:
+  """The counts and settings of a run, as columns."""
   data, optimizer = run.get('data') or {}, config.get('optimizer')
   of_data, classes = config.get('data') or {}, data.get('classes')
   sizes, versions = data.get('split'), run.get('versions')
