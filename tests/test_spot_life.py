@@ -4,6 +4,7 @@ Two processes are the hosts of a slice, in network namespaces where these can be
 another number of hosts goes on.
 """
 
+import hashlib
 import io
 import json
 import re
@@ -109,7 +110,7 @@ def _events(store, workdir):
 
 
 @pytest.mark.slow
-def test_the_life_of_a_sweep_on_spot_machines(store, machines, bucket, recipe, tmp_path):
+def test_the_life_of_a_sweep_on_spot_machines(store, machines, bucket, recipe, tmp_path, record_property):
   flags = (f'--config={recipe}', f'--config.data.data_dir={bucket}/data')
   said = _end(_start(store, 'data.prepare', '--index', '--source=folder:pets', f'--data_dir={bucket}/data'))
   assert f'index: {bucket}/data/pets/vit_jax-index-train.arrow' in said
@@ -130,6 +131,9 @@ def test_the_life_of_a_sweep_on_spot_machines(store, machines, bucket, recipe, t
   said = _end(_hosts(store, machines[1:], *flags, f'--workdir={bucket}/law/spot')[0])
   assert re.search(r'resumed at step [2-5]0 of 60', said), said
   logs = [store.read(f'{bucket}/{run}/metrics.jsonl') for run in ('undisturbed', 'law/spot')]
+  for name, log in zip(('undisturbed', 'killed'), logs):  # for experiments/spot_life
+    record_property(name, hashlib.sha256(log).hexdigest())
+  record_property('hosts', ' and '.join(machine.address for machine in machines))
   assert logs[0] == logs[1] and logs[0].count(b'\n') == STEPS // 5 + STEPS // 20 + 1  # on as many devices: to the bit
   assert [e['event'] for e in _events(store, f'{bucket}/law/spot')].count('finished') == 1
   assert _events(store, f'{bucket}/law/spot')[-1]['event'] == 'finished'
