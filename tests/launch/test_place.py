@@ -66,6 +66,16 @@ def test_weights_of_this_machine_are_refused(path):
     place_lib.check_file('distill.teacher', path, GS)
 
 
+@pytest.mark.parametrize('source, place, in_image, expected', [
+    ('digits', 'pvc:pictures', False, True), ('tfds:x', None, False, True), ('tfds:x', 'gs://my-bucket/d', True, False),
+    ('folder:x', 'gs://my-bucket/d', False, True), ('csv:x.csv', 's3://my-bucket/d', False, True),
+    ('idx:x', 's3://my-bucket/d', False, False), ('folder:x', 'pvc:pictures', True, False),
+    ('folder:x', 'image:/opt/d', True, True), ('folder:x', 'image:/opt/d', False, False),
+    ('tfds:x', 'host:/tmp', False, True), ('tfds:x', 'host:/not/here', False, False), ('tfds:x', '/tmp', False, True)])
+def test_what_can_be_tried_from_here(source, place, in_image, expected):
+  assert place_lib.found_from(source, place and place_lib.parse(place), in_image) == expected
+
+
 def test_weights_in_a_store_without_run_folders_are_refused():
   with pytest.raises(UserError, match='pretrained.path=s3://my-bucket/run: checkpoints are kept on disks and in Cloud'):
     place_lib.check_file('pretrained.path', 's3://my-bucket/run', GS)

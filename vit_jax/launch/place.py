@@ -9,6 +9,7 @@
 """
 
 import dataclasses
+import os
 import re
 
 from vit_jax import buckets
@@ -118,6 +119,22 @@ def data_dir(source: str, given: str | None, place: Place | None) -> str | None:
     raise UserError(f'{wanted}: the hosts see {place} at {place.mount}, and {rest} is not in it. Write {kind}:'
                     f'{rest.rstrip("/").rpartition("/")[2] or "FOLDER"}, which is looked up in --data_dir')
   return place.folder
+
+
+def found_from(source: str, place: Place | None, in_image: bool = False) -> bool:
+  """Whether this machine can read a run's data at a place of the cluster, without its mounts.
+
+  Args:
+    source: data.source of the run.
+    place: where the data are; None: nowhere.
+    in_image: whether the run is tried in a container of its image.
+  """
+  kind = source.partition(':')[0]
+  if place is None or kind in _NO_DATA:
+    return True
+  if place.kind in ('gs', 's3'):
+    return kind in _OF_PICTURES
+  return in_image if place.kind == 'image' else place.kind != 'pvc' and os.path.isdir(place.path)
 
 
 def _near(place):
