@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [  # a module imports from lower floors and from its own room
     {'errors', 'exits', 'host', 'provenance', 'printable', 'durable', 'commands'},
-    {'options', 'console', 'plugins', 'usage'},
+    {'buckets', 'options', 'console', 'plugins', 'usage'},
     {'digest', 'goodput', 'schema', 'records', 'parallel', 'cost', 'drawing'},
     {'checkpoint', 'recipe', 'printed_config', 'shown', 'tracking'},
     {'layers', 'launch', 'scaling'},

@@ -1,7 +1,6 @@
 """Recipes, sweep files and run folders: what is wrong is said, cheap things before dear ones."""
 
 import pytest
-from etils.epath import backend
 
 from vit_jax import recipe, records, schema
 from vit_jax.errors import UserError
@@ -129,7 +128,8 @@ def test_a_folder_is_looked_at_before_weights(tmp_path):
     ('x' * 300, 'a name of 300 bytes; must be at most 255'),
     ('/'.join(['x' * 200] * 30), 'a path of .* bytes; must be at most 3796'),
     ('file/run', 'is not a folder'),
-    ('nowhere://bucket/run', 'nowhere:// is not known; must be a local folder, gs://'),
+    ('nowhere://bucket/run', 'kept on disks and in Cloud Storage, not in nowhere://; must be a local folder or gs://'),
+    ('s3://bucket/run', r'--workdir=s3://bucket/run: checkpoints are kept on disks and in Cloud Storage, not in s3://'),
     ('', 'must be the path of a folder'),
 ])
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch, workdir, message):
@@ -137,12 +137,3 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch, workd
   (tmp_path / 'file').touch()
   with pytest.raises(UserError, match=message):
     run_folder.check(run_config.cast({'family': 'vit'}), workdir)
-
-
-def test_a_bucket_without_its_client_names_the_package(monkeypatch):
-  def missing(name):
-    raise ImportError('Please install gcsfs to access Google Storage')
-  monkeypatch.setattr(backend.fsspec_backend, '_get_filesystem', missing)
-  monkeypatch.setenv('EPATH_USE_TF', 'false')
-  with pytest.raises(UserError, match='pip install gcsfs'):
-    run_folder.check(run_config.cast({'family': 'vit'}), 'gs://bucket/run')

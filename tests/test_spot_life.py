@@ -1,18 +1,20 @@
 """The life of a sweep on spot machines, with a bucket that is a real Cloud Storage server on loopback (`object_store`).
 
-Two processes stand for the hosts of a slice. They are killed hard, and another number of hosts goes on.
+Two processes are the hosts of a slice, in network namespaces where these can be made. They are killed hard, and
+another number of hosts goes on.
 """
 
+import hashlib
 import io
 import json
 import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import command_line
+import namespaces
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,6 +31,12 @@ LINES = (f"c.data.source, c.data.image_size, c.data.num_classes, c.train.steps =
 def _store():
   with object_store.serve() as store:
     yield store
+
+
+@pytest.fixture(name='machines', scope='module')
+def _machines(store):
+  with namespaces.two(int(store.url.rpartition(':')[2])) as machines:
+    yield machines
 
 
 @pytest.fixture(name='bucket', scope='module')
@@ -51,9 +59,9 @@ def _recipe(tmp_path_factory):
   return path
 
 
-def _start(store, program, *flags, devices=1):
+def _start(store, program, *flags, devices=1, prefix=()):
   environment = command_line.ON_CPU | store.environment | {'JAX_NUM_CPU_DEVICES': str(devices), 'XLA_FLAGS': ''}
-  return subprocess.Popen([sys.executable, '-m', f'vit_jax.{program}', *flags], cwd=command_line.ROOT, text=True,
+  return subprocess.Popen([*prefix, *command_line.command(program, *flags)], cwd=command_line.ROOT, text=True,
                           env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -69,13 +77,14 @@ def _run(store, program, *flags):
   return done.stdout + done.stderr
 
 
-def _hosts(store, count, *flags):
-  """The processes of a run: `count` hosts with two devices together."""
+def _hosts(store, machines, *flags):
+  """The processes of a run: one per machine, with two devices together."""
   with socket.socket() as s:
     s.bind(('127.0.0.1', 0))
-    address = f'127.0.0.1:{s.getsockname()[1]}'
+    address, count = f'{machines[0].address}:{s.getsockname()[1]}', len(machines)
   joined = lambda i: [f'--distributed={address}', f'--num_processes={count}', f'--process_id={i}'] if count > 1 else []
-  return [_start(store, 'main', *flags, *joined(i), devices=2 // count) for i in range(count)]
+  return [_start(store, 'main', *flags, *joined(i), devices=2 // count, prefix=machine.prefix)
+          for i, machine in enumerate(machines)]
 
 
 def _until(true, processes, seconds=300):
@@ -101,7 +110,7 @@ def _events(store, workdir):
 
 
 @pytest.mark.slow
-def test_the_life_of_a_sweep_on_spot_machines(store, bucket, recipe, tmp_path):
+def test_the_life_of_a_sweep_on_spot_machines(store, machines, bucket, recipe, tmp_path, record_property):
   flags = (f'--config={recipe}', f'--config.data.data_dir={bucket}/data')
   said = _end(_start(store, 'data.prepare', '--index', '--source=folder:pets', f'--data_dir={bucket}/data'))
   assert f'index: {bucket}/data/pets/vit_jax-index-train.arrow' in said
@@ -109,9 +118,9 @@ def test_the_life_of_a_sweep_on_spot_machines(store, bucket, recipe, tmp_path):
   assert 'preflight  passed' in said and 'written, read and removed; the run is not finished there' in said
   assert not store.names(f'{bucket}/law/')
 
-  reference = _hosts(store, 1, *flags, f'--workdir={bucket}/undisturbed')
+  reference = _hosts(store, machines[:1], *flags, f'--workdir={bucket}/undisturbed')
   _end(reference[0])
-  hosts = _hosts(store, 2, *flags, f'--workdir={bucket}/law/spot')
+  hosts = _hosts(store, machines, *flags, f'--workdir={bucket}/law/spot')
   _until(lambda: max(_saved(store, f'{bucket}/law/spot'), default=0) >= SAVED, hosts)
   for host in hosts:
     host.send_signal(signal.SIGKILL)
@@ -119,9 +128,12 @@ def test_the_life_of_a_sweep_on_spot_machines(store, bucket, recipe, tmp_path):
     host.communicate()
   assert 'begun' in [event['event'] for event in _events(store, f'{bucket}/law/spot')]
 
-  said = _end(_hosts(store, 1, *flags, f'--workdir={bucket}/law/spot')[0])
+  said = _end(_hosts(store, machines[1:], *flags, f'--workdir={bucket}/law/spot')[0])
   assert re.search(r'resumed at step [2-5]0 of 60', said), said
   logs = [store.read(f'{bucket}/{run}/metrics.jsonl') for run in ('undisturbed', 'law/spot')]
+  for name, log in zip(('undisturbed', 'killed'), logs):  # for experiments/spot_life
+    record_property(name, hashlib.sha256(log).hexdigest())
+  record_property('hosts', ' and '.join(machine.address for machine in machines))
   assert logs[0] == logs[1] and logs[0].count(b'\n') == STEPS // 5 + STEPS // 20 + 1  # on as many devices: to the bit
   assert [e['event'] for e in _events(store, f'{bucket}/law/spot')].count('finished') == 1
   assert _events(store, f'{bucket}/law/spot')[-1]['event'] == 'finished'

@@ -146,6 +146,18 @@ def test_commands_of_the_pages_work_once_their_placeholders_are_filled(tmp_path,
   assert done.returncode == 0 and 'chip-hours' in done.stdout, done.stderr
 
 
+def test_a_preflight_leaves_out_data_that_are_mounted_there_alone(tmp_path, env):
+  """As the page's: TFDS reads no bucket. Where buckets are on loopback, all else passes, and the files are written."""
+  sweep = ("from vit_jax.sweeps import Sweep\n\ndef get_sweep():\n  return Sweep('experiments/imagenet_law/recipe.py', "
+           "[{'train.steps': 9_000}])\n")
+  done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/out', '--plan=none', '--preflight', '--data_dir=gs://my-bucket/d',
+                sweep=sweep, env=env)
+  assert 'preflight   without the data, which are read where gs://my-bucket/d is mounted' in done.stdout, done.stderr
+  if 'STORAGE_EMULATOR_HOST' in env:
+    assert done.returncode == 0 and 'data       tfds:imagenet21k: not tried' in done.stdout, done.stdout
+    assert 'preflight  passed, but for the data' in done.stdout and len(list((tmp_path / 'out').glob('*.yaml'))) == 1
+
+
 def test_a_preflight_finds_what_would_end_the_first_pod(tmp_path, env):
   """In a folder with what the image has. Its bucket cannot be reached from here."""
   sweep = "from vit_jax.sweeps import Sweep\n\ndef get_sweep():\n  return Sweep('configs/quickstart.py', [{}])\n"

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from vit_jax import digest, records
+from vit_jax import buckets, digest, records
 from vit_jax.errors import UserError
 from vit_jax.parallel import processes
 
@@ -44,10 +44,14 @@ class Checkpoints:
       keep_every: checkpoints at multiples of this step are never deleted; None for no such multiples.
       penalty: maps a step to its metric, where lower is better, or to None. The checkpoint with the lowest is kept.
       read_only: whether to leave the folder untouched, because another process may be writing to it.
+
+    Raises:
+      UserError: it is in a store where Orbax keeps none.
     """
     keep = [preservation_policy.LatestN(keep_last), preservation_policy.CustomSteps(pinned), _Best(penalty)]
     if keep_every:
       keep.append(preservation_policy.EveryNSteps(keep_every))
+    buckets.check_run(workdir, os.fspath(workdir))
     self._folder = epath.Path(workdir) / records.CHECKPOINTS
     if '://' not in os.fspath(self._folder):
       self._folder = self._folder.absolute()

@@ -50,8 +50,9 @@ _CLASSES = flags.DEFINE_string('classes', None, 'For --evaluate of a model whose
                                'of the data: a file with a name in each line, in the order of the model; or "order", '
                                'if they are those of the data in their order.')
 _OUT = flags.DEFINE_string('out', None, 'Where --evaluate writes; default: RUN/evaluation.')
-_PREFLIGHT = flags.DEFINE_bool('preflight', False, 'Do what a run does before it trains, and say what was found: the '
-                               'recipe, the data and their index, and whether --workdir can be written and read.')
+_PREFLIGHT = cli.define_optional('preflight', 'Do what a run does before it trains, and say what was found: the '
+                                 'recipe, the data and their index, and whether --workdir can be written and read. '
+                                 '--preflight=without_data: all but the data.')
 _PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps to WORKDIR/profile, for XProf.')
 
 
@@ -81,9 +82,9 @@ def main() -> int:
   processes.start(_DISTRIBUTED.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value)
   with processes.leaving_at_once():
     display = Display()
-    if _PREFLIGHT.value:
+    if _PREFLIGHT.value is not None:
       checked = start.check(config, cli.overridden(), _WORKDIR.value, display.note)
-      return preflight.look(checked, _WORKDIR.value, cli.recipe_name())
+      return preflight.look(checked, _WORKDIR.value, cli.recipe_name(), _PREFLIGHT.value)
     run = start.prepare(config, cli.overridden(), _WORKDIR.value, display.note, _steps(_BRANCH_STEPS.value))
     workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
     if _REPORT.value is not None and not run.objective.predicts_classes:

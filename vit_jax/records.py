@@ -4,6 +4,7 @@ metrics.jsonl contains no wall-clock time, so the file of a resumed run equals t
 byte. Everything that depends on the clock is in events.jsonl.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from typing import Any
 
 from etils import epath
 
-from vit_jax import durable
+from vit_jax import buckets, durable
 from vit_jax.errors import UserError
 
 RUN, METRICS, EVENTS, CHECKPOINTS = 'run.json', 'metrics.jsonl', 'events.jsonl', 'checkpoints'
@@ -127,7 +128,8 @@ def _lines(path):
 def _content(path):
   """The bytes of a file, None if there is none."""
   try:
-    return durable.patiently(path.read_bytes)
+    with buckets.reached(path, os.fspath(path)) if buckets.is_bucket(path) else contextlib.nullcontext():
+      return durable.patiently(path.read_bytes)
   except (FileNotFoundError, NotADirectoryError):
     return None
 

@@ -148,7 +148,7 @@ def _launch():
   if fault := folders.offer_plan(request.workdir, _name(), plan):
     display.note(f'note: {request.workdir} cannot be written from here, so --status will list the runs as they begin '
                  f'({fault})')
-  sweep_launch.next_steps(request, before, _law(plan, f'runs/{_name()}'), display)
+  sweep_launch.next_steps(request, before, sources, _law(plan, f'runs/{_name()}'), display)
   return 0
 
 

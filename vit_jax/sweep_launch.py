@@ -18,7 +18,7 @@ from vit_jax.launch.cluster import Cluster
 from vit_jax.launch.place import Place
 
 BEFORE = 'before'  # the subfolder of what is to be started before the runs; `kubectl apply -f FOLDER` leaves it out
-_NEEDS_PREPARATION = ('tfds', 'folder')
+_NEEDS_PREPARATION = ('tfds', 'folder', 'pairs')
 # Minutes that are paid for and not trained in: until a slice's machines are there and the image or the packages are on
 # them, and for each run until its first step. Assumed, not measured.
 BOOT_MINUTES = {'jobset': 5.0, 'skypilot': 8.0}
@@ -175,7 +175,7 @@ def _refuse_what_does_not_fit(request, plan, summary):
                   f'  {command}\n--plan=none writes the files without this check')
 
 
-def next_steps(request: Request, before: list[pathlib.Path], law: str, display) -> None:
+def next_steps(request: Request, before: list[pathlib.Path], sources: set[str], law: str, display) -> None:
   """Prints what the files assume, and the commands that lead from them to a law."""
   workdir, name = request.workdir, request.name
   if request.launcher == 'jobset':
@@ -183,6 +183,8 @@ def next_steps(request: Request, before: list[pathlib.Path], law: str, display) 
     commands = _kubectl(request, before)
   else:
     assumed, commands = skypilot.assumes(request.place, workdir), _sky(request, before)
+  assumed += [f'that service account may read {source.partition(":")[2]}' for source in sorted(sources)
+              if '://' in source]
   display.note('\nthese files assume that')
   for sentence in assumed:
     display.note(f'  - {sentence}')

@@ -8,7 +8,9 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
+from vit_jax import recipe
 from vit_jax.errors import UserError
+from vit_jax.launch import place as place_lib
 from vit_jax.launch import task as task_lib
 
 _COPIED = ('pyproject.toml', 'README.md', 'LICENSE', 'vit_jax', 'configs', 'experiments')  # as by launch/Dockerfile
@@ -20,21 +22,27 @@ def run(request, to_run: Mapping, display) -> None:
   """Tries the last run of each data source of a sweep.
 
   In a container of the image where Docker runs. Else in a folder that has what the image has, with the packages of this
-  interpreter. Data in a bucket are read from the bucket, where the hosts see a mount.
+  interpreter. Pictures in a bucket are read from the bucket, where the hosts see a mount. Other data that only hosts
+  see are left out, which is said.
 
   Raises:
     UserError: a run would have ended before its first step; its own message is printed above.
   """
-  tried = set()
+  image, tried = request.cluster.image if request.cluster and _has_docker() else None, set()
   for task in to_run:
     source = _source(task.programs[-1])
     if source in tried:
       continue
     tried.add(source)
     arguments = [_from_here(word, request.place) for word in task.programs[-1]]
+    readable = place_lib.found_from(_data_source(task.programs[-1]), request.place, image is not None)
+    argv = task_lib.first(arguments, 'python' if image else sys.executable, without_data=not readable)
     with tempfile.TemporaryDirectory() as folder:
-      argv, where = _command(request, arguments, pathlib.Path(folder))
+      argv, where = _command(request, image, argv, pathlib.Path(folder))
       display.note(f'preflight   {task.name}, {where}')
+      if not readable:
+        display.note(f'preflight   without the data, which are read where {request.place} is mounted: the first-... of '
+                     'the files tries that')
       environment = os.environ | task_lib.rehearsed_on(request.target.devices) | {'PYTHONPATH': _others()}
       done = subprocess.run(argv, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT)
@@ -50,6 +58,14 @@ def _others() -> str:
   return os.pathsep.join(path for path in paths if path and pathlib.Path(path).resolve() != _ROOT)
 
 
+def _data_source(program: Sequence[str]) -> str:
+  """data.source of a run: overridden, or its recipe's."""
+  given = {word.partition('=')[0]: word.partition('=')[2] for word in program}
+  if (source := given.get('--config.data.source')) is not None:
+    return source
+  return recipe.load_recipe(given['--config']).data.source
+
+
 def _source(program: Sequence[str]) -> str:
   """What tells the data of a run: its recipe and its overrides of data.*."""
   return ' '.join(w for w in program if w.startswith(('--config=', '--config.data.source=', '--config.data.data_dir=')))
@@ -63,21 +79,19 @@ def _from_here(word, place):
   return f'--config.data.data_dir={here}'
 
 
-def _command(request, arguments, folder):
-  """(the command, where it runs in words)."""
-  image = request.cluster.image if request.cluster else None
-  if image and _has_docker():
+def _command(request, image, argv, folder):
+  """(the command that runs `argv` in a container of an image or else in a folder, where that is in words)."""
+  if image:
     environment = [word for name, value in task_lib.rehearsed_on(request.target.devices).items()
                    for word in ('--env', f'{name}={value}')]
-    return ['docker', 'run', '--rm', *environment, *_mounts(request.place), image,
-            *task_lib.first(arguments, 'python')], f'in a container of {image}'
+    return ['docker', 'run', '--rm', *environment, *_mounts(request.place), image, *argv], f'in a container of {image}'
   for name in _COPIED:
     source = _ROOT / name
     if source.is_dir():
       shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns('__pycache__', 'results'))
     elif source.exists():
       shutil.copy(source, folder / name)
-  return task_lib.first(arguments, sys.executable), 'in a folder with what the image has (no Docker here)'
+  return argv, 'in a folder with what the image has (no Docker here)'
 
 
 def _mounts(place):

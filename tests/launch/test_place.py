@@ -37,7 +37,8 @@ GS, HOST = place_lib.parse('gs://my-bucket/d'), place_lib.parse('host:/mnt/d')
     ('digits', None, None, None), ('random:1_000', None, None, None), ('digits', None, GS, None),
     ('tfds:imagenet2012', None, GS, '/data/d'), ('fashion_mnist', None, GS, '/data/d'),
     ('folder:x', '/old', GS, '/data/d'),
-    ('tfds:imagenet2012', 'gs://other-bucket/e', None, '/data/e'),
+    ('folder:gs://other-bucket/e', None, None, None), ('pairs:gs://other-bucket/e', None, GS, None),
+    ('csv:/mnt/d/labels.csv', None, HOST, None), ('csv:labels.csv', None, HOST, '/mnt/d'),
     ('folder:/data/d/pictures', None, GS, None), ('folder:/mnt/d', None, HOST, None),
     ('idx:/mnt/d/x', None, HOST, None)])
 def test_the_data_dir_of_a_run_on_the_hosts(source, given, place, expected):
@@ -48,6 +49,10 @@ def test_the_data_dir_of_a_run_on_the_hosts(source, given, place, expected):
     ('tfds:imagenet2012', None, None, 'no data reach the hosts. Say where the data are: --data_dir=gs://BUCKET'),
     ('folder:/data/mine', None, None, 'The hosts do not have /data/mine of this machine'),
     ('fashion_mnist', '/usr/share/x', None, 'The hosts do not have /usr/share/x'),
+    ('tfds:imagenet2012', 'gs://other-bucket/e', None, 'reach the hosts. --data_dir=gs://other-bucket/e mounts'),
+    ('folder:s3://other-bucket/e', None, None, 'no data reach the hosts. --data_dir=s3://other-bucket/e mounts'),
+    ('folder:s3://other-bucket/e', None, GS, 'Write folder:FOLDER, which is looked up in --data_dir'),
+    ('csv:/home/me/labels.csv', None, GS, 'the hosts see gs://my-bucket/d at /data, .* Write csv:labels.csv'),
     ('folder:/home/me/pictures', None, GS, 'the hosts see gs://my-bucket/d at /data, .* Write folder:pictures'),
     ('folder:~/pictures', None, HOST, 'the hosts see host:/mnt/d at /mnt/d')])
 def test_a_run_whose_data_cannot_be_there_is_refused(source, given, place, message):
@@ -59,6 +64,21 @@ def test_a_run_whose_data_cannot_be_there_is_refused(source, given, place, messa
 def test_weights_of_this_machine_are_refused(path):
   with pytest.raises(UserError, match='distill.teacher=.*a path of this machine, which the hosts do not have'):
     place_lib.check_file('distill.teacher', path, GS)
+
+
+@pytest.mark.parametrize('source, place, in_image, expected', [
+    ('digits', 'pvc:pictures', False, True), ('tfds:x', None, False, True), ('tfds:x', 'gs://my-bucket/d', True, False),
+    ('folder:x', 'gs://my-bucket/d', False, True), ('csv:x.csv', 's3://my-bucket/d', False, True),
+    ('idx:x', 's3://my-bucket/d', False, False), ('folder:x', 'pvc:pictures', True, False),
+    ('folder:x', 'image:/opt/d', True, True), ('folder:x', 'image:/opt/d', False, False),
+    ('tfds:x', 'host:/tmp', False, True), ('tfds:x', 'host:/not/here', False, False), ('tfds:x', '/tmp', False, True)])
+def test_what_can_be_tried_from_here(source, place, in_image, expected):
+  assert place_lib.found_from(source, place and place_lib.parse(place), in_image) == expected
+
+
+def test_weights_in_a_store_without_run_folders_are_refused():
+  with pytest.raises(UserError, match='pretrained.path=s3://my-bucket/run: checkpoints are kept on disks and in Cloud'):
+    place_lib.check_file('pretrained.path', 's3://my-bucket/run', GS)
 
 
 @pytest.mark.parametrize('path', [None, 'hf:google/vit', 'gs://my-bucket/w', '/data/w.npz'])

@@ -70,6 +70,18 @@ def test_places_that_new_machines_do_not_have_are_refused(place):
     skypilot.check(SLICES[0], place_lib.parse(place))
 
 
+def test_what_is_assumed_is_said():
+  said = '. '.join(skypilot.assumes(place_lib.parse('s3://my-bucket/d'), 'gs://my-bucket/law'))
+  for words in ('read and write gs://my-bucket/law', 'every new slice installs about 1 GB', 'sky check', 's3://my-buck'):
+    assert words in said, said
+
+
+def test_setup_is_a_script_that_installs_what_is_pinned():
+  setup = skypilot.render(TASK, SLICES[0])['setup']
+  assert subprocess.run(['bash', '-n', '-c', setup], capture_output=True).returncode == 0
+  assert 'uv sync' in setup and '--extra tpu' in setup  # which does nothing where all is installed
+
+
 def test_what_comes_before_the_runs_needs_no_chips():
   prepare = skypilot.preparation('tfds:cifar10', GS, 'prepare-cifar10')
   assert prepare['run'] == ('exec python3 -m uv run --quiet --extra prepare python -m vit_jax.data.prepare '

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
+from vit_jax import buckets
 from vit_jax.data import class_folders, folder_names, listing, pictures
 from vit_jax.data import index as index_lib
 from vit_jax.errors import UserError, nearest
@@ -191,7 +192,7 @@ def _open_split(root, folder, split, known, indexed):
   number = {name: label for label, name in enumerate(class_names)}
   labels = np.repeat(np.asarray([number[folder_names.text(name)] for name in found], np.int32),
                      [len(each) for each in found.values()])
-  sizes = [file.size for file in files] if listing.is_remote(folder) else None
+  sizes = [file.size for file in files] if buckets.is_bucket(folder) else None
   return FolderSource(root.name, class_names, tuple(file.path for file in files), labels, folder, sizes,
                       state=state(folder))
 

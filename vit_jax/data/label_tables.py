@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vit_jax import buckets
 from vit_jax.data import class_folders, folder_names, listing, tables
 from vit_jax.data.image_folder import FolderSource
 from vit_jax.errors import UserError, nearest
@@ -221,7 +222,7 @@ def _source(place, folder, split, rows, columns, classes):
       row[[number[name] for name in matched[file]]] = 1
   else:
     labels = np.array([number[matched[file][0]] for file in kept], np.int32)
-  sizes = [file.size for file in kept] if listing.is_remote(folder) else None
+  sizes = [file.size for file in kept] if buckets.is_bucket(folder) else None
   return FolderSource(place.name.partition('.')[0], classes, tuple(file.path for file in kept), labels, folder, sizes)
 
 

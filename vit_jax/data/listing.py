@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from vit_jax import durable
+from vit_jax import buckets, durable
 from vit_jax.data import folder_names
 
 
@@ -22,29 +22,24 @@ class File(NamedTuple):
   size: int | None = None
 
 
-def is_remote(place: os.PathLike | str) -> bool:
-  """Whether it is in a bucket."""
-  return '://' in os.fspath(place)
-
-
 def path(place: str, inside: str = '') -> pathlib.Path | epath.Path:
   """The folder `inside` a place, which is a path or a bucket path."""
-  return epath.Path(place) / inside if is_remote(place) else pathlib.Path(place, os.path.expanduser(inside))
+  return epath.Path(place) / inside if buckets.is_bucket(place) else pathlib.Path(place, os.path.expanduser(inside))
 
 
 def read(file: str) -> bytes:
   """The content of a file. Raises OSError, or `durable.Unreachable`."""
-  return durable.patiently(epath.Path(file).read_bytes) if is_remote(file) else pathlib.Path(file).read_bytes()
+  return durable.patiently(epath.Path(file).read_bytes) if buckets.is_bucket(file) else pathlib.Path(file).read_bytes()
 
 
 def real(place: os.PathLike | str) -> str:
   """The place that it is after all links."""
-  return os.fspath(place) if is_remote(place) else os.path.realpath(place)
+  return os.fspath(place) if buckets.is_bucket(place) else os.path.realpath(place)
 
 
 def subfolders(folder: os.PathLike) -> list[str]:
   """The names of the folders in a folder. A link to the folder itself, or to one above it, is none of them."""
-  if is_remote(folder):
+  if buckets.is_bucket(folder):
     return _remote_names(folder, 'directory')
   above = os.path.join(os.path.realpath(folder), '')
   leads_back = lambda entry: entry.is_symlink() and above.startswith(os.path.join(os.path.realpath(entry.path), ''))
@@ -54,7 +49,7 @@ def subfolders(folder: os.PathLike) -> list[str]:
 
 def loose(folder: os.PathLike) -> list[str]:
   """The names of the pictures that are in the folder itself."""
-  names = _remote_names(folder, 'file') if is_remote(folder) else sorted(os.listdir(folder))
+  names = _remote_names(folder, 'file') if buckets.is_bucket(folder) else sorted(os.listdir(folder))
   return [name for name in names if folder_names.is_picture(name)]
 
 
@@ -64,7 +59,7 @@ def files(folder: os.PathLike, elsewhere: Set[str] = frozenset()) -> tuple[list[
   A folder is read once, however many links lead to it. Not followed are links to folders above, in which other classes
   are, and to the folders `elsewhere`, which are those of all classes.
   """
-  if is_remote(folder):
+  if buckets.is_bucket(folder):
     return _remote_files(folder)
   top = os.path.realpath(folder)
   above = lambda real: os.path.join(top, '').startswith(os.path.join(real, '')) and real != top

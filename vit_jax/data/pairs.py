@@ -10,6 +10,7 @@ import os
 import numpy as np
 from etils import epath
 
+from vit_jax import buckets
 from vit_jax.data import caption_files, class_folders, folder_names, image_folder, listing, tables
 from vit_jax.data import index as index_lib
 from vit_jax.data.image_folder import FolderSource
@@ -52,7 +53,7 @@ def _open_split(root, folder, split, whole, indexed):
                                      ('captions are of pictures that are not there', unused)], others)
   kept = [(file, texts) for file, texts in zip(files, captions) if texts]
   return FolderSource(root.name, (), tuple(file.path for file, _ in kept), np.zeros(len(kept), np.int32), folder,
-                      [file.size for file, _ in kept] if listing.is_remote(folder) else None,
+                      [file.size for file, _ in kept] if buckets.is_bucket(folder) else None,
                       captions=[texts for _, texts in kept], state=_state(folder, table))
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from etils import epath
 
-from vit_jax import plugins
+from vit_jax import buckets, plugins
 from vit_jax.data import array_sources, idx, listing
 from vit_jax.data.array_sources import ArraySource, RandomSource
 from vit_jax.data.config import DataConfig
@@ -81,6 +81,8 @@ def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
   """
   kind, _, rest = config.source.partition(':')
   data_dir = os.path.expanduser(config.data_dir) if config.data_dir else None
+  buckets.check(rest, f'data.source={config.source}')
+  buckets.check(data_dir or '', f'data.data_dir={data_dir}')
   if kind == 'csv' or kind == 'folder' and (rest or data_dir) and _in_a_table(config):
     return _with_tables(config)
   for name in ('label_columns', 'label_separator'):
@@ -155,8 +157,8 @@ def _with_tables(config):
 def folder_of(config: DataConfig) -> pathlib.Path | epath.Path:
   """The place of folder:DIR, csv:FILE, pairs:DIR or idx:DIR, perhaps in a bucket; under data_dir unless absolute."""
   rest = config.source.partition(':')[2]
-  if listing.is_remote(rest) or not config.data_dir:
-    return listing.path(rest) if listing.is_remote(rest) else listing.path('', rest)
+  if buckets.is_bucket(rest) or not config.data_dir:
+    return listing.path(rest) if buckets.is_bucket(rest) else listing.path('', rest)
   return listing.path(os.path.expanduser(config.data_dir), rest)
 
 

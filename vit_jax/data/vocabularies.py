@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from vit_jax import buckets
 from vit_jax.data import listing
 from vit_jax.data.text import TextConfig, Tokenizer
 from vit_jax.errors import UserError
@@ -164,6 +165,6 @@ def _clip_file():
 
 def _read(path):
   try:
-    return listing.read(str(pathlib.Path(path).expanduser()) if not listing.is_remote(path) else path)
+    return listing.read(str(pathlib.Path(path).expanduser()) if not buckets.is_bucket(path) else path)
   except OSError as error:
     raise UserError(f'data.text.tokenizer={path}: {error.strerror or error}') from error

@@ -9,13 +9,17 @@
 """
 
 import dataclasses
+import os
 import re
 
+from vit_jax import buckets
 from vit_jax.errors import UserError
 
 MOUNT = '/data'
 _NEEDED = 'gs://BUCKET/FOLDER, s3://BUCKET/FOLDER, pvc:CLAIM/FOLDER, host:/FOLDER or image:/FOLDER'
 _NO_DATA = ('digits', 'random')  # sources that come with the code
+_OF_PICTURES = ('folder', 'pairs', 'csv')  # sources that are read from a bucket as well
+_WITH_PATHS = (*_OF_PICTURES, 'idx')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,14 +106,14 @@ def data_dir(source: str, given: str | None, place: Place | None) -> str | None:
     UserError: no host would find the data of the run.
   """
   kind, _, rest = source.partition(':')
-  if kind in _NO_DATA:
+  if kind in _NO_DATA or kind in _OF_PICTURES and rest.startswith('gs://'):  # read without a mount
     return None
-  place = place or (parse(given, 'data.data_dir') if given and '://' in given else None)
   wanted = f'data.source={source}'
   if place is None:
-    near = f' The hosts do not have {given or rest} of this machine.' if (given or rest).startswith('/') else ''
-    raise UserError(f'{wanted}: no data reach the hosts.{near} Say where the data are: --data_dir={_NEEDED}')
-  if kind in ('folder', 'idx') and rest.startswith(('/', '~')):
+    raise UserError(f'{wanted}: no data reach the hosts.{_near(given or rest)}')
+  if kind in _WITH_PATHS and '://' in rest:
+    raise UserError(f'{wanted}: the hosts do not reach it. Write {kind}:FOLDER, which is looked up in --data_dir')
+  if kind in _WITH_PATHS and rest.startswith(('/', '~')):
     if rest.rstrip('/') == place.mount or rest.startswith(f'{place.mount}/'):
       return None
     raise UserError(f'{wanted}: the hosts see {place} at {place.mount}, and {rest} is not in it. Write {kind}:'
@@ -117,14 +121,39 @@ def data_dir(source: str, given: str | None, place: Place | None) -> str | None:
   return place.folder
 
 
+def found_from(source: str, place: Place | None, in_image: bool = False) -> bool:
+  """Whether this machine can read a run's data at a place of the cluster, without its mounts.
+
+  Args:
+    source: data.source of the run.
+    place: where the data are; None: nowhere.
+    in_image: whether the run is tried in a container of its image.
+  """
+  kind = source.partition(':')[0]
+  if place is None or kind in _NO_DATA:
+    return True
+  if place.kind in ('gs', 's3'):
+    return kind in _OF_PICTURES
+  return in_image if place.kind == 'image' else place.kind != 'pvc' and os.path.isdir(place.path)
+
+
+def _near(place):
+  """How a place that a run names itself is made to reach the hosts."""
+  if '://' in place:
+    return f' --data_dir={parse(place, "data.data_dir")} mounts the bucket'
+  missing = f' The hosts do not have {place} of this machine.' if place.startswith('/') else ''
+  return f'{missing} Say where the data are: --data_dir={_NEEDED}'
+
+
 def check_file(key: str, path: str | None, place: Place | None) -> None:
-  """Raises UserError for a file or folder of this machine that a run reads and no host has.
+  """Raises UserError for weights that no host can read: on this machine, or in a store that keeps no run folders.
 
   Args:
     key: the config key that names it.
     path: its value.
     place: where the data are, which may hold it too.
   """
+  buckets.check_run(path or '', f'{key}={path}')
   if not path or not path.startswith(('/', '~', '.', 'runs/')) or (place and path.startswith(f'{place.mount}/')):
     return
   raise UserError(f'{key}={path}: a path of this machine, which the hosts do not have. Copy it into a bucket and give '

@@ -31,10 +31,10 @@ class Task:
     return [python, '-m', 'vit_jax.launch.sequence', *joined[:-1]]
 
 
-def first(arguments: Sequence[str], python: str) -> list[str]:
-  """The command that does what a run does before it trains, and says what it found."""
+def first(arguments: Sequence[str], python: str, without_data: bool = False) -> list[str]:
+  """The command that does what a run does before it trains, and says what it found, perhaps without the data."""
   alone = [word for word in arguments if not word.startswith(('--distributed', '--trunk=', '--branch_steps='))]
-  return [python, '-m', 'vit_jax.main', *alone, '--preflight']
+  return [python, '-m', 'vit_jax.main', *alone, '--preflight=without_data' if without_data else '--preflight']
 
 
 def preparation(source: str, folder: str, python: str, uv: Sequence[str]) -> list[str]:

@@ -3,9 +3,7 @@
 import os
 import pathlib
 
-from etils import epath
-
-from vit_jax import durable
+from vit_jax import buckets
 from vit_jax.errors import UserError
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4096  # bytes, of Linux
@@ -18,8 +16,9 @@ def check(workdir: os.PathLike | str) -> None:
   flag = f'--workdir={place if len(place) <= 100 else f"{place[:100]} ..."}'
   if not place or '\0' in place:
     raise UserError(f'--workdir={place!r}: must be the path of a folder')
-  if '://' in place:
-    _check_bucket(place, flag)
+  if buckets.is_bucket(place):
+    buckets.check_run(place, flag)
+    buckets.check(place, flag)
     return
   path = pathlib.Path(place).absolute()
   if long := [part for part in path.parts if len(os.fsencode(part)) > _LONGEST_NAME]:
@@ -32,19 +31,3 @@ def check(workdir: os.PathLike | str) -> None:
   if not os.access(there, os.W_OK | os.X_OK):
     raise UserError(f'{flag}: no permission to write in {there}; give another --workdir')
 
-
-def _check_bucket(place, flag):
-  scheme = place.partition('://')[0]
-  try:
-    durable.patiently(epath.Path(place).exists)
-  except ImportError as error:
-    package = {'gs': 'gcsfs', 's3': 's3fs'}.get(scheme)
-    install = f'install it, `pip install {package}`, or ' if package else ''
-    raise UserError(f'{flag}: {error}; {install}give a local folder') from error
-  except KeyError as error:
-    raise UserError(f'{flag}: {scheme}:// is not known; must be a local folder, gs://BUCKET/PATH or s3://BUCKET/PATH'
-                    ) from error
-  except durable.Unreachable:
-    raise  # not this command's fault: it is tried again
-  except Exception as error:  # each store has errors of its own
-    raise UserError(f'{flag}: cannot be reached: {type(error).__name__}: {error}') from error
