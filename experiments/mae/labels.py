@@ -1,8 +1,7 @@
 """From scratch, or from a masked autoencoder of all pictures, at the same FLOPs: the runs.
 
   python experiments/mae/labels.py tune                       learning rates and weight decay, by validation
-  python experiments/mae/labels.py run 100 300 1000 3000      every budget with so many labels, three seeds
-  python experiments/mae/labels.py run 10000
+  python experiments/mae/labels.py run 3e11 100 300 1000      a budget with so many labels, three seeds
   python experiments/mae/labels.py table                      points.csv and the table, from what has been trained
 
 For a budget of B FLOPs, from scratch is one run of B, B/4 or B/16. Pre-trained is a masked autoencoder of 3B/4 and then
@@ -18,11 +17,11 @@ import sys
 
 RUNS = pathlib.Path('runs/mae')
 RECIPE = 'experiments/mae/recipe.py'
-BUDGETS, SEEDS = (3e11, 1.2e12), 3
+BUDGETS, SEEDS = (3e11, 1.2e12), 3  # FLOPs
 LENGTHS = {'scratch': (1 / 16, 1 / 4, 1), 'finetuned': (1 / 16, 1 / 4)}  # shares of the budget, with labels
 PRETRAINING = 3 / 4
 WARMUP = 0.1  # of a run
-RATES, DECAYS = (1e-3, 3e-3, 1e-2), (0.05, 0.5)
+RATES, DECAYS = (1e-3, 3e-3, 1e-2, 3e-2), (0.05, 0.5)
 TUNED_ON, TUNING_SEED, TUNING_LENGTH = 1_000, 100, 3e11  # images with labels, and FLOPs with labels
 STEP = 64 * 9.3e6  # about the FLOPs of a step of either kind of run with labels
 NAMES = {'scratch': 'from scratch', 'finetuned': 'pre-trained'}
@@ -77,25 +76,24 @@ def tune():
   (RUNS / 'tuned.json').write_text(json.dumps(best, indent=2) + '\n')
 
 
-def run(labels):
+def run(budget, labels):
   tuned = json.loads((RUNS / 'tuned.json').read_text())
-  for budget in BUDGETS:
-    for n in labels:
-      for method, lengths in LENGTHS.items():
-        best = float('inf')
-        for length in lengths:
-          records = [supervised(method, budget, length, n, seed, tuned[method]) for seed in range(SEEDS)]
-          error = statistics.mean(record['results']['val']['error'] for record in records)
-          if error >= best:  # four times the FLOPs did not help, and more will not
-            break
-          best = error
+  for n in labels:
+    for method, lengths in LENGTHS.items():
+      best = float('inf')
+      for length in lengths:
+        records = [supervised(method, budget, length, n, seed, tuned[method]) for seed in range(SEEDS)]
+        error = statistics.mean(record['results']['val']['error'] for record in records)
+        if error >= best:  # four times the FLOPs did not help, and more will not
+          break
+        best = error
 
 
-def main(what, *labels):
+def main(what, budget=None, *labels):
   if what == 'tune':
     tune()
   else:
-    run([int(n) for n in labels])
+    run(float(budget), [int(n) for n in labels])
 
 
 if __name__ == '__main__':
