@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -372,6 +373,23 @@ def test_the_recipe_of_a_new_objective_trains(rotation):
   code = run.code
   (rotation / 'rotation.py').write_text((rotation / 'rotation.py').read_text() + '\nX = 1\n')
   assert run_lib.prepare(run_config.cast(c)).code != code  # a run knows by which objective it was computed
+
+
+@pytest.mark.slow
+def test_a_new_objective_sweeps_and_gives_a_law(rotation):
+  (rotation / 'lengths.py').write_text("""
+from vit_jax import sweeps
+
+def get_sweep():
+  runs = sweeps.product(sweeps.axis('train.steps', 60, 120, 240, 480), sweeps.axis('evaluate.probe', 60))
+  return sweeps.Sweep('rotation_digits.py', runs)
+""")
+  env = command_line.ON_CPU | {'PYTHONPATH': os.pathsep.join((str(ROOT), str(rotation)))}
+  for command in (('sweep', '--sweep=lengths.py', '--workdir=runs'),
+                  ('law', 'runs', '--form=power', '--x=examples', '--out=law')):
+    done = command_line.run_process(*command, env=env, cwd=rotation)
+    assert done.returncode == 0, done.stderr
+  assert json.loads((rotation / 'law/law.json').read_text())['n'] == 4
 
 
 def test_shell_is_read_as_a_shell_does():

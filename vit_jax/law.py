@@ -64,8 +64,8 @@ _FRONTIER = flags.DEFINE_integer('frontier', None, 'Fit the lower edge of a clou
                                  'bins of size.', 2, 10_000)
 _BEST_OF = flags.DEFINE_list('best_of', [], 'Columns that were tuned, such as learning_rate: of runs that differ only '
                              'in these and the seed, keep those with the best values on val.')
-_BEST_BY = flags.DEFINE_string('best_by', '', 'The column that --best_of is best by; default: --metric. Of accuracies '
-                               'the highest is best.')
+_BEST_BY = flags.DEFINE_string('best_by', '', 'The column that --best_of is best by; default: --metric. Of metrics '
+                               'such as accuracy the highest is best, as the objectives declare it.')
 _COLUMNS = flags.DEFINE_list('columns', [], 'OURS=THEIRS,...: names in the tables, such as params=N,loss=val/loss.')
 _SIGMA = flags.DEFINE_string('sigma', None, 'A column with the standard deviation of each (log) value: points are '
                              'weighted by 1/sigma^2.')
@@ -95,7 +95,8 @@ def main(paths: list[str]) -> int:
     registry.check(_REGISTER.value, _TARGET.value, _BOOTSTRAP.value)
   loaded, settings = _load(paths)
   if _BEST_OF.value:
-    loaded = tuned.best_of(loaded, _BEST_OF.value, _GROUP.value, _BEST_BY.value)
+    higher = () if tuned.say_which_is_better(loaded) else _higher_is_better()
+    loaded = tuned.best_of(loaded, _BEST_OF.value, _GROUP.value, _BEST_BY.value, higher)
   split = analysis.split_groups(loaded, _GROUP.value)
   if _FRONTIER.value:
     split = {name: tuned.frontier(group, _FRONTIER.value) for name, group in split.items()}
@@ -196,6 +197,12 @@ def _predict(console, loaded, groups, paths):
     registry.register(_REGISTER.value, loaded, predictions, {'command': _command(paths), 'laws': laws, 'read': read})
     console.print(f'registered: {_REGISTER.value}; grade it with --score={_REGISTER.value}', highlight=False,
                   soft_wrap=True)
+
+
+def _higher_is_better():
+  """The metrics of which the highest is best, for tables and old runs, which do not say it."""
+  from vit_jax.training import evaluate
+  return evaluate.higher_is_better()
 
 
 def _aim():

@@ -90,9 +90,6 @@ def main() -> int:
     if _REPORT.value is not None and not run.objective.predicts_classes:
       raise UserError(f'--report: the page of a run is about classes, which objective={config.objective} does not '
                       'tell; leave it out')
-    if _REPORT.value is not None and not run.objective.has_page:
-      raise UserError('--report: the page of a run is of one label for each picture, and these data have several; '
-                      'leave it out, --evaluate has the scores')
     if frozen.wanted(run):
       if _REPORT.value is not None:
         raise UserError('--report: this run stops at frozen features, of which there is no page; leave it out, or '

@@ -1,6 +1,7 @@
 """Models of several labels a picture in use: probabilities, scores, files of other programs, the commands."""
 
 import json
+import re
 
 import command_line
 import numpy as np
@@ -9,9 +10,9 @@ from PIL import Image
 from sklearn import metrics
 
 import vit_jax
-from vit_jax import config, outcomes
+from vit_jax import config, outcomes, records
 from vit_jax.errors import UserError
-from vit_jax.inspection import several_labels
+from vit_jax.inspection import run_page, several_labels
 from vit_jax.interop import sources, writers
 from vit_jax.training import trained
 
@@ -90,3 +91,24 @@ def test_a_class_without_examples_has_no_average_precision():
   s = several_labels.scores(decisions)
   assert s['map'] == 1 and s['classes'][1]['average_precision'] is None and s['classes'][1]['recall'] is None
   assert s['f1'] == pytest.approx(2 * 1 / (2 + 1))
+
+
+def test_the_page_has_every_class_and_the_surest_wrong_decisions(run):
+  found = vit_jax.evaluate(run)
+  path = run_page.write(found.found)
+  data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.S)[1])
+  decisions, s, rows = found.found.predictions, found.summary, records.read_rows(f'{run.place}/metrics.jsonl')
+  assert data['headline'] == f'mean average precision {s["map"]:.2%}, F1 {s["f1"]:.2%} on 12 test pictures'
+  for row, expected in zip(data['summary']['classes'], metrics.f1_score(
+      decisions.labels, decisions.probabilities > 0.5, average=None, zero_division=0), strict=True):
+    assert (row['f1'] or 0) == pytest.approx(expected)
+  assert data['curves']['val']['f1'] == [row['f1'] for row in rows if row['split'] == 'val'] != []
+  wrong = (decisions.probabilities > 0.5) != (decisions.labels > 0)
+  surest = np.where(wrong, np.maximum(decisions.probabilities, 1 - decisions.probabilities), 0).max(axis=1)
+  assert [e['confidence'] for e in data['mistakes']] == pytest.approx(sorted(surest[surest > 0], reverse=True))
+  places = np.argsort(-surest, kind='stable')
+  for example, place in zip(data['mistakes'], places):
+    there = [name for name, label in zip(('cat', 'dog', 'owl'), decisions.labels[place]) if label]
+    assert example['label'] == (', '.join(there) or 'none of the classes')
+    assert (example['predicted'].removeprefix('not ') in there) == example['predicted'].startswith('not ')
+    assert example['picture'].startswith('data:image/') and example['rollout'].startswith('data:image/')

@@ -183,12 +183,15 @@ def test_what_it_learns_is_a_backbone(tmp_path):
 def test_packed_runs_equal_runs_alone(tmp_path):
   quiet = lambda: Display(Console(file=io.StringIO()))
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(), jax.devices()[:1])
-  runs = [dataclasses.replace(run_lib.prepare(run_config.cast(_recipe(seed=seed))), mesh=mesh) for seed in (0, 1)]
+  prepare = lambda seed: run_lib.prepare(run_config.cast(_recipe(**{'seed': seed, 'evaluate.probe': 200})))
+  runs = [dataclasses.replace(prepare(seed), mesh=mesh) for seed in (0, 1)]
   packed.train([packed.Member(run, tmp_path / f'{i}', quiet()) for i, run in enumerate(runs)], goodput.Clock())
   loop.train(runs[1], tmp_path / 'alone', quiet())
   ours, theirs = (records.read_rows(tmp_path / name / records.METRICS) for name in ('1', 'alone'))
   assert [row['split'] for row in ours] == [row['split'] for row in theirs]
   np.testing.assert_allclose([row['loss'] for row in ours], [row['loss'] for row in theirs], rtol=1e-4)
+  probed = [[row['probe/error'] for row in rows if row['split'] != 'train'] for rows in (ours, theirs)]
+  assert len(probed[0]) > 1 and probed[0] == pytest.approx(probed[1], abs=0.01)  # a picture or two at the boundary
 
 
 def test_it_is_planned():
@@ -203,7 +206,7 @@ def test_it_is_planned():
 @pytest.mark.skipif(compiler.missing() is not None, reason=str(compiler.missing()))
 def test_it_is_compiled_for_tpus():
   job = job_lib.open_job(run_config.cast(_recipe(**{'data.batch_size': 64})))
-  plan = plan_lib.compiled(job, slices.find('v5e-8', 1), Choice((2, 2, 2), 'none', 1), 16 * 2**30)
+  plan = plan_lib.compiled(job, slices.find('v5e-16', 1), Choice((4, 2, 2), 'none', 1), 16 * 2**30)
   assert plan.fits and plan.outcome.hbm_bytes > 0
 
 

@@ -70,6 +70,16 @@ def test_terminal_ends_in_a_verdict_and_a_multiplier(written):
   assert multiplier['multiplier'] < 1 and 'x the FLOPs of a' in written[0]
 
 
+def test_the_best_of_a_table_is_what_the_objectives_declare(tmp_path):
+  lines = ['x,rate,accuracy'] + [f'{x},{rate},{accuracy * x ** -0.1}' for x in (1, 2, 4, 8, 16)
+                                 for rate, accuracy in ((0.1, 0.5), (0.2, 0.9))]
+  (tmp_path / 'points.csv').write_text('\n'.join(lines) + '\n')
+  done = law(tmp_path / 'points.csv', '--form=power', '--x=x', '--metric=accuracy', '--best_of=rate', '--bootstrap=20',
+             f'--out={tmp_path}/out')
+  assert done.returncode == 0, done.stderr
+  assert json.loads((tmp_path / 'out/law.json').read_text())['coefficients']['b'] == pytest.approx(0.9, rel=1e-3)
+
+
 def test_the_multiplier_of_a_law_of_one_input(tmp_path):
   """One group needs half the x of the other for the same loss, so the true multiplier is 0.5."""
   lines = ['kind,unique_examples,error']

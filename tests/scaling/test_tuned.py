@@ -8,6 +8,7 @@ from vit_jax import records
 from vit_jax.errors import UserError
 from vit_jax.scaling import alike, estimate, tuned
 from vit_jax.scaling.points import load
+from vit_jax.training import evaluate
 
 RATES, SIZES = (1e-3, 1e-2, 1e-1), (100, 200, 400)
 
@@ -58,6 +59,18 @@ def test_what_is_better_the_higher_is_said_by_the_runs(sweep, metric):
   assert kept == [(100, 1e-2), (200, 1e-2), (400, 1e-1)]
 
 
+@pytest.mark.parametrize('column', ['accuracy', 'test/accuracy', 'Test_Accuracy', 'probe/accuracy', 'map', 'error',
+                                    'map_error', 'probe/error'])
+def test_of_tables_the_objectives_say_which_is_better(column, tmp_path):
+  """A table does not say it; what no objective declares is better the lower it is."""
+  (tmp_path / 'points.csv').write_text(f'x,rate,{column}\n1,1,0.3\n1,2,0.5\n2,1,0.2\n2,2,0.6\n')
+  points = load([tmp_path / 'points.csv'], column, 'x')
+  assert not tuned.say_which_is_better(points)
+  best = tuned.best_of(points, ['rate'], higher_is_better=evaluate.higher_is_better())
+  assert best.y.tolist() == ([0.3, 0.2] if column.endswith('error') else [0.5, 0.6])
+  assert tuned.best_of(points, ['rate']).y.tolist() == [0.3, 0.2]
+
+
 def test_rows_of_tables_are_selected_by_their_metric(tmp_path):
   table = tmp_path / 'points.csv'
   table.write_text('params,examples,rate,loss\n1,1,1e-2,3\n1,1,1e-1,2\n1,1,1,4\n2,1,1e-2,1\n2,1,1e-1,1.5\n2,1,1,9\n')
@@ -106,7 +119,7 @@ def test_a_law_of_the_tuned_column_asks_what_is_best(tmp_path):
   (tmp_path / 'points.csv').write_text('x,batch_size,loss,accuracy\n' + '\n'.join(lines) + '\n')
   points = load([tmp_path / 'points.csv'], 'batch_size', 'x')
   for by in ('loss', 'accuracy'):
-    assert tuned.best_of(points, ['batch_size'], by=by).y.tolist() == [32, 32, 32]
+    assert tuned.best_of(points, ['batch_size'], by=by, higher_is_better=('accuracy',)).y.tolist() == [32, 32, 32]
   with pytest.raises(UserError, match='the lowest batch_size is not the best; expected --best_by'):
     tuned.best_of(points, ['batch_size'])
 

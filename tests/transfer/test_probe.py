@@ -1,5 +1,7 @@
 """The linear probe of few pictures: probabilities that mean something, whatever `val` is."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -49,3 +51,13 @@ def test_a_class_with_one_picture():
   labels = np.where(np.arange(31) == 30, 3, train.labels)
   kernel, bias, *_ = probe.linear(Features(train.features, labels), None, 5)
   assert kernel.shape == (384, 5) and np.isfinite(kernel).all() and bias[4] == pytest.approx(-30, abs=20)
+
+
+def test_a_penalty_that_does_not_converge_is_nothing_for_the_user(monkeypatch):
+  monkeypatch.setattr(probe, 'STRENGTHS', (1e6,))
+  rng = np.random.default_rng(0)
+  turn = np.diag(np.geomspace(1, 1e-4, 8)) @ np.linalg.qr(rng.standard_normal((8, 8)))[0]
+  features = lambda n: Features((rng.standard_normal((n, 8)) @ turn).astype(np.float32), rng.integers(0, 3, n))
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    assert np.isfinite(probe.linear(features(60), features(probe.ENOUGH), 3)[0]).all()

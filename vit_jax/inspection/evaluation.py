@@ -37,13 +37,13 @@ class Evaluation:
     summary: the content of the JSON file: run, step, data, split, unreadable, and the entries of `scores.scores`, or of
       `several_labels.scores`.
     predictions: the model's predictions on the split.
-    gallery: some of the examples with their pictures; empty where a picture can have several labels.
+    gallery: some of the examples with their pictures.
   """
   place: str
   model: Classifier
   summary: dict[str, Any]
   predictions: Predictions | several_labels.Decisions
-  gallery: Gallery
+  gallery: Gallery | several_labels.Gallery
 
 
 def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, classes: str | None = None,
@@ -68,15 +68,16 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, 
     raise UserError(f'{place}: does not say what data it was trained on; give the data to score with --config')
   model = _renamed(model, classes, config or own.data)
   data = predictions.open_data(model, config or own.data)
-  gallery = Gallery(data, split)
   if model.several_labels != data.several_labels:
     one, several = 'one label for each picture', 'any number of labels'
     raise UserError(f'{place}: predicts {several if model.several_labels else one}, and {data.name} has '
                     f'{several if data.several_labels else one}')
   if model.several_labels:
-    predicted = several_labels.of_split(model, data, split)
+    gallery = several_labels.Gallery(data, split)
+    predicted = several_labels.of_split(model, data, split, see=gallery.see)
     found = several_labels.scores(predicted)
   else:
+    gallery = Gallery(data, split)
     predicted = predictions.of_split(model, data, split, progress=progress or (lambda text: None), see=gallery.see)
     found = scores(predicted)
   record = records.read_run(place) if own is not None else None

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import heapq
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,10 @@ class Example:
   label: int
   predicted: int
   confidence: float
+
+  def words(self, names: Sequence[str]) -> tuple[str, str]:
+    """The names of the predicted class and of the label."""
+    return names[self.predicted], names[self.label]
 
 
 def open_data(model: Classifier, config: DataConfig) -> pipeline.Data:
@@ -101,21 +106,38 @@ def of_split(model: Classifier, data: pipeline.Data, split: str, batch_size: int
   return Predictions(model.class_names, *map(join, names), tuple(unreadable))
 
 
+class Most:
+  """Keeps the items with the highest keys of many that are offered."""
+
+  def __init__(self, most: int):
+    self._heap: list[tuple] = []
+    self._most = most
+
+  def offer(self, key: tuple, make: Callable[[], Any]) -> None:
+    """Keeps the item that `make` returns, where its key is among the highest. Keys must differ."""
+    if len(self._heap) < self._most:
+      heapq.heappush(self._heap, (key, make()))
+    elif key > self._heap[0][0]:
+      heapq.heapreplace(self._heap, (key, make()))
+
+  @property
+  def items(self) -> list[Any]:
+    """What is kept, the highest key first."""
+    return [item for _, item in sorted(self._heap, key=lambda pair: pair[0], reverse=True)]
+
+
 class Gallery:
   """Keeps a few examples while a split is read: the most confident mistakes, and one correct answer per class."""
 
   def __init__(self, data: pipeline.Data, split: str, mistakes: int = 24, right: int = 10):
-    self._where, self._most, self._classes = lambda place: data.where(split, place), mistakes, right
-    self._heap: list[tuple] = []
+    self._where, self._classes = lambda place: data.where(split, place), right
+    self._kept = Most(mistakes)
     self._right: dict[int, Example] = {}
 
   def see(self, pictures: np.ndarray, rows: Predictions) -> None:
     """Takes examples from a batch; pass it to `of_split` as `see`."""
     for i in np.flatnonzero(rows.rank > 0):
-      key = (float(rows.confidence[i]), -int(rows.places[i]))
-      if len(self._heap) < self._most or key > self._heap[0][:2]:
-        keep = heapq.heappush if len(self._heap) < self._most else heapq.heappushpop
-        keep(self._heap, (*key, self._example(pictures, rows, i)))
+      self._kept.offer((float(rows.confidence[i]), -int(rows.places[i])), lambda i=i: self._example(pictures, rows, i))
     for i in np.flatnonzero(rows.rank == 0):
       if len(self._right) < self._classes and int(rows.labels[i]) not in self._right:
         self._right[int(rows.labels[i])] = self._example(pictures, rows, i)
@@ -127,7 +149,7 @@ class Gallery:
   @property
   def mistakes(self) -> list[Example]:
     """The mistakes kept, most confident first."""
-    return [example for *_, example in sorted(self._heap, key=lambda item: item[:2], reverse=True)]
+    return self._kept.items
 
   @property
   def right(self) -> list[Example]:

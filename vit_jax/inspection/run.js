@@ -1,33 +1,42 @@
 // The page of one run: scores, curves, classes, mistakes, attention.
-const S = DATA.summary, BLUE = '#31688e', RED = '#b5331e', SOFT = '#b0b4bb';
+const S = DATA.summary, SEVERAL = Boolean(S.several_labels), BLUE = '#31688e', RED = '#b5331e', SOFT = '#b0b4bb';
 const share = (value, digits = 1) => value === null ? '–' : `${(100 * value).toFixed(digits)}%`;
 
 function numbers() {
   const out = el('div', {class: 'numbers'});
   const add = (value, words) => out.append(el('div', {}, el('b', {}, value), words));
-  add(share(S.accuracy, 2), 'accuracy');
-  if (S.accuracy_top5 !== null) add(share(S.accuracy_top5, 2), 'top-5 accuracy');
-  add(S.loss.toFixed(4), 'loss (cross-entropy)');
+  if (SEVERAL) {
+    add(share(S.map, 2), 'mean average precision');
+    add(share(S.f1, 2), 'F1 of all decisions');
+    add(share(S.f1_macro, 2), 'F1, mean of the classes');
+    add(S.loss.toFixed(4), 'loss (sum of binary cross-entropies)');
+  } else {
+    add(share(S.accuracy, 2), 'accuracy');
+    if (S.accuracy_top5 !== null) add(share(S.accuracy_top5, 2), 'top-5 accuracy');
+    add(S.loss.toFixed(4), 'loss (cross-entropy)');
+  }
   add(share(S.ece, 2), 'calibration error');
   return out;
 }
+
+function words_of(score) { return score === 'f1' ? 'F1' : score; }
 
 function curve(name, log) {
   const {train, val} = DATA.curves, steps = [...train.step, ...val.step];
   if (!steps.length) return '';
   const values = [...train[name], ...val[name]];
   const plot = new Plot({width: 470, height: 300, x: {log: false, whole: true, label: 'step', domain: [0, Math.max(...steps) * 1.02]},
-    y: {log: log && Math.min(...values) > 0, label: name, domain: domain(values, log && Math.min(...values) > 0)}});
+    y: {log: log && Math.min(...values) > 0, label: words_of(name), domain: domain(values, log && Math.min(...values) > 0)}});
   plot.line(train.step, train[name], SOFT, {'stroke-width': 1.4});
   plot.line(val.step, val[name], BLUE, {'stroke-width': 2});
-  val.step.forEach((step, i) => plot.dot(step, val[name][i], BLUE, 'fitted', () => [`step ${count(step)}`, [['val loss', format(val.loss[i])], ['val accuracy', share(val.accuracy[i], 2)]]], 3));
+  val.step.forEach((step, i) => plot.dot(step, val[name][i], BLUE, 'fitted', () => [`step ${count(step)}`, [['val loss', format(val.loss[i])], [`val ${words_of(DATA.score)}`, share(val[DATA.score][i], 2)]]], 3));
   return plot.svg;
 }
 
 function curves() {
   if (!DATA.curves.train.step.length && !DATA.curves.val.step.length) return '';
   const line = color => [['line', {x1: 0, x2: 22, y1: 6, y2: 6, stroke: color, 'stroke-width': 2}]];
-  return panel('Learning curves', el('div', {class: 'pair'}, curve('loss', true), curve('accuracy', false)),
+  return panel('Learning curves', el('div', {class: 'pair'}, curve('loss', true), curve(DATA.score, false)),
     el('div', {class: 'legend'}, key('training', line(SOFT)), key('validation', line(BLUE))),
     DATA.curves_note && el('p', {class: 'note'}, DATA.curves_note));
 }
@@ -47,19 +56,20 @@ function events() {
 }
 
 function calibration() {
-  const bins = S.calibration, plot = new Plot({width: 470, height: 360, x: {log: false, label: 'confidence', domain: [0, 1]}, y: {log: false, label: 'accuracy', domain: [0, 1]}});
+  const [said, right] = SEVERAL ? ['probability', 'share of labels'] : ['confidence', 'accuracy'];
+  const bins = S.calibration, plot = new Plot({width: 470, height: 360, x: {log: false, label: said, domain: [0, 1]}, y: {log: false, label: right, domain: [0, 1]}});
   const most = Math.max(...bins.map(b => b.n)), width = plot.X(bins[0].high) - plot.X(bins[0].low);
   for (const b of bins) if (b.n) {
     const top = plot.Y(b.accuracy), even = plot.Y(b.confidence), x = plot.X(b.low);
     const bar = svgEl('rect', {x: x + 1, y: top, width: width - 2, height: plot.box.bottom - top, fill: tone(BLUE), 'fill-opacity': 0.25 + 0.65 * Math.sqrt(b.n / most)});
-    const tip = () => [`confidence ${share(b.low, 0)} to ${share(b.high, 0)}`, [['predictions', count(b.n)], ['mean confidence', share(b.confidence)], ['right', share(b.accuracy)]]];
+    const tip = () => [`${said} ${share(b.low, 0)} to ${share(b.high, 0)}`, [['predictions', count(b.n)], [`mean ${said}`, share(b.confidence)], [SEVERAL ? 'labelled' : 'right', share(b.accuracy)]]];
     plot.marks.append(bar, svgEl('line', {x1: x + 1, x2: x + width - 1, y1: even, y2: even, stroke: tone(RED), 'stroke-width': 2}));
     tipped(bar, tip);
   }
   plot.line([0, 1], [0, 1], 'var(--axis)', {'stroke-dasharray': '4 4', 'stroke-width': 1});
-  const words = DATA.confidence.charAt(0).toUpperCase() + DATA.confidence.slice(1);
-  return panel('Calibration', plot.svg, el('p', {class: 'note'}, `${words}. Bars: accuracy of the predictions in each confidence bin (stronger: more predictions); ` +
-    `red: their mean confidence. Expected calibration error over ${bins.length} bins: ${share(S.ece, 2)}.`));
+  const confidence = DATA.confidence.charAt(0).toUpperCase() + DATA.confidence.slice(1);
+  return panel('Calibration', plot.svg, el('p', {class: 'note'}, `${confidence}. Bars: ${right} of the predictions in each bin of ${said} (stronger: more predictions); ` +
+    `red: their mean ${said}. Expected calibration error over ${bins.length} bins: ${share(S.ece, 2)}.`));
 }
 
 function cut(text, most) { return text.length > most ? text.slice(0, most - 1) + '…' : text; }
@@ -93,11 +103,12 @@ function matrix() {
 }
 
 function classes() {
-  const rows = [...S.classes].filter(c => c.n || c.predicted).sort((a, b) => (a.recall ?? -1) - (b.recall ?? -1));
+  const by = SEVERAL ? 'average_precision' : 'recall', shares = SEVERAL ? [['average precision', by], ['F1', 'f1'], ['recall', 'recall'], ['precision', 'precision']] : [['recall', 'recall'], ['precision', 'precision']];
+  const rows = [...S.classes].filter(c => c.n || c.predicted).sort((a, b) => (a[by] ?? -1) - (b[by] ?? -1));
   const cell = value => el('td', value === null ? {} : {class: 'bar', style: `background-image:linear-gradient(var(--bar),var(--bar));background-size:${100 * value}% 70%`}, share(value));
-  const out = panel(`Classes (${count(rows.length)}), the weakest first`, table(['class', 'n', 'recall', 'precision', 'most often taken for'],
-    rows.map(c => [c.class, count(c.n), cell(c.recall), cell(c.precision), c.times ? `${c.taken_for} (${count(c.times)})` : '']), 'classes'));
-  return out;
+  const taken = c => SEVERAL ? [] : [c.times ? `${c.taken_for} (${count(c.times)})` : ''];
+  return panel(`Classes (${count(rows.length)}), the weakest first`, table(['class', 'n', ...shares.map(([title]) => title), ...(SEVERAL ? [] : ['most often taken for'])],
+    rows.map(c => [c.class, count(c.n), ...shares.map(([, name]) => cell(c[name])), ...taken(c)]), 'classes'));
 }
 
 function pairs() {
@@ -118,9 +129,9 @@ function mistakes() {
     const picture = image(e.picture, e.where);
     list.append(el('figure', {}, el('div', {class: 'row'}, picture),
       el('figcaption', {}, el('b', {}, e.predicted), ` ${share(e.confidence)}`, el('br'), el('span', {}, `is ${e.label}`))));
-    tipped(picture, () => [e.where, [['taken for', `${e.predicted} (${share(e.confidence)})`], ['label', e.label]]], list);
+    tipped(picture, () => [e.where, [[SEVERAL ? 'decided' : 'taken for', `${e.predicted} (${share(e.confidence)})`], [SEVERAL ? 'labels' : 'label', e.label]]], list);
   }
-  const out = panel('Most confident mistakes', list, el('p', {class: 'note'}, 'Red: what it was taken for, and how surely. Some may be labelled wrongly: point at a picture, tap it or move to it with the arrows to see its place.'));
+  const out = panel('Most confident mistakes', list, el('p', {class: 'note'}, `Red: ${SEVERAL ? 'the wrong decision about a class' : 'what it was taken for'}, and how surely. Some may be labelled wrongly: point at a picture, tap it or move to it with the arrows to see its place.`));
   out.classList.add('after');
   return out;
 }
@@ -162,9 +173,12 @@ function column(...parts) {
 }
 
 const meanings = words([
-  ['accuracy, 95%', 'The share of pictures classified correctly, and the interval in which that of many more pictures of the same kind lies 19 times out of 20.'],
+  ...(SEVERAL ? [
+    ['average precision', 'The mean precision of the pictures with the highest probabilities of a class, over the places where one with the label stands: 100% where all that have the label come first. Their mean over the classes is the mean average precision.'],
+    ['F1', `Twice the classes that were said rightly, over those that were said plus those that are there. A class is said where its probability is above ${S.threshold}.`],
+  ] : [['accuracy, 95%', 'The share of pictures classified correctly, and the interval in which that of many more pictures of the same kind lies 19 times out of 20.']]),
   ['recall, precision', 'Of the pictures of a class, the share that was recognised; of the pictures taken for a class, the share that was of it.'],
-  ['calibration error', 'How far confidence and accuracy are apart on average: 0% where nine of ten answers given with 90% confidence are right.'],
+  ['calibration error', `How far ${SEVERAL ? 'probabilities and shares of labels' : 'confidence and accuracy'} are apart on average: 0% where nine of ten answers given with 90% confidence are right.`],
   ['attention rollout', 'How much each patch contributes to the answer when the attention of all layers is multiplied through.']]);
 
 drawPage(() => document.getElementById('main').replaceChildren(

@@ -12,7 +12,7 @@ from vit_jax import durable, goodput, records
 from vit_jax.data import pipeline
 from vit_jax.drawing import page
 from vit_jax.errors import UserError
-from vit_jax.inspection import attention, overlay
+from vit_jax.inspection import attention, overlay, several_labels
 from vit_jax.inspection.evaluation import Evaluation, confidence_words
 
 _SCRIPT = Path(__file__).parent / 'run.js'
@@ -35,21 +35,32 @@ def write(evaluation: Evaluation) -> epath.Path:
 def render(evaluation: Evaluation) -> str:
   """The page as HTML."""
   s, run = evaluation.summary, records.read_run(evaluation.place) or {}
-  if s.get('several_labels'):
-    raise UserError(f'--report: is of models of one label for each picture; of {evaluation.place}, --evaluate has the '
-                    'scores')
-  low, high = s['accuracy_ci95']
-  headline = f'{s["accuracy"]:.2%} of {s["examples"]:,} {s["split"]} pictures correct (95%: {low:.2%} to {high:.2%})'
+  several = bool(s.get('several_labels'))
+  headline, confidence, score = (_of_several if several else _of_one)(s)
   events, config = _rows(evaluation.place, records.EVENTS, records.EVENT), getattr(evaluation.model, 'config', None)
   found = _attention(evaluation)
   data = {
       'headline': headline, 'name': os.path.basename(evaluation.place.rstrip('/')), 'summary': _small(s),
-      'confidence': confidence_words(s), 'facts': _facts(evaluation, run), 'curves': _curves(evaluation.place),
-      'curves_note': _curves_note(config), 'time': goodput.shares(goodput.breakdown(events)),
-      'events': list(_disturbed(events)), 'pairs': _pairs(s['classes']), **_pictures(evaluation, found),
+      'confidence': confidence, 'facts': _facts(evaluation, run), 'score': score,
+      'curves': _curves(evaluation.place, score), 'curves_note': _curves_note(config),
+      'time': goodput.shares(goodput.breakdown(events)), 'events': list(_disturbed(events)),
+      'pairs': [] if several else _pairs(s['classes']), **_pictures(evaluation, found),
       'distance': None if found is None else {'values': found.distance.tolist(), 'even': found.even},
       'config': json.dumps(run.get('config'), indent=1) if run.get('config') else None}
   return page.render(f'{data["name"]}: {headline}', [headline, data['confidence']], data, _SCRIPT)
+
+
+def _of_one(s):
+  """(headline, words on calibration, the column of metrics.jsonl that is drawn beside the loss)."""
+  low, high = s['accuracy_ci95']
+  headline = f'{s["accuracy"]:.2%} of {s["examples"]:,} {s["split"]} pictures correct (95%: {low:.2%} to {high:.2%})'
+  return headline, confidence_words(s), 'accuracy'
+
+
+def _of_several(s):
+  """The same where a picture can have several labels."""
+  mean = 'no labels' if s['map'] is None else f'mean average precision {s["map"]:.2%}'
+  return (f'{mean}, F1 {s["f1"]:.2%} on {s["examples"]:,} {s["split"]} pictures', several_labels.CALIBRATED, 'f1')
 
 
 def _small(summary):
@@ -94,13 +105,13 @@ def _rows(place, name, needed):
     return []
 
 
-def _curves(place):
-  """{split: {step, loss, accuracy}} of training and validation."""
+def _curves(place, score):
+  """{split: {step, loss, SCORE}} of training and validation."""
   number = lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
   rows = [row for row in _rows(place, records.METRICS, records.ROW)
-          if all(number(row.get(name)) for name in ('step', 'loss', 'accuracy'))]
+          if all(number(row.get(name)) for name in ('step', 'loss', score))]
   return {split: {name: [row[name] for row in rows if row.get('split') == split]
-                  for name in ('step', 'loss', 'accuracy')} for split in ('train', 'val')}
+                  for name in ('step', 'loss', score)} for split in ('train', 'val')}
 
 
 def _curves_note(config):
@@ -145,8 +156,9 @@ def _pictures(evaluation, found):
 
   def entry(example, i):
     maps = () if found is None or i >= len(found.last) else (('last', found.last[i]), ('rollout', found.rollout[i]))
-    return {'picture': overlay.data_uri(example.picture), 'where': example.where, 'label': names[example.label],
-            'predicted': names[example.predicted], 'confidence': example.confidence,
+    predicted, label = example.words(names)
+    return {'picture': overlay.data_uri(example.picture), 'where': example.where, 'label': label,
+            'predicted': predicted, 'confidence': example.confidence,
             **{name: overlay.data_uri(overlay.heat(example.picture, weights)) for name, weights in maps}}
 
   first = len(gallery.right)

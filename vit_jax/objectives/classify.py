@@ -120,7 +120,6 @@ class SeveralLabels(Classify):
   values = ('loss', 'hits', 'said', 'there')
   evaluated = average_precision.METRICS
   whole_split = True
-  has_page = False
 
   @classmethod
   def of_data(cls, classify: Classify, data: Any) -> 'SeveralLabels':

@@ -63,8 +63,8 @@ class Objective:
       the metrics.
     evaluated: columns that evaluation alone adds, with some data perhaps (`evaluates`).
     evaluators: with `whole_split`, (run, params, stats, split, what is `kept` of it) -> more of these columns.
-    predicts_classes: whether the trained model tells classes, so that it can be used by `predict` and `--evaluate`.
-    has_page: with `predicts_classes`, whether `--report` has a page of it.
+    predicts_classes: whether the trained model tells classes, so that it can be used by `predict`, `--evaluate` and
+      `--report`.
     use: the flag of `predict` that a run of it is for, such as --caption; '' if there is none.
     whole_batch: whether the loss of an example depends on the others of its batch. Then all outputs of `forward` are
       floats [B, ..], micro-batches take a second forward pass, and `whole_split` holds.
@@ -79,7 +79,6 @@ class Objective:
   evaluated: ClassVar[Mapping[str, Metric]] = {}
   evaluators: ClassVar[tuple[Callable[..., dict[str, float]], ...]] = ()
   predicts_classes: ClassVar[bool] = False
-  has_page: ClassVar[bool] = True
   use: ClassVar[str] = ''
   whole_batch: ClassVar[bool] = False
   whole_split: ClassVar[bool] = False

@@ -44,7 +44,7 @@ def row_of(name: str, folder: str, run: Row, lines: list[Row], metric: str, best
                                                                    'epochs')},
          **{key: value for key, value in fields.items() if key != metric},
          '_config': config, '_metric': metric, '_val': _on_val(lines, results, read, best_by),
-         '_higher_is_better': run.get('higher_is_better') or []}
+         '_higher_is_better': run.get('higher_is_better')}
   for other in also:
     of, key = _parts(other)
     found = [line for line in lines if line.get('split') == (of or split) and line.get('step') == last.get('step')]

@@ -2,7 +2,8 @@
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -14,10 +15,11 @@ from vit_jax.scaling.run_rows import flat
 _NAMES = {'learning_rate': 'optimizer.learning_rate'}  # short names of columns
 
 
-def best_of(points: Points, names: Sequence[str], group: str | None = None, by: str = '') -> Points:
+def best_of(points: Points, names: Sequence[str], group: str | None = None, by: str = '',
+            higher_is_better: Collection[str] = ()) -> Points:
   """The points with the best values of the tuned columns, among points that otherwise differ only in the seed.
 
-  The best points have the lowest mean over seeds, or the highest of a metric for which higher is better. Runs are
+  The best points have the lowest mean over seeds, or the highest of a metric that is better the higher it is. Runs are
   compared on `val`, so that a law of test errors is not selected by test errors. The other points are dropped. A note
   says where the best value is at the edge of the grid.
 
@@ -27,6 +29,7 @@ def best_of(points: Points, names: Sequence[str], group: str | None = None, by: 
     group: the column whose values are fitted separately; each group is tuned separately.
     by: the column that is best; '' for the metric of the law. A law of a tuned column, such as the best batch size,
       needs another one.
+    higher_is_better: names of metrics that are better the higher they are, for rows that do not say it themselves.
 
   Raises:
     UserError: a column that no row has, or that some rows lack, or no column to be best by.
@@ -35,7 +38,7 @@ def best_of(points: Points, names: Sequence[str], group: str | None = None, by: 
       points.metric in flat(row.get('_config') or {}) for row in points.rows)):
     raise UserError(f'--best_of={",".join(names)}: the lowest {points.metric} is not the best; expected --best_by, the '
                     'metric that is, such as --best_by=loss')
-  score = _scores(points, by)
+  score = _scores(points, by, higher_is_better)
   as_number = lambda value: value if number(value) is None else number(value)
   values = list(zip(*(map(as_number, column(points, name)) for name in names), strict=True))
   keep, edges = [], 0
@@ -69,7 +72,12 @@ def frontier(points: Points, bins: int) -> Points:
           'the lowest of many is lower than one run can expect'))
 
 
-def _scores(points, by):
+def say_which_is_better(points: Points) -> bool:
+  """Whether all rows are of runs that say which of their metrics are better the higher they are; tables do not."""
+  return all(row.get('_higher_is_better') is not None for row in points.rows)
+
+
+def _scores(points, by, higher_is_better):
   """[n], what is lowest for the best run."""
   of_runs = [row.get('_val') for row in points.rows]
   if by and not all(row.get('_config') is not None for row in points.rows):
@@ -78,13 +86,14 @@ def _scores(points, by):
       raise UserError(f'--best_by={by}: expected a column of numbers')
   else:
     values = np.array([y if value is None else value for value, y in zip(of_runs, points.y)], float)
-  return -values if _higher_is_better(points, by or points.metric) else values
+  said = {*higher_is_better, *(name for row in points.rows for name in row.get('_higher_is_better') or ())}
+  return -values if said & _endings(by or points.metric) else values
 
 
-def _higher_is_better(points, metric):
-  """Whether the metric is an accuracy, or the runs say that it is better the higher it is, as of val/map."""
-  said = {name for row in points.rows for name in row.get('_higher_is_better') or ()}
-  return 'accuracy' in metric.lower() or metric in said or metric.partition('/')[2] in said
+def _endings(metric):
+  """The metric, and it without what stands before: test/probe/accuracy, probe/accuracy and accuracy."""
+  metric = metric.lower()
+  return {metric, *(metric[found.end():] for found in re.finditer('[/_. ]', metric))}
 
 
 def _alike(points, names, group):

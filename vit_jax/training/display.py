@@ -150,7 +150,7 @@ class Display:
         f'bundle       {os.fspath(bundle)}' if bundle else None,
         f'use it       {commands.written("predict", f"{usable} PICTURE_OR_FOLDER... {objective.use}")}'
         if objective.predicts_classes or objective.use else None,
-        f'look at it   {train} --{"report" if objective.has_page else "evaluate"}={quoted}'
+        f'look at it   {train} --report={quoted}'
         if objective.predicts_classes else
         f'fine-tune it {train} --config=finetune_folder --config.data.source=folder:PICTURES '
         f'--config.pretrained.path={usable}',

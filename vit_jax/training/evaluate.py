@@ -10,6 +10,7 @@ import numpy as np
 from vit_jax import host
 from vit_jax.errors import UserError, nearest
 from vit_jax.models import PureModel
+from vit_jax.objectives import OBJECTIVES
 from vit_jax.objectives.objective import Metric, Objective, counted, row_keys, weighed
 from vit_jax.options import option
 
@@ -50,6 +51,12 @@ def check_probe(config: EvaluateConfig, labels: np.ndarray) -> None:
   if len(np.unique(labels)) < 2:
     raise UserError(f'evaluate.probe={config.probe}: picks examples of one class alone; give a few times the number of '
                     'classes')
+
+
+def higher_is_better() -> set[str]:
+  """The names of the metrics of all objectives, and of probes, that are better the higher they are."""
+  declared = (PROBE, *(columns for known in OBJECTIVES.values() for columns in (known.metrics, known.evaluated)))
+  return {name for columns in declared for name, metric in columns.items() if metric.higher_is_better}
 
 
 def make_eval_step(model: PureModel, normalize: Callable) -> Callable:

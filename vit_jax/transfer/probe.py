@@ -1,6 +1,7 @@
 """Evaluation of features by k nearest neighbours and a linear probe (scikit-learn's)."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 
@@ -48,13 +49,18 @@ def linear(train: Features, val: Features | None, num_classes: int) -> tuple[np.
   Raises:
     UserError: pictures of only one class could be read.
   """
-  from sklearn.linear_model import LogisticRegression  # takes seconds to import
+  from sklearn import exceptions  # takes seconds to import
+  from sklearn.linear_model import LogisticRegression
   mean, std = train.features.mean(0), np.maximum(train.features.std(0), 1e-6)
   scaled = (train.features - mean) / std
   if len(np.unique(train.labels)) < 2:
     raise UserError('linear probe: only pictures of one class could be read; expected two or more classes')
-  fit = lambda strength, rows: _head(LogisticRegression(C=strength, max_iter=500).fit(
-      scaled[rows], train.labels[rows]), num_classes)
+
+  def fit(strength, rows):
+    with warnings.catch_warnings():  # where a weak penalty does not converge, a stronger one is chosen or near enough
+      warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
+      return _head(LogisticRegression(C=strength, max_iter=500).fit(scaled[rows], train.labels[rows]), num_classes)
+
   folds = _folds(train.labels) if val is None or len(val.labels) < ENOUGH else ()
   best = None
   for strength in STRENGTHS:
