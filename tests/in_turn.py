@@ -19,7 +19,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 TURNS = 5
-# Tests at the top of tests/ are of the programs; what these are made of is too much to run all for each change.
+# Tests at the top of tests/ are of the programs; what these are made of is too much to run all for each change. Places
+# are in vit_jax/.
 ROOMS_OF_FILES = {
     'test_main.py': ('main', 'cli', 'survival', 'training/run.py', 'training/loop.py'),
     'test_plan.py': ('plan', 'rehearsal'),
@@ -28,6 +29,8 @@ ROOMS_OF_FILES = {
     'test_predict.py': ('predict', 'inspection'),
     'test_convert.py': ('convert', 'interop'),
     'test_sweep.py': ('sweep', 'sweeps'),
+    'test_api.py': ('api', 'outcomes', 'shown'),
+    'test_notebooks.py': ('api', 'outcomes', 'shown', '../docs/notebooks'),
 }
 ROOMS_OF_FOLDERS = {'faults': ('survival', 'checkpoint')}
 
@@ -73,7 +76,7 @@ def is_of_changed(nodeid: str, changed: list[str]) -> bool:
   folder, _, file = path.removeprefix('tests/').rpartition('/')
   rooms = ROOMS_OF_FOLDERS.get(folder, (folder,)) if folder else ROOMS_OF_FILES.get(
       file, (file.removeprefix('test_').removesuffix('.py'),))
-  places = [f'vit_jax/{room}' for room in rooms]
+  places = [room.removeprefix('../') if room.startswith('../') else f'vit_jax/{room}' for room in rooms]
   return any(other == path or other.startswith(f'tests/{folder}/') and bool(folder) or any(
       other in (place, f'{place}.py') or other.startswith(f'{place}/') for place in places) for other in changed)
 

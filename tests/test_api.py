@@ -2,10 +2,13 @@
 
 import importlib
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from absl import logging
+from command_line import ROOT
 from sklearn import datasets
 
 import vit_jax
@@ -155,6 +158,13 @@ def test_a_table():
   pandas = pytest.importorskip('pandas')
   pandas.testing.assert_frame_equal(table.to_pandas(), pandas.DataFrame(
       {'a': [1, 2.5], 'b': ['x<y', None], 'c': [None, None]}))
+
+
+@pytest.mark.slow
+def test_a_type_checker_passes_over_it():
+  pytest.importorskip('mypy', reason='no mypy')
+  checked = subprocess.run([sys.executable, '-m', 'mypy'], cwd=ROOT, capture_output=True, text=True)
+  assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_the_functions_are_what_the_package_has():

@@ -33,6 +33,8 @@ def test_turns_are_spread():
     ('tests/test_sweep.py::test_x', 'vit_jax/sweeps/pack.py', True),
     ('tests/test_sweep.py::test_x', 'tests/test_sweep.py', True),
     ('tests/test_sweep.py::test_x', 'tests/test_main.py', False),
+    ('tests/test_notebooks.py::test_x', 'docs/notebooks/first_law.ipynb', True),
+    ('tests/test_notebooks.py::test_x', 'docs/laws.md', False),
     ('tests/test_main.py::test_x[a/b]', 'vit_jax/main.py', True)])
 def test_a_changed_room_has_its_slow_tests_run(nodeid, changed, chosen):
   assert in_turn.is_of_changed(nodeid, ['docs/other.md', changed]) == chosen

@@ -96,6 +96,18 @@ def test_a_bundle_has_the_card_of_its_run(tmp_path):
   assert metadata['model-index'][0]['name'] == 'run'
 
 
+@pytest.mark.parametrize('step, data, measured', [(50, 'pets', True), (40, 'pets', False), (50, 'other', False)])
+def test_calibration_is_measured_where_the_same_weights_were_evaluated(tmp_path, step, data, measured):
+  records.write_run(tmp_path / 'run', RECORD)
+  weights = dataclasses.replace(_weights(50), source=str(tmp_path / 'run'))
+  assert 'adversarial ones, calibration,' in card.write(weights, card.record_of(weights))
+  (tmp_path / 'run/evaluation').mkdir()
+  (tmp_path / 'run/evaluation/test.json').write_text(json.dumps({'step': step, 'data': data, 'ece': 0.0625}))
+  text = card.write(weights, card.record_of(weights))
+  assert ('| pets | test | 400 | expected_calibration_error | 0.0625 |' in text) == measured
+  assert ('adversarial ones, calibration,' in text) != measured
+
+
 @pytest.mark.parametrize('model, transformers', [({'pool': 'cls'}, True), ({'pool': 'gap'}, False)])
 def test_a_repository_has_the_files_of_transformers_where_it_has_the_model(tmp_path, capsys, model, transformers):
   writers.write(_weights(**model), tmp_path / 'out', 'hub:me/pets', 'mit')

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 
 import jax
@@ -169,6 +170,9 @@ def test_probe_and_neighbours_of_frozen_features(teacher, tmp_path):
   used, (images, labels) = trained.load(results['bundle']), run.data.arrays('test').values()
   accuracy = (used.probabilities(list(images)).argmax(1) == labels).mean()
   assert accuracy == pytest.approx(results['linear'], abs=1e-6)  # the bundle is the model that was scored
+  card = (pathlib.Path(results['bundle']) / 'README.md').read_text()
+  assert f'| digits | test | 360 | accuracy | {results["linear"]:.4g} |' in card
+  assert 'a linear probe on the features of the frozen model' in card and '| steps |' not in card
 
 
 def test_the_vote_and_the_head():

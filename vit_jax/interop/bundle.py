@@ -20,9 +20,16 @@ MODEL, TENSORS = 'model.json', 'weights.safetensors'
 _FORMAT = 'vit_jax bundle 1'
 
 
-def write(weights: Weights, folder: os.PathLike, **told: Any) -> None:
-  """Writes a bundle into a folder, which is created if it does not exist; `told` is for its card (`card.write`)."""
-  text = card.write(weights, card.record_of(weights), **told)
+def write(weights: Weights, folder: os.PathLike, record: dict[str, Any] | None = None, **told: Any) -> None:
+  """Writes a bundle into a folder, which is created if it does not exist.
+
+  Args:
+    weights: the model.
+    folder: where.
+    record: what is known of it, as in `card.write`; None: that of the run of `weights`.
+    **told: for its card (`card.write`).
+  """
+  text = card.write(weights, record or card.record_of(weights), **told)
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   flat = layer_names.flat(weights.params) | layer_names.flat(weights.stats)

@@ -12,18 +12,40 @@ import re
 from typing import Any
 
 import yaml
+from etils import epath
 
 from vit_jax import records
 from vit_jax.errors import UserError
 from vit_jax.interop.weights import Weights
 
 FILE = 'README.md'
+_SPLITS = ('test', 'val')
+_CALIBRATION = 'expected_calibration_error'
 _LICENSE = re.compile(r'[a-z0-9][a-z0-9.\-]*')  # as the hub writes them: apache-2.0, cc-by-4.0, other
 
 
 def record_of(weights: Weights) -> dict[str, Any] | None:
-  """The run.json of the run that the weights are of; None for those of other sources."""
-  return records.read_run(weights.source) if weights.step is not None else None
+  """The run.json of the run that the weights are of; None for those of other sources.
+
+  It has `calibration`, {split: error}, of the splits that `--evaluate` has scored.
+  """
+  record = records.read_run(weights.source) if weights.step is not None else None
+  if not record:
+    return record
+  calibration = {split: found['ece'] for split in _SPLITS if isinstance(
+      (found := _evaluation(weights, record, split)).get('ece'), float)}
+  return record | {'calibration': calibration}
+
+
+def _evaluation(weights, record, split):
+  """What `--evaluate` wrote of these weights and the run's own data; {} if it has not."""
+  path = epath.Path(weights.source) / 'evaluation' / f'{split}.json'
+  try:
+    found = json.loads(path.read_text())
+  except (OSError, ValueError):
+    return {}
+  own = isinstance(found, dict) and (found.get('step'), found.get('data')) == (weights.step, record['data'].get('name'))
+  return found if own else {}
 
 
 def write(weights: Weights, record: dict[str, Any] | None = None, license: str | None = None, name: str | None = None,
@@ -32,7 +54,8 @@ def write(weights: Weights, record: dict[str, Any] | None = None, license: str |
 
   Args:
     weights: the model.
-    record: the fields of its run.json; None: it was not trained here, or is not known how.
+    record: the fields of its run.json, perhaps with `calibration`; None: it was not trained here, or is not known how.
+      With `results.probe` its head alone was trained, as a linear probe.
     license: the licence of the weights by its name on the hub, such as apache-2.0; None: none was given.
     name: OWNER/NAME on the hub; None: the name of the run's folder.
     transformers: whether files of transformers are beside it.
@@ -71,8 +94,10 @@ def _results(weights, record):
   if weights.step is not None and found.get('step') != weights.step:
     return []  # the results are another checkpoint's
   sizes = {'test': found.get('test_examples'), 'val': (record or {}).get('data', {}).get('split', {}).get('val')}
-  return [(split, metric, value, sizes[split]) for split in ('test', 'val')
-          for metric, value in (found.get(split) or {}).items()
+  calibration = (record or {}).get('calibration') or {}
+  measured = {split: dict(found.get(split) or {}) | ({_CALIBRATION: calibration[split]} if split in calibration else {})
+              for split in _SPLITS}
+  return [(split, metric, value, sizes[split]) for split in _SPLITS for metric, value in measured[split].items()
           if isinstance(value, (int, float)) and math.isfinite(value)]
 
 
@@ -127,15 +152,19 @@ def _training(weights, record):
   config, step, devices = record['config'], weights.step, record.get('devices') or {}
   size, number = config['data']['batch_size'], lambda name: f'{record[name]:,}' if name in record else 'not recorded'
   rate, codes = config['optimizer'].get('learning_rate'), [part['code'] for part in record.get('codes') or ()]
+  if probe := (record.get('results') or {}).get('probe'):
+    how = {'head': f'a linear probe on the features of the frozen model, inverse penalty {probe["strength"]:.3g}'}
+    config = {key: value for key, value in config.items() if key in ('family', 'model', 'data', 'pretrained')}
+  else:
+    how = {'steps': f'{step:,} of {size:,} pictures',
+           'compute': f'{step * size * record.get("flops_per_example_train", math.nan):.3g} FLOPs',
+           'optimizer': f'{config["optimizer"].get("name")}, learning rate {rate}', 'seed': config.get('seed', 0)}
   rows = {
       'objective': config.get('objective', 'classify'),
-      'data': f'{_dataset(record)}, {record["data"].get("unique_examples", 0):,} training pictures',
-      'steps': f'{step:,} of {size:,} pictures',
-      'compute': f'{step * size * record.get("flops_per_example_train", math.nan):.3g} FLOPs',
+      'data': f'{_dataset(record)}, {record["data"].get("unique_examples", 0):,} training pictures', **how,
       'forward pass': f'{record.get("flops_per_example_forward", math.nan) / 1e9:.3g} GFLOPs per picture',
       'parameters': f'{number("params")} ({number("params_non_embedding")} without embeddings and head)',
-      'optimizer': f'{config["optimizer"].get("name")}, learning rate {rate}',
-      'seed': config.get('seed', 0), 'run': record.get('config_hash'),
+      'run': record.get('config_hash'),
       'code': ', '.join(dict.fromkeys(codes or [record.get('code', 'not recorded')])),
       'commit': record.get('git') or 'not recorded',
       'devices': f'{devices.get("count")} x {devices.get("kind")}',
@@ -177,9 +206,12 @@ def _limits(weights, record, license):
     lines.append(f'The test split has {test:,} pictures. A share of them is uncertain by up to '
                  f'{100 / math.sqrt(test):.2g} points (95%, from their number alone).')
   if record:
-    lines.append(f'One run with seed {record["config"].get("seed", 0)}. How much another seed differs is not known.')
+    if not (record.get('results') or {}).get('probe'):
+      lines.append(f'One run with seed {record["config"].get("seed", 0)}. How much another seed differs is not known.')
+    calibrated = any(metric == _CALIBRATION for _, metric, _, _ in _results(weights, record))
     lines.append(f'Measured on {_dataset(record)} alone. Not measured here: other data, damaged pictures, pictures of '
-                 'something else, adversarial ones, calibration, and differences between groups of people.')
+                 f'something else, adversarial ones, {"" if calibrated else "calibration, "}and differences between '
+                 'groups of people.')
     if (record.get('pretrained') or {}).get('source'):
       lines.append('It starts from other weights. Their licence and the limits of their data apply too.')
   else:

@@ -35,6 +35,12 @@ function faults() {
   return failed.length ? panel('What failed, and why', list) : '';
 }
 
+function surprises() {
+  const list = el('ul', {class: 'warnings'}), left = DATA.runs.filter(run => run.left);
+  for (const run of left) list.append(el('li', {}, el('b', {}, run.name), ` ${run.left}: ${format(run.val_loss)}, predicted ${format(run.end[0])} (${range(run.end.slice(1))})`));
+  return left.length ? panel('Not as predicted', list) : '';
+}
+
 function laws() {
   if (!DATA.laws.length) return panel('The law so far', el('p', {class: 'note'}, capital(DATA.why_not)));
   const out = el('div', {class: 'panel'});
@@ -59,9 +65,9 @@ if (DATA.live) setInterval(() => {
 }, 1000 * DATA.live);
 
 const meanings = words([
-  ['predicted end', 'The loss at which the law of the runs that have finished expects this run to end, and the interval for a new run. The law is fitted again as runs finish.'],
+  ['predicted end', 'The loss at which the law of the runs that have finished expects this run to end, and the interval for a new run. The law is fitted again as runs finish. Of a run that has finished, the prediction is the last one before it did. A run that ends outside the interval, or is below it before its end, is listed above.'],
   ['silent', 'The run was going, and its folder has shown no sign of it for some minutes.'],
   ['stopped, waiting, damaged', 'It can be resumed by the same command; it has not begun; its run.json cannot be read, and the list above says what to do.']]);
 
 drawPage(() => document.getElementById('main').replaceChildren(el('h1', {}, capital(DATA.headline)), clock(),
-  el('div', {class: 'halves'}, curves(), laws()), faults(), el('div', {class: 'grid'}, runs(), meanings)));
+  el('div', {class: 'halves'}, curves(), laws()), faults(), surprises(), el('div', {class: 'grid'}, runs(), meanings)));

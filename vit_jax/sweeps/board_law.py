@@ -78,3 +78,20 @@ def predicted_end(so_far: SoFar, run: Mapping[str, Any]) -> tuple[float, float, 
   columns = {name: np.array([float(value)]) for name, value in inputs.items()}
   low, high = group.boot.bands(columns)[1][:, 0] if group.boot else (np.nan, np.nan)
   return float(group.fit.predict(columns)[0]), float(low), float(high)
+
+
+def departure(end: tuple[float, float, float] | None, loss: float | None, finished: bool) -> str:
+  """How a run has left the interval of its predicted end, in words; '' if it has not.
+
+  A run that goes on is above its end until then, so only its end is above the interval. Below it can be before.
+
+  Args:
+    end: what `predicted_end` said before the run had finished.
+    loss: its last validation loss.
+    finished: whether that is its end.
+  """
+  if end is None or loss is None or not np.isfinite(end[1:]).all():
+    return ''
+  if loss < end[1]:
+    return 'ended below the interval' if finished else 'is below the interval already'
+  return 'ended above the interval' if finished and loss > end[2] else ''

@@ -45,6 +45,7 @@ class Board:
     self._title, self.path, self._group = title, epath.Path(path), group
     self._jobs = [job for job in jobs if not job.saves]
     self._finished: dict[str, dict[str, Any]] = {}
+    self._ends: dict[str, tuple[float, float, float]] = {}  # predicted while the run had not finished
     self._law, self._law_of, self._law_due = board_law.SoFar(None, 'no law yet: no run has finished'), 0, 0.0
     self._due = 0.0
 
@@ -76,11 +77,23 @@ class Board:
     most = max(_FEWEST, min(_MOST, _VERTICES // max(len(runs), 1)))
     data = {'headline': headline, 'title': self._title, 'counts': _counts(runs), 'live': live and _SECONDS,
             'written': time.strftime('%Y-%m-%d %H:%M:%S'), 'why_not': law.why_not, 'laws': law.groups,
-            'columns': differing, 'runs': _colored([_row(run, law, differing, most) for run in runs], law),
+            'columns': differing, 'runs': _colored([self._row(run, differing, most) for run in runs], law),
             'most': most}
     plain = [headline, counts, *([law.why_not] if law.why_not else []), *(
-        f'{run["name"]}: {run["status"]}, step {run["step"]:,} {run["why"]}' for run in runs)]
+        f'{run["name"]}: {run["status"]}, step {run["step"]:,} {run["left"] or run["why"]}' for run in data['runs'])]
     return page.render(f'{self._title}: {counts}', plain, law_page.short(data), law_page.FIGURE, _SCRIPT)
+
+  def _row(self, run, differing, most):
+    """The entries of a run on the page."""
+    split, xs, ys = run['curve']
+    group, finished = str(run['fields'].get(self._law.column)) if self._law.column else '', run['status'] == 'finished'
+    if not finished and (end := board_law.predicted_end(self._law, run | {'group': group})):
+      self._ends[run['folder']] = end
+    end = self._ends.get(run['folder'])
+    return {**{name: run[name] for name in ('name', 'status', 'why', 'step', 'steps', 'loss', 'val_loss', 'params')},
+            'group': group, 'end': end, 'left': board_law.departure(end, run['val_loss'], finished),
+            'split': split, 'x': _thinned(xs, most), 'y': _thinned(ys, most),
+            'fields': ['' if run['fields'].get(key) is None else str(run['fields'][key]) for key in differing]}
 
   def _read(self, job):
     """What the files of a run say; kept once it has finished."""
@@ -186,16 +199,6 @@ def _two_groups(fields):
 def _counts(runs):
   found = [run['status'] for run in runs]
   return ', '.join(f'{found.count(status)} {status}' for status in dict.fromkeys(found))
-
-
-def _row(run, law, differing, most):
-  """The entries of a run on the page."""
-  split, xs, ys = run['curve']
-  group = str(run['fields'].get(law.column)) if law.column else ''
-  end = None if run['status'] == 'finished' else board_law.predicted_end(law, run | {'group': group})
-  return {**{name: run[name] for name in ('name', 'status', 'why', 'step', 'steps', 'loss', 'val_loss', 'params')},
-          'group': group, 'end': end, 'split': split, 'x': _thinned(xs, most), 'y': _thinned(ys, most),
-          'fields': ['' if run['fields'].get(key) is None else str(run['fields'][key]) for key in differing]}
 
 
 def _colored(rows, law):

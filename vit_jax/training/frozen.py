@@ -69,7 +69,9 @@ def run_probe(run: Run, workdir: str | os.PathLike, note: Callable[[str], None])
   kernel, bias, strength, val_accuracy = linear(train, val, run.data.num_classes)
   accuracy = float(((test.features @ kernel + bias).argmax(1) == test.labels).mean())
   folder = epath.Path(workdir) / 'probe' / 'bundle'
-  bundle.write(_weights(run, params, stats, kernel, bias), folder)
+  measured = {'test': {'accuracy': accuracy}, 'test_examples': len(test.labels), 'val': {'accuracy': val_accuracy},
+              'probe': {'strength': strength}}
+  bundle.write(_weights(run, params, stats, kernel, bias), folder, run.record() | {'results': measured})
   results = {'knn': knn, 'linear': accuracy, 'strength': strength, 'val': val_accuracy,
              'examples': {split: len(found.labels) for split, found in splits.items()}, 'bundle': os.fspath(folder)}
   record = {'config': schema.plain(run.config), 'config_hash': run.config_hash, 'results': results}
