@@ -1,7 +1,8 @@
 """Finds pictures by a text: python -m vit_jax.search RUN FOLDER --text='a red fish' [--text=...] [--top=10]
 
-RUN is a run folder of objective=contrast. The pictures of FOLDER, and of the folders in it, are computed once and kept
-in an index, a file in the run folder or --index=FILE. When pictures come, go or change, the next search computes those
+RUN is a run folder of objective=contrast, or a SigLIP or CLIP of transformers, a folder or hf:OWNER/NAME. The pictures
+of FOLDER, and of the folders in it, are computed once and kept in an index, a file in RUN (of hf:OWNER/NAME, in runs/)
+or --index=FILE. When pictures come, go or change, the next search computes those
 alone. A picture that cannot be read is named on stderr and left out.
 """
 
@@ -47,10 +48,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _beside(run, folder):
-  """The file of a folder's index in the run folder."""
+  """The file of a folder's index in the run folder, or in runs/ for a model that is in no folder here."""
   place = os.path.realpath(folder)
   digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
-  return os.path.join(run, 'search', f'{os.path.basename(place) or "root"}-{digest}.npz')
+  return os.path.join(run if os.path.isdir(run) else 'runs', 'search', f'{os.path.basename(place) or "root"}-{digest}.npz')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Both towers, the logits and the loss are those of transformers' SiglipModel and CLIPModel."""
+"""Both towers, their tokens, the logits and the loss are those of transformers' SiglipModel and CLIPModel."""
 
 import json
 import pathlib
@@ -9,70 +9,82 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.data.text import TextConfig
-from vit_jax.interop import huggingface, layer_names
-from vit_jax.interop import rules as rules_lib
-from vit_jax.interop.rules import attention, dense, mlp, norm, same
-from vit_jax.interop.tensors import Tensors
-from vit_jax.models import PureModel, text
-from vit_jax.objectives import contrast
+from vit_jax.errors import UserError
+from vit_jax.inspection import pair_model
+from vit_jax.interop import tensors
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
-SHAPE = dict(width=16, depth=2, mlp_dim=24, num_heads=2, vocab_size=40)
-FORMS = {
-    'siglip': contrast.Config(text=text.Config(**SHAPE, pool='last', gelu='tanh')),
-    'clip': contrast.Config(name='softmax', width=12, text=text.Config(**SHAPE, causal=True, pool='end', gelu='quick',
-                                                                       epsilon=1e-5)),
-}
+KINDS = ('siglip', 'clip')
 
 
-def _rules(kind):
-  block, theirs = 'text.encoder.blocks.{i}', 'text_model.encoder.layers.{i}'
-  embeddings = 'text_model.embeddings'
-  projections = dense('text.projection', 'text_model.head') if kind == 'siglip' else [
-      *same('text.projection.kernel', 'I O', 'text_projection.weight', 'O I'),
-      *same('projection.kernel', 'I O', 'visual_projection.weight', 'O I')]
-  return [*same('text.tokens', 'V D', f'{embeddings}.token_embedding.weight'),
-          *same('text.positions', 'T D', f'{embeddings}.position_embedding.weight'),
-          *norm(f'{block}.norm1', f'{theirs}.layer_norm1'), *norm(f'{block}.norm2', f'{theirs}.layer_norm2'),
-          *attention(f'{block}.attention', [f'{theirs}.self_attn.{name}_proj' for name in 'qkv'],
-                     f'{theirs}.self_attn.out_proj'),
-          *mlp(f'{block}.mlp', f'{theirs}.mlp.fc1', f'{theirs}.mlp.fc2'),
-          *norm('text.norm', 'text_model.final_layer_norm'), *projections]
+def _golden(kind):
+  with np.load(GOLDEN / f'{kind}.npz') as file:
+    return dict(file)
 
 
-def assert_parity(kind, arrays):
-  theirs = {name.partition(':')[2]: value for name, value in arrays.items() if name.startswith('param:')}
-  tensors = Tensors('golden', {name: value.shape for name, value in theirs.items()}, frozenset(), theirs.__getitem__)
-  image = huggingface.read(tensors, json.loads(str(arrays['config'])), None)
-  objective = contrast.Contrast(FORMS[kind], TextConfig(length=6))
-  model = PureModel('vit', image.config, (8, 8, 3), 0, objective=objective)
-  like = {name: tree for name, tree in model.param_shapes().items() if name in ('text', 'projection')}
-  flat = rules_lib.read(rules_lib.bind(_rules(kind), layer_names.flat_shapes(like)), theirs.__getitem__, {})
-  params = image.params | layer_names.stacked(flat.__getitem__, like)
-  params |= {ours: theirs[name].reshape(()) for ours, name in (('log_scale', 'logit_scale'), ('bias', 'logit_bias'))
-             if name in theirs}
-  batch = {'image': jnp.asarray(arrays['pixels'].transpose(0, 2, 3, 1)), 'weight': jnp.ones(5),
-           'text': jnp.asarray(arrays['tokens'], jnp.int32)}
+def _folder(path, arrays, config=None):
+  """A folder as `save_pretrained` writes it."""
+  path.mkdir()
+  parts = {name.partition(':')[2]: value for name, value in arrays.items() if name.startswith('param:')}
+  tensors.write(path / 'model.safetensors', parts)
+  (path / 'config.json').write_text(json.dumps(config or json.loads(str(arrays['config']))))
+  for name, value in arrays.items():
+    if name.startswith('file:'):
+      (path / name.partition(':')[2]).write_bytes(value.tobytes())
+  return path
+
+
+def assert_parity(arrays, folder):
+  pairs = pair_model.load(_folder(folder, arrays))
+  embedder, texts = pairs.embedder, json.loads(str(arrays['texts']))
+  tokens, theirs = embedder.tokenizer.encode(texts), arrays['tokens']
+  if pairs.objective.config.name == 'softmax':  # what follows CLIP's end token changes nothing
+    theirs = np.where(np.cumsum(theirs == embedder.tokenizer.end, axis=1) - (theirs == embedder.tokenizer.end) > 0, 0,
+                      theirs)
+  np.testing.assert_array_equal(tokens, theirs)
+  batch = {'image': jnp.asarray(arrays['pixels'].transpose(0, 2, 3, 1)), 'weight': jnp.ones(len(texts)),
+           'text': jnp.asarray(tokens)}
 
   def computed(params):
-    outputs, _ = model.call(params, {}, lambda module: objective.forward(module, batch))
+    outputs, _ = embedder.model.call(params, {}, lambda module: pairs.objective.forward(module, batch))
     logits = outputs['scale'][0] * outputs['image'] @ outputs['text'].T + outputs['bias'][0]
-    return logits, jnp.mean(objective.loss(outputs, batch)['loss'])
+    return logits, jnp.mean(pairs.objective.loss(outputs, batch)['loss'])
 
-  logits, loss = jax.jit(computed)(params)
+  logits, loss = jax.jit(computed)(embedder.params)
   np.testing.assert_allclose(logits, arrays['logits'], atol=1e-4)
   assert float(loss) == pytest.approx(float(arrays['loss']), rel=1e-5)
 
 
-@pytest.mark.parametrize('kind', FORMS)
-def test_it_computes_what_transformers_computes(kind):
-  with np.load(GOLDEN / f'{kind}.npz') as file:
-    assert_parity(kind, dict(file))
+@pytest.mark.parametrize('kind', KINDS)
+def test_it_computes_what_transformers_computes(kind, tmp_path):
+  assert_parity(_golden(kind), tmp_path / kind)
 
 
-@pytest.mark.parametrize('kind', FORMS)
-def test_live_transformers(kind):
-  pytest.importorskip('torch')
+@pytest.mark.parametrize('kind', KINDS)
+def test_live_transformers(kind, tmp_path):
+  for name in ('torch', 'sentencepiece'):
+    pytest.importorskip(name)
   pytest.importorskip('transformers', minversion='5.23.0')
-  assert_parity(kind, runpy.run_path(str(GOLDEN / 'make_pairs_golden.py'))['arrays'](kind, seed=3))
+  assert_parity(runpy.run_path(str(GOLDEN / 'make_pairs_golden.py'))['arrays'](kind, seed=3), tmp_path / kind)
+
+
+def test_what_a_folder_lacks_or_adds_is_named(tmp_path):
+  arrays = _golden('siglip')
+  config = json.loads(str(arrays['config']))
+  refused = {
+      'a_tokenizer': (arrays | {'file:spiece.model': np.ones(9, np.uint8)}, config, 'no model of SentencePiece'),
+      'a_tensor': ({k: v for k, v in arrays.items() if 'text_model.head.bias' not in k}, config,
+                   'missing: text_model.head.bias'),
+      'an_option': (arrays, config | {'text_config': config['text_config'] | {'is_causal': True}}, 'is_causal=True'),
+      'a_size': (arrays, config | {'text_config': config['text_config'] | {'vocab_size': 65}},
+                 r'text_model.embeddings.token_embedding.weight \(expected \[65, 16\], got \[64, 16\]\)'),
+      'a_pad': (arrays | {'file:tokenizer_config.json': np.frombuffer(b'{"pad_token": "<x>"}', np.uint8)}, config,
+                "has no token '<x>'")}
+  for name, (files, settings, words) in refused.items():
+    with pytest.raises(UserError, match=words):
+      pair_model.load(_folder(tmp_path / name, files, settings))
+  files = {name: value for name, value in arrays.items() if not name.startswith('file:')}
+  with pytest.raises(UserError, match='expected a tokenizer, tokenizer.json or spiece.model'):
+    pair_model.load(_folder(tmp_path / 'none', files))
+  with pytest.raises(UserError, match='expected a run of objective=contrast, or a SigLIP or CLIP'):
+    pair_model.load(tmp_path)

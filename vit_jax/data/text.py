@@ -46,6 +46,7 @@ class Tokenizer:
     ids: texts -> the token numbers of each, without begin and end.
     text: token numbers without begin and end -> the text.
     learnt: the content of a tokenizer.json, of one that was learnt from the data; else None.
+    pad: the number after the end. Only 0 tells how long a text is (`lengths`); others are for models that read padding.
   """
   length: int
   vocab_size: int
@@ -55,6 +56,7 @@ class Tokenizer:
   ids: Callable[[Sequence[str]], Sequence[Sequence[int]]]
   text: Callable[[Sequence[int]], str]
   learnt: str | None = None
+  pad: int = 0
 
   def encode(self, texts: Sequence[str]) -> np.ndarray:
     """Rows of tokens, int32 [N, length]."""
@@ -93,12 +95,14 @@ class Tokens:
     flat: [all tokens] int32; those of text i are at offsets[i] to offsets[i + 1].
     starts, sizes: 'answer_start' and 'answer_bytes' of each (`ENTRIES`).
     length: tokens of a row.
+    pad: what a row is filled up with.
   """
   flat: np.ndarray
   offsets: np.ndarray
   starts: np.ndarray
   sizes: np.ndarray
   length: int
+  pad: int = 0
 
   @classmethod
   def of(cls, tokenizer: Tokenizer, texts: Sequence[str]) -> 'Tokens':
@@ -117,7 +121,7 @@ class Tokens:
       sizes.append(size if kept == len(ids) else min(size, len(tokenizer.text(ids[:kept]).encode())))
     as_int32 = lambda values: np.array(values, np.int32)
     return cls(np.concatenate([np.zeros(0, np.int32), *rows]), np.cumsum([0, *map(len, rows)]), as_int32(starts),
-               as_int32(sizes), tokenizer.length)
+               as_int32(sizes), tokenizer.length, tokenizer.pad)
 
   def __call__(self, which: np.ndarray) -> dict[str, np.ndarray]:
     """The `ENTRIES` of the texts with these numbers: int32 [n, length], [n] and [n]."""
@@ -125,7 +129,7 @@ class Tokens:
     start, stop = self.offsets[which], self.offsets[which + 1]
     places = start[:, None] + np.arange(self.length)
     real = places < stop[:, None]
-    out = np.zeros(real.shape, np.int32)
+    out = np.full(real.shape, self.pad, np.int32)
     out[real] = self.flat[places[real]]
     return dict(zip(ENTRIES, (out, self.starts[which], self.sizes[which]), strict=True))
 

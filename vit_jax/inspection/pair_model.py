@@ -7,10 +7,15 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from vit_jax import schema
+from vit_jax.data import text as text_lib
 from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.inspection import names as names_lib
 from vit_jax.inspection import own_model
+from vit_jax.interop import huggingface_pairs, sources
 from vit_jax.interop.classifier import Classifier
+from vit_jax.models import PureModel
+from vit_jax.objectives import contrast
 from vit_jax.objectives.contrast import Contrast
 from vit_jax.objectives.zero_shot import Embedder
 from vit_jax.parallel import mesh as mesh_lib
@@ -59,18 +64,40 @@ class ByName(Classifier):
     return self.pairs.probabilities(self.pairs.embedder.images(images_BHWC), self.names_CE)
 
 
-def load(workdir: str | os.PathLike, step: int | None = None) -> PairModel:
-  """The model of a run of objective=contrast.
+def load(place: str | os.PathLike, step: int | None = None) -> PairModel:
+  """The model of a run of objective=contrast, or of transformers' files of both towers.
+
+  Args:
+    place: a run folder, or what `sources.read_pairs` reads.
+    step: the step of a run's checkpoint; None: the one that was scored on test.
 
   Raises:
     UserError: it is no such run, has no checkpoint, or its tokenizer is not there.
   """
-  own = own_model.load(workdir, step, 'contrast')
+  if not sources.is_run(place) and step is None:
+    return _of_files(sources.read_pairs(place))
+  own = own_model.load(place, step, 'contrast')
   params, stats = jax.device_put((own.weights.params, own.weights.stats), jax.local_devices()[0])
   preprocessing = own.weights.preprocessing
-  embedder = Embedder(own.model, params, stats, own_model.tokenizer(workdir, own.config), preprocessing.normalize,
+  embedder = Embedder(own.model, params, stats, own_model.tokenizer(place, own.config), preprocessing.normalize,
                       mesh_lib.single_device())
   return PairModel(embedder, preprocessing, pretrained.digest(own.weights))
+
+
+def _of_files(found):
+  """The model that `huggingface_pairs` has read."""
+  vocabulary = found.vocabulary
+  text = text_lib.TextConfig(vocabulary.file or 'clip', found.length)
+  objective = contrast.Contrast(schema.cast(contrast.Config, found.loss, 'loss'), text)
+  model = PureModel(found.image.family, found.image.config, found.image.image_shape, 0, objective=objective)
+  weights = dataclasses.replace(found.image, params=found.params(model.param_shapes()))
+  plain = text_lib.tokenizer(text, list)
+  tokenizer = dataclasses.replace(
+      plain, pad=huggingface_pairs.pad_number(vocabulary, plain.end),
+      ids=lambda texts: plain.ids([huggingface_pairs.cleaned(vocabulary, text) for text in texts]))
+  params = jax.device_put(weights.params, jax.local_devices()[0])
+  embedder = Embedder(model, params, {}, tokenizer, weights.preprocessing.normalize, mesh_lib.single_device())
+  return PairModel(embedder, weights.preprocessing, pretrained.digest(weights))
 
 
 def by_name(pairs: PairModel, names: Sequence[str], templates: Sequence[str] | None = None) -> ByName:

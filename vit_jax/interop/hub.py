@@ -10,7 +10,8 @@ PREFIX, TO = 'hf:', 'hub:'  # where a model is read from, and what it is written
 _NAME = re.compile(r'[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*')
 _FILES = ['model.json', 'weights.safetensors',  # of a bundle
           'config.json', 'preprocessor_config.json', 'model.safetensors', 'model.safetensors.index.json',
-          'model-*.safetensors']
+          'model-*.safetensors',
+          'tokenizer.json', 'spiece.model', 'tokenizer_config.json']  # of models of pictures and texts
 
 
 def fetch(name: str) -> pathlib.Path:

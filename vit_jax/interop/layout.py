@@ -2,7 +2,7 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def read(tensors: Tensors, weights: Weights, num_classes: int | None, rules: Seq
            for part in (model.param_shapes(), model.stats_shapes())]
   shapes = layer_names.flat_shapes(trees[0]) | layer_names.flat_shapes(trees[1])
   bound = rules_lib.bind(rules_lib.own_names(shapes) if rules is None else rules, shapes)
-  left_out = _check_names(tensors, bound, _known(weights), tuple(without))
+  left_out = check_names(tensors, bound, _known(weights), tuple(without))
   for name in left_out:
     if 'blocks' in name.split('.'):
       raise UserError(f'{tensors.source}: {name} is part of a block and cannot be left out')
@@ -103,7 +103,8 @@ def _check_size(tensors, weights):
                     'tensors')
 
 
-def _check_names(tensors, bound, known, without):
+def check_names(tensors: Tensors, bound: Sequence[rules_lib.Bound], known: Mapping[str, int],
+                without: tuple[str, ...]) -> set[str]:
   """The set of our names that are left out. Raises UserError for tensors that are neither used nor in `without`."""
   expected = rules_lib.expected(bound, known)
   excused = lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in without)

@@ -7,7 +7,7 @@ import re
 
 from vit_jax import records
 from vit_jax.errors import UserError
-from vit_jax.interop import bundle, google, hub, huggingface, run_weights, timm
+from vit_jax.interop import bundle, google, hub, huggingface, huggingface_pairs, run_weights, timm
 from vit_jax.interop import tensors as tensors_lib
 from vit_jax.interop.weights import Weights
 
@@ -47,6 +47,21 @@ def read(source: str | os.PathLike, without: tuple[str, ...] = (), step: int | N
   if path.name == bundle.TENSORS and path.with_name(bundle.MODEL).exists():
     return bundle.read(path.parent, without)
   return _file(path, without)
+
+
+def read_pairs(source: str | os.PathLike) -> huggingface_pairs.Pairs:
+  """Reads a model of two towers: a folder of transformers with a SigLIP or a CLIP, or `hf:OWNER/NAME`.
+
+  Raises:
+    UserError: it is none, or cannot be read.
+  """
+  source = os.fspath(source)
+  folder = hub.fetch(source) if source.startswith(hub.PREFIX) else pathlib.Path(source)
+  file = next((folder / name for name in _WEIGHTS if (folder / name).exists()), None)
+  if file is None or not huggingface_pairs.is_pairs(folder):
+    raise UserError(f'{source}: expected a run of objective=contrast, or a SigLIP or CLIP of transformers with both '
+                    f'towers (model_type {" or ".join(huggingface_pairs.KINDS)})')
+  return huggingface_pairs.read(folder, unwrapped(tensors_lib.open_file(file)))
 
 
 def is_run(source: str | os.PathLike) -> bool:

@@ -65,7 +65,8 @@ class Weights:
   def pure_model(self) -> PureModel:
     """The model of `params` and `stats`. Raises UserError if it has no head."""
     if self.headless:
-      raise UserError(f'{self.source}: expected a classifier, got a backbone without a head; fine-tune it first')
+      raise UserError(f'{self.source}: expected a classifier, got a backbone without a head; fine-tune it first, '
+                      "or give classes to a SigLIP or CLIP as --names='a cat,a dog'")
     return PureModel(self.family, self.config, self.image_shape, self.num_classes)
 
   def names(self) -> tuple[str, ...]:
