@@ -10,6 +10,8 @@ original Vision Transformer code, or hf:OWNER/NAME. OUT is a folder, or a file f
   stablehlo   one file that runs without the model code, with vit_jax.predict OUT PICTURES or jax.export
   hf-mae      for ViTMAEForPreTraining.from_pretrained of transformers: SRC is a run of objective=reconstruct, which is
               written with its decoder; the other formats get its encoder alone
+  hf-pairs    for SiglipModel or CLIPModel of transformers: SRC is a run of objective=contrast, which is written with
+              both towers and its tokenizer, if that is a file; the other formats get its image tower alone
   hub:OWNER/NAME
               a repository of huggingface.co: a bundle with its model card, and the files of transformers where that has
               the model. Nothing is uploaded without --push
@@ -33,8 +35,8 @@ class _Formats(flags.EnumParser):
     raise ValueError(f'expected {", ".join(self.enum_values)} or hub:OWNER/NAME{nearest(argument, self.enum_values)}')
 
 
-_TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'stablehlo', 'hf-mae'], 'The format of OUT; '
-                        'or hub:OWNER/NAME.')
+_TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'stablehlo', 'hf-mae', 'hf-pairs'], 'The '
+                        'format of OUT; or hub:OWNER/NAME.')
 flags.FLAGS['to'].parser = _Formats(flags.FLAGS['to'].parser.enum_values)
 _PUSH = flags.DEFINE_bool('push', False, 'With --to=hub:OWNER/NAME: upload OUT to huggingface.co, with the account '
                           'of `hf auth login`.')
@@ -51,8 +53,8 @@ _SIZE = flags.DEFINE_list('image_size', None, 'Convert to a model for pictures o
 
 def main(arguments: list[str]) -> int:
   if len(arguments) != 2:
-    raise UserError('expected SRC and OUT: '
-                    + commands.written('convert', 'SRC OUT --to=bundle|hf|timm|npz|stablehlo|hf-mae|hub:OWNER/NAME'))
+    raise UserError('expected SRC and OUT: ' + commands.written(
+        'convert', 'SRC OUT --to=bundle|hf|timm|npz|stablehlo|hf-mae|hf-pairs|hub:OWNER/NAME'))
   (source, out), to = arguments, _TO.value
   from vit_jax import host
   from vit_jax.interop import hub, matching, sources, writers
@@ -65,8 +67,11 @@ def main(arguments: list[str]) -> int:
   if _LICENSE.value is not None and name is None and to != 'bundle':
     raise UserError(f'--license with --to={to}: only a bundle and hub:OWNER/NAME have a model card')
   host.hush_absent_tpu()
-  if to == 'hf-mae':
-    return _write_mae(source, out)
+  if to in ('hf-mae', 'hf-pairs'):
+    for name, flag in (('without', _WITHOUT), ('image_size', _SIZE)):
+      if flag.value:
+        raise UserError(f'--{name}: is not for --to={to}, which writes all of a run as it is; leave it out')
+    return (_write_mae if to == 'hf-mae' else _write_pairs)(source, out)
   weights = sources.read(source, tuple(_WITHOUT.value), _STEP.value)
   if _SIZE.value:
     weights = matching.resized(weights, _size(_SIZE.value))
@@ -85,15 +90,24 @@ def _write_mae(source: str, out: str) -> int:
   from vit_jax.interop import writers
   from vit_jax.models import vit
   from vit_jax.objectives import reconstruct
-  for name, flag in (('without', _WITHOUT), ('image_size', _SIZE)):
-    if flag.value:
-      raise UserError(f'--{name}: is not for --to=hf-mae, which writes all of a run as it is; leave it out')
   _, config, model, weights = own_model.load(source, _STEP.value, 'reconstruct')
   if config.family != 'vit':
     raise UserError(f'{source}: family={config.family}; --to=hf-mae writes a vit')
   positions = reconstruct.positions(vit.grid(config.model, model.image_shape), config.loss.decoder_width)
   writers.write_mae(weights, config.loss, positions, out)
   say(f'{out}: vit_mae, {weights.size:,} parameters, with its decoder')
+  return 0
+
+
+def _write_pairs(source: str, out: str) -> int:
+  from vit_jax.inspection import own_model
+  from vit_jax.interop import pairs_writer, writers
+  _, config, _, weights = own_model.load(source, _STEP.value, 'contrast')
+  tokenizer, file = own_model.tokenizer(source, config), own_model.tokenizer_file(source, config)
+  writers.write_pairs(weights, config.loss, tokenizer, file, out)
+  say(f'{out}: {pairs_writer.kind_of(config.loss)}, {weights.size:,} parameters, both towers, '
+      + (f'tokenizer {config.data.text.tokenizer}' if file else
+         f'without a tokenizer: {config.data.text.tokenizer} is in no file'))
   return 0
 
 

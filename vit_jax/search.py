@@ -51,7 +51,8 @@ def _beside(run, folder):
   """The file of a folder's index in the run folder, or in runs/ for a model that is in no folder here."""
   place = os.path.realpath(folder)
   digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
-  return os.path.join(run if os.path.isdir(run) else 'runs', 'search', f'{os.path.basename(place) or "root"}-{digest}.npz')
+  beside = run if os.path.isdir(run) else 'runs'
+  return os.path.join(beside, 'search', f'{os.path.basename(place) or "root"}-{digest}.npz')
 
 
 if __name__ == '__main__':

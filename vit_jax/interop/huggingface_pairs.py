@@ -68,7 +68,7 @@ class Pairs:
   def params(self, like: dict) -> dict:
     """The parameters of the whole model, whose shapes are `like`. Raises UserError for tensors that do not fit."""
     ours = {name: tree for name, tree in like.items() if name in ('text', 'projection')}
-    bound = rules_lib.bind(_rules(self.kind), layer_names.flat_shapes(ours))
+    bound = rules_lib.bind(text_rules(self.kind), layer_names.flat_shapes(ours))
     layout.check_names(_text_alone(self.tensors), bound, {}, ())
     flat = rules_lib.read(bound, self.tensors.__getitem__, {})
     numbers = {'log_scale': 'logit_scale'} | ({'bias': 'logit_bias'} if self.kind == 'siglip' else {})
@@ -153,7 +153,8 @@ def _text_alone(tensors):
   return dataclasses.replace(tensors, shapes={n: shape for n, shape in tensors.shapes.items() if wanted(n)})
 
 
-def _rules(kind) -> list[Rule]:
+def text_rules(kind: str) -> list[Rule]:
+  """The rules of the text tower and the projections."""
   block, theirs = 'text.encoder.blocks.{i}', 'text_model.encoder.layers.{i}'
   embeddings = 'text_model.embeddings'
   projections = dense('text.projection', 'text_model.head') if kind == 'siglip' else [

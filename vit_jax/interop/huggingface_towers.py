@@ -120,16 +120,19 @@ def _clip(tensors, e):
   fields = _vit(e, epsilon=1e-5, act='quick_gelu')
   fields |= {'mlp_dim': e.get('intermediate_size', 3072), 'pre_norm': True, 'patch_size': e.get('patch_size', 32)}
   e.free('projection_dim', 'attention_dropout', 'initializer_factor')
-  position = 'embeddings.position_embedding.weight'
   if classifies := 'classifier.weight' in tensors.shapes:  # it reads the mean of the patches, without the last norm
     fields |= {'pool': 'gap', 'last_norm': 'none', 'global_tokens': 1}
   else:
     fields |= {'pool': 'cls', 'last_norm': 'pooled'}
-  tokens = Tokens(('global_tokens',) if classifies else ('cls',), (('embeddings.class_embedding', 1),), position,
-                  axes=())
-  rules = [*same('patch_embed.proj.kernel', '(P Q C) O', 'embeddings.patch_embedding.weight', 'O C P Q'), tokens,
-           *norm('pre_norm', 'pre_layrnorm'), *_blocks(), *norm('norm', 'post_layernorm'), *dense('head', 'classifier')]
+  rules = [*clip_rules('global_tokens' if classifies else 'cls'), *dense('head', 'classifier')]
   return Read(fields, rules, ('visual_projection.weight', *(('post_layernorm.*',) if classifies else ())))
+
+
+def clip_rules(token: str = 'cls') -> list[Rule]:
+  """The rules of CLIP's vision tower, whose class token is our `token`."""
+  tokens = Tokens((token,), (('embeddings.class_embedding', 1),), 'embeddings.position_embedding.weight', axes=())
+  return [*same('patch_embed.proj.kernel', '(P Q C) O', 'embeddings.patch_embedding.weight', 'O C P Q'), tokens,
+          *norm('pre_norm', 'pre_layrnorm'), *_blocks(), *norm('norm', 'post_layernorm')]
 
 
 def _siglip(tensors, e):
@@ -139,18 +142,22 @@ def _siglip(tensors, e):
   e.free('attention_dropout')
   classifies = 'classifier.weight' in tensors.shapes  # it reads the mean of the patches
   fields['pool'] = 'gap' if classifies else 'map'
+  return Read(fields, [*siglip_rules(), *dense('head', 'classifier')], ('head.*',) if classifies else ())
+
+
+def siglip_rules() -> list[Rule]:
+  """The rules of SigLIP's vision tower, after `split_queries`."""
   pool, theirs = 'attention_pool', 'head'
-  rules = [*patches('patch_embed.proj', 'embeddings.patch_embedding'),
-           *same('pos_embed', 'T D', 'embeddings.position_embedding.weight'), *_blocks(),
-           *norm('norm', 'post_layernorm'), *dense('head', 'classifier'),
-           *same(f'{pool}.probe', '1 D', f'{theirs}.probe', '1 1 D'),
-           *same(f'{pool}.query.kernel', 'D H K', f'{theirs}.attention.in_proj_weight.q', '(H K) D'),
-           *same(f'{pool}.query.bias', 'H K', f'{theirs}.attention.in_proj_bias.q', '(H K)'),
-           Axes(f'{pool}.key_value.kernel', 'D H 2 K', (f'{theirs}.attention.in_proj_weight.kv',), '(2 H K) D'),
-           Axes(f'{pool}.key_value.bias', 'H 2 K', (f'{theirs}.attention.in_proj_bias.kv',), '(2 H K)'),
-           *dense(f'{pool}.out', f'{theirs}.attention.out_proj', 'H K O', 'O (H K)'),
-           *norm(f'{pool}.norm', f'{theirs}.layernorm'), *mlp(f'{pool}.mlp', f'{theirs}.mlp.fc1', f'{theirs}.mlp.fc2')]
-  return Read(fields, rules, ('head.*',) if classifies else ())
+  return [*patches('patch_embed.proj', 'embeddings.patch_embedding'),
+          *same('pos_embed', 'T D', 'embeddings.position_embedding.weight'), *_blocks(),
+          *norm('norm', 'post_layernorm'),
+          *same(f'{pool}.probe', '1 D', f'{theirs}.probe', '1 1 D'),
+          *same(f'{pool}.query.kernel', 'D H K', f'{theirs}.attention.in_proj_weight.q', '(H K) D'),
+          *same(f'{pool}.query.bias', 'H K', f'{theirs}.attention.in_proj_bias.q', '(H K)'),
+          Axes(f'{pool}.key_value.kernel', 'D H 2 K', (f'{theirs}.attention.in_proj_weight.kv',), '(2 H K) D'),
+          Axes(f'{pool}.key_value.bias', 'H 2 K', (f'{theirs}.attention.in_proj_bias.kv',), '(2 H K)'),
+          *dense(f'{pool}.out', f'{theirs}.attention.out_proj', 'H K O', 'O (H K)'),
+          *norm(f'{pool}.norm', f'{theirs}.layernorm'), *mlp(f'{pool}.mlp', f'{theirs}.mlp.fc1', f'{theirs}.mlp.fc2')]
 
 
 def split_queries(tensors: Tensors) -> Tensors:
@@ -171,6 +178,13 @@ def split_queries(tensors: Tensors) -> Tensors:
     whole, rows = parts[name]
     return np.asarray(tensors.load(whole))[rows]
   return Tensors(tensors.source, shapes, tensors.others, load)
+
+
+def joined_queries(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The inverse of `split_queries`, of {name: array}."""
+  out = {name: array for name, array in arrays.items() if not name.endswith(('.q', '.kv'))}
+  return out | {name.removesuffix('.q'): np.concatenate([array, arrays[f'{name.removesuffix(".q")}.kv']])
+                for name, array in arrays.items() if name.endswith('.q')}
 
 
 TOWERS = {

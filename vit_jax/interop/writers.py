@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import sys
 from typing import Any
 
@@ -19,6 +20,7 @@ from vit_jax.interop import (
   hub,
   huggingface_writer,
   mae_writer,
+  pairs_writer,
   processors,
   tensors,
   timm_writer,
@@ -82,6 +84,30 @@ def write_mae(weights: Weights, options: Any, positions_TD: np.ndarray, out: str
   texts = {_CONFIG: mae_writer.config_json(weights, options), _PROCESSOR: processors.write(weights.preprocessing)}
   out.parent.mkdir(parents=True, exist_ok=True)
   _folder(out, mae_writer.write(weights, positions_TD), texts)
+
+
+def write_pairs(weights: Weights, options: Any, tokenizer: Any, file: str | None, out: str | os.PathLike) -> None:
+  """Writes both towers as a folder for transformers' SiglipModel or CLIPModel, with the tokenizer if it is in a file.
+
+  Args:
+    weights: all parameters of a run of objective=contrast.
+    options: its config.loss.
+    tokenizer: its tokenizer (`data.text`).
+    file: the tokenizer.json or SentencePiece model that it was read from; None: none.
+    out: the folder.
+
+  Raises:
+    UserError: `out` exists, or transformers does not have the model.
+  """
+  out = _new(out)
+  config = pairs_writer.config_json(weights, options, tokenizer.length, tokenizer.end)
+  marks = pairs_writer.tokenizer_config(file, config['model_type'], tokenizer.length, tokenizer.end)
+  texts = {_CONFIG: config, _PROCESSOR: processors.write(weights.preprocessing)} | (
+      {'tokenizer_config.json': marks} if marks else {})
+  out.parent.mkdir(parents=True, exist_ok=True)
+  _folder(out, pairs_writer.write(weights, options), texts)
+  if file is not None:
+    shutil.copyfile(file, out / ('tokenizer.json' if file.endswith('.json') else 'spiece.model'))
 
 
 def _new(out):
