@@ -26,7 +26,10 @@ def choose(load: Callable[[float], Points], settings: Callable[[Points], Setting
     return tried[0]
   values = [sum(_misfit(part, found) for part in split_groups(points, group).values()) for points, found in tried]
   points, found = tried[values.index(min(values))]
+  best, end = decays[values.index(min(values))], {min(decays): 'shortest', max(decays): 'longest'}
   note = f'the decay was chosen from {", ".join(f"{decay:g}" for decay in decays)}: intervals do not include the choice'
+  if best in end:
+    note += f'. It is the {end[best]} memory of these: what annealing brings may have another form'
   return dataclasses.replace(points, notes=(*points.notes, note)), found
 
 

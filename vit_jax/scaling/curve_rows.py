@@ -21,7 +21,8 @@ from vit_jax.scaling.rows import number
 from vit_jax.scaling.tables import Row
 
 FORM = 'E + A/area^alpha - G*(held-area)'  # C is FLOPs in written forms
-DECAYS = (0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)  # what `auto` chooses from
+DECAYS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)  # what `auto` chooses from
+COLUMNS = ('area', 'held')
 _DONE = ('finished', 'trunk', 'running')  # of a run that failed, the last rows may be of its divergence
 
 
@@ -31,7 +32,7 @@ class Curves:
 
   Attributes:
     rates: maps a run's config and its number of steps n to its learning rates [n].
-    decay: the memory of S2, from 0 to 1.
+    decay: the memory of S2, from 0 to below 1.
   """
   rates: Callable[[Mapping[str, Any], int], np.ndarray]
   decay: float = 0.999

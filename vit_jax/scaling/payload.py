@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.scaling import curve_rows, what_if
 from vit_jax.scaling import points as points_lib
-from vit_jax.scaling import what_if
 from vit_jax.scaling.analysis import Analysis
 from vit_jax.scaling.rollout import medians, persistence
 from vit_jax.scaling.verdict import number
@@ -82,6 +82,8 @@ def ordered_color(share: float) -> str:
 def x_column(analysis: Analysis) -> str:
   """The column on the x-axis of the law figure: x, examples for forms in N and D, else the input with most values."""
   inputs = analysis.fit.form.inputs
+  if set(curve_rows.COLUMNS) <= set(inputs):
+    return 'area'
   values = {name: len(np.unique(analysis.points.columns[name])) for name in inputs}
   return next((name for name in ('x', 'examples') if name in inputs), max(values, key=values.get))
 
@@ -153,6 +155,8 @@ def _law_figure(analysis, color):
 
 def _lines(analysis, x_name, color):
   points, by = analysis.points, line_column(analysis)
+  if set(curve_rows.COLUMNS) <= set(analysis.fit.form.inputs):
+    return _run_lines(analysis)
   middle = {name: float(np.exp(np.mean(np.log(points.columns[name])))) for name in analysis.fit.form.inputs
             if name not in (by, x_name, 'unique_examples')}
   if by is None:
@@ -164,6 +168,22 @@ def _lines(analysis, x_name, color):
   top, name = points.columns[by][analysis.fitted].max(), {'params': 'N'}.get(by, by)
   return [_line(analysis, x_name, {**middle, by: n}, color(n), f'{name} = {number(n, 3)}', bool(n > top),
                 bool(n == banded)) for n in shown]
+
+
+def _run_lines(analysis):
+  """Of a law of whole curves: what it says of some runs at their own evaluations; the last has a band."""
+  points, names = analysis.points, sorted(set(analysis.points.runs))
+  shown, out = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, LINES).round().astype(int))], []
+  for i, name in enumerate(shown):
+    own = points.take(np.array([run == name for run in points.runs]))
+    own = own.take(np.argsort(own.columns['area']))
+    out.append({'label': name, 'color': group_color(i), 'x': own.columns['area'].tolist(),
+                'beyond': bool(analysis.held[[run == name for run in points.runs]].any()),
+                'y': analysis.fit.predict(own.columns).tolist()})
+    if name == shown[-1] and analysis.boot:
+      law, run = analysis.boot.bands(own.columns)
+      out[-1] |= {'band_law': law.tolist(), 'band_run': run.tolist()}
+  return out
 
 
 def _line(analysis, x_name, constants, color, label, beyond, banded):

@@ -70,7 +70,7 @@ def law_figure(data: dict[str, Any]) -> Figure:
   axes.set(xscale='log', yscale='log')
   axes.set_xlabel(law['x'], **AS_IS)
   axes.set_ylabel(law['y'], **AS_IS)
-  right = max(max(line['x']) for line in law['lines'])
+  right = max(*(max(line['x']) for line in law['lines']), *(1.05 * p['x'] for p in data['points']))
   axes.axvspan(law['fitted_to'], right, color='#f3f1ea', zorder=0, lw=0)
   for line in law['lines']:
     if 'band_run' in line:

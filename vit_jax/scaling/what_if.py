@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.scaling import frontier
+from vit_jax.scaling import curve_rows, frontier
 from vit_jax.scaling.analysis import Analysis
 from vit_jax.scaling.points import Points
 
@@ -21,12 +21,12 @@ def grid(analysis: Analysis) -> dict[str, Any] | None:
   Returns:
     {axes: [{name, low, high, fitted_low, fitted_high, nodes}], values: {predicted | law_low | law_high | run_low |
     run_high: [nodes^inputs], in C order}, cost: {k, q} | None}. `low` and `high` are the first and last node.
-    Without a bootstrap there is only `predicted`. None for laws of more than three inputs.
+    Without a bootstrap there is only `predicted`. None for laws of more than three inputs, and of whole curves.
   """
   fit, boot = analysis.fit, analysis.boot
   inputs = [name for name in fit.form.inputs if len(np.unique(fit.columns[name])) > 1]
   nodes = NODES.get(len(inputs))
-  if nodes is None:
+  if nodes is None or set(curve_rows.COLUMNS) & set(inputs):  # no schedule has just any two areas
     return None
   axes = []
   for name in inputs:
