@@ -157,7 +157,7 @@ def test_the_life_of_a_sweep_on_spot_machines(store, machines, bucket, recipe, t
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket_is_stopped_by_a_file_and_goes_on(store, bucket, recipe):
+def test_a_run_in_a_bucket_is_stopped_by_a_file_and_goes_on(store, bucket, recipe, tmp_path):
   workdir = f'{bucket}/stopped/run'
   flags = (f'--config={recipe}', f'--config.data.data_dir={bucket}/data', f'--workdir={workdir}',
            '--config.train.steps=100000', '--config.evaluate.every=50000')
@@ -165,6 +165,8 @@ def test_a_run_in_a_bucket_is_stopped_by_a_file_and_goes_on(store, bucket, recip
   _until(lambda: _saved(store, workdir), [run])
   said = _end(_start(store, 'sweep', '--status', f'{bucket}/stopped'))
   assert re.search(r'run +running', said), said
+  _run(store, 'board', f'{bucket}/stopped', f'--out={tmp_path}/board.html')
+  assert '>run: running, step ' in (tmp_path / 'board.html').read_text()
   _end(_start(store, 'sweep', '--stop=run', f'--workdir={bucket}/stopped'))
   said = _end(run, 1)  # final: no cluster starts it again
   assert 'asked to stop: saving after this step' in said and 'asks this run to stop' in said

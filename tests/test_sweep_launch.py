@@ -1,12 +1,16 @@
 """The command python -m vit_jax.sweep --launcher, which renders sweeps for clusters."""
 
 import re
+from types import SimpleNamespace
 
 import command_line
 import pages
 import pytest
 import yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
+
+from vit_jax import sweep_launch
+from vit_jax.cost import slices
 
 SWEEP = '''
 from vit_jax.sweeps import Sweep, axis, branches, chain, product
@@ -109,6 +113,14 @@ def test_a_sweep_whose_data_reach_no_pod_is_refused(tmp_path):
   done = _sweep(tmp_path, *JOBSET, f'--out={tmp_path}/out', sweep=ABSENT)
   assert done.returncode == 1 and not (tmp_path / 'out').exists()
   assert 'data.source=tfds:not_here: no data reach the hosts' in done.stderr and '--data_dir=gs://' in done.stderr
+
+
+def test_a_bucket_that_is_read_without_a_mount_is_said():
+  said = []
+  request = sweep_launch.Request('sweep.py', 'law', 'skypilot', slices.find('v4-8'), 'gs://my-bucket/law', 'out')
+  display = SimpleNamespace(note=said.append)
+  sweep_launch.next_steps(request, [], {'folder:gs://other-bucket/e', 'digits'}, 'law', display)
+  assert '  - that service account may read gs://other-bucket/e' in said and not any('digits' in line for line in said)
 
 
 @pytest.mark.parametrize('flags, said', [

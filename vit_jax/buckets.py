@@ -13,6 +13,7 @@ from etils import epath
 from vit_jax import durable
 from vit_jax.errors import UserError
 
+SOURCES = ('folder', 'pairs', 'csv')  # the kinds of data.source that are read from buckets
 _OF_RUNS = 'gs'
 _CLIENTS = {'gs': 'gcsfs', 's3': 's3fs'}  # packages by which fsspec reaches a store
 

@@ -2,9 +2,11 @@
 
   python experiments/data_index/measure.py
 
-The names are as ImageNet-21k's (n01440764_10026.JPEG), with as many classes and pictures; no picture is made.
+The names are as ImageNet-21k's (n01440764_10026.JPEG), with as many classes and pictures; no picture is made. Each
+index is read by five processes, one after the other. The load is what the machine had to do before each of them.
 """
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import numpy as np
 
 from vit_jax.data import index as index_lib
 
-PICTURES, CLASSES = 14_197_122, 21_841
+PICTURES, CLASSES, TIMES = 14_197_122, 21_841, 5
 
 
 def make(folder: str) -> None:
@@ -33,6 +35,7 @@ def make(folder: str) -> None:
 
 def read(folder: str, split: str) -> None:
   """Does what a start does: labels, the fingerprint, and the names of folders; prints what it took."""
+  load = os.getloadavg()[0]
   started, busy = time.perf_counter(), time.process_time()
   index = index_lib.read(folder, split, '')
   labels = index.labels
@@ -41,7 +44,12 @@ def read(folder: str, split: str) -> None:
   seconds, busy = time.perf_counter() - started, time.process_time() - busy
   print(f'{split}: {len(labels):,} labels{" and names" if name else ""}, fingerprint {known}: {seconds:.1f} s '
         f'({busy:.1f} s of CPU), from a file of {index.path.stat().length / 1e6:.1f} MB; peak memory '
-        f'{_peak_mb():.0f} MB')
+        f'{_peak_mb():.0f} MB, load {load:.1f}')
+
+
+def _processor():
+  lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+  return next(line.partition(': ')[2] for line in lines if line.startswith('model name'))
 
 
 def _peak_mb():
@@ -54,7 +62,8 @@ if __name__ == '__main__':
   if len(sys.argv) > 1:
     read(*sys.argv[1:])
   else:
+    print(f'{os.cpu_count()} cores of {_processor()}, Python {sys.version.split()[0]}', flush=True)
     with tempfile.TemporaryDirectory() as folder:
       make(folder)
-      for split in ('tfds', 'folder'):
+      for split in ('tfds', 'folder') * TIMES:
         subprocess.run([sys.executable, __file__, folder, split], check=True)

@@ -137,6 +137,12 @@ def test_tfds_in_a_bucket_is_to_be_mounted():
     pipeline.open_data(DataConfig(source='tfds:cifar10', data_dir='gs://my-bucket/data'))
 
 
+@pytest.mark.parametrize('source', ['idx:digits', 'idx:gs://my-bucket/digits', 'fashion_mnist', 'emoji'])
+def test_what_is_read_from_disks_alone_is_refused_in_a_bucket(source):
+  with pytest.raises(UserError, match='gs://my-bucket/d.* read through the file system. Mount the bucket'):
+    pipeline.open_data(DataConfig(source=source, data_dir='gs://my-bucket/data'))
+
+
 def test_the_command(folder):
   done = command_line.run('data.prepare', '--index', f'--source=folder:{folder}')
   assert done.returncode == 0 and 'index: ' in done.stdout and 'vit_jax-index-train.arrow' in done.stdout, done.stderr

@@ -81,8 +81,7 @@ def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
   """
   kind, _, rest = config.source.partition(':')
   data_dir = os.path.expanduser(config.data_dir) if config.data_dir else None
-  buckets.check(rest, f'data.source={config.source}')
-  buckets.check(data_dir or '', f'data.data_dir={data_dir}')
+  _check_buckets(kind, {f'data.source={config.source}': rest, f'data.data_dir={data_dir}': data_dir or ''})
   if kind == 'csv' or kind == 'folder' and (rest or data_dir) and _in_a_table(config):
     return _with_tables(config)
   for name in ('label_columns', 'label_separator'):
@@ -115,6 +114,16 @@ def open_sources(config: DataConfig, indexed: bool = True) -> dict[str, Source]:
     return _checked(config, opened(config))
   near = nearest(config.source, KNOWN)
   raise UserError(f'data.source: no source {config.source!r}{near} (for a TFDS data set write tfds:{kind})')
+
+
+def _check_buckets(kind, places):
+  """Raises UserError for {what names it: place} in a bucket from which a kind of source is not read, or cannot be."""
+  for what, place in places.items():
+    if kind in buckets.SOURCES:
+      buckets.check(place, what)
+    elif buckets.is_bucket(place) and kind.partition('@')[0] in ('idx', 'fashion_mnist', *PREPARED):
+      raise UserError(f'{what}: {kind} is read through the file system. Mount the bucket and give the folder; '
+                      'vit_jax.sweep --launcher --data_dir does both')
 
 
 def plug_in(config: DataConfig) -> Callable[[DataConfig], dict[str, Source]] | None:

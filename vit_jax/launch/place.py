@@ -18,8 +18,7 @@ from vit_jax.errors import UserError
 MOUNT = '/data'
 _NEEDED = 'gs://BUCKET/FOLDER, s3://BUCKET/FOLDER, pvc:CLAIM/FOLDER, host:/FOLDER or image:/FOLDER'
 _NO_DATA = ('digits', 'random')  # sources that come with the code
-_OF_PICTURES = ('folder', 'pairs', 'csv')  # sources that are read from a bucket as well
-_WITH_PATHS = (*_OF_PICTURES, 'idx')
+_WITH_PATHS = (*buckets.SOURCES, 'idx')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +105,7 @@ def data_dir(source: str, given: str | None, place: Place | None) -> str | None:
     UserError: no host would find the data of the run.
   """
   kind, _, rest = source.partition(':')
-  if kind in _NO_DATA or kind in _OF_PICTURES and rest.startswith('gs://'):  # read without a mount
+  if kind in _NO_DATA or kind in buckets.SOURCES and rest.startswith('gs://'):  # read without a mount
     return None
   wanted = f'data.source={source}'
   if place is None:
@@ -133,7 +132,7 @@ def found_from(source: str, place: Place | None, in_image: bool = False) -> bool
   if place is None or kind in _NO_DATA:
     return True
   if place.kind in ('gs', 's3'):
-    return kind in _OF_PICTURES
+    return kind in buckets.SOURCES
   return in_image if place.kind == 'image' else place.kind != 'pvc' and os.path.isdir(place.path)
 
 
