@@ -30,6 +30,9 @@ ROOMS_OF_FILES = {
     'test_convert.py': ('convert', 'interop'),
     'test_sweep.py': ('sweep', 'sweeps'),
     'test_api.py': ('api', 'outcomes', 'shown'),
+    'test_pages_in_browser.py': ('drawing', 'scaling/law.js', 'scaling/law_figure.js', 'inspection/run.js',
+                                 'inspection/run_page.py', 'sweeps/board.js', 'sweeps/board_page.py'),
+    'test_site.py': ('../docs', '../mkdocs.yml'),
     'test_notebooks.py': ('api', 'outcomes', 'shown', '../docs/notebooks'),
 }
 ROOMS_OF_FOLDERS = {'faults': ('survival', 'checkpoint')}

@@ -57,3 +57,6 @@ def test_it_runs(path, tmp_path, monkeypatch):
   nbclient.NotebookClient(notebook, timeout=600, kernel_name='python3',
                           resources={'metadata': {'path': str(tmp_path)}}).execute()
   assert notebook.cells[-1].outputs
+  for cell in notebook.cells:  # a cell shows what it prints as one output, and its value
+    shown = [output for output in cell.get('outputs', ()) if output.get('name') != 'stderr']
+    assert len(shown) <= 2 and len(shown) == len(cell.get('outputs', ())), cell.outputs

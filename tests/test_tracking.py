@@ -11,6 +11,7 @@ from rich.console import Console
 
 from vit_jax import records, tracking
 from vit_jax.errors import UserError
+from vit_jax.rehearsal import job
 from vit_jax.training import config as run_config
 from vit_jax.training import loop
 from vit_jax.training import run as run_lib
@@ -141,8 +142,9 @@ def test_a_client_that_is_not_installed_is_named_before_anything_is_opened(tiny_
   monkeypatch.delitem(sys.modules, 'wandb', raising=False)
   (tmp_path / 'wandb').mkdir()  # W&B's folder of runs is no client
   tiny_config.system.track = 'wandb'
-  with pytest.raises(UserError, match=r"system.track='wandb': wandb is not installed: pip install wandb"):
-    run_lib.check(run_config.cast(tiny_config))
+  for refuse in (run_lib.check, job.open_job):  # before a run, and before a plan or files for a cluster
+    with pytest.raises(UserError, match=r"system.track='wandb': wandb is not installed: pip install wandb"):
+      refuse(run_config.cast(tiny_config))
 
 
 def test_tracking_is_no_part_of_the_identity(tiny_config):

@@ -69,10 +69,11 @@ def train(config: Recipe, workdir: str | os.PathLike | None = None, *, quiet: bo
   """
   from vit_jax.survival import stop
   from vit_jax.training import config as run_config
-  from vit_jax.training import frozen, start
+  from vit_jax.training import frozen, notebook, start
   from vit_jax.training.display import Display
   recipe, name, given = _changed(config, changes)
-  display = Display(Console(highlight=False, quiet=quiet))
+  in_cell = notebook.is_notebook() and not quiet
+  display = notebook.NotebookDisplay() if in_cell else Display(Console(highlight=False, quiet=quiet))
   run = start.prepare(run_config.cast(recipe), given, workdir, display.note)
   workdir = os.fspath(workdir or f'runs/{name}-{run.config_hash}')
   if frozen.wanted(run):

@@ -14,11 +14,13 @@ from vit_jax.printable import PLAIN_WIDTH, printable
 class Console(RichConsole):
   """A Rich console without markup and emoji codes, which spells out control characters (`printable`).
 
-  A terminal or COLUMNS says how wide it is. What is printed elsewhere has 120 columns: Rich's 80 break tables.
+  A terminal or COLUMNS says how wide it is. What is printed elsewhere has 120 columns: Rich's 80 break tables. In a
+  notebook it prints as a program does: Rich would make an output of each line, even of what goes to a file.
   """
 
   def __init__(self, **options):
-    super().__init__(**{'markup': False, 'emoji': False, 'width': _plain_width(options)} | options)
+    super().__init__(**{'markup': False, 'emoji': False, 'force_jupyter': False, 'width': _plain_width(options)}
+                     | options)
 
   def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
     """Renders anything. Rich's own control codes are segments of another kind, and stay."""

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vit_jax import objectives
+from vit_jax import objectives, tracking
 from vit_jax.cost import flops
 from vit_jax.cost.slices import Slice
 from vit_jax.data import config as data_config
@@ -202,6 +202,7 @@ def open_job(config: RunConfig) -> Job:
     UserError: what `run.prepare` would refuse, as far as it can be seen without data and devices.
   """
   run_config.check(config)
+  tracking.check(config.system.track)
   config = pretrained.resolve(config)
   reads_text = 'text' in objectives.of(config).inputs((1, 1, 3))
   job = Job(config, *_data_shape(data_config.unbatched(config.data), not reads_text))

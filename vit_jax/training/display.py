@@ -97,8 +97,12 @@ class Display:
       self._shown += f', MFU {mfu:.1%}'
     if not self._bar:
       left = (run.steps - row['step']) * run.config.data.batch_size / speed
-      self.note(f'step {row["step"]}/{run.steps}, loss {row["loss"]:.4f}{self._shown}, {duration(left)} left')
+      self.progress(f'step {row["step"]}/{run.steps}, loss {row["loss"]:.4f}{self._shown}, {duration(left)} left')
     return speed
+
+  def progress(self, text: str) -> None:
+    """Prints how far the run is, where there is no bar."""
+    self.note(text)
 
   def evaluated(self, row: dict[str, Any], objective: Objective) -> None:
     """Prints the result of an evaluation."""
