@@ -181,9 +181,11 @@ const meanings = words([
   ['calibration error', `How far ${SEVERAL ? 'probabilities and shares of labels' : 'confidence and accuracy'} are apart on average: 0% where nine of ten answers given with 90% confidence are right.`],
   ['attention rollout', 'How much each patch contributes to the answer when the attention of all layers is multiplied through.']]);
 
+const MAPS = 'The picture, what the last layer attends to (mean of the heads), and attention rolled out over all layers.';
+
 drawPage(() => document.getElementById('main').replaceChildren(
   el('h1', {}, DATA.headline), el('p', {class: 'formula'}, DATA.name), numbers(),
   el('div', {class: 'top'}, column(curves(), timePanel(DATA.time)), column(facts(), events())),
   el('div', {class: 'two'}, column(matrix(), pairs(), distance()), column(classes(), calibration())), mistakes(),
-  attentionOf('Attention', DATA.right, 'The picture, what the last layer attends to (mean of the heads), and attention rolled out over all layers. One right answer a class.'),
-  attentionOf('Attention in mistakes', DATA.mistakes, 'The same, of the most confident mistakes.'), meanings, config()));
+  attentionOf('Attention', DATA.right, `${MAPS} One right answer a class.`),
+  attentionOf('Attention in mistakes', DATA.mistakes, DATA.right.length ? 'The same, of the most confident mistakes.' : MAPS), meanings, config()));
