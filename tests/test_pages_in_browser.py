@@ -34,13 +34,22 @@ def _write_laws(folder):
     found = points.load([folder / 'points.csv'], group=column)
     groups = analysis.analyse_groups(analysis.split_groups(found, column), settings)
     law_page.write(folder / name, groups, analysis.multipliers(groups, analysis.pairs(list(groups))), 'a command')
+    yield name, groups
+
+
+@pytest.fixture(name='folder', scope='module')
+def _folder(tmp_path_factory):
+  return tmp_path_factory.mktemp('pages')
+
+
+@pytest.fixture(name='laws', scope='module')
+def _laws(folder):
+  return dict(_write_laws(folder))
 
 
 @pytest.fixture(name='pages', scope='module')
-def _pages(tmp_path_factory):
+def _pages(folder, laws):
   """{name: address} of a page of each kind."""
-  folder = tmp_path_factory.mktemp('pages')
-  _write_laws(folder)
   run = vit_jax.train('quickstart', folder / 'run', quiet=True, data={'batch_size': 32}, train={'steps': 60},
                       model={'width': 16, 'depth': 2, 'mlp_dim': 16, 'num_heads': 2})
   run_page.write(evaluation.evaluate(run.place))
@@ -90,6 +99,32 @@ def test_the_law_is_shown_without_its_irreducible_part_when_asked(browser, pages
     page.get_by_role('button', name='minus irreducible').click()
     assert page.locator('svg').first.inner_html() != before and not said
     assert page.get_by_role('button', name='minus irreducible').get_attribute('aria-pressed') == 'true'
+
+
+def test_what_the_page_says_of_another_size_is_what_the_law_says(browser, pages, laws):
+  law, (n, d) = laws['law'][''], (3e9, 7e10)
+  with chromium.opened(browser, pages['law']) as (page, said):
+    for place, value in zip(page.locator('.asked input').all(), (n, d), strict=True):
+      place.fill(str(value))
+    values = page.locator('output tbody td:nth-child(2)').all_inner_texts()
+    assert float(values[0]) == pytest.approx(law.fit.predict({'params': np.array([n]), 'examples': np.array([d])})[0],
+                                             rel=2e-3)
+    assert float(values[3].replace('e', 'e+')) == pytest.approx(6 * n * d, rel=1e-2)
+    assert 'Extrapolated' in page.locator('output').inner_text()
+    page.locator('.asked input').first.fill('many')
+    assert 'Expected N from' in page.locator('output').inner_text() and not said
+
+
+def test_a_filter_shows_some_of_the_points_and_says_how_to_fit_them(browser, pages):
+  with chromium.opened(browser, pages['law']) as (page, said):
+    dots = lambda: page.locator('svg').first.locator('circle').count()
+    every = dots()
+    page.locator('#filter select').first.select_option('recipe')
+    page.locator('#filter select').last.select_option('a')
+    assert dots() == every / 2 and "--where='recipe==\"a\"'" in page.locator('#filter').inner_text()
+    assert page.evaluate('document.activeElement.tagName') != 'BODY' or not said
+    page.locator('#filter select').first.select_option('')
+    assert dots() == every and not said
 
 
 def test_a_live_page_shows_what_has_changed_and_waits_when_paused(browser, tmp_path, monkeypatch):

@@ -247,7 +247,7 @@ def _decision(row, sides, span):
 
 def _resource(group, of):
   fitted = group.points.take(group.fitted)
-  return _flops(fitted, group.cost) if of == 'flops' else fitted.columns['x']
+  return flops_of(fitted, group.cost) if of == 'flops' else fitted.columns['x']
 
 
 def split_groups(points: Points, name: str | None) -> dict[str, Points]:
@@ -295,7 +295,8 @@ def _cost(points):
   return frontier.cost_law(columns['params'], columns['examples'], columns.get('flops'))
 
 
-def _flops(points, cost):
+def flops_of(points: Points, cost: Cost) -> np.ndarray:
+  """The training FLOPs [n] of points: as given, else by the cost of their N and D."""
   c = points.columns
   return c['flops'] if 'flops' in c else c['x'] if points.x_name == 'flops' else cost.k * c['params'] * c['examples']
 
@@ -352,7 +353,7 @@ def _budgets(points, cost):
   """Powers of ten from the lowest budget of the points to 100 times the highest, at most the last eight."""
   if not ('flops' in points.columns or {'params', 'examples'} <= points.columns.keys()):
     return np.empty(0)
-  flops = _flops(points, cost)
+  flops = flops_of(points, cost)
   powers = np.arange(np.floor(np.log10(flops.min())), np.ceil(np.log10(flops.max())) + 3)
   return 10.0 ** powers[-8:]
 

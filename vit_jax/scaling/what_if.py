@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.scaling import curve_rows, frontier
-from vit_jax.scaling.analysis import Analysis
+from vit_jax.scaling.analysis import Analysis, flops_of
 from vit_jax.scaling.points import Points
 
 BELOW, ABOVE = 10.0, 1000.0  # the reach of the grid, as factors of the smallest and largest fitted value
@@ -52,7 +52,7 @@ def _cost(analysis, inputs):
 
 
 def optimum(analysis: Analysis) -> dict[str, list[float]] | None:
-  """N*, D* and the loss over FLOPs, from the lowest to the highest budget of law.json, with their intervals.
+  """N*, D* and the loss over FLOPs, over all points and all budgets of law.json, with their intervals.
 
   Returns:
     {flops, params, examples, loss: [BUDGETS], and with a bootstrap NAME_ci95: [2, BUDGETS]}; None where the law has no
@@ -61,7 +61,8 @@ def optimum(analysis: Analysis) -> dict[str, list[float]] | None:
   best = analysis.law['compute_optimal']
   if not best:
     return None
-  budgets = np.geomspace(best['rows'][0]['flops'], best['rows'][-1]['flops'], BUDGETS)
+  known = [*flops_of(analysis.points, analysis.cost), *(row['flops'] for row in best['rows'])]
+  budgets = np.geomspace(min(known), max(known), BUDGETS)
   rows = frontier.compute_optimal(analysis.fit, analysis.boot, budgets, analysis.cost)
   out = {name: [row[name] for row in rows] for name in ('flops', 'params', 'examples', 'loss')}
   for name in ('params_ci95', 'examples_ci95', 'loss_ci95'):
