@@ -2,7 +2,6 @@
 
   python experiments/mae/labels.py tune                       learning rates and weight decay, by validation
   python experiments/mae/labels.py run 3e11 100 300 1000      a budget with so many labels, three seeds
-  python experiments/mae/labels.py table                      points.csv and the table, from what has been trained
 
 For a budget of B FLOPs, from scratch is one run of B, B/4 or B/16. Pre-trained is a masked autoencoder of 3B/4 and then
 a fine-tuning of B/4 or B/16. The length with the lower validation error counts, for each seed; where a length is not

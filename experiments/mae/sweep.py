@@ -24,6 +24,6 @@ def shape(width):
 
 def get_sweep():
   shapes = [shape(width) for width in (16, 32, 48)]
-  runs = sweeps.product(OBJECTIVES, sweeps.isoflop((5e10, 1e11, 2e11, 4e11), shapes),
+  runs = sweeps.product(OBJECTIVES, sweeps.isoflop((1e11, 2e11, 4e11), shapes),
                         [{'evaluate.probe': 1_000, 'schedule.warmup_steps': 40}])
   return sweeps.Sweep(RECIPE, runs)

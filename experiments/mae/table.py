@@ -6,6 +6,7 @@ Writes FOLDER/points.csv, a row for each method, budget, number of labels and se
 that with the lowest validation error. Test errors choose nothing. FLOPs count pre-training and what follows it.
 """
 
+import collections
 import csv
 import json
 import pathlib
@@ -55,17 +56,26 @@ def best(rows):
   return [chosen[key] for key in sorted(chosen)]
 
 
+def both(rows):
+  """The rows of a budget and number of labels that both methods have, with the same seeds."""
+  seeds = collections.defaultdict(set)
+  for row in rows:
+    seeds[row['budget'], row['labels'], row['method']].add(row['seed'])
+  same = lambda row: len({frozenset(seeds[row['budget'], row['labels'], method]) for method in METHODS.values()}) == 1
+  return list(filter(same, rows))
+
+
 def main(folder):
   folder = pathlib.Path(folder)
-  rows = best(candidates(folder))
+  rows = both(best(candidates(folder)))
   with open(folder / 'points.csv', 'w', newline='') as file:
     writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
   for budget in sorted({row['budget'] for row in rows}):
-    print(f'\nbudget {budget:.2g} FLOPs: test error in %, mean and standard deviation of the seeds; best length by val')
     errors = {(row['method'], row['labels'], row['seed']): row for row in rows if row['budget'] == budget}
     labels = sorted({n for _, n, _ in errors})
+    print(f'\nbudget {budget:.2g} FLOPs: test error in %, mean and standard deviation of the seeds; best length by val')
     print(f'{"labels":22}', *(f'{n:>15,}' for n in labels))
     for method in METHODS.values():
       each = [[row['error'] for (m, k, _), row in errors.items() if (m, k) == (method, n)] for n in labels]

@@ -49,7 +49,8 @@ def test_every_mesh_of_eight_devices_computes_the_same(blocks):
 
 def test_a_branch_ends_bit_for_bit_where_the_run_alone_ends(tmp_path):
   prepared = lambda steps: run_config.cast(recipe(**{
-      'schedule.name': 'wsd', 'schedule.warmup_steps': 2, 'train.steps': steps, 'evaluate.probe': 60}))
+      'schedule.name': 'wsd', 'schedule.warmup_steps': 2, 'train.steps': steps, 'evaluate.probe': 60,
+      'evaluate.every': max(STEPS)}))
   loop.train(run_lib.prepare_trunk(prepared(max(STEPS)), (7, 14)), tmp_path / 'trunk', quiet())
   for steps in STEPS:
     run = run_lib.prepare(prepared(steps))

@@ -1,0 +1,21 @@
+#!/bin/bash
+# All runs and laws of this experiment into the folder runs/mae, one process at a time: bash experiments/mae/run.sh
+set -e
+python -m vit_jax.sweep --sweep=experiments/mae/sweep.py --workdir=runs/mae/ladder --jobs=1
+python -m vit_jax.law runs/mae/ladder --form=power --x=flops --metric=probe/error --group=objective \
+  --out=runs/mae/ladder_law
+python -m vit_jax.law runs/mae/ladder --frontier=3 --form=power --x=flops --metric=probe/error --group=objective
+python experiments/mae/labels.py tune
+python experiments/mae/labels.py run 3e11 100 300 1000 3000
+python experiments/mae/table.py runs/mae
+LAW="python -m vit_jax.law runs/mae/points.csv --where=budget==3e11 --form=power_offset --x=labels --metric=error
+  --group=method"
+$LAW --target='labels=10000' --register=runs/mae/registered.json
+python experiments/mae/labels.py run 3e11 10000
+python experiments/mae/labels.py run 1.2e12 1000 100
+python experiments/mae/table.py runs/mae
+$LAW --out=runs/mae/labels_law
+for n in 100 1000; do
+  python -m vit_jax.law runs/mae/points.csv --where="labels==$n" --form=power --x=flops --metric=error --group=method
+done
+python -m vit_jax.law runs/mae/points.csv --x=labels --metric=error --score=runs/mae/registered.json
