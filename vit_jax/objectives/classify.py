@@ -4,6 +4,7 @@ Data decide whether a picture has one label or any number of them.
 """
 
 import dataclasses
+import math
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -17,6 +18,8 @@ from vit_jax.optimisation import losses
 from vit_jax.options import option
 from vit_jax.transfer import distillation
 from vit_jax.transfer.distillation import DistillConfig
+
+_SLACK = 0.1  # of the loss, above what calibrated probabilities have at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +75,19 @@ class Classify(Objective):
   def evaluates(self, data):
     return {}
 
+  def doubt(self, scores, examples, classes):
+    """Probabilities that are not to be trusted: their loss is higher than that of any calibrated ones."""
+    from scipy import stats
+    if type(self) is not Classify or self.config.name != 'softmax' or classes < 2:
+      return ''
+    right = round(scores['accuracy'] * examples)
+    least = max(stats.binomtest(right, examples).proportion_ci(method='wilson').low, 1 / classes)
+    if scores['loss'] <= (most := most_loss(least, classes)) + _SLACK:
+      return ''
+    return (f'the probabilities are not to be trusted: at an accuracy of {scores["accuracy"]:.1%}, calibrated ones '
+            f'have a loss of {most:.2f} at most, these {scores["loss"]:.2f}. Too few steps leave them too even, too '
+            'many too sure; --report shows which')
+
   def inputs(self, image_shape):
     return super().inputs(image_shape) | {'label': jax.ShapeDtypeStruct((), jnp.int32)}
 
@@ -104,6 +120,16 @@ class Classify(Objective):
 
   def report(self, means):
     return {'loss': means['loss'], 'accuracy': means['correct'], 'error': 1 - means['correct']}
+
+
+def most_loss(accuracy: float, classes: int) -> float:
+  """The highest cross-entropy of calibrated probabilities that are right as often as that.
+
+  With p on the class that is said and the rest spread evenly, the entropy is h(p) + (1 - p) ln(C - 1). It is concave in
+  p, so the mean over pictures is at most its value at the mean of p, which is the accuracy (Jensen).
+  """
+  rest = 1 - accuracy
+  return -sum(p * math.log(p) for p in (accuracy, rest) if p > 0) + rest * math.log(max(classes - 1, 1))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -195,6 +195,17 @@ class Objective:
     """The columns of `metrics` from the means of `values` over some examples."""
     return means
 
+  def doubt(self, scores: dict[str, Any], examples: int, classes: int) -> str:
+    """What the final scores of a split of so many examples cast doubt on, in words; '' if nothing.
+
+    Args:
+      scores: {metric: value}.
+      examples: how many were scored.
+      classes: the number of classes of the data.
+    """
+    del scores, examples, classes
+    return ''
+
   def parts(self, model: PureModel) -> dict[str, tuple[int, int]]:
     """{name: (parameters, forward FLOPs per example)} of the parts of the model that are counted apart."""
     del model

@@ -148,6 +148,9 @@ class Display:
     self.note(f'\ntest {words(test)} ({results["test_examples"]:,} images, {steps})')
     if val:
       self.note(f'val  {words(val)}')
+    classes = ((records.read_run(workdir) or {}).get('data') or {}).get('classes') or ()
+    if doubt := objective.doubt(test, results['test_examples'], len(classes)):
+      self.note(f'note         {doubt}')
     self.note(f'\ntime         {_time(workdir)}')
     self.note('\n'.join(filter(None, (
         f'run folder   {os.fspath(workdir)} (metrics.jsonl, events.jsonl, checkpoints/)',
