@@ -1,9 +1,12 @@
 """What is sent of a run to W&B and MLflow: to stand-ins for their clients, and to the real ones where installed."""
 
+import concurrent.futures
 import io
 import json
 import sys
 import threading
+import time
+import types
 
 import jax
 import pytest
@@ -190,3 +193,29 @@ def test_mlflow_itself_in_a_local_store(tmp_path, monkeypatch):
   assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, 'train/loss')] == [
       (2, 1 / 2), (4, 1 / 4), (5, 1 / 5)]
   assert run.data.metrics['val/loss_256'] == 3.0
+
+
+def test_one_process_after_the_other_opens_mlflows_database(monkeypatch):
+  """A new SQLite file is damaged by two clients that make its tables at once."""
+  inside, most = [], []
+
+  class Client:
+
+    def __init__(self):
+      inside.append(self)
+      most.append(len(inside))
+      time.sleep(0.05)
+      inside.pop()
+
+    def get_experiment_by_name(self, name):
+      return types.SimpleNamespace(experiment_id='7')
+
+  mlflow = types.ModuleType('mlflow')
+  mlflow.MlflowClient, mlflow.get_tracking_uri = Client, lambda: 'sqlite:///new.db'
+  mlflow.exceptions = types.ModuleType('mlflow.exceptions')
+  mlflow.exceptions.MlflowException = ValueError
+  monkeypatch.setitem(sys.modules, 'mlflow', mlflow)
+  monkeypatch.setitem(sys.modules, 'mlflow.exceptions', mlflow.exceptions)
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    places = list(pool.map(lambda _: tracking._Mlflow()._open('mine'), range(4)))
+  assert places == ['7'] * 4 and max(most) == 1

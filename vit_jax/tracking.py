@@ -6,6 +6,7 @@ log. Where a rewind or a damaged checkpoint changes rows that were sent, a servi
 what counts. No step waits for a service, and none ends a run: one that fails is left out, which is said once.
 """
 
+import hashlib
 import importlib.util
 import json
 import math
@@ -13,6 +14,7 @@ import os
 import queue
 import re
 import secrets
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -173,15 +175,9 @@ class _Mlflow:
 
   def begin(self, id, folder, facts, rows):
     import mlflow
-    from mlflow.exceptions import MlflowException
+    name = os.environ.get('MLFLOW_EXPERIMENT_NAME', PROJECT)
     with _ONE_AT_A_TIME:
-      self._client = mlflow.MlflowClient()
-      name = os.environ.get('MLFLOW_EXPERIMENT_NAME', PROJECT)
-      experiment = self._client.get_experiment_by_name(name)
-      try:
-        place = experiment.experiment_id if experiment else self._client.create_experiment(name)
-      except MlflowException:  # another process was first
-        place = self._client.get_experiment_by_name(name).experiment_id
+      place = self._open(name)
       there = self._client.search_runs([place], f"tags.vit_jax_id = '{id}'")
     run = there[0] if there else self._client.create_run(place, run_name=folder.name, tags={
         'vit_jax_id': id, 'sweep': folder.parent.name, 'folder': os.fspath(folder)})
@@ -196,6 +192,26 @@ class _Mlflow:
     for row in rows:
       self.log(row)
     return f'run {self._id} of experiment {name} in {mlflow.get_tracking_uri()}'
+
+  def _open(self, name):
+    """The number of an experiment, which is made if there is none.
+
+    MLflow's client makes a new SQLite file, and two that do so at once damage it: one process after the other opens it.
+    """
+    import fcntl  # not on Windows
+
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    place = os.path.abspath(mlflow.get_tracking_uri().removeprefix('sqlite:///'))
+    digest = hashlib.sha256(place.encode()).hexdigest()[:16]
+    with open(os.path.join(tempfile.gettempdir(), f'vit_jax-mlflow-{digest}.lock'), 'w') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      self._client = mlflow.MlflowClient()
+      try:
+        found = self._client.get_experiment_by_name(name)
+        return found.experiment_id if found else self._client.create_experiment(name)
+      except MlflowException:  # another machine was first, at a server
+        return self._client.get_experiment_by_name(name).experiment_id
 
   def _log_params(self, facts):
     from mlflow.entities import Param
