@@ -54,7 +54,7 @@ def test_it_runs(path, tmp_path, monkeypatch):
   notebook = nbformat.read(path, 4)
   first = next(cell for cell in notebook.cells if cell.cell_type == 'code')
   first.source = f'import vit_jax\nworkdir = {str(tmp_path / "made")!r}\n{SHORTER[path.stem]}'
-  nbclient.NotebookClient(notebook, timeout=600, kernel_name='python3',
+  nbclient.NotebookClient(notebook, timeout=600, kernel_name='python3', coalesce_streams=True,
                           resources={'metadata': {'path': str(tmp_path)}}).execute()
   assert notebook.cells[-1].outputs
   for cell in notebook.cells:  # a cell shows what it prints as one output, and its value

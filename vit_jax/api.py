@@ -21,7 +21,7 @@ from absl import logging
 
 from vit_jax import checkpoint, durable, host, records
 from vit_jax import recipe as recipe_lib
-from vit_jax.console import Console
+from vit_jax.console import Console, is_notebook
 from vit_jax.errors import UserError
 from vit_jax.inspection.attention import Attention
 from vit_jax.outcomes import Comparison, Evaluation, Law, Plan, Predictions, Run, Runs
@@ -72,7 +72,7 @@ def train(config: Recipe, workdir: str | os.PathLike | None = None, *, quiet: bo
   from vit_jax.training import frozen, notebook, start
   from vit_jax.training.display import Display
   recipe, name, given = _changed(config, changes)
-  in_cell = notebook.is_notebook() and not quiet
+  in_cell = is_notebook() and not quiet
   display = notebook.NotebookDisplay() if in_cell else Display(Console(highlight=False, quiet=quiet))
   run = start.prepare(run_config.cast(recipe), given, workdir, display.note)
   workdir = os.fspath(workdir or f'runs/{name}-{run.config_hash}')
@@ -165,8 +165,9 @@ def sweep(sweep: Any, workdir: str | os.PathLike | None = None, jobs: int | None
   file = pathlib.Path(os.fspath(sweep).partition(':')[0])
   workdir = os.fspath(workdir or f'runs/{file.absolute().parent.name if file.stem == "sweep" else file.stem}')
   words = [f'--sweep={os.fspath(sweep)}', f'--workdir={workdir}', *([f'--jobs={jobs}'] if jobs else [])]
+  plain = {name: value for name, value in os.environ.items() if name != 'FORCE_COLOR'}  # which kernels set
   process = subprocess.Popen([sys.executable, '-m', 'vit_jax.sweep', *words], stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, text=True)
+                             stderr=subprocess.STDOUT, text=True, env=plain)
   assert process.stdout is not None  # it is a pipe
   with contextlib.closing(process.stdout) as lines:
     said = []

@@ -11,16 +11,24 @@ from rich.segment import Segment
 from vit_jax.printable import PLAIN_WIDTH, printable
 
 
+def is_notebook() -> bool:
+  """Whether this is a notebook's kernel."""
+  ipython = sys.modules.get('IPython')
+  return ipython is not None and hasattr(ipython.get_ipython(), 'kernel')
+
+
 class Console(RichConsole):
   """A Rich console without markup and emoji codes, which spells out control characters (`printable`).
 
   A terminal or COLUMNS says how wide it is. What is printed elsewhere has 120 columns: Rich's 80 break tables. In a
-  notebook it prints as a program does: Rich would make an output of each line, even of what goes to a file.
+  notebook it prints as into a file: Rich would make an output of each line, and, as a kernel sets FORCE_COLOR, draw
+  bars that never go.
   """
 
   def __init__(self, **options):
+    plain = {'force_terminal': False} if is_notebook() else {}
     super().__init__(**{'markup': False, 'emoji': False, 'force_jupyter': False, 'width': _plain_width(options)}
-                     | options)
+                     | plain | options)
 
   def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
     """Renders anything. Rich's own control codes are segments of another kind, and stay."""

@@ -1,16 +1,9 @@
 """A run in a notebook: it prints into one output of the cell, whose last line, how far the run is, is replaced."""
 
 import io
-import sys
 
 from vit_jax.console import Console
 from vit_jax.training.display import Display
-
-
-def is_notebook() -> bool:
-  """Whether this is a notebook's kernel."""
-  ipython = sys.modules.get('IPython')
-  return ipython is not None and hasattr(ipython.get_ipython(), 'kernel')
 
 
 class NotebookDisplay(Display):
@@ -18,7 +11,7 @@ class NotebookDisplay(Display):
 
   def __init__(self):
     self._cell = _Cell()
-    super().__init__(Console(file=self._cell, force_terminal=False, highlight=False))  # a kernel sets FORCE_COLOR
+    super().__init__(Console(file=self._cell, highlight=False))
 
   def progress(self, text: str) -> None:
     self._cell.last_line(text)
