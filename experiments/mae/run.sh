@@ -1,5 +1,5 @@
 #!/bin/bash
-# All runs and laws of this experiment into the folder runs/mae, one process at a time: bash experiments/mae/run.sh
+# All runs and laws of this experiment into the folder runs/mae, one process at a time: experiments/mae/run.sh
 set -e
 python -m vit_jax.sweep --sweep=experiments/mae/sweep.py --workdir=runs/mae/ladder --jobs=1
 python -m vit_jax.law runs/mae/ladder --form=power --x=flops --metric=probe/error --group=objective \
