@@ -78,7 +78,7 @@ class Classify(Objective):
   def doubt(self, scores, examples, classes):
     """Probabilities that are not to be trusted: their loss is higher than that of any calibrated ones."""
     from scipy import stats
-    if type(self) is not Classify or self.config.name != 'softmax' or classes < 2:
+    if classes < 2 or type(self) is not Classify or self.config.name != 'softmax':
       return ''
     right = round(scores['accuracy'] * examples)
     least = max(stats.binomtest(right, examples).proportion_ci(method='wilson').low, 1 / classes)
