@@ -295,7 +295,8 @@ def _x(inputs, text):
   """The column of x; None for forms in params and examples."""
   if inputs and 'x' not in inputs:
     if _X.value:
-      raise UserError(f'--x={_X.value}: expected no --x, because --form={_FORM.value} reads {", ".join(inputs)}')
+      raise UserError(f'--x={_X.value}: expected no --x, because --form={text or _FORM.value} '
+                      + ('has no x in it' if text else f'reads {", ".join(inputs)}'))
     return None
   if inputs and _X.value is None and not text:
     raise UserError(f'--form={_FORM.value}: expected --x, the input column, such as examples, params or flops')
