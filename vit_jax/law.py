@@ -91,6 +91,11 @@ def main(paths: list[str]) -> int:
     group = f' and --group={_GROUP.value}' if _GROUP.value else ''
     raise UserError(f'--write_config={_WRITE_CONFIG.value} writes one run: expected one --budget and no --group, got '
                     f'--budget={",".join(_BUDGET.value)}{group}')
+  apart = {'register': _REGISTER.value, 'design': _DESIGN.value, 'best_of': _BEST_OF.value,
+           'frontier': _FRONTIER.value, 'write_config': _WRITE_CONFIG.value}
+  if _CURVES.value and (with_ends := [name for name, value in apart.items() if value]):
+    raise UserError(f'--{with_ends[0]} is about the ends of runs, and --curves={_CURVES.value} reads all of them; '
+                    'leave one out')
   if _REGISTER.value:
     registry.check(_REGISTER.value, _TARGET.value, _BOOTSTRAP.value)
   loaded, settings = _load(paths)

@@ -61,13 +61,13 @@ def _write(folder, name, schedule, steps, status='finished', until=None, since=0
 
 @pytest.fixture(name='runs', scope='module')
 def _runs(tmp_path_factory):
-  """Trunks of three seeds, a short branch of each, and, held out: a long branch, a cosine and a failed run."""
+  """Trunks of three seeds, a short branch of each, and, held out: a long branch and a cosine, and a pruned model."""
   folder = tmp_path_factory.mktemp('curves') / 'runs'
   for seed in range(3):
     _write(folder, f'trunk{seed}', {'name': 'wsd'}, 2000, 'trunk', until=1400, seed=seed)
     _write(folder, f'short{seed}', {'name': 'wsd'}, 1000, since=700, seed=seed)
   ends = [_write(folder, 'long', {'name': 'wsd'}, 2000, since=1400), _write(folder, 'cosine', {'name': 'cosine'}, 2000)]
-  _write(folder, 'failed', {'name': 'cosine'}, 2000, 'failed', until=400)
+  _write(folder, 'pruned', {'name': 'cosine'}, 2000, 'pruned', until=400)
   return folder, ends
 
 
@@ -84,12 +84,14 @@ def test_a_law_of_trunks_and_short_branches_predicts_other_schedules(runs, tmp_p
   assert law['holdout']['rmsle'] < 0.01 and law['ci95']
   measured = {row['run']: row['measured'] for row in law['holdout']['rows']}
   assert measured == pytest.approx({'long': ends[0], 'cosine': ends[1]}), 'the last row of each is its end'
-  assert any('failed' in words for words in law['dropped'])
+  assert any('pruned' in words for words in law['dropped'])
 
 
 def test_a_given_decay_is_used_and_others_are_refused(runs):
   done = command_line.run('law', runs[0], '--curves=0.9', '--bootstrap=0')
   assert done.returncode == 0 and 'a decay of 0.9 in S2' in done.stdout, done.stderr
+  apart = command_line.run('law', runs[0], '--curves=0.9', '--best_of=learning_rate')
+  assert apart.returncode == 1 and '--best_of is about the ends of runs, and --curves=0.9 reads all' in apart.stderr
   for text in ('1', '-0.1', 'x', 'nan'):
     refused = command_line.run('law', runs[0], f'--curves={text}')
     assert refused.returncode == 1 and f'--curves={text}: expected auto, or a decay from 0' in refused.stderr

@@ -23,7 +23,7 @@ from vit_jax.scaling.tables import Row
 FORM = 'E + A/area^alpha - G*(held-area)'  # C is FLOPs in written forms
 DECAYS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)  # what `auto` chooses from
 COLUMNS = ('area', 'held')
-_DONE = ('finished', 'trunk', 'running')  # of a run that failed, the last rows may be of its divergence
+_TRAINED = ('finished', 'trunk', 'running')  # and not pruned, say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +73,8 @@ def rows_of(name: str, folder: str, run: Row, lines: list[Row], metric: str,
     trunk). Evaluations during the warm-up are left out.
   """
   config, steps = run.get('config') or {}, run.get('steps')
-  if run.get('status') not in _DONE:
-    return f'failed (status {run.get("status")!r})'
+  if run.get('status') not in _TRAINED:
+    return f'status {run.get("status")!r}: not a run that was trained'
   if not steps or 'schedule' not in config:
     return 'no steps or no schedule in run.json'
   split, short, scored = run_rows.evaluations(lines, metric)
