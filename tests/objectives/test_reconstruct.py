@@ -128,6 +128,17 @@ def test_it_costs_what_the_paper_says():
   assert (encoder + decoder) / forward == pytest.approx(3.3, rel=0.03)
 
 
+@pytest.mark.parametrize('size, encoder, pretraining', [('B/16', 17.58, 9.781), ('L/16', 61.60, 20.756),
+                                                        ('H/14', 167.40, None)])
+def test_it_has_the_published_gflops(size, encoder, pretraining):
+  """G multiply-adds of a picture. `encoder` over all patches: mmpretrain's table of MAE (Apache 2.0). `pretraining`:
+  torch's FlopCounterMode over transformers' ViTMAEForPreTraining 5.23, the encoder over a quarter and the decoder."""
+  whole = flops.per_example(PureModel('vit', vit.Config(**vit.size(size)), (224, 224, 3), 1000))[0]
+  assert whole / 2e9 == pytest.approx(encoder, rel=0.002)
+  if pretraining:
+    assert flops.per_example(_mae(size))[0] / 2e9 == pytest.approx(pretraining, rel=1e-4)
+
+
 def _recipe(**changes):
   c = config.defaults('vit', 'reconstruct')
   c.model.update(TINY)
