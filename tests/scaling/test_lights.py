@@ -29,11 +29,12 @@ def law_of(tests, n, **more):
 
 def test_intervals_that_are_too_narrow_turn_the_light_red_with_both_tests():
   new = 1.0 + 0.01 * np.random.default_rng(0).standard_normal((400, 30))
-  tests = lights.holdout_tests(rows(13, 25, 30), new)
+  tests = lights.holdout_tests(rows(13, 25, 30), new, np.arange(30))
   assert tests['p_inside'] == pytest.approx(stats.binom.cdf(13, 30, 0.95)) and tests['too_high'] == 25
   found = lights.lights(law_of(tests, 30), None, None, [])
   assert found['calibrated']['light'] == 'red' and found['predictive']['light'] == 'green'
-  assert found['calibrated']['reason'].startswith('intervals too narrow: 13 of 30 inside where 28 are expected')
+  assert found['calibrated']['reason'].startswith(
+      'intervals too narrow: 13 of 30 held-out points inside where 28 are expected')
   assert '25 of 30 predictions too high' in found['calibrated']['reason']
 
 
@@ -41,10 +42,10 @@ def test_a_common_error_that_the_intervals_allow_for_is_no_fault():
   """The refits differ by 10% and the noise is 1%: all points may be on one side of the law."""
   random = np.random.default_rng(0)
   new = 1.0 + 0.1 * random.standard_normal((400, 1)) + 0.01 * random.standard_normal((400, 30))
-  tests = lights.holdout_tests(rows(30, 30, 30), new)
+  tests = lights.holdout_tests(rows(30, 30, 30), new, np.arange(30))
   assert tests['p_sign'] < 1e-6 and lights.lights(law_of(tests, 30), None, None, [])['calibrated']['light'] == 'green'
   alone = 1.0 + 0.1 * random.standard_normal((400, 30))
-  tests = lights.holdout_tests([row | {'predicted': 1.05} for row in rows(30, 30, 30)], alone)
+  tests = lights.holdout_tests([row | {'predicted': 1.05} for row in rows(30, 30, 30)], alone, np.arange(30))
   found = lights.lights(law_of(tests, 30), None, None, [])['calibrated']
   assert found['light'] == 'red' and found['reason'].startswith('predictions are one-sided: 30 of 30')
 
@@ -52,12 +53,24 @@ def test_a_common_error_that_the_intervals_allow_for_is_no_fault():
 @pytest.mark.parametrize('n, light', [(7, 'amber'), (8, 'green')])
 def test_few_points_do_not_make_a_light_green(n, light):
   new = 1.0 + 0.1 * np.random.default_rng(0).standard_normal((400, n))
-  tests = lights.holdout_tests(rows(n, n // 2, n), new)
+  tests = lights.holdout_tests(rows(n, n // 2, n), new, np.arange(n))
   assert lights.lights(law_of(tests, n), None, None, [])['calibrated']['light'] == light
 
 
+def test_many_points_of_few_runs_count_as_few():
+  """Ten evaluations of each run: neither so many inside nor so many outside says more than the runs do."""
+  new = 1.0 + 0.1 * np.random.default_rng(0).standard_normal((400, 60))
+  tests = lights.holdout_tests(rows(50, 60, 60), new, np.arange(60))
+  assert tests['p_inside'] < lights.REJECTED and tests['p_sign'] < lights.ONE_SIDED
+  tests = lights.holdout_tests(rows(50, 60, 60), new, np.repeat(np.arange(6), 10))
+  assert tests['p_inside'] == pytest.approx(stats.binom.cdf(5, 6, 0.95))
+  assert tests['p_sign'] == pytest.approx(2 * 0.5 ** 6)
+  found = lights.lights(law_of(tests, 60), None, None, [])['calibrated']
+  assert found['light'] == 'amber' and '50 of 60 held-out points (6 independent runs or lineages)' in found['reason']
+
+
 def test_no_change_that_is_closer_turns_the_light_red():
-  law = law_of({'too_high': 2, 'p_sign': 1.0}, 4)
+  law = law_of({'independent': 4, 'too_high': 2, 'p_sign': 1.0}, 4)
   law['holdout'] |= {'rmsle': 0.05}
   assert lights.lights(law, None, None, [])['predictive']['light'] == 'red'
 

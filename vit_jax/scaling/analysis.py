@@ -372,7 +372,8 @@ def _holdout(points, fitted, held, fit, boot):
               'inside': bool(new[0, i] <= test.y[i] <= new[1, i])}
     rows.append(row)
   log_error, log_last = np.log(predicted / test.y), np.log(last / test.y)
-  tests = lights.holdout_tests(rows, boot.with_noise(boot.predictions(test.columns)) if boot else None)
+  new = boot.with_noise(boot.predictions(test.columns)) if boot else None
+  tests = lights.holdout_tests(rows, new, test.clusters)
   return {'n': len(rows), 'size': name, 'rmsle': _rms(log_error), 'rmse': _rms(predicted - test.y),
           'rmsle_persistence': _rms(log_last), 'tests': tests, 'rows': rows}
 
