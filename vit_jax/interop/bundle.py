@@ -37,7 +37,8 @@ def write(weights: Weights, folder: os.PathLike, record: dict[str, Any] | None =
   fields = {'format': _FORMAT, 'family': weights.family, 'model': schema.plain(weights.config),
             'num_classes': weights.num_classes, 'class_names': weights.class_names,
             'preprocessing': schema.plain(weights.preprocessing),
-            **({'several_labels': True} if weights.several_labels else {})}
+            **({'several_labels': True} if weights.several_labels else {}),
+            **({'temperature': weights.temperature} if weights.temperature != 1 else {})}
   durable.write(folder / MODEL, json.dumps(fields, indent=2) + '\n')
   durable.write(folder / card.FILE, text)
 
@@ -55,9 +56,17 @@ def read(folder: os.PathLike, without: tuple[str, ...] = ()) -> Weights:
   models.family(family)
   names = class_names(fields.get('class_names'), classes, where)
   weights = Weights(where, family, model, {}, {}, preprocessing.parse(fields.get('preprocessing') or {}, where), names,
-                    several_labels=fields.get('several_labels') is True)
+                    several_labels=fields.get('several_labels') is True, temperature=temperature(fields, where))
   file = tensors.open_file(folder / TENSORS)
   return layout.read(file, weights, classes, None, without)
+
+
+def temperature(fields: dict[str, Any], where: str) -> float:
+  """The temperature in a model.json. Raises UserError for what is none."""
+  value = fields.get('temperature', 1.0)
+  if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float('inf'):
+    raise UserError(f'{where}: temperature={value!r}: expected a positive number')
+  return float(value)
 
 
 def class_names(names: object, classes: int | None, where: str) -> tuple[str, ...] | None:

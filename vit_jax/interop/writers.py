@@ -57,6 +57,9 @@ def write(weights: Weights, out: str | os.PathLike, to: str, license: str | None
     raise UserError(f'{out}: expected a name that ends in {exported.SUFFIX}, by which vit_jax.predict recognizes it')
   out.parent.mkdir(parents=True, exist_ok=True)
   writer(weights, out)
+  if to in _PLAIN and weights.temperature != 1:
+    say(f'note: {out} has the logits as they are: divide them by {weights.temperature:.6g} (--to={to} has no place for '
+        'the temperature)', sys.stderr)
 
 
 def _hub(weights, folder, name, license):
@@ -140,4 +143,5 @@ def _npz(weights, path):
     np.savez(file, **arrays)
 
 
+_PLAIN = ('hf', 'timm', 'npz')  # formats without a place for a temperature
 _WRITERS = {'hf': _huggingface, 'timm': _timm, 'npz': _npz, 'stablehlo': exported.write}
