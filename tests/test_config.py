@@ -16,7 +16,7 @@ HASHES = {
     'fashion_mnist.py': 'a866505fc6',
     'finetune_cifar10.py': 'be44dcf290',
     'finetune_cifar10.py:b32': '1837f18749',
-    'finetune_folder.py': 'e8898edd9a',
+    'finetune_folder.py': '234478dc82',
     'vit_s16.py': 'a5b28943ba',
     'vit_b16.py': '94b0504612',
     'vit_b16.py:runlocal': '9292d20b83',

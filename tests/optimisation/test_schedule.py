@@ -61,7 +61,8 @@ def test_cosine_is_half_way_at_half_time():
 
 @pytest.mark.parametrize('length, steps', [
     (dict(steps=7), 7), (dict(epochs=2.0), 20), (dict(epochs=0.1), 1), (dict(examples=129), 2), (dict(flops=1280.0), 1),
-    (dict(flops=1281.0), 2), (dict(steps=7, epochs=0.0), 7)])
+    (dict(flops=1281.0), 2), (dict(steps=7, epochs=0.0), 7), (dict(epochs=2.0, least_steps=300), 300),
+    (dict(epochs=50.0, least_steps=300), 500), (dict(steps=7, least_steps=300), 7)])
 def test_length(length, steps):
   assert num_steps(LengthConfig(**length), batch_size=128, num_examples=1280, flops_per_example=10) == steps
 

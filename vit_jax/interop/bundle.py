@@ -13,7 +13,7 @@ from typing import Any
 from vit_jax import durable, models, schema
 from vit_jax.data import preprocessing
 from vit_jax.errors import UserError
-from vit_jax.interop import card, layer_names, layout, tensors
+from vit_jax.interop import card, classifier, layer_names, layout, tensors
 from vit_jax.interop.weights import Weights
 
 MODEL, TENSORS = 'model.json', 'weights.safetensors'
@@ -56,17 +56,10 @@ def read(folder: os.PathLike, without: tuple[str, ...] = ()) -> Weights:
   models.family(family)
   names = class_names(fields.get('class_names'), classes, where)
   weights = Weights(where, family, model, {}, {}, preprocessing.parse(fields.get('preprocessing') or {}, where), names,
-                    several_labels=fields.get('several_labels') is True, temperature=temperature(fields, where))
+                    several_labels=fields.get('several_labels') is True,
+                    temperature=classifier.temperature(fields, where))
   file = tensors.open_file(folder / TENSORS)
   return layout.read(file, weights, classes, None, without)
-
-
-def temperature(fields: dict[str, Any], where: str) -> float:
-  """The temperature in a model.json. Raises UserError for what is none."""
-  value = fields.get('temperature', 1.0)
-  if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float('inf'):
-    raise UserError(f'{where}: temperature={value!r}: expected a positive number')
-  return float(value)
 
 
 def class_names(names: object, classes: int | None, where: str) -> tuple[str, ...] | None:

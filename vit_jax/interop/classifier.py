@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -62,6 +63,14 @@ def as_probabilities(logits_BC: jax.Array, several_labels: bool, temperature: fl
   if temperature != 1:
     logits_BC = logits_BC / temperature
   return jax.nn.sigmoid(logits_BC) if several_labels else jax.nn.softmax(logits_BC, axis=-1)
+
+
+def temperature(fields: dict[str, Any], where: str) -> float:
+  """The temperature in a model.json. Raises UserError for what is none."""
+  value = fields.get('temperature', 1.0)
+  if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float('inf'):
+    raise UserError(f'{where}: temperature={value!r}: expected a positive number')
+  return float(value)
 
 
 def class_indices(known: Sequence[str], wanted: Sequence[str], subject: str) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from jax import export
 from vit_jax import durable, schema
 from vit_jax.data import preprocessing
 from vit_jax.errors import UserError
-from vit_jax.interop import bundle, module_check
+from vit_jax.interop import classifier, module_check
 from vit_jax.interop.classifier import Classifier, as_probabilities
 
 SUFFIX = '.stablehlo'
@@ -128,4 +128,4 @@ def read(path: str | os.PathLike) -> Exported:
     raise UserError(f'{where}: class_names: expected a list of {classes} names')
   return Exported(class_names=tuple(map(str, names)), preprocessing=prepare, params=params, module=module,
                   where=where, several_labels=metadata.get('several_labels') is True,
-                  temperature=bundle.temperature(metadata, where))
+                  temperature=classifier.temperature(metadata, where))

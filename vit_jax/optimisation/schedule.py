@@ -11,15 +11,17 @@ from vit_jax.errors import UserError
 from vit_jax.options import option
 
 MOST_STEPS = 2**31 - 1  # a step is counted as int32
+_LENGTHS = ('steps', 'epochs', 'examples', 'flops')
 
 
 @dataclasses.dataclass(frozen=True)
 class LengthConfig:
-  """The length of a run. Exactly one of the fields must be given; 0 counts as not given."""
+  """The length of a run. Exactly one of the first four must be given; 0 counts as not given."""
   steps: int | None = None
   epochs: float | None = None  # over the training subset
   examples: int | None = option(None, most=2**63 - 1)
   flops: float | None = None  # training FLOPs (`cost.flops`)
+  least_steps: int = 0  # of a length in epochs, however few the pictures are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class ScheduleConfig:
 
 def check_length(length: LengthConfig) -> tuple[str, int | float]:
   """The name and the value of the one length that is given; raises UserError for none or several."""
-  given = {field.name: value for field in dataclasses.fields(LengthConfig) if (value := getattr(length, field.name))}
+  given = {name: value for name in _LENGTHS if (value := getattr(length, name))}
   if len(given) != 1:
     shown = ', '.join(f'{key}={value}' for key, value in given.items()) or 'none'
     clear = f'; switch one off with --config.train.{list(given)[-1]}=0' if given else ''
@@ -57,6 +59,8 @@ def num_steps(length: LengthConfig, batch_size: int, num_examples: int, flops_pe
   key, value = check_length(length)
   examples = {'steps': batch_size, 'epochs': num_examples, 'examples': 1, 'flops': 1 / flops_per_example}[key] * value
   steps = math.ceil(round(examples / batch_size, 6))  # rounded first: 0.1 epochs of 1280 are 1 batch of 128, not 2
+  if key == 'epochs':
+    steps = max(steps, length.least_steps)
   if not 1 <= steps <= MOST_STEPS:
     raise UserError(f'train.{key}={value}: that is {steps:,} steps; must be from 1 to {MOST_STEPS:,} of them')
   return steps
