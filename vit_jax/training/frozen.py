@@ -77,7 +77,7 @@ def run_probe(run: Run, workdir: str | os.PathLike, note: Callable[[str], None])
   fitted = calibrated.get('temperature', 1.0)
   confidence = calibration.gauge(*logits(test), fitted)['confidence']
   more = {'calibration': calibrated} if calibrated else {}
-  folder = epath.Path(workdir) / 'probe' / 'bundle'
+  folder = bundle_of(workdir)
   measured = {'test': {'accuracy': accuracy}, 'test_examples': len(test.labels), 'val': {'accuracy': val_accuracy},
               'probe': {'strength': strength}, **more}
   weights = dataclasses.replace(_weights(run, params, stats, kernel, bias), temperature=fitted)
@@ -88,6 +88,11 @@ def run_probe(run: Run, workdir: str | os.PathLike, note: Callable[[str], None])
   record = {'config': schema.plain(run.config), 'config_hash': run.config_hash, 'results': results}
   durable.write(epath.Path(workdir) / 'probe' / 'probe.json', json.dumps(record, indent=2) + '\n')
   return results
+
+
+def bundle_of(workdir: str | os.PathLike) -> epath.Path:
+  """Where the bundle of a run that stops at frozen features is."""
+  return epath.Path(workdir) / 'probe' / 'bundle'
 
 
 def estimate_seconds(run: Run) -> float:
