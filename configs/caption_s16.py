@@ -5,8 +5,8 @@
   python -m vit_jax.predict RUN PICTURES --caption --beams=4
 
 The patches of the picture and the tokens of the text are one sequence. Five captions a picture, of which each step
-reads one; a BPE of 8,192 tokens, learnt from them; 64 tokens a text. Rate, weight decay, clipping, beta2, pictures
-without crops and the share of 75% in :cappa are those of CapPa's code in big_vision (Tschannen et al. 2023, "Image
+reads one; a BPE of 8,192 tokens, learnt from them; 64 tokens a text. Rate, weight decay, clipping, beta2 and the share
+of 75% in :cappa are those of CapPa's code in big_vision (Tschannen et al. 2023, "Image
 Captioners Are Scalable Vision Learners Too"). It has a decoder of six layers of its own, 32,000 tokens, Adafactor and
 batches of 8,192. No result is published for this model. Not run by us yet.
 """
@@ -25,7 +25,7 @@ def get_config(arg=''):
   c.data.source, c.data.image_size, c.data.channels = 'tfds:coco_captions', (224, 224), 3
   c.data.text.tokenizer, c.data.text.length = 'bpe', 64
   c.data.batch_size = 1024
-  c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.beta2 = 1e-3, 0.1, 0.95
+  c.optimizer.learning_rate, c.optimizer.weight_decay = 1e-3, 0.1
   c.optimizer.clip_norm = 1.0
   c.schedule.warmup_steps = 100
   c.train.epochs = 40

@@ -10,7 +10,8 @@ The weights come from huggingface.co (uv run --extra hub); any others: --config.
 bundle, a folder of transformers or timm, or a .npz file. A picture that cannot be read is named and left out.
 
 AdamW with layer-wise decay, stochastic depth and label smoothing as in BEiT's and MAE's fine-tuning (Bao et al. 2022;
-He et al. 2022, table 9), shorter; it stops early where validation brings nothing more.
+He et al. 2022, table 9), shorter, but of 300 steps at least; it stops early where validation brings nothing more. From
+100 validation pictures on, a temperature is fitted to them, so that the probabilities are as often right as they say.
 """
 
 from vit_jax import config
@@ -27,6 +28,6 @@ def get_config():
   c.loss.label_smoothing = 0.1
   c.optimizer.learning_rate, c.optimizer.weight_decay, c.optimizer.layer_decay = 2e-4, 0.05, 0.75
   c.schedule.warmup_steps = 10
-  c.train.epochs = 20
-  c.evaluate.patience = 4
+  c.train.epochs, c.train.least_steps = 20, 300
+  c.evaluate.patience, c.evaluate.calibrate = 4, 100
   return c

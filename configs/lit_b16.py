@@ -6,9 +6,9 @@
 
 The values are those of big_vision's configs/proj/image_text/siglip_lit_coco.py: 5,000 steps of 512 pairs, Adam at 1e-3
 with 150 steps of warm-up and cosine, decay 0.01 (not multiplied by the rate there: 10 here), gradient clipped to 1,
-RandAugment(2, 10) and flips, 16 tokens, t = 10 and b = -2.71. There the text tower is a pre-trained BERT; here it
-starts at random, and its tokens are learnt from the captions. Published (LiT-B16B, with a BERT and other data): 72.07%
-zero-shot on ImageNet. Not run by us yet.
+RandAugment(2, 10) and flips, 16 tokens, t = 10 and b = -2.71. What differs: there the text tower is a pre-trained BERT;
+here it starts at random, and its tokens are learnt from the captions. Pictures are cut to a square, not squeezed into
+one. Published (LiT-B16B, with a BERT and other data): 72.07% zero-shot on ImageNet. Not run by us yet.
 
 The image tower may come from anywhere: --config.pretrained.path=RUN, a bundle, a file of weights or hf:OWNER/NAME. To
 train it too, at a tenth of the rate: --config.optimizer.train_only=() --config.optimizer.rates="(('encoder/*', 0.1),)".
@@ -32,6 +32,7 @@ def get_config(arg=''):
   c.data.text.tokenizer, c.data.text.length = 'bpe', 16
   c.data.batch_size = 512
   c.data.augment.flip = True
+  c.data.augment.randaugment_operations = 'big_vision'
   c.data.augment.randaugment_layers, c.data.augment.randaugment_magnitude = 2, 10
   c.optimizer.learning_rate, c.optimizer.weight_decay = 1e-3, 10.0
   c.schedule.warmup_steps = 150

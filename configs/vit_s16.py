@@ -7,9 +7,10 @@ RandAugment(2, 10), Mixup 0.2, sin-cos positions, mean pooling, batch 1024, 10k 
 weight decay of 1e-4 is not multiplied by the learning rate of 1e-3; ours is, so it is 0.1 here.
 
 The values are those of big_vision's vit_s16_i1k.py, in which 76.5% belong to a tanh layer of the model's width before
-the head (rep_size=True); there is one linear head here. What else differs: RandAugment's operations and ranges are
-those of data/randaugment.py; the first moment is float32, not bfloat16; warm-up is (t + 1) / 10,000, not t / 10,000.
-Not run by us yet.
+the head (rep_size=True); here the head is one linear map, as in the model of every other recipe, which timm and
+transformers load too. What else differs, as it does in every recipe here: Mixup is drawn for each picture, not for each
+batch; the first moment is float32, not bfloat16; warm-up is (t + 1) / 10,000, not t / 10,000, whose first step does
+nothing. Not run by us yet.
 """
 
 from vit_jax import config
@@ -28,6 +29,7 @@ def get_config(arg=''):
   c.data.batch_size = 1024
   c.data.val_examples = 12_812  # 1% of the training pictures
   c.data.augment.crop, c.data.augment.crop_min_area, c.data.augment.flip = 'inception', 0.05, True
+  c.data.augment.randaugment_operations = 'big_vision'
   c.data.augment.randaugment_layers, c.data.augment.randaugment_magnitude = 2, 10
   c.data.augment.mixup = 0.2
   c.optimizer.learning_rate, c.optimizer.weight_decay = 1e-3, 0.1

@@ -85,6 +85,8 @@ def test_from_a_folder_to_predictions(pets, weights, tmp_path):
   place = line.split()[5]
   right = [path.parent.name == name for path, name in _predicted(place, pets).items()]
   assert np.mean(right) > 0.8
+  shown = _command('main', *recipe, '--evaluate', '--report')
+  assert 'probe/bundle: test of ' in shown and 'calibration error' in shown and 'probe/bundle/report.html' in shown
   line, = (line for line in said.splitlines() if line.startswith('train all'))
   assert '--config.pretrained.probe=never' in line
   said = _command('main', *recipe, '--config.pretrained.probe=never')

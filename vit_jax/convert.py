@@ -1,12 +1,14 @@
 """Converts weights between formats: python -m vit_jax.convert SRC OUT --to=FORMAT
 
 SRC is a run folder, a bundle, a folder or file of Hugging Face transformers or timm (safetensors), a .npz file of the
-original Vision Transformer code, or hf:OWNER/NAME. OUT is a folder, or a file for npz and stablehlo.
+original Vision Transformer code, or hf:OWNER/NAME. OUT is a folder, or a file for npz, onnx and
+stablehlo.
 
   bundle      the format of this project: parameters, config, preprocessing and class names in one folder
   hf          for from_pretrained of transformers
   timm        for timm.create_model('local-dir:OUT', pretrained=True)
   npz         for google-research/vision_transformer
+  onnx        one file for ONNX runtimes (with the extra onnx): pictures in, logits and probabilities out
   stablehlo   one file that runs without the model code, with vit_jax.predict OUT PICTURES or jax.export
   hf-mae      for ViTMAEForPreTraining.from_pretrained of transformers: SRC is a run of objective=reconstruct, which is
               written with its decoder; the other formats get its encoder alone
@@ -35,8 +37,8 @@ class _Formats(flags.EnumParser):
     raise ValueError(f'expected {", ".join(self.enum_values)} or hub:OWNER/NAME{nearest(argument, self.enum_values)}')
 
 
-_TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'stablehlo', 'hf-mae', 'hf-pairs'], 'The '
-                        'format of OUT; or hub:OWNER/NAME.')
+_TO = flags.DEFINE_enum('to', 'bundle', ['bundle', 'hf', 'timm', 'npz', 'onnx', 'stablehlo', 'hf-mae', 'hf-pairs'],
+                        'The format of OUT; or hub:OWNER/NAME.')
 flags.FLAGS['to'].parser = _Formats(flags.FLAGS['to'].parser.enum_values)
 _PUSH = flags.DEFINE_bool('push', False, 'With --to=hub:OWNER/NAME: upload OUT to huggingface.co, with the account '
                           'of `hf auth login`.')
@@ -54,7 +56,7 @@ _SIZE = flags.DEFINE_list('image_size', None, 'Convert to a model for pictures o
 def main(arguments: list[str]) -> int:
   if len(arguments) != 2:
     raise UserError('expected SRC and OUT: ' + commands.written(
-        'convert', 'SRC OUT --to=bundle|hf|timm|npz|stablehlo|hf-mae|hf-pairs|hub:OWNER/NAME'))
+        'convert', 'SRC OUT --to=bundle|hf|timm|npz|onnx|stablehlo|hf-mae|hf-pairs|hub:OWNER/NAME'))
   (source, out), to = arguments, _TO.value
   from vit_jax import host
   from vit_jax.interop import hub, matching, sources, writers

@@ -149,7 +149,7 @@ def _inspect() -> int:
   from vit_jax import host
   from vit_jax.interop import sources
   from vit_jax.training import config as run_config
-  from vit_jax.training import start
+  from vit_jax.training import frozen, start
   from vit_jax.transfer import given
 
   host.hush_absent_tpu()
@@ -160,7 +160,10 @@ def _inspect() -> int:
   if not named:
     named = [_WORKDIR.value or f'runs/{cli.recipe_name()}-{run_config.run_hash(cast)}']
     if not sources.is_run(named[0]):
-      raise UserError(f'{named[0]}: no run there; the same command without --evaluate trains it')
+      probed = frozen.bundle_of(named[0])
+      if not probed.exists():
+        raise UserError(f'{named[0]}: no run there; the same command without --evaluate trains it')
+      named = [os.fspath(probed)]  # the run stopped at frozen features
   _score(*named, data=cast and cast.data)
   return 0
 

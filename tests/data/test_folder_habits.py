@@ -62,6 +62,24 @@ def test_two_folders_of_one_split_and_classes_beside_splits_are_refused(tmp_path
     opened(tmp_path)
 
 
+def test_splits_inside_of_classes_are_refused(tmp_path):
+  """Subfolders of a class are its pictures: those of test would be trained on."""
+  for name in ('cats', 'dogs'):
+    for split in ('Train', 'test'):
+      classes(tmp_path / name, 2, (split,))
+  with pytest.raises(UserError, match="cats: has 'Train' and 'test' in it; expected .* outside, as in .*test/cats"):
+    opened(tmp_path)
+
+
+def test_a_folder_around_the_folder_is_hinted_at(tmp_path):
+  """As archives unpack: pets/pets/train, beside what a Mac adds."""
+  classes(tmp_path / 'pets' / 'train'), classes(tmp_path / 'pets' / 'test')
+  (tmp_path / '__MACOSX' / 'pets').mkdir(parents=True)
+  with pytest.raises(UserError, match="one class, 'pets'; .* It has 'test' and others in it: is it folder:.*/pets"):
+    opened(tmp_path)
+  assert opened(tmp_path / 'pets')['train'].class_names == ('cats', 'dogs')
+
+
 def test_loose_test_pictures_are_unlabelled(tmp_path, capfd):
   classes(tmp_path / 'train', 10)
   save(tmp_path / 'test' / 'a.png'), save(tmp_path / 'test' / 'b.png')

@@ -6,7 +6,7 @@ from PIL import Image
 
 from vit_jax.data import host_augment, pictures
 from vit_jax.data.config import Augment
-from vit_jax.data.randaugment import NAMES, OPERATIONS, RandAugment
+from vit_jax.data.randaugment import OPERATIONS, RandAugment
 
 
 def ramp(height=48, width=64):
@@ -133,7 +133,7 @@ def test_luma_and_repeated_grey():
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', OPERATIONS)
 def test_randaugment_operations_grow_with_the_magnitude(name, channels):
   checks = (np.indices((48, 64)).sum(0) % 2 * 30).astype(np.uint8)  # a texture to sharpen
   pixels = pictures.decode(ramp() // 2 + 40 + checks[..., None], channels)
@@ -141,7 +141,7 @@ def test_randaugment_operations_grow_with_the_magnitude(name, channels):
   for sign in (-1, 1):
     change = []
     for magnitude in (0, 0.3, 1):
-      out = np.asarray(OPERATIONS[name](picture, magnitude, sign, 128 if channels == 1 else (128,) * 3))
+      out = np.asarray(OPERATIONS[name](picture, magnitude, sign, 128 if channels == 1 else (128,) * 3, None))
       assert out.dtype == np.uint8 and out.shape[:2] == (48, 64)
       change.append(np.abs(out.astype(float) - np.asarray(picture)).mean())
     if name == 'identity' or (name, channels) == ('color', 1):
@@ -162,21 +162,21 @@ def test_randaugment_is_fixed_by_its_generator_and_draws_every_operation():
   used = []
   originals = dict(OPERATIONS)
   try:
-    for name in NAMES:
-      OPERATIONS[name] = lambda p, m, s, f, name=name: used.append(name) or p
+    for name in originals:
+      OPERATIONS[name] = lambda p, m, s, f, rng, name=name: used.append(name) or p
     for row in range(200):
       augment(pixels, host_augment.generator(0, 0, row))
   finally:
     OPERATIONS.update(originals)
-  assert set(used) == set(NAMES) and len(used) == 400
+  assert set(used) == set(OPERATIONS) and len(used) == 400
 
 
 def test_randaugment_with_a_probability_and_noise():
   """As timm's rand-m9-mstd0.5-inc1: each operation with probability 1/2, at magnitudes around 9."""
   used, originals = [], dict(OPERATIONS)
   try:
-    for name in NAMES:
-      OPERATIONS[name] = lambda p, m, s, f: used.append((m, f)) or p
+    for name in originals:
+      OPERATIONS[name] = lambda p, m, s, f, rng: used.append((m, f)) or p
     augment = RandAugment(2, 9.0, 0.5, 0.5, (0.485, 0.456, 0.406))
     for row in range(500):
       augment(ramp(), host_augment.generator(0, 0, row))
@@ -191,7 +191,8 @@ def test_what_randaugment_leaves_empty_has_the_mean_of_the_data():
   augment = Augment(randaugment_layers=1, randaugment_fill='mean')
   step = host_augment.train_transforms(augment, (8, 8), 3, 'bilinear', (0.2, 0.4, 0.6))[1]
   assert step.fill == (0.2, 0.4, 0.6) and RandAugment().fill == (128 / 255,)
-  turned = np.asarray(OPERATIONS['rotate'](Image.fromarray(np.full((9, 9, 3), 255, np.uint8)), 1, 1, (51, 102, 153)))
+  white = Image.fromarray(np.full((9, 9, 3), 255, np.uint8))
+  turned = np.asarray(OPERATIONS['rotate'](white, 1, 1, (51, 102, 153), None))
   assert turned[0, 0].tolist() == [51, 102, 153]
 
 

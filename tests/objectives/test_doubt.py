@@ -18,11 +18,14 @@ def test_no_calibrated_probabilities_have_a_higher_loss(classes):
 
 
 @pytest.mark.parametrize('accuracy, loss, examples, classes, doubted', [
-    (1.0, 1.02, 12, 3, True),  # a head after 27 steps
+    (1.0, 1.02, 12, 3, True),  # a head after 27 steps, near chance
+    (0.35, 1.09, 12, 3, True), (0.1, 2.30, 360, 10, True), (0.25, 2.0, 360, 10, False),
+    (1.0, 0.9, 12, 3, True),  # further from chance, and still too even
     (0.70, 1.46, 10_000, 10, True),  # many epochs of few pictures
-    (0.9806, 0.0509, 360, 10, False), (0.9175, 0.24, 10_000, 10, False), (0.1, 2.30, 360, 10, False)])
+    (0.9806, 0.0509, 360, 10, False), (0.9175, 0.24, 10_000, 10, False)])
 def test_what_is_doubted(accuracy, loss, examples, classes, doubted):
   scores = {'accuracy': accuracy, 'loss': loss}
   words = Classify(Config()).doubt(scores, examples, classes)
-  assert bool(words) == doubted and (not words or f'these {loss:.2f}' in words)
+  assert bool(words) == doubted and (not words or f'{loss:.2f}' in words)
+  assert not words or ('guessing' in words) == (loss > 0.9 * np.log(classes))
   assert Classify(Config(name='sigmoid')).doubt(scores, examples, classes) == ''

@@ -178,6 +178,8 @@ def test_moving_average_starts_fast_and_ends_at_its_decay():
   zero, one = {'w': jnp.zeros(3)}, {'w': jnp.ones(3)}
   at = lambda step: float(optimizer.moving_average(zero, one, 0.99, jnp.int32(step))['w'][0])
   assert at(0) == pytest.approx(0.9) and at(10_000) == pytest.approx(0.01)
+  first = optimizer.moving_average(zero, one, 0.99, jnp.int32(0), warmup=False)
+  assert float(first['w'][0]) == pytest.approx(0.01)
 
 
 def test_a_decay_that_turns_the_signs_of_kernels_is_refused():

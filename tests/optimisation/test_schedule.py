@@ -44,13 +44,25 @@ def test_rsqrt_has_fallen_by_the_root_of_two_after_its_timescale(timescale):
   assert at(0) == 1 and at(timescale) == pytest.approx(2 ** -0.5) and at(8 * timescale) == pytest.approx(1 / 3)
 
 
+def test_a_step_schedule_falls_to_a_tenth_at_each_drop():
+  """Goyal et al. 2017, sec. 5.1: 5 epochs of warm-up from a quarter, a tenth after 30, 60 and 80 of 90 epochs."""
+  course = _course(ScheduleConfig('step', warmup_steps=50, warmup_from=0.25, drops=(30 / 90, 60 / 90, 80 / 90)), 900)
+  np.testing.assert_allclose(course[[0, 49, 50, 299]], [0.25 + 0.75 / 50, 1, 1, 1], rtol=1e-6)
+  np.testing.assert_allclose(course[[300, 599, 600, 799, 800, 899]], [0.1, 0.1, 0.01, 0.01, 1e-3, 1e-3], rtol=1e-5)
+  for config, words in ((ScheduleConfig('step'), 'needs some'), (ScheduleConfig(drops=(0.5,)), 'the name is cosine'),
+                        (ScheduleConfig(warmup_from=0.1), 'there is no warm-up')):
+    with pytest.raises(UserError, match=words):
+      check(config, 900)
+
+
 def test_cosine_is_half_way_at_half_time():
   assert _course(ScheduleConfig('cosine'), 101)[50] == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize('length, steps', [
     (dict(steps=7), 7), (dict(epochs=2.0), 20), (dict(epochs=0.1), 1), (dict(examples=129), 2), (dict(flops=1280.0), 1),
-    (dict(flops=1281.0), 2), (dict(steps=7, epochs=0.0), 7)])
+    (dict(flops=1281.0), 2), (dict(steps=7, epochs=0.0), 7), (dict(epochs=2.0, least_steps=300), 300),
+    (dict(epochs=50.0, least_steps=300), 500), (dict(steps=7, least_steps=300), 7)])
 def test_length(length, steps):
   assert num_steps(LengthConfig(**length), batch_size=128, num_examples=1280, flops_per_example=10) == steps
 
@@ -69,9 +81,9 @@ def test_warmup_must_end_before_the_run():
     check(ScheduleConfig(warmup_steps=100), 100)
 
 
-@pytest.mark.parametrize('name', ['cosine', 'linear', 'rsqrt', 'wsd', 'constant'])
+@pytest.mark.parametrize('name', ['cosine', 'linear', 'rsqrt', 'wsd', 'constant', 'step'])
 def test_numpy_gives_the_same_as_jax(name):
-  config = ScheduleConfig(name, warmup_steps=5)
+  config = ScheduleConfig(name, warmup_steps=5, drops=(0.5,) * (name == 'step'))
   host = [multiplier(config, 40, t, np) for t in range(40)]
   assert all(value.dtype == np.float32 for value in host)
   np.testing.assert_allclose(host, _course(config, 40), rtol=1e-6, atol=1e-7)

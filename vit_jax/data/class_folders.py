@@ -22,7 +22,7 @@ def splits(root: Folder) -> dict[str, Folder]:
   """{'train', 'val', 'test': folder} of a folder of splits, train first; {} for a folder of classes.
 
   Raises:
-    UserError: two folders mean the same split, or there are pictures beside the splits.
+    UserError: two folders mean the same split, there are pictures beside the splits, or splits are inside of classes.
   """
   subfolders, found = listing.subfolders(root), {}
   for name in subfolders:
@@ -31,12 +31,22 @@ def splits(root: Folder) -> dict[str, Folder]:
         raise UserError(f'{root}: {found[split].name!r} and {name!r} both mean {split}; expected one of them')
       found[split] = root / name
   if 'train' not in found:
+    _check_no_splits_inside(root, subfolders)
     return found if len(found) == len(subfolders) else {}  # a class may be called "test"
   for name in subfolders:
     if folder_names.split_of(name) is None and listing.files(root / name)[0]:
       raise UserError(f'{root}: has {found["train"].name!r} beside {name!r}, which is no split; expected either '
                       'splits or classes in one folder. Move it into a split, or elsewhere')
   return {split: found[split] for split in sorted(found, key=lambda split: split != 'train')}
+
+
+def _check_no_splits_inside(root, classes):
+  """Raises UserError for CLASS/train and CLASS/test, whose pictures would all be trained on."""
+  inside = listing.subfolders(root / classes[0]) if len(classes) > 1 else ()
+  meant = {folder_names.split_of(name) for name in inside}
+  if 'train' in meant and meant & {'val', 'test'}:
+    raise UserError(f'{root / classes[0]}: has {" and ".join(map(repr, inside))} in it; expected the splits outside, '
+                    f'as in {root}/{inside[-1]}/{classes[0]}')
 
 
 def say_unlabelled(folder: Folder, split: str) -> None:
@@ -59,7 +69,9 @@ def class_names(folder: Folder, known: Sequence[str] | None) -> tuple[str, ...]:
     raise UserError(f'{folder}: ' + (f'{len(loose)} pictures but no class folders; sort them into {folder}/CLASS/'
                                      if loose else f'empty; put pictures into {folder}/CLASS/'))
   if known is None and len(found) < 2:  # to score, one class will do
-    raise UserError(f'{folder}: one class, {found[0]!r}; a classifier needs two or more class folders')
+    inside = listing.subfolders(folder / listing.subfolders(folder)[0])
+    hint = f'. It has {inside[0]!r} and others in it: is it folder:{folder}/{found[0]}?' if len(inside) > 1 else ''
+    raise UserError(f'{folder}: one class, {found[0]!r}; a classifier needs two or more class folders{hint}')
   return tuple(known or found)
 
 

@@ -22,7 +22,8 @@ class Augment:
   crop_min_area: float = option(0.08, above=0, most=1)
   flip: bool = False  # left-right, with probability 1/2
   randaugment_layers: int = option(0, most=100)  # operations per picture; 0 = off
-  randaugment_magnitude: float = option(10.0, most=10)  # 0 (nothing) to 10 (strongest)
+  randaugment_operations: Literal['paper', 'timm', 'big_vision'] = 'paper'  # whose list and ranges (`randaugment_sets`)
+  randaugment_magnitude: float = option(10.0, most=30)  # 0 (nothing) to 10 (strongest); in big_vision's, to 30
   randaugment_probability: float = option(1.0, most=1)  # with which each operation is applied
   randaugment_noise: float = option(0.0, most=10)  # standard deviation of each operation's magnitude
   randaugment_fill: Literal['grey', 'mean'] = 'grey'  # of what operations leave empty: 128, or data.mean
@@ -82,6 +83,10 @@ def check(config: DataConfig) -> None:
     if (values := getattr(config, name)) is not None and len(values) not in {1, config.channels or 3}:
       raise UserError(f'data.{name}={values}: must be one number, or one for each channel (data.channels='
                       f'{config.channels})')
+  magnitude, whose = config.augment.randaugment_magnitude, config.augment.randaugment_operations
+  if magnitude > 10 and whose != 'big_vision':
+    raise UserError(f'data.augment.randaugment_magnitude={magnitude}: must be at most 10 with '
+                    f'data.augment.randaugment_operations={whose}; big_vision goes on to 30')
   if config.augment.repeats > config.batch_size:
     raise UserError(f'data.augment.repeats={config.augment.repeats}: must be at most data.batch_size='
                     f'{config.batch_size}')

@@ -182,7 +182,8 @@ def train_transforms(augment: Augment, size: tuple[int, int], channels: int, int
   if augment.randaugment_layers:
     fill = mean if augment.randaugment_fill == 'mean' else RandAugment.fill
     steps.append(RandAugment(augment.randaugment_layers, augment.randaugment_magnitude,
-                             augment.randaugment_probability, augment.randaugment_noise, fill))
+                             augment.randaugment_probability, augment.randaugment_noise, fill,
+                             augment.randaugment_operations))
   if augment.three_augment:
     steps.append(ThreeAugment())
   if augment.color_jitter:

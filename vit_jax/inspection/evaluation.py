@@ -86,7 +86,8 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, 
   summary = {'run': os.fspath(place), 'step': getattr(model, 'step', None), 'data': data.name, 'split': split,
              'code': provenance.code((record or {}).get('plug_ins', ())), 'git': provenance.commit(),
              'trained_by_code': (record or {}).get('code'),
-             'unreadable': list(predicted.unreadable), **found}
+             'unreadable': list(predicted.unreadable),
+             **({'temperature': model.temperature} if model.temperature != 1 else {}), **found}
   return Evaluation(os.fspath(place), model, summary, predicted, gallery)
 
 
@@ -160,8 +161,9 @@ def _words(s):
   top5 = '' if s['accuracy_top5'] is None else f', top-5 {s["accuracy_top5"]:.2%}'
   sizes = [row['n'] for row in s['classes'] if row['n']]
   balanced = f', balanced {s["balanced_accuracy"]:.2%}' if max(sizes) > 2 * min(sizes) else ''
+  before = f'; {s["ece_before"]:.2%} without the temperature {s["temperature"]:.3g}' if 'ece_before' in s else ''
   return [f'accuracy {s["accuracy"]:.2%} (95%: {low:.2%} .. {high:.2%}){top5}{balanced}, loss {s["loss"]:.4f}',
-          f'calibration error {s["ece"]:.2%} (15 bins): {confidence_words(s)}']
+          f'calibration error {s["ece"]:.2%} (15 bins{before}): {confidence_words(s)}']
 
 
 def confidence_words(summary: dict[str, Any]) -> str:

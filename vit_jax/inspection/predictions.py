@@ -13,6 +13,7 @@ from vit_jax.data import pipeline
 from vit_jax.data.config import DataConfig
 from vit_jax.errors import UserError
 from vit_jax.interop.classifier import Classifier, class_indices
+from vit_jax.objectives import calibration
 
 _TINY = np.finfo(np.float32).tiny  # lower bound on probabilities: the loss is at most 87.3
 
@@ -28,8 +29,10 @@ class Predictions:
     predicted: int [n], the predicted classes.
     confidence: float32 [n], the probability of the predicted class.
     rank: int [n], how many classes were ranked above the label; 0 where the prediction is right.
-    loss: float32 [n], cross-entropy in nats. It is at most 87.3, minus the logarithm of the smallest normal float32.
+    loss: float32 [n], cross-entropy in nats, of the logits as they are. It is at most 87.3, minus the logarithm of the
+      smallest normal float32; times the temperature, where the model has one.
     unreadable: error messages of the pictures that could not be read.
+    before: float32 [n], the confidence without the model's temperature; None: it has none.
   """
   class_names: tuple[str, ...]
   places: np.ndarray
@@ -39,6 +42,7 @@ class Predictions:
   rank: np.ndarray
   loss: np.ndarray
   unreadable: tuple[str, ...] = ()
+  before: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -93,7 +97,12 @@ def of_split(model: Classifier, data: pipeline.Data, split: str, batch_size: int
   classes, unreadable = np.array(class_indices(model.class_names, data.class_names, 'the model')), []
   for places, pictures, labels in readable(model, data, split, batch_size, unreadable):
     probabilities = model.probabilities(pictures, batch_size)
-    parts.append(from_probabilities(model.class_names, probabilities, classes[labels], places))
+    part = from_probabilities(model.class_names, probabilities, classes[labels], places)
+    if model.temperature != 1:
+      plain = calibration.plain(probabilities, model.temperature)
+      part = dataclasses.replace(part, before=plain.max(axis=1, initial=0.0), loss=from_probabilities(
+          model.class_names, plain, classes[labels], places).loss)
+    parts.append(part)
     see(pictures, parts[-1])
     if len(parts) == 1:
       began = time.perf_counter()  # not counting the first batch, which includes compilation
@@ -103,7 +112,8 @@ def of_split(model: Classifier, data: pipeline.Data, split: str, batch_size: int
     raise UserError(f'none of the {size:,} pictures of split {split!r} could be read: {unreadable[0]}')
   join = lambda name: np.concatenate([getattr(part, name) for part in parts])
   names = ('places', 'labels', 'predicted', 'confidence', 'rank', 'loss')
-  return Predictions(model.class_names, *map(join, names), tuple(unreadable))
+  return Predictions(model.class_names, *map(join, names), tuple(unreadable),
+                     join('before') if model.temperature != 1 else None)
 
 
 class Most:

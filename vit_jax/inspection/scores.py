@@ -6,8 +6,8 @@ import numpy as np
 from scipy import stats
 
 from vit_jax.inspection.predictions import Predictions
+from vit_jax.objectives.calibration import calibration, expected_calibration_error
 
-BINS = 15  # bins of the calibration error, as in Guo et al. 2017, sec. 5
 MOST_CLASSES = 1000  # with more classes, no confusion matrix is written: it would be too large to be of use
 
 
@@ -21,15 +21,18 @@ def scores(predictions: Predictions) -> dict[str, Any]:
       accuracy_ci95: the 95% Wilson interval of the accuracy, for this number of examples.
       accuracy_top5: None for up to 5 classes.
       balanced_accuracy: the mean recall of the classes that have examples.
-      loss: the mean cross-entropy in nats.
+      loss: the mean cross-entropy in nats, of the logits as they are.
       ece: the expected calibration error.
+      ece_before: the same without the model's temperature; only where it has one.
       mean_confidence: the mean probability of the predicted classes.
-      calibration: see `calibration`.
+      calibration: see `objectives.calibration`.
       classes: see `per_class`.
       confusion: C lists of C counts, indexed by [label][predicted]; None above 1,000 classes.
   """
   n, right = len(predictions), int((predictions.rank == 0).sum())
   bins = calibration(predictions.confidence, predictions.rank == 0)
+  before = {} if predictions.before is None else {
+      'ece_before': expected_calibration_error(calibration(predictions.before, predictions.rank == 0))}
   interval = stats.binomtest(right, n).proportion_ci(method='wilson')
   classes = per_class(predictions)
   return {
@@ -37,7 +40,7 @@ def scores(predictions: Predictions) -> dict[str, Any]:
       'accuracy_top5': float((predictions.rank < 5).mean()) if len(predictions.class_names) > 5 else None,
       'balanced_accuracy': float(np.mean([row['recall'] for row in classes if row['n']])), 'error': 1 - right / n,
       'loss': float(predictions.loss.mean(dtype=np.float64)), 'ece': expected_calibration_error(bins),
-      'mean_confidence': float(predictions.confidence.mean(dtype=np.float64)), 'calibration': bins,
+      **before, 'mean_confidence': float(predictions.confidence.mean(dtype=np.float64)), 'calibration': bins,
       'classes': classes,
       'confusion': confusion(predictions).tolist() if len(predictions.class_names) <= MOST_CLASSES else None}
 
@@ -69,26 +72,3 @@ def per_class(predictions: Predictions) -> list[dict[str, Any]]:
            'precision': share(hits[i], said[i]),
            'taken_for': predictions.class_names[taken[i][1]] if i in taken else None, 'times': taken.get(i, (0, 0))[0]}
           for i, name in enumerate(predictions.class_names)]
-
-
-def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[dict[str, Any]]:
-  """Bins predictions by confidence, in `bins` intervals (low, high] of equal width (Guo et al. 2017, eqs. 1 and 2).
-
-  Returns:
-    {low, high, n, confidence, accuracy} of each interval. Confidence and accuracy are means; None where n is 0.
-  """
-  which = np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(int) - 1, 0, bins - 1)
-  out = []
-  for i in range(bins):
-    chosen = which == i
-    n = int(chosen.sum())
-    mean = lambda x, chosen=chosen, n=n: float(x[chosen].mean(dtype=np.float64)) if n else None
-    out.append({'low': i / bins, 'high': (i + 1) / bins, 'n': n, 'confidence': mean(confidence),
-                'accuracy': mean(right)})
-  return out
-
-
-def expected_calibration_error(bins: list[dict[str, Any]]) -> float:
-  """The mean gap between accuracy and confidence over bins, weighted by their counts (Guo et al. 2017, eq. 3)."""
-  gaps = sum(b['n'] * abs(b['accuracy'] - b['confidence']) for b in bins if b['n'])
-  return gaps / sum(b['n'] for b in bins)

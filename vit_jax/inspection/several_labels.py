@@ -12,9 +12,9 @@ from vit_jax.data import pipeline
 from vit_jax.errors import UserError
 from vit_jax.inspection import predictions
 from vit_jax.inspection.predictions import Most
-from vit_jax.inspection.scores import calibration, expected_calibration_error
 from vit_jax.interop.classifier import Classifier, class_indices
 from vit_jax.objectives.average_precision import average_precision
+from vit_jax.objectives.calibration import calibration, expected_calibration_error
 from vit_jax.printable import printable
 
 THRESHOLD = 0.5  # a class is predicted where its probability is above it
@@ -114,7 +114,7 @@ def scores(decisions: Decisions) -> dict[str, Any]:
       f1: micro-averaged, of what has a probability above `threshold`.
       f1_macro: the mean of the classes' F1, over classes with examples.
       loss: the mean over examples of the sum over classes of binary cross-entropies, in nats.
-      calibration, ece: of all n C decisions, the probability against the share of labels; see `scores.calibration`.
+      calibration, ece: of all n C decisions, the probability against the share of labels; see `objectives.calibration`.
       classes: {class, n, predicted, recall, precision, f1, average_precision} of each; None where it is undefined.
       confusion: None: a class is not taken for another one.
   """

@@ -13,7 +13,7 @@ from typing import Any
 from vit_jax import durable, models, schema
 from vit_jax.data import preprocessing
 from vit_jax.errors import UserError
-from vit_jax.interop import card, layer_names, layout, tensors
+from vit_jax.interop import card, classifier, layer_names, layout, tensors
 from vit_jax.interop.weights import Weights
 
 MODEL, TENSORS = 'model.json', 'weights.safetensors'
@@ -37,7 +37,8 @@ def write(weights: Weights, folder: os.PathLike, record: dict[str, Any] | None =
   fields = {'format': _FORMAT, 'family': weights.family, 'model': schema.plain(weights.config),
             'num_classes': weights.num_classes, 'class_names': weights.class_names,
             'preprocessing': schema.plain(weights.preprocessing),
-            **({'several_labels': True} if weights.several_labels else {})}
+            **({'several_labels': True} if weights.several_labels else {}),
+            **({'temperature': weights.temperature} if weights.temperature != 1 else {})}
   durable.write(folder / MODEL, json.dumps(fields, indent=2) + '\n')
   durable.write(folder / card.FILE, text)
 
@@ -55,7 +56,8 @@ def read(folder: os.PathLike, without: tuple[str, ...] = ()) -> Weights:
   models.family(family)
   names = class_names(fields.get('class_names'), classes, where)
   weights = Weights(where, family, model, {}, {}, preprocessing.parse(fields.get('preprocessing') or {}, where), names,
-                    several_labels=fields.get('several_labels') is True)
+                    several_labels=fields.get('several_labels') is True,
+                    temperature=classifier.temperature(fields, where))
   file = tensors.open_file(folder / TENSORS)
   return layout.read(file, weights, classes, None, without)
 

@@ -75,7 +75,7 @@ def write(weights: Weights, record: dict[str, Any] | None = None, license: str |
   if results:
     metadata['metrics'] = list(dict.fromkeys(metric for _, metric, _, _ in results))
     metadata['model-index'] = [{'name': title, 'results': _index(record, results)}]
-  sections = [f'# {title}', _what(weights, record), '## Use', _use(name, transformers, weights.headless),
+  sections = [f'# {title}', _what(weights, record), '## Use', _use(name, transformers, weights),
               '## Training', _training(weights, record), '## Results', _measured(weights, record, results),
               '## Limits', _limits(weights, record, license)]
   front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
@@ -95,6 +95,8 @@ def _results(weights, record):
     return []  # the results are another checkpoint's
   sizes = {'test': found.get('test_examples'), 'val': (record or {}).get('data', {}).get('split', {}).get('val')}
   calibration = (record or {}).get('calibration') or {}
+  if after := ((found.get('calibration') or {}).get('test') or {}).get('after'):
+    calibration = {'test': after['ece']} | calibration
   measured = {split: dict(found.get(split) or {}) | ({_CALIBRATION: calibration[split]} if split in calibration else {})
               for split in _SPLITS}
   return [(split, metric, value, sizes[split]) for split in _SPLITS for metric, value in measured[split].items()
@@ -134,21 +136,24 @@ def _what(weights, record):
   return f'{text} It tells {len(names):,} classes apart: {some}.'
 
 
-def _use(name, transformers, headless):
+def _use(name, transformers, weights):
   place = name or 'FOLDER'
   parts = [f'With vit_jax{"" if name else " (FOLDER is the folder of this file)"}:\n\n```bash\n'
            f'vit-jax predict {f"hf:{name}" if name else place} PICTURES\n```']
   if transformers:
-    head = '' if headless else 'ForImageClassification'
+    head = '' if weights.headless else 'ForImageClassification'
     parts.append('With transformers:\n\n```python\nimport transformers\n\n'
                  f"processor = transformers.AutoImageProcessor.from_pretrained('{place}')\n"
-                 f"model = transformers.AutoModel{head}.from_pretrained('{place}')\n```")
+                 f"model = transformers.AutoModel{head}.from_pretrained('{place}')\n```"
+                 + ('' if weights.temperature == 1 else f'\n\nDivide its logits by {weights.temperature:.4g}.'))
   return '\n\n'.join(parts)
 
 
 def _training(weights, record):
   if record is None:
-    return 'How this model was trained is not recorded here: its weights were read from another format.'
+    told = _temperature(weights, {})
+    return ('How this model was trained is not recorded here: its weights were read from another format.'
+            + (f' Temperature {told}.' if told else ''))
   config, step, devices = record['config'], weights.step, record.get('devices') or {}
   size, number = config['data']['batch_size'], lambda name: f'{record[name]:,}' if name in record else 'not recorded'
   rate, codes = config['optimizer'].get('learning_rate'), [part['code'] for part in record.get('codes') or ()]
@@ -169,11 +174,26 @@ def _training(weights, record):
       'commit': record.get('git') or 'not recorded',
       'devices': f'{devices.get("count")} x {devices.get("kind")}',
       'starts from': (record.get('pretrained') or {}).get('source'),
-      'teacher': (record.get('teacher') or {}).get('config_hash')}
+      'teacher': (record.get('teacher') or {}).get('config_hash'),
+      'temperature': _temperature(weights, record)}
   table = '\n'.join(f'| {key} | {_public(value)} |' for key, value in rows.items() if value is not None)
   shown = {key: value for key, value in config.items() if key != 'system'}
   return (f'| | |\n|---|---|\n{table}\n\nFLOPs are counted from the shapes (a multiply-add is 2). The whole config:\n\n'
           f'```json\n{json.dumps(_public(shown), indent=1)}\n```')
+
+
+def _temperature(weights, record):
+  """What the temperature is and what it does, in words; None without one."""
+  if weights.temperature == 1:
+    return None
+  found = (record.get('results') or {}).get('calibration') or {}
+  words = [f'{weights.temperature:.4g}: logits are divided by it before they become probabilities']
+  if 'examples' in found:
+    words.append(f'fitted to {found["examples"]:,} pictures of val (Guo et al. 2017)')
+  if 'test' in found:
+    words.append('calibration error of test {before:.2%} without it, {after:.2%} with it'.format(
+        **{when: found['test'][when]['ece'] for when in ('before', 'after')}))
+  return '; '.join(words)
 
 
 def _public(value):

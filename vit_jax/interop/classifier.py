@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,10 +21,12 @@ class Classifier:
     preprocessing: the preparation of pictures.
     several_labels: whether a picture can have several classes, or none. Then the probabilities are of each class by
       itself; else they sum to 1.
+    temperature: what the logits were divided by, so that the probabilities are as often right as they say.
   """
   class_names: tuple[str, ...]
   preprocessing: Preprocessing
   several_labels: bool = False
+  temperature: float = 1.0
 
   def __call__(self, images: Sequence[str | os.PathLike | bytes | np.ndarray], batch_size: int = 64) -> np.ndarray:
     """Probabilities, float32 [n, classes].
@@ -55,9 +58,19 @@ class Classifier:
     raise NotImplementedError
 
 
-def as_probabilities(logits_BC: jax.Array, several_labels: bool) -> jax.Array:
+def as_probabilities(logits_BC: jax.Array, several_labels: bool, temperature: float = 1.0) -> jax.Array:
   """The probabilities [B, C] of logits, of each class by itself where there can be several labels."""
+  if temperature != 1:
+    logits_BC = logits_BC / temperature
   return jax.nn.sigmoid(logits_BC) if several_labels else jax.nn.softmax(logits_BC, axis=-1)
+
+
+def temperature(fields: dict[str, Any], where: str) -> float:
+  """The temperature in a model.json. Raises UserError for what is none."""
+  value = fields.get('temperature', 1.0)
+  if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float('inf'):
+    raise UserError(f'{where}: temperature={value!r}: expected a positive number')
+  return float(value)
 
 
 def class_indices(known: Sequence[str], wanted: Sequence[str], subject: str) -> tuple[int, ...]:

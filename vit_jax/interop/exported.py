@@ -27,7 +27,7 @@ from jax import export
 from vit_jax import durable, schema
 from vit_jax.data import preprocessing
 from vit_jax.errors import UserError
-from vit_jax.interop import module_check
+from vit_jax.interop import classifier, module_check
 from vit_jax.interop.classifier import Classifier, as_probabilities
 
 SUFFIX = '.stablehlo'
@@ -83,13 +83,14 @@ def write(weights, path: str | os.PathLike) -> None:
   def forward(params, images_BHWC):
     tree, stats = jax.tree.unflatten(treedef, [params[name] for name in order])
     logits_BC, _, _ = model.apply(tree, stats, prepare.normalize(images_BHWC))
-    return as_probabilities(logits_BC, weights.several_labels)
+    return as_probabilities(logits_BC, weights.several_labels, weights.temperature)
 
   batch = export.symbolic_shape('b, ' + ', '.join(map(str, weights.image_shape)))
   module = export.export(jax.jit(forward), platforms=PLATFORMS)(
       jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params), jax.ShapeDtypeStruct(batch, np.uint8))
   metadata = {'format': _FORMAT, 'preprocessing': schema.plain(prepare), 'class_names': weights.names(),
-              **({'several_labels': True} if weights.several_labels else {})}
+              **({'several_labels': True} if weights.several_labels else {}),
+              **({'temperature': weights.temperature} if weights.temperature != 1 else {})}
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.tmp')
   with zipfile.ZipFile(temporary, 'w') as archive:
@@ -126,4 +127,5 @@ def read(path: str | os.PathLike) -> Exported:
   if not isinstance(names, list) or len(names) != classes:
     raise UserError(f'{where}: class_names: expected a list of {classes} names')
   return Exported(class_names=tuple(map(str, names)), preprocessing=prepare, params=params, module=module,
-                  where=where, several_labels=metadata.get('several_labels') is True)
+                  where=where, several_labels=metadata.get('several_labels') is True,
+                  temperature=classifier.temperature(metadata, where))

@@ -48,8 +48,10 @@ def read(workdir: os.PathLike, step: int | None = None, model: PureModel | None 
   preprocessing = Preprocessing(tuple(size), channels, data.mean or (0.5,), data.std or (0.5,),
                                 data.interpolation or 'bilinear', data_config.eval_crop(data.augment))
   names = tuple(record['data']['classes']) if is_classifier(record) else None
-  return Weights(os.fspath(workdir), config['family'], schema.plain(model.config), tree[params],
-                 tree['stats'], preprocessing, names, step, record['data'].get('several_labels', False))
+  results = record.get('results') or {}
+  fitted = (results.get('calibration') or {}).get('temperature', 1.0) if results.get('step') == step else 1.0
+  return Weights(os.fspath(workdir), config['family'], schema.plain(model.config), tree[params], tree['stats'],
+                 preprocessing, names, step, record['data'].get('several_labels', False), fitted)
 
 
 def digest(workdir: os.PathLike, record: dict) -> str | None:

@@ -26,6 +26,7 @@ class Weights:
     class_names: one name per class; None if the source has none.
     step: the number of finished steps, for a checkpoint of a run.
     several_labels: whether a picture can have several classes, or none: each has its own probability.
+    temperature: what logits are divided by before they become probabilities (`objectives.calibration`).
   """
   source: str
   family: str
@@ -36,6 +37,7 @@ class Weights:
   class_names: tuple[str, ...] | None = None
   step: int | None = None
   several_labels: bool = False
+  temperature: float = 1.0
 
   @property
   def config(self) -> Any:

@@ -20,6 +20,7 @@ from vit_jax.interop import (
   hub,
   huggingface_writer,
   mae_writer,
+  onnx_file,
   pairs_writer,
   processors,
   tensors,
@@ -32,7 +33,7 @@ _TENSORS, _CONFIG, _PROCESSOR = 'model.safetensors', 'config.json', 'preprocesso
 
 
 def write(weights: Weights, out: str | os.PathLike, to: str, license: str | None = None) -> None:
-  """Writes weights as 'bundle', 'hf', 'timm', 'hub:OWNER/NAME' (folders), 'npz' or 'stablehlo' (files).
+  """Writes weights as 'bundle', 'hf', 'timm', 'hub:OWNER/NAME' (folders), 'npz', 'onnx' or 'stablehlo' (files).
 
   Args:
     weights: the model.
@@ -55,8 +56,13 @@ def write(weights: Weights, out: str | os.PathLike, to: str, license: str | None
   out = _new(out)
   if to == 'stablehlo' and not exported.is_exported(out):
     raise UserError(f'{out}: expected a name that ends in {exported.SUFFIX}, by which vit_jax.predict recognizes it')
+  if to == 'onnx' and out.suffix != onnx_file.SUFFIX:
+    raise UserError(f'{out}: expected a name that ends in {onnx_file.SUFFIX}')
   out.parent.mkdir(parents=True, exist_ok=True)
   writer(weights, out)
+  if to in _PLAIN and weights.temperature != 1:
+    say(f'note: {out} has the logits as they are: divide them by {weights.temperature:.6g} (--to={to} has no place for '
+        'the temperature)', sys.stderr)
 
 
 def _hub(weights, folder, name, license):
@@ -140,4 +146,6 @@ def _npz(weights, path):
     np.savez(file, **arrays)
 
 
-_WRITERS = {'hf': _huggingface, 'timm': _timm, 'npz': _npz, 'stablehlo': exported.write}
+_PLAIN = ('hf', 'timm', 'npz')  # formats without a place for a temperature
+_WRITERS = {'hf': _huggingface, 'timm': _timm, 'npz': _npz, 'onnx': onnx_file.write,
+            'stablehlo': exported.write}

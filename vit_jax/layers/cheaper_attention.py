@@ -31,7 +31,7 @@ def local_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, gri
                   for x in (k_BTHK, v_BTHK))
   bias_N1TS = np.pad(_out_of_reach(grid, radius), ((0, 0), (0, 0), (before, 0)))[:, None]
   y_NTHK, _ = attend(windows(cut.split(patches(q_BTHK))), keys, values, base_head_dim, bias_N1TS)
-  y_BTHK = cut.join(y_NTHK.reshape(*y_NTHK.shape[:2], -1)).reshape(len(q_BTHK), -1, *heads)
+  y_BTHK = cut.join(y_NTHK.reshape(*y_NTHK.shape[:2], -1)).reshape(q_BTHK.shape[0], -1, *heads)
   if not before:
     return y_BTHK
   return jnp.concatenate([attend(q_BTHK[:, :before], k_BTHK, v_BTHK, base_head_dim)[0], y_BTHK], axis=1)

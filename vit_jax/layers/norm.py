@@ -40,7 +40,7 @@ class GroupNorm(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[B, .., D] -> [B, .., D]."""
-    grouped = x.astype(jnp.float32).reshape(len(x), -1, self.groups, x.shape[-1] // self.groups)
+    grouped = x.astype(jnp.float32).reshape(x.shape[0], -1, self.groups, x.shape[-1] // self.groups)
     grouped = grouped - grouped.mean(axis=(1, 3), keepdims=True)
     grouped = grouped * jax.lax.rsqrt(jnp.mean(grouped * grouped, axis=(1, 3), keepdims=True) + self.epsilon)
     broadcast = (1,) * (x.ndim - 1) + (-1,)

@@ -47,6 +47,7 @@ class Config:
   drop_path: float = option(0.0, below=1)  # stochastic depth of the last block; rises linearly from 0 at the first
   gelu: Literal['exact', 'tanh'] = 'tanh'  # as in the published code
   epsilon: float = option(1e-6, least=1e-20, most=1)  # of the norms, as in the published code
+  head_bias: float = option(0.0, least=-100, most=100)  # initial; suits loss.name=sigmoid if it is -ln C, as -6.9
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # of matmuls; parameters and norms stay float32
 
 
@@ -107,7 +108,7 @@ class Mixer(nnx.Module):
     self.stack = Stack(lambda rngs: Block(config, tokens, rngs=rngs), config.depth, rngs=rngs)
     self.norm = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
     self.head = Dense((config.width,), (num_classes,), ('embed', 'classes'), rngs=rngs, role='output',
-                      kernel_init=zeros)
+                      kernel_init=zeros, bias_init=lambda key, shape: jnp.full(shape, config.head_bias, jnp.float32))
 
   def __call__(self, images_BHWC: jax.Array, keys_B: jax.Array | None = None,
                capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict]:

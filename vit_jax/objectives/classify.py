@@ -20,6 +20,7 @@ from vit_jax.transfer import distillation
 from vit_jax.transfer.distillation import DistillConfig
 
 _SLACK = 0.1  # of the loss, above what calibrated probabilities have at most
+_CHANCE = 0.9  # of the loss of guessing, from where on next to nothing is known of the classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +77,14 @@ class Classify(Objective):
     return {}
 
   def doubt(self, scores, examples, classes):
-    """Probabilities that are not to be trusted: their loss is higher than that of any calibrated ones."""
+    """A loss near that of guessing, or probabilities whose loss is higher than that of any calibrated ones."""
     from scipy import stats
     if classes < 2 or type(self) is not Classify or self.config.name != 'softmax':
       return ''
+    if _CHANCE * (guess := math.log(classes)) <= scores['loss'] <= guess + _SLACK:
+      return (f'the loss of {scores["loss"]:.2f} is near that of guessing, ln {classes} = {guess:.2f}: the '
+              'probabilities are nearly even, whatever the picture. More steps (--config.train.epochs), a higher '
+              'learning rate or, with given weights, a linear probe (--config.pretrained.probe=always) may help')
     right = round(scores['accuracy'] * examples)
     least = max(stats.binomtest(right, examples).proportion_ci(method='wilson').low, 1 / classes)
     if scores['loss'] <= (most := most_loss(least, classes)) + _SLACK:

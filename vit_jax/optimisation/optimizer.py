@@ -51,6 +51,7 @@ class OptimizerConfig:
   decays: tuple[tuple[str, float], ...] = ()
   # Decay of the moving average of the parameters, which is then evaluated; 0: no average.
   ema_decay: float = option(0.0, below=1)
+  ema_warmup: bool = True  # after t steps the average's decay is at most (1 + t) / (10 + t), as in TensorFlow
 
 
 # Decay of batch norm's statistics if the parameters themselves are evaluated (Ioffe & Szegedy 2015; Goyal et al. 2017).
@@ -268,12 +269,12 @@ def average_stats(config: OptimizerConfig, stats: dict, batch_stats: dict, step:
   if not stats:
     return stats
   if config.ema_decay:
-    return moving_average(stats, batch_stats, config.ema_decay, step - 1)
+    return moving_average(stats, batch_stats, config.ema_decay, step - 1, config.ema_warmup)
   return moving_average(stats, batch_stats, _STATS_DECAY, step)
 
 
-def moving_average(ema: dict, params: dict, decay: float, step: jax.Array) -> dict:
-  """The EMA of the parameters after `step` updates. The decay warms up as (1 + t) / (10 + t), as in TensorFlow."""
+def moving_average(ema: dict, params: dict, decay: float, step: jax.Array, warmup: bool = True) -> dict:
+  """The EMA of the parameters after `step` updates; see `OptimizerConfig.ema_warmup`."""
   t = jnp.asarray(step, jnp.float32)
-  rate = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
+  rate = 1 - (jnp.minimum(decay, (1 + t) / (10 + t)) if warmup else jnp.float32(decay))
   return jax.tree.map(lambda e, p: e + rate * (p - e), ema, params)

@@ -13,6 +13,7 @@ from vit_jax import commands, goodput, records
 from vit_jax.console import Console
 from vit_jax.cost import hardware
 from vit_jax.goodput import duration
+from vit_jax.objectives import calibration
 from vit_jax.objectives.objective import Objective
 from vit_jax.parallel import processes
 from vit_jax.training import evaluate
@@ -127,9 +128,12 @@ class Display:
   def probed(self, results: dict[str, Any], command: str) -> None:
     """Prints the results of frozen features; `command` is the one that trains the whole model."""
     examples = results['examples']
+    sure = '' if results['confidence'] is None else f', mean confidence {results["confidence"]:.1%} where it is right'
     self.note(f'\nk-NN         test accuracy {results["knn"]:.2%}\n'
-              f'linear probe test accuracy {results["linear"]:.2%} ({examples["test"]:,} images; trained on '
+              f'linear probe test accuracy {results["linear"]:.2%}{sure} ({examples["test"]:,} images; trained on '
               f'{examples["train"]:,})')
+    if calibrated := results.get('calibration'):
+      self.note(f'calibrated   {calibration.words(calibrated)}')
     self.note(f'\nbundle       {results["bundle"]} (the model with the linear probe as its head)\n'
               f'use it       {commands.written("predict", shlex.quote(results["bundle"]))} PICTURE_OR_FOLDER...\n'
               f'train all    {command}')
@@ -148,6 +152,9 @@ class Display:
     self.note(f'\ntest {words(test)} ({results["test_examples"]:,} images, {steps})')
     if val:
       self.note(f'val  {words(val)}')
+    if calibrated := results.get('calibration'):
+      self.note(f'calibrated   {calibration.words(calibrated)}')
+      test = test | {'loss': calibrated.get('test', {}).get('after', test)['loss']}
     classes = ((records.read_run(workdir) or {}).get('data') or {}).get('classes') or ()
     if doubt := objective.doubt(test, results['test_examples'], len(classes)):
       self.note(f'note         {doubt}')

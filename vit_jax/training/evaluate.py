@@ -29,6 +29,9 @@ class EvaluateConfig:
   metric: str = 'loss'  # one of the run's metrics: the objective's, and those of a probe
   # Training examples whose frozen features a linear probe and k-NN learn from at each evaluation; 0: no probe.
   probe: int = option(0, most=10_000_000, hint='0: off; 1,000 takes seconds')
+  # After training, a temperature for the probabilities in use (`training.calibrating`) is fitted to `val`, where that
+  # has at least so many pictures; 0: never. Logged losses stay plain.
+  calibrate: int = option(0, hint='0: off; fewer than 100 pictures say little')
 
 
 def check_patience(config: EvaluateConfig, val_examples: int) -> None:

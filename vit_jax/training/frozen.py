@@ -5,6 +5,7 @@ to minutes (`transfer.probe`). The result is a model: the backbone with the prob
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -21,9 +22,10 @@ from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.interop import bundle
 from vit_jax.interop.weights import Weights
+from vit_jax.objectives import calibration
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.training import calibrating, state
 from vit_jax.training import run as run_lib
-from vit_jax.training import state
 from vit_jax.training.run import Run
 from vit_jax.transfer.probe import Features, linear, neighbours
 
@@ -42,6 +44,8 @@ def run_probe(run: Run, workdir: str | os.PathLike, note: Callable[[str], None])
   Returns:
     A dict with the entries
       knn, linear: accuracies on `test`.
+      confidence: the linear probe's mean probability of the classes that it predicts rightly there; None without any.
+      calibration: what `calibrating.of_logits` found; absent where there is no temperature.
       strength: the inverse penalty of the linear probe.
       val: the linear probe's accuracy on `val`.
       examples: {split: the number of examples}.
@@ -68,15 +72,27 @@ def run_probe(run: Run, workdir: str | os.PathLike, note: Callable[[str], None])
   knn = float((neighbours(train, test.features, run.data.num_classes) == test.labels).mean())
   kernel, bias, strength, val_accuracy = linear(train, val, run.data.num_classes)
   accuracy = float(((test.features @ kernel + bias).argmax(1) == test.labels).mean())
-  folder = epath.Path(workdir) / 'probe' / 'bundle'
+  logits = lambda found: (found.features @ kernel + bias, found.labels)
+  calibrated = calibrating.of_logits(logits(val), logits(test)) if calibrating.wanted(run) else {}
+  fitted = calibrated.get('temperature', 1.0)
+  confidence = calibration.gauge(*logits(test), fitted)['confidence']
+  more = {'calibration': calibrated} if calibrated else {}
+  folder = bundle_of(workdir)
   measured = {'test': {'accuracy': accuracy}, 'test_examples': len(test.labels), 'val': {'accuracy': val_accuracy},
-              'probe': {'strength': strength}}
-  bundle.write(_weights(run, params, stats, kernel, bias), folder, run.record() | {'results': measured})
-  results = {'knn': knn, 'linear': accuracy, 'strength': strength, 'val': val_accuracy,
-             'examples': {split: len(found.labels) for split, found in splits.items()}, 'bundle': os.fspath(folder)}
+              'probe': {'strength': strength}, **more}
+  weights = dataclasses.replace(_weights(run, params, stats, kernel, bias), temperature=fitted)
+  bundle.write(weights, folder, run.record() | {'results': measured})
+  results = {'knn': knn, 'linear': accuracy, 'confidence': confidence, 'strength': strength, 'val': val_accuracy,
+             'examples': {split: len(found.labels) for split, found in splits.items()}, 'bundle': os.fspath(folder),
+             **more}
   record = {'config': schema.plain(run.config), 'config_hash': run.config_hash, 'results': results}
   durable.write(epath.Path(workdir) / 'probe' / 'probe.json', json.dumps(record, indent=2) + '\n')
   return results
+
+
+def bundle_of(workdir: str | os.PathLike) -> epath.Path:
+  """Where the bundle of a run that stops at frozen features is."""
+  return epath.Path(workdir) / 'probe' / 'bundle'
 
 
 def estimate_seconds(run: Run) -> float:

@@ -22,7 +22,7 @@ from vit_jax.survival.beacon import Beacon
 from vit_jax.survival.profiler import Profiler
 from vit_jax.survival.saving import Saving
 from vit_jax.survival.stop import Stop, Stopped
-from vit_jax.training import dispatch, evaluate, in_flight, probing, replay, state
+from vit_jax.training import calibrating, dispatch, evaluate, in_flight, probing, replay, state
 from vit_jax.training.display import Display
 from vit_jax.training.in_flight import InFlight
 from vit_jax.training.program import Program
@@ -279,8 +279,14 @@ class Loop:
       train_state = self.folder.restore(val['step'], train_state)
     test = self._evaluate(train_state, int(train_state.step), 'test')
     short = lambda row: row and {name: row[name] for name in metrics if name in row}
+    calibrated = calibrating.of_run(self.run, self._scored(train_state), train_state.stats) if (
+        calibrating.wanted(self.run)) else {}
     return {'step': int(train_state.step), 'steps': steps, 'val': short(val), 'test': short(test),
-            'test_examples': self.run.data.size('test')}
+            'test_examples': self.run.data.size('test'), **({'calibration': calibrated} if calibrated else {})}
+
+  def _scored(self, train_state: TrainState) -> dict:
+    """The parameters that are scored."""
+    return train_state.ema if self.run.config.optimizer.ema_decay else train_state.params
 
   def _calls(self, program: Program, step: int, profiler: Profiler) -> Iterator[tuple[int, tuple]]:
     """Yields (number of steps, operands) of each call from a step on."""
@@ -350,7 +356,7 @@ class Loop:
       return None
     self._in_flight.wait()
     start = time.perf_counter()
-    params = train_state.ema if self.run.config.optimizer.ema_decay else train_state.params
+    params = self._scored(train_state)
     batches = self.run.eval_batches(split, lambda errors: self._report(errors, step))
     with self.clock.measure('evaluate'), contextlib.closing(batches):
       more = functools.partial(self._more, params, train_state.stats, split)

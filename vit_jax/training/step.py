@@ -67,7 +67,8 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
         opt, trainable.select(grads, trained), state.optimizer, trainable.select(state.params, trained),
         scale * state.hparams['learning_rate'], state.hparams['weight_decay'], factors, model, rates, decays)
     params = trainable.merged(state.params, moved, trained)
-    ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step) if opt.ema_decay else state.ema
+    ema = optimizer.moving_average(state.ema, params, opt.ema_decay, state.step, opt.ema_warmup) if (
+        opt.ema_decay) else state.ema
     stats = trainable.moving(state.stats, optimizer.average_stats(opt, state.stats, batch_stats, state.step), resting)
     metrics = {'loss': loss / weight, 'grad_norm': optax.tree.norm(grads)}
     new = {objective.values[0]: loss, **sums, 'weight': weight, 'grad_norm': metrics['grad_norm'],

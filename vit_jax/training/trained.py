@@ -42,7 +42,7 @@ class Trained(Classifier):
   def _forward(self):
     def forward(params, stats, images):
       logits_BC = self.model.apply(params, stats, self.preprocessing.normalize(images))[0]
-      return as_probabilities(logits_BC, self.several_labels)
+      return as_probabilities(logits_BC, self.several_labels, self.temperature)
     return jax.jit(forward)
 
 
@@ -66,4 +66,4 @@ def load(source: str | os.PathLike, step: int | None = None) -> Classifier:
   put = lambda tree: jax.device_put(tree, jax.local_devices()[0])
   return Trained(class_names=weights.names(), preprocessing=weights.preprocessing, model=weights.pure_model(),
                  params=put(weights.params), stats=put(weights.stats), config=config, step=weights.step,
-                 several_labels=weights.several_labels)
+                 several_labels=weights.several_labels, temperature=weights.temperature)
