@@ -35,6 +35,8 @@ CASES = {
                        pos_embed='rope2d_centred'),
     'deit': _case('deit', **ENCODER, stem='conv', patch_size=4, drop_path=0.3),
     'swin': _case('swin', width=16, depths=(2, 4), num_heads=(2, 4), window_size=3, patch_size=2, drop_path=0.3),
+    'swin-v2': _case('swin', width=16, depths=(2, 2), num_heads=(2, 4), window_size=3, patch_size=2, cosine=True,
+                     position_bias='network', post_norm=True, trained_windows=(4, 3), mask=100.0),
     'resnet-basic': _case('resnet', block='basic', depths=(1, 2), widths=(8, 16), stem_width=8),
     'resnet-bottleneck': _case('resnet', depths=(3, 1), widths=(16, 32), stem='full', stem_width=8),
     'resnext': _case('resnet', depths=(1, 2), widths=(16, 32), stem_width=8, bottleneck=1, groups=4),

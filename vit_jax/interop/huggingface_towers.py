@@ -97,17 +97,6 @@ def _dinov3(tensors, e):
   return Read(fields, rules, ('embeddings.mask_token',))
 
 
-def without_key_bias(tensors: Tensors) -> Tensors:
-  """DINOv3's tensors with biases of 0 for the keys, which it does not have."""
-  shapes, zeros = dict(tensors.shapes), set()
-  for name, shape in tensors.shapes.items():
-    if name.endswith('.attention.q_proj.bias') and (key := name.replace('q_proj', 'k_proj')) not in shapes:
-      shapes[key] = shape
-      zeros.add(key)
-  load = lambda name: np.zeros(shapes[name], np.float32) if name in zeros else tensors.load(name)
-  return Tensors(tensors.source, shapes, tensors.others, load)
-
-
 def _blocks():
   block, theirs = 'encoder.blocks.{i}', 'encoder.layers.{i}'
   q_k_v = [f'{theirs}.self_attn.{name}_proj' for name in 'qkv']
@@ -146,7 +135,7 @@ def _siglip(tensors, e):
 
 
 def siglip_rules() -> list[Rule]:
-  """The rules of SigLIP's vision tower, after `split_queries`."""
+  """The rules of SigLIP's vision tower, after `derived.split`."""
   pool, theirs = 'attention_pool', 'head'
   return [*patches('patch_embed.proj', 'embeddings.patch_embedding'),
           *same('pos_embed', 'T D', 'embeddings.position_embedding.weight'), *_blocks(),
@@ -160,28 +149,8 @@ def siglip_rules() -> list[Rule]:
           *norm(f'{pool}.norm', f'{theirs}.layernorm'), *mlp(f'{pool}.mlp', f'{theirs}.mlp.fc1', f'{theirs}.mlp.fc2')]
 
 
-def split_queries(tensors: Tensors) -> Tensors:
-  """SigLIP's tensors with the pooling's fused map in two, NAME.q and NAME.kv: here they are two parameters."""
-  shapes, parts = {}, {}
-  for name, shape in tensors.shapes.items():
-    if name.startswith('head.attention.in_proj_') and shape[0] % 3 == 0:
-      third = shape[0] // 3
-      for suffix, rows in (('q', slice(0, third)), ('kv', slice(third, None))):
-        parts[f'{name}.{suffix}'] = name, rows
-        shapes[f'{name}.{suffix}'] = (third * (1 if suffix == 'q' else 2), *shape[1:])
-    else:
-      shapes[name] = shape
-
-  def load(name):
-    if name not in parts:
-      return tensors.load(name)
-    whole, rows = parts[name]
-    return np.asarray(tensors.load(whole))[rows]
-  return Tensors(tensors.source, shapes, tensors.others, load)
-
-
 def joined_queries(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The inverse of `split_queries`, of {name: array}."""
+  """The inverse of `derived.split`, of {name: array}."""
   out = {name: array for name, array in arrays.items() if not name.endswith(('.q', '.kv'))}
   return out | {name.removesuffix('.q'): np.concatenate([array, arrays[f'{name.removesuffix(".q")}.kv']])
                 for name, array in arrays.items() if name.endswith('.q')}

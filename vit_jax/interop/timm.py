@@ -15,6 +15,7 @@ from vit_jax.interop.entries import Entries
 from vit_jax.interop.tensors import Tensors
 from vit_jax.interop.timm_layouts import LAYOUTS
 from vit_jax.interop.weights import Weights
+from vit_jax.models import swin
 from vit_jax.printable import say
 
 _UNUSED = ('*.attn_mask',)  # tables in older files, which are now computed
@@ -42,7 +43,7 @@ def read(tensors: Tensors, config: dict[str, Any], without: tuple[str, ...] = ()
     UserError: an unsupported model, an entry of the config.json that is not supported or not known, or tensors that do
       not fit.
   """
-  where, shapes = tensors.source, tensors.shapes
+  where = tensors.source
   if not config.get('architecture'):
     raise UserError(f'{where}: which model is it? Its tensors show widths and depths, but not the number of heads, the '
                     'activation or the pooling. Expected a config.json beside the file: that of transformers, of timm, '
@@ -54,14 +55,16 @@ def read(tensors: Tensors, config: dict[str, Any], without: tuple[str, ...] = ()
   form, given = LAYOUTS[kind], _model_args(config, where)
   entries = Entries({**arguments, **given}, f'{where}: {config["architecture"]} of timm')
   try:
-    model, rules = form.read(shapes, entries)
+    tensors = form.derive(tensors, entries)
+    model, rules = form.read(tensors.shapes, entries)
   except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError, OverflowError, AttributeError) as error:
     raise UserError(f'{where}: {config["architecture"]} is a {kind} of timm, but the file does not have its tensors or '
                     f'their shapes ({error}); is it another architecture?') from error
   cfg = _pretrained_cfg(config, where)
-  preprocessing = _preprocessing(cfg, entries, shapes, model, form, where)
+  preprocessing = _preprocessing(cfg, entries, tensors.shapes, model, form, where)
   _check_top(config, model, where)
-  _check_patches(form.family, model, preprocessing.size, where)
+  if form.family == 'swin':
+    _check_border(swin.Config(**model), preprocessing.size, where)
   classes = layout.num_classes(tensors, form.classifier)
   names = config.get('label_names', cfg.values.get('label_names'))
   names = tuple(map(str, names)) if isinstance(names, list) and len(names) == classes else None
@@ -69,12 +72,21 @@ def read(tensors: Tensors, config: dict[str, Any], without: tuple[str, ...] = ()
   return layout.read(tensors, weights, classes, rules, without + _UNUSED)
 
 
-def _check_patches(family, model, size, where):
-  """timm's Swin leaves out pixels at the border that fill no patch; ours, as the published one, fills patches up."""
-  patch = model.get('patch_size', 4)
-  if family == 'swin' and any(side % patch for side in size):
-    raise UserError(f'{where}: pictures of {size[0]}x{size[1]} are no whole patches of {patch}; timm leaves out '
-                    'the rest; not supported')
+def _check_border(config, size, where):
+  """Raises UserError for pictures whose border timm's Swin treats in another way than ours and the published one.
+
+  It leaves out pixels that fill no patch, where ours fills patches up. It shifts windows before it fills up those at
+  the border, so that others come together than where that is done first.
+  """
+  if any(side % config.patch_size for side in size):
+    raise UserError(f'{where}: pictures of {size[0]}x{size[1]} are no whole patches of {config.patch_size}; timm '
+                    'leaves out the rest; not supported')
+  for stage, grid in enumerate(swin.grids(config, (*size, 3))):
+    shifted = swin.windows(grid, config.window_size)[1]
+    if any(shifted.shift) and shifted.padded != grid:
+      raise UserError(f'{where}: pictures of {size[0]}x{size[1]} have {grid[0]}x{grid[1]} patches in stage {stage}, '
+                      f'which are no whole windows of {config.window_size}; timm fills up windows after it shifts '
+                      'them; not supported')
 
 
 def unwrapped(config: dict[str, Any], where: str) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vit_jax.interop import timm_rules
+from vit_jax.interop import derived, timm_rules
 from vit_jax.interop.entries import Entries
 from vit_jax.interop.rules import Rule, Shapes
+from vit_jax.interop.tensors import Tensors
+from vit_jax.models import swin
 
 _NORMS_6 = (None, 'layernorm', 'LayerNorm', 'LayerNorm(eps=1e-06)', 'layernormfp32')
 _NORMS_5 = ('LayerNorm(eps=1e-05)',)
@@ -21,6 +23,7 @@ _BATCH_NORM = (None, 'batchnorm', 'batchnorm2d', 'BatchNorm2d')
 # Numbers of the training, and sizes that the tensors show.
 _FREE = ('in_chans', 'num_classes', 'drop_rate', 'drop_path_rate', 'proj_drop_rate', 'attn_drop_rate', 'pos_drop_rate',
          'patch_drop_rate', 'drop_block_rate', 'weight_init', 'fix_init', 'zero_init_last', 'head_init_scale')
+_SWIN_FREE = ('img_size', 'patch_size', 'embed_dim', 'depths', 'num_heads', 'strict_img_size', 'dynamic_img_size')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +36,13 @@ class Layout:
     classifier: the name of the classifier's linear map.
     read: (shapes, arguments) -> (the fields of our config, the rules of the names). Raises UserError for an argument
       that is not supported, and KeyError, IndexError, ValueError, TypeError or ZeroDivisionError for wrong shapes.
+    derive: (tensors, arguments) -> the tensors that the rules name.
   """
   family: str
   first: str
   classifier: str
   read: Callable[[Shapes, Entries], tuple[dict[str, Any], Sequence[Rule]]]
+  derive: Callable[[Tensors, Entries], Tensors] = lambda tensors, entries: tensors
 
 
 def _depths(shapes, pattern):
@@ -122,9 +127,31 @@ def _last_norm(e, pool):
 
 
 def _swin(shapes, e):
+  heads = r'layers\.(\d+)\.blocks\.0\.attn\.relative_position_bias_table'
+  out = _windowed(shapes, e, {int(m[1]): shape[1] for name, shape in shapes.items() if (m := re.match(heads, name))})
+  out['epsilon'] = e.choose('norm_layer', [(None, 1e-5), ('layernorm', 1e-6), *((n, 1e-5) for n in _NORMS_5)], None)
+  e.only('head_dim', None)
+  e.only('embed_layer', None, 'PatchEmbed')
+  _finish(e, *_SWIN_FREE)
+  return out, timm_rules.swin()
+
+
+def _swin_v2(shapes, e):
+  heads = r'layers\.(\d+)\.blocks\.0\.attn\.logit_scale'
+  out = _windowed(shapes, e, {int(m[1]): shape[0] for name, shape in shapes.items() if (m := re.match(heads, name))})
+  trained = e.get('pretrained_window_sizes', ()) or ()
+  trained = tuple(trained[:len(out['depths'])])
+  if not all(isinstance(size, int) and size >= 0 for size in trained) or any(trained) and not all(trained):
+    raise e.refused('pretrained_window_sizes', 'expected one number a stage, or 0 in all')
+  e.only('norm_layer', None, *_NORMS_5)
+  e.only('act_layer', None, 'gelu')
+  _finish(e, *_SWIN_FREE)
+  return out | swin.V2 | {'trained_windows': trained if any(trained) else ()}, timm_rules.swin(v2=True)
+
+
+def _windowed(shapes, e, heads):
+  """What Swin and Swin V2 have in common; `heads` are those of each stage."""
   width, _, patch, _ = shapes['patch_embed.proj.weight']
-  tables = {int(m[1]): shape for name, shape in shapes.items()
-            if (m := re.match(r'layers\.(\d+)\.blocks\.0\.attn\.relative_position_bias_table', name))}
   window = e.get('window_size', 7)
   if isinstance(window, list) and len(set(map(str, window))) == 1:
     window = window[0]
@@ -133,16 +160,15 @@ def _swin(shapes, e):
   ratio = e.get('mlp_ratio', 4)
   if not isinstance(ratio, (int, float)) or ratio != int(ratio):
     raise e.refused('mlp_ratio', 'expected a whole number')
-  out = {'patch_size': patch, 'width': width, 'depths': _depths(shapes, r'layers\.(\d+)\.blocks\.(\d+)\.'),
-         'num_heads': tuple(tables[i][1] for i in sorted(tables)), 'window_size': window, 'mlp_ratio': int(ratio),
-         'epsilon': e.choose('norm_layer', [(None, 1e-5), ('layernorm', 1e-6), *((n, 1e-5) for n in _NORMS_5)], None)}
   e.only('global_pool', 'avg')
-  e.only('head_dim', None)
   e.only('always_partition', False)
   e.only('qkv_bias', True)
-  e.only('embed_layer', None, 'PatchEmbed')
-  _finish(e, 'img_size', 'patch_size', 'embed_dim', 'depths', 'num_heads', 'strict_img_size', 'dynamic_img_size')
-  return out, timm_rules.swin()
+  return {'patch_size': patch, 'width': width, 'depths': _depths(shapes, r'layers\.(\d+)\.blocks\.(\d+)\.'),
+          'num_heads': tuple(heads[i] for i in sorted(heads)), 'window_size': window, 'mlp_ratio': int(ratio)}
+
+
+def _with_key_biases(tensors, e):
+  return derived.with_key_biases(tensors, '.q_bias', '.k_bias')
 
 
 def _resnet(shapes, e):
@@ -222,6 +248,7 @@ LAYOUTS = {
     'VisionTransformer': Layout('vit', 'patch_embed.proj', 'head', _vit),
     'VisionTransformerDistilled': Layout('deit', 'patch_embed.proj', 'head', _deit),
     'SwinTransformer': Layout('swin', 'patch_embed.proj', 'head.fc', _swin),
+    'SwinTransformerV2': Layout('swin', 'patch_embed.proj', 'head.fc', _swin_v2, _with_key_biases),
     'ResNet': Layout('resnet', 'conv1', 'fc', _resnet),
     'RegNet': Layout('resnet', 'stem.conv', 'head.fc', _regnet),
     'ConvNeXt': Layout('convnext', 'stem.0', 'head.fc', _convnext),

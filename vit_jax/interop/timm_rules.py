@@ -69,11 +69,19 @@ def transformer(last_norm: str, tokens: PrefixTokens, gated: bool = False) -> li
       *mlp(f'{pool}.mlp', 'attn_pool.mlp.fc1', 'attn_pool.mlp.fc2')]
 
 
-def swin() -> list[Rule]:
-  """Swin."""
+def key_less_biases(block: str, theirs: str) -> list[Rule]:
+  """Biases of queries and values alone, with those of 0 for the keys (`derived.with_key_biases`)."""
+  return [Axes(f'{block}.attention.qkv.bias', 'H 3 K', tuple(f'{theirs}.attn.{name}_bias' for name in 'qkv'), '(H K)')]
+
+
+def swin(v2: bool = False) -> list[Rule]:
+  """Swin and Swin V2."""
   block, theirs = 'stages.{i}.blocks.{j}', 'layers.{i}.blocks.{j}'
   return [*patches('patch_embed', 'patch_embed.proj'), *norm('patch_norm', 'patch_embed.norm'),
-          *_encoder_block(block, theirs),
+          *(key_less_biases(block, theirs) if v2 else []), *_encoder_block(block, theirs),
+          *same(f'{block}.attention.log_scale', 'H', f'{theirs}.attn.logit_scale', 'H 1 1'),
+          *dense(f'{block}.bias_network.up', f'{theirs}.attn.cpb_mlp.0'),
+          *dense(f'{block}.bias_network.down', f'{theirs}.attn.cpb_mlp.2'),
           *same(f'{block}.bias_table', 'N H', f'{theirs}.attn.relative_position_bias_table'),
           *norm('merges.{i}.norm', 'layers.{i1}.downsample.norm'),
           *dense('merges.{i}.proj', 'layers.{i1}.downsample.reduction'),
