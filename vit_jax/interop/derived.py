@@ -28,6 +28,29 @@ def with_key_biases(tensors: Tensors, query: str, key: str) -> Tensors:
                             for name, shape in names.items() if name not in tensors.shapes})
 
 
+def in_halves(tensors: Tensors, maps: Mapping[str, int], num_heads: int, swap: bool) -> Tensors:
+  """The tensors with queries and keys as rotary positions want them here: channels i and i + K/2 turn together.
+
+  Products of queries and keys do not depend on the order of their channels.
+
+  Args:
+    tensors: those of the file, in which channels 2i and 2i + 1 turn together.
+    maps: {what the names of maps end with: 3 for queries, keys and values in one; 1 for queries or keys}. The first
+      axis is (3 H K) or (H K).
+    num_heads: H.
+    swap: whether the first half of the pairs turns with the column, in place of the row.
+  """
+  def load(name, fused):
+    value = np.array(tensors.load(name))
+    parts = value.reshape(fused, num_heads, 2, -1, 2, *value.shape[1:])  # .., head, row or column, frequency, of a pair
+    for part in parts[:2]:
+      part[:] = np.moveaxis(part[:, ::-1] if swap else part, 3, 1).reshape(part.shape).copy()
+    return parts.reshape(value.shape)
+  found = {name: fused for name in tensors.shapes for end, fused in maps.items() if name.endswith(end)}
+  return replaced(tensors, {name: (tensors.shapes[name], lambda name=name, fused=fused: load(name, fused))
+                            for name, fused in found.items()})
+
+
 def split(tensors: Tensors, prefix: str) -> Tensors:
   """The tensors with the fused queries, keys and values, whose names begin with the prefix, as NAME.q and NAME.kv.
 

@@ -30,10 +30,11 @@ class Tower(NamedTuple):
   vision: str | None = None  # the key of the vision tower's config, where the model has two towers
 
 
-def _vit(e, width=768, depth=12, heads=12, epsilon=1e-6, act='gelu'):
+def _vit(e, width=768, depth=12, heads=12, epsilon=1e-6, act='gelu', gated=False):
+  kind = e.choose('hidden_act', (('silu', 'swiglu'), ('swish', 'swiglu')) if gated else GELU, act)
   return {'width': e.get('hidden_size', width), 'depth': e.get('num_hidden_layers', depth),
           'num_heads': e.get('num_attention_heads', heads), 'epsilon': e.get('layer_norm_eps', epsilon),
-          'patch_size': e.get('patch_size', 16), 'gelu': e.choose('hidden_act', GELU, act)}
+          'patch_size': e.get('patch_size', 16), **({'mlp': kind} if gated else {'gelu': kind})}
 
 
 def _dinov2(tensors, e):
@@ -74,12 +75,12 @@ def _gated_mlp(ours, up, down):
 
 
 def _dinov3(tensors, e):
-  fields = _vit(e, width=384, heads=6, epsilon=1e-5)
+  gated = e.switched('use_gated_mlp')
+  fields = _vit(e, width=384, heads=6, epsilon=1e-5, gated=gated)
   registers = e.get('num_register_tokens', 0)
   fields |= {'mlp_dim': e.get('intermediate_size', 1536), 'pool': 'cls', 'pos_embed': 'rope2d_centred',
-             'layer_scale': float(e.get('layerscale_value', 1.0)), 'global_tokens': registers}
-  e.only('use_gated_mlp', False)
-  e.only('rope_theta', 100.0)
+             'rope_theta': float(e.get('rope_theta', 100.0)), 'layer_scale': float(e.get('layerscale_value', 1.0)),
+             'global_tokens': registers}
   for key, right in (('query_bias', True), ('key_bias', False), ('value_bias', True), ('proj_bias', True),
                      ('mlp_bias', True), ('apply_layernorm', True)):
     e.only(key, right)
@@ -88,13 +89,17 @@ def _dinov3(tensors, e):
   q_k_v = [f'{theirs}.attention.{name}_proj' for name in 'qkv']
   ours = ('cls',) + ('global_tokens',) * bool(registers)
   prefix = (('embeddings.cls_token', 1),) + (('embeddings.register_tokens', registers),) * bool(registers)
+  maps = lambda name: tuple(f'{theirs}.mlp.{part}_proj.{name}' for part in ('gate', 'up'))
+  gates = [Axes(f'{block}.mlp.up.kernel', 'I O 2', maps('weight'), 'O I'),
+           Axes(f'{block}.mlp.up.bias', 'O 2', maps('bias'), 'O')]
   rules = [*patches('patch_embed.proj', 'embeddings.patch_embeddings'), Tokens(ours, prefix, None),
            *norm(f'{block}.norm1', f'{theirs}.norm1'), *norm(f'{block}.norm2', f'{theirs}.norm2'),
            *attention(f'{block}.attention', q_k_v, f'{theirs}.attention.o_proj'),
-           *mlp(f'{block}.mlp', f'{theirs}.mlp.up_proj', f'{theirs}.mlp.down_proj'),
+           *(gates if gated else []), *mlp(f'{block}.mlp', f'{theirs}.mlp.up_proj', f'{theirs}.mlp.down_proj'),
            *(rule for i in (1, 2) for rule in same(f'{block}.scale{i}', 'D', f'{theirs}.layer_scale{i}.lambda1')),
            *norm('norm', 'norm')]
-  return Read(fields, rules, ('embeddings.mask_token',))
+  # Without registers there is an empty tensor.
+  return Read(fields, rules, ('embeddings.mask_token', *(() if registers else ('embeddings.register_tokens',))))
 
 
 def _blocks():

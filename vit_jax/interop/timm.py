@@ -15,7 +15,6 @@ from vit_jax.interop.entries import Entries
 from vit_jax.interop.tensors import Tensors
 from vit_jax.interop.timm_layouts import LAYOUTS
 from vit_jax.interop.weights import Weights
-from vit_jax.models import swin
 from vit_jax.printable import say
 
 _UNUSED = ('*.attn_mask',)  # tables in older files, which are now computed
@@ -63,30 +62,12 @@ def read(tensors: Tensors, config: dict[str, Any], without: tuple[str, ...] = ()
   cfg = _pretrained_cfg(config, where)
   preprocessing = _preprocessing(cfg, entries, tensors.shapes, model, form, where)
   _check_top(config, model, where)
-  if form.family == 'swin':
-    _check_border(swin.Config(**model), preprocessing.size, where)
+  form.check(model, entries, preprocessing.size, where)
   classes = layout.num_classes(tensors, form.classifier)
   names = config.get('label_names', cfg.values.get('label_names'))
   names = tuple(map(str, names)) if isinstance(names, list) and len(names) == classes else None
   weights = Weights(where, form.family, model, {}, {}, preprocessing, names)
   return layout.read(tensors, weights, classes, rules, without + _UNUSED)
-
-
-def _check_border(config, size, where):
-  """Raises UserError for pictures whose border timm's Swin treats in another way than ours and the published one.
-
-  It leaves out pixels that fill no patch, where ours fills patches up. It shifts windows before it fills up those at
-  the border, so that others come together than where that is done first.
-  """
-  if any(side % config.patch_size for side in size):
-    raise UserError(f'{where}: pictures of {size[0]}x{size[1]} are no whole patches of {config.patch_size}; timm '
-                    'leaves out the rest; not supported')
-  for stage, grid in enumerate(swin.grids(config, (*size, 3))):
-    shifted = swin.windows(grid, config.window_size)[1]
-    if any(shifted.shift) and shifted.padded != grid:
-      raise UserError(f'{where}: pictures of {size[0]}x{size[1]} have {grid[0]}x{grid[1]} patches in stage {stage}, '
-                      f'which are no whole windows of {config.window_size}; timm fills up windows after it shifts '
-                      'them; not supported')
 
 
 def unwrapped(config: dict[str, Any], where: str) -> dict[str, Any]:

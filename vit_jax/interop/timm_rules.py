@@ -47,6 +47,27 @@ def _encoder_block(ours, theirs):
           *mlp(f'{ours}.mlp', f'{theirs}.mlp.fc1', f'{theirs}.mlp.fc2')]
 
 
+def eva(last_norm: str, tokens: PrefixTokens, fused: bool, key_less: bool, gate: str | None) -> list[Rule]:
+  """Eva: ViTs with rotary positions.
+
+  Args:
+    last_norm: model.last_norm.
+    tokens: those before the patches.
+    fused: queries, keys and values are one map.
+    key_less: of its biases, those of the keys are missing.
+    gate: the MLP's gate is a map 'apart', or 'packed' in one with what it gates; None: there is none.
+  """
+  block, theirs = 'encoder.blocks.{i}', 'blocks.{i}'
+  gates = lambda name: tuple(f'{theirs}.mlp.fc1_{part}.{name}' for part in 'gx')
+  apart = [Axes(f'{block}.mlp.up.kernel', 'I O 2', gates('weight'), 'O I'),
+           Axes(f'{block}.mlp.up.bias', 'O 2', gates('bias'), 'O')]
+  maps = [f'{theirs}.attn.{name}_proj' for name in 'qkv']
+  return [*(apart if gate == 'apart' else []), *(key_less_biases(block, theirs) if fused and key_less else []),
+          *([] if fused else attention(f'{block}.attention', maps, f'{theirs}.attn.proj')),
+          *(rule for i in (1, 2) for rule in same(f'{block}.scale{i}', 'D', f'{theirs}.gamma_{i}')),
+          *transformer(last_norm, tokens, gate == 'packed')]
+
+
 def transformer(last_norm: str, tokens: PrefixTokens, gated: bool = False) -> list[Rule]:
   """ViT and DeiT; `last_norm` is model.last_norm, and `gated` is model.mlp == 'swiglu'."""
   block, theirs, pool = 'encoder.blocks.{i}', 'blocks.{i}', 'attention_pool'
