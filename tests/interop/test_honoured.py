@@ -69,7 +69,8 @@ def test_options_of_timm_that_are_honoured(tmp_path, name, args, field, value):
     ('resnetblur18', "aa_layer='BlurPool2d': not supported"),
     ('resnet50d', "stem_type='deep'"),
     ('vit_base_patch16_224_of_mine', 'not an architecture of timm that this project knows; did you mean'),
-    ('vit_small_patch16_rope_224', 'is a Eva of timm, which is not supported'),
+    ('vit_base_patch16_rope_mixed_224', 'or their shapes .*; is it another architecture'),
+    ('resnetv2_50', 'is a ResNetV2 of timm, which is not supported'),
 ])
 def test_architectures_of_timm_that_are_refused(tmp_path, name, words):
   place = changed(tmp_path, 'timm_resnet')

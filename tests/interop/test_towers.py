@@ -1,4 +1,7 @@
-"""Vision towers of transformers compute the same here, from golden files (tests/golden/make_towers_golden.py)."""
+"""Models of transformers and timm that are read and not written compute the same here, from golden files.
+
+They are made by make_towers_golden.py, and those of timm by make_timm_golden.py, in tests/golden.
+"""
 
 import json
 
@@ -50,7 +53,8 @@ def test_outputs(case, tmp_path):
     assert weights.preprocessing.size == (24, 24)  # nothing tells another size
     saved(case, tmp_path, preprocessor_config=processor(images.shape[2]))
     weights = interop.read(tmp_path)
-  assert weights.preprocessing.size == images.shape[2:] and weights.headless == ('classifier' not in case)
+  assert weights.preprocessing.size == images.shape[2:]
+  assert weights.headless == ('classifier' not in case and 'timm' not in case)
   assert expected.std(axis=0).max() > 0.05
   np.testing.assert_allclose(outputs(weights, images), expected, atol=TOLERANCE)
 

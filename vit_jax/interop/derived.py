@@ -15,6 +15,13 @@ def replaced(tensors: Tensors, new: Mapping[str, tuple[tuple[int, ...], Callable
   return Tensors(tensors.source, shapes | {name: shape for name, (shape, _) in new.items()}, tensors.others, load)
 
 
+def renamed(tensors: Tensors, new_name: Callable[[str], str]) -> Tensors:
+  """The tensors under other names."""
+  back = {new_name(name): name for name in tensors.shapes}
+  return Tensors(tensors.source, {new: tensors.shapes[old] for new, old in back.items()}, tensors.others,
+                 lambda name: tensors.load(back[name]))
+
+
 def with_key_biases(tensors: Tensors, query: str, key: str) -> Tensors:
   """The tensors with biases of 0 for the keys, of models that have biases for queries and values alone.
 

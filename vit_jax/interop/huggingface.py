@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from vit_jax.errors import UserError, nearest
-from vit_jax.interop import derived, layout, matching, processors
+from vit_jax.interop import derived, layout, matching, pairs, processors
 from vit_jax.interop.entries import Entries
 from vit_jax.interop.huggingface_layouts import DEFAULTS, LAYOUTS, SEVERAL, VALUES
 from vit_jax.interop.huggingface_towers import TOWERS
@@ -97,8 +97,9 @@ def _read_tower(tensors, kind, config, processor, without):
       raise UserError(f'{where}: {tower.vision} in its config.json: expected an object, got {own!r}')
     tensors = _vision_alone(tensors)
   entries = Entries(own, f'{where}: its config.json')
-  tensors = derived.split(_bare(tensors, tower.bare), 'head.attention.in_proj_')
-  tensors = _only(tensors, lambda name: not (name.startswith('classifier.') and _matches(name, without)))
+  tensors = derived.renamed(tensors, lambda name: name.removeprefix(tower.bare))
+  tensors = derived.split(tensors, 'head.attention.in_proj_')
+  tensors = pairs.only(tensors, lambda name: not (name.startswith('classifier.') and _matches(name, without)))
   if kind == 'dinov3_vit':
     tensors = derived.with_key_biases(tensors, '.q_proj.bias', '.k_proj.bias')
   try:
@@ -124,21 +125,10 @@ def _sized(weights, prepared, kind):
   return dataclasses.replace(weights, params=weights.params | {'pos_embed': table}, preprocessing=prepared)
 
 
-def _bare(tensors, prefix):
-  """The tensors without the prefix that a backbone has inside of a model with a head."""
-  shapes = {name.removeprefix(prefix): shape for name, shape in tensors.shapes.items()}
-  back = {name.removeprefix(prefix): name for name in tensors.shapes}
-  return Tensors(tensors.source, shapes, tensors.others, lambda name: tensors.load(back[name]))
-
-
 def _vision_alone(tensors):
   """The tensors of the vision tower of a model of two towers."""
   text = lambda name: name.startswith(('text_model.', 'text_projection.')) or name in ('logit_scale', 'logit_bias')
-  return _only(tensors, lambda name: not text(name))
-
-
-def _only(tensors, wanted):
-  return dataclasses.replace(tensors, shapes={n: shape for n, shape in tensors.shapes.items() if wanted(n)})
+  return pairs.only(tensors, lambda name: not text(name))
 
 
 def _matches(name, patterns):
@@ -205,9 +195,7 @@ def _in_file_names(tensors, kind):
     for pattern, replacement in _IN_MEMORY.get(kind, ()):
       name = re.sub(pattern, replacement, name)
     return prefix + name if bare and 'classifier' not in name else name
-  back = {rename(name): name for name in tensors.shapes}
-  return Tensors(tensors.source, {new: tensors.shapes[old] for new, old in back.items()}, tensors.others,
-                 lambda name: tensors.load(back[name]))
+  return derived.renamed(tensors, rename)
 
 
 def _class_names(id2label, classes):
