@@ -35,6 +35,7 @@ _EVA = dict(_VIT, num_heads=2)
 READ_ONLY = {
     'swin_v2': ('swinv2_tiny_window8_256', dict(embed_dim=8, depths=[2, 2], num_heads=[2, 4], img_size=[12, 24],
                                                 patch_size=2, window_size=3, pretrained_window_sizes=[2, 4]), (12, 24)),
+    'resnet_d': ('resnet10t', dict(layers=[1, 1, 1, 1], channels=[8, 12, 16, 8], stem_width=8), (40, 36)),
     'dinov3': ('vit_small_plus_patch16_dinov3_qkvb', _EVA, (16, 24)),
     'rope': ('vit_small_patch16_rope_224', _EVA, (16, 24)),
 }

@@ -38,6 +38,8 @@ CASES = {
     'swin-v2': _case('swin', width=16, depths=(2, 2), num_heads=(2, 4), window_size=3, patch_size=2, cosine=True,
                      position_bias='network', post_norm=True, trained_windows=(4, 3), mask=100.0),
     'resnet-basic': _case('resnet', block='basic', depths=(1, 2), widths=(8, 16), stem_width=8),
+    'resnet-d': _case('resnet', depths=(1, 1), widths=(16, 32), stem='deep', stem_width=8, deep_widths=(4, 6),
+                      average_shortcut=True),
     'resnet-bottleneck': _case('resnet', depths=(3, 1), widths=(16, 32), stem='full', stem_width=8),
     'resnext': _case('resnet', depths=(1, 2), widths=(16, 32), stem_width=8, bottleneck=1, groups=4),
     'regnet_y': _case('resnet', depths=(1, 3), widths=(16, 24), stem='half', stem_width=8, bottleneck=1, group_width=8,

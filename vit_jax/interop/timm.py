@@ -116,7 +116,8 @@ def _preprocessing(cfg, args, shapes, model, form, where):
     say(f'{where}: its config.json does not say {", ".join(missing)} of pretrained_cfg; those of timm\'s ImageNet '
         'models are assumed', sys.stderr)
   try:
-    channels, *size = cfg.get('input_size', [shapes[f'{form.first}.weight'][1], 224, 224])
+    first = next(shapes[name] for name in (f'{form.first}.weight', f'{form.first}.0.weight') if name in shapes)
+    channels, *size = cfg.get('input_size', [first[1], 224, 224])
     if args.values.get('img_size'):
       size = args.values['img_size']
     elif cfg.get('input_size') is None and model.get('pos_embed') == 'learned':  # square, like all timm models
@@ -124,7 +125,7 @@ def _preprocessing(cfg, args, shapes, model, form, where):
                                             if name in shapes and not args.values.get('no_embed_class'))
       size = math.isqrt(tokens) * model['patch_size']
     mean, std = (alike(cfg.get(key, _IMAGENET[key])) for key in ('mean', 'std'))
-  except (TypeError, ValueError, IndexError) as error:
+  except (TypeError, ValueError, IndexError, StopIteration) as error:
     raise UserError(f'{where}: the pretrained_cfg in its config.json cannot be interpreted ({error})') from error
   fields = {'size': size, 'channels': channels, 'mean': mean, 'std': std, 'crop': cfg.get('crop_pct', 0.875),
             'interpolation': cfg.get('interpolation', 'bicubic'),

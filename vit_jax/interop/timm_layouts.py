@@ -182,20 +182,24 @@ def _with_key_biases(tensors, e):
 def _resnet(shapes, e):
   e.only('output_stride', 32)
   e.only('global_pool', 'avg')
-  e.only('stem_type', '')
+  deep = e.choose('stem_type', [('', False), (None, False), ('deep', True), ('deep_tiered', True)], '')
+  average = e.switched('avg_down')
   e.only('block_reduce_first', 1)
   e.only('down_kernel_size', 1)
   e.only('aa_layer', None)
   e.only('block_args', None, {})
   e.only('act_layer', *RELU)
   e.only('norm_layer', *BATCH_NORM)
-  for key in ('replace_stem_pool', 'avg_down', 'pruned'):
+  for key in ('replace_stem_pool', 'pruned'):
     e.only(key, False)
   depths = _depths(shapes, r'layer(\d+)\.(\d+)\.')
   block = e.choose('block', [('BasicBlock', 'basic'), ('Bottleneck', 'bottleneck')], None)
   last = 'conv3' if block == 'bottleneck' else 'conv2'
   widths = tuple(shapes[f'layer{i + 1}.0.{last}.weight'][0] for i in range(len(depths)))
-  out = {'depths': depths, 'widths': widths, 'stem_width': shapes['conv1.weight'][0], 'block': block}
+  out = {'depths': depths, 'widths': widths, 'block': block, 'average_shortcut': average,
+         'stem_width': shapes['conv1.6.weight' if deep else 'conv1.weight'][0], 'stem': 'deep' if deep else 'quarter'}
+  if deep:
+    out['deep_widths'] = tuple(shapes[f'conv1.{i}.weight'][0] for i in (0, 3))
   if block == 'bottleneck':
     inner, per_group, *_ = shapes['layer1.0.conv2.weight']
     if widths[0] % inner:
@@ -204,13 +208,14 @@ def _resnet(shapes, e):
   if len(depths) > 4:  # from the fifth on, timm widens the kernels instead of halving the picture
     raise e.refused('layers', 'expected at most four stages')
   finish(e, 'layers', 'channels', 'stem_width', 'cardinality', 'base_width')
-  return out, timm_rules.resnet()
+  return out, timm_rules.resnet(deep, average)
 
 
 def _regnet(shapes, e):
   depths = _depths(shapes, r's(\d+)\.b(\d+)\.')
   widths = tuple(shapes[f's{i + 1}.b1.conv3.conv.weight'][0] for i in range(len(depths)))
-  inner, per_group, *_ = shapes['s1.b1.conv2.conv.weight']
+  per_group = max(shapes[f's{i + 1}.b1.conv2.conv.weight'][1] for i in range(len(depths)))
+  inner = shapes['s1.b1.conv2.conv.weight'][0]
   if widths[0] % inner:
     raise e.refused('bottle_ratio', f'{inner} channels inside a block that gives {widths[0]}: expected a whole part')
   out = {'depths': depths, 'widths': widths, 'stem': 'half', 'stem_width': shapes['stem.conv.weight'][0],

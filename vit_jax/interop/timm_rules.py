@@ -109,14 +109,17 @@ def swin(v2: bool = False) -> list[Rule]:
           *norm('norm', 'norm'), *dense('head', 'head.fc')]
 
 
-def resnet() -> list[Rule]:
-  """ResNet, ResNeXt and wide ResNets."""
+def resnet(deep: bool = False, average: bool = False) -> list[Rule]:
+  """ResNet, ResNeXt and wide ResNets; `deep` and `average` are stem=deep and average_shortcut."""
   block, theirs = 'stages.{i}.blocks.{j}', 'layer{i1}.{j}'
-  return [*conv('stem.conv', 'conv1'), *batch_norm('stem.norm', 'bn1'),
+  first = 1 if average else 0  # the mean has a number of its own
+  stem = [rule for i in (0, 1) for rule in (
+      *conv(f'deep.{i}.conv', f'conv1.{3 * i}'), *batch_norm(f'deep.{i}.norm', f'conv1.{3 * i + 1}'))]
+  return [*(stem if deep else []), *conv('stem.conv', 'conv1.6' if deep else 'conv1'), *batch_norm('stem.norm', 'bn1'),
           *conv(f'{block}.convs.{{k}}.conv', f'{theirs}.conv{{k1}}'),
           *batch_norm(f'{block}.convs.{{k}}.norm', f'{theirs}.bn{{k1}}'),
-          *conv(f'{block}.shortcut.conv', f'{theirs}.downsample.0'),
-          *batch_norm(f'{block}.shortcut.norm', f'{theirs}.downsample.1'), *dense('head', 'fc')]
+          *conv(f'{block}.shortcut.conv', f'{theirs}.downsample.{first}'),
+          *batch_norm(f'{block}.shortcut.norm', f'{theirs}.downsample.{first + 1}'), *dense('head', 'fc')]
 
 
 def regnet() -> list[Rule]:
