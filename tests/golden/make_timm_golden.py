@@ -31,8 +31,18 @@ CASES = {
     'convnext': ('convnext_tiny', dict(depths=[1, 2, 1, 1], dims=[4, 8, 12, 8]), (40, 36)),
 }
 _EVA = dict(_VIT, num_heads=2)
-# The same, of models that are read here and not written: `tower_timm_CASE.npz`, as those of make_towers_golden.py.
+_CONVNEXT = dict(depths=[1, 2, 1, 1], dims=[4, 8, 12, 8])
+# The same, of which only the reading is tested: `tower_timm_CASE.npz`, as those of make_towers_golden.py.
 READ_ONLY = {
+    'deit3': ('deit3_small_patch16_224', _VIT, (16, 24)),
+    'flexivit': ('flexivit_small', _VIT, (16, 24)),
+    'registers': ('vit_base_patch14_reg4_dinov2', dict(_VIT, reg_tokens=2, qk_norm=True), (16, 24)),
+    'giant': ('vit_giant_patch14_reg4_dinov2', _VIT, (16, 24)),
+    'clip': ('vit_base_patch16_clip_quickgelu_224', _VIT, (16, 24)),
+    'resnext': ('resnext50_32x4d', dict(layers=[1, 2, 1, 1], channels=[4, 8, 8, 4], cardinality=2, base_width=32),
+                (40, 36)),
+    'convnext_atto': ('convnext_atto', _CONVNEXT, (40, 36)),
+    'convnext_v2': ('convnextv2_atto', _CONVNEXT, (40, 36)),
     'swin_v2': ('swinv2_tiny_window8_256', dict(embed_dim=8, depths=[2, 2], num_heads=[2, 4], img_size=[12, 24],
                                                 patch_size=2, window_size=3, pretrained_window_sizes=[2, 4]), (12, 24)),
     'resnet_d': ('resnet10t', dict(layers=[1, 1, 1, 1], channels=[8, 12, 16, 8], stem_width=8), (40, 36)),
