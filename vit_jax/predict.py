@@ -12,9 +12,9 @@ With --attention[=DIR] it also writes DIR/NAME.png for each picture, which shows
 layer and over all layers (attention rollout), and DIR/distance.png, the attention distance of each head.
 
 With --names='a cat,a dog', RUN is a model of pictures and texts, and the names are the classes. It may also be a SigLIP
-or CLIP of transformers, a folder or hf:OWNER/NAME. --template='a drawing of {}' says how a name becomes a text. Given
-several times, objective=contrast averages the texts, and objective=caption the scores, which are log-likelihoods per
-byte.
+or CLIP of transformers or an OpenCLIP, a folder or hf:OWNER/NAME. --template='a drawing of {}' says how a name becomes
+a text. Given several times, objective=contrast averages the texts, and objective=caption the scores, which are
+log-likelihoods per byte.
 
 With --caption, RUN is a run of objective=caption and writes a text about each picture; with --ask='what is this?' it
 answers. --beams=N keeps the N best beginnings of a text, and prints the best --top of N texts. With --names too, --ask

@@ -23,6 +23,9 @@ def small(name: str, kind: str, arguments: dict) -> list[dict]:
   if kind in ('VisionTransformer', 'VisionTransformerDistilled', 'VisionTransformerRelPos', 'Eva', 'NaFlexVit'):
     heads, patch = arguments.get('num_heads', 12), arguments.get('patch_size', 16)
     patch = patch if isinstance(patch, int) and patch > 1 else 16
+    if arguments.get('ref_feat_shape'):  # rotary places are measured on this grid
+      depth = dict(depth, ref_feat_shape=[4, 4])
+      return [dict(depth, embed_dim=8 * heads, img_size=4 * patch), dict(depth, img_size=4 * patch)]
     return [dict(depth, embed_dim=8 * heads, img_size=[2 * patch, 3 * patch]),
             dict(depth, embed_dim=8 * heads, img_size=4 * patch), dict(depth, img_size=4 * patch), depth]
   if kind.startswith('SwinTransformer'):

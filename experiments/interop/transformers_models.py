@@ -23,6 +23,7 @@ CASES = {
     'DeiT': (('Model', 'ForImageClassification', 'ForImageClassificationWithTeacher'), _VIT),
     'Swin': (_BACKBONE, _SWIN), 'Swin.absolute': (_BACKBONE, dict(_SWIN, use_absolute_embeddings=True)),
     'Swinv2': (_BACKBONE, _SWIN),
+    'Swinv2.trained': (_BACKBONE, dict(_SWIN, pretrained_window_sizes=[3, 2], image_size=48)),
     'ResNet': (_BACKBONE, dict(_CNN, embedding_size=8)),
     'ResNet.basic': (_BACKBONE, dict(_CNN, embedding_size=8, layer_type='basic')),
     'ResNet.first': (_BACKBONE, dict(_CNN, embedding_size=8, downsample_in_first_stage=True)),
@@ -34,15 +35,15 @@ CASES = {
     'ConvNextV2': (_BACKBONE, dict(_CNN, num_stages=2)),
     'Dinov2': (_BACKBONE, _DINO), 'Dinov2.swiglu': (_BACKBONE, dict(_DINO, use_swiglu_ffn=True)),
     'Dinov2WithRegisters': (_BACKBONE, _DINO),
-    'DINOv3ViT': (_BACKBONE, dict(_SQUARE, num_register_tokens=2)),
-    'DINOv3ViT.gated': (_BACKBONE, dict(_SQUARE, use_gated_mlp=True, hidden_act='silu')),
-    'DINOv3ConvNext': (_BACKBONE, _CNN),
+    'DINOv3ViT': (('Model',), dict(_SQUARE, num_register_tokens=2)),
+    'DINOv3ViT.gated': (('Model',), dict(_SQUARE, use_gated_mlp=True, hidden_act='silu')),
+    'DINOv3ConvNext': (('Model',), _CNN),
     'CLIPVision': (('Model', 'ModelWithProjection'), _SQUARE), 'CLIP': (('ForImageClassification',), _TWO),
     'SiglipVision': (('Model',), _SQUARE), 'Siglip': (('ForImageClassification',), _TWO),
-    'Siglip2Vision': (('Model',), _SQUARE), 'ViTMSN': (_BACKBONE, _VIT),
+    'ViTMSN': (_BACKBONE, _VIT),
     'ViTMAE': (('Model',), dict(_SQUARE, mask_ratio=0.0)),  # or it would draw a mask
     'Beit': (_BACKBONE, dict(_SQUARE)), 'Data2VecVision': (_BACKBONE, dict(_SQUARE)), 'IJepa': (_BACKBONE, _SQUARE),
-    'ViTHybrid': (_BACKBONE, _SQUARE), 'PvtV2': (_BACKBONE, {}), 'Levit': (_BACKBONE, {}), 'MobileViT': (_BACKBONE, {}),
+    'PvtV2': (_BACKBONE, {}), 'MobileViT': (_BACKBONE, {}),
 }
 
 

@@ -30,6 +30,25 @@ CASES = {
     'regnet': ('regnety_002', dict(w0=8, wa=6.0, wm=1.6, depth=6, group_size=4), (40, 36)),
     'convnext': ('convnext_tiny', dict(depths=[1, 2, 1, 1], dims=[4, 8, 12, 8]), (40, 36)),
 }
+_EVA = dict(_VIT, num_heads=2)
+_CONVNEXT = dict(depths=[1, 2, 1, 1], dims=[4, 8, 12, 8])
+# The same, of which only the reading is tested: `tower_timm_CASE.npz`, as those of make_towers_golden.py.
+READ_ONLY = {
+    'deit3': ('deit3_small_patch16_224', _VIT, (16, 24)),
+    'flexivit': ('flexivit_small', _VIT, (16, 24)),
+    'registers': ('vit_base_patch14_reg4_dinov2', dict(_VIT, reg_tokens=2, qk_norm=True), (16, 24)),
+    'giant': ('vit_giant_patch14_reg4_dinov2', _VIT, (16, 24)),
+    'clip': ('vit_base_patch16_clip_quickgelu_224', _VIT, (16, 24)),
+    'resnext': ('resnext50_32x4d', dict(layers=[1, 2, 1, 1], channels=[4, 8, 8, 4], cardinality=2, base_width=32),
+                (40, 36)),
+    'convnext_atto': ('convnext_atto', _CONVNEXT, (40, 36)),
+    'convnext_v2': ('convnextv2_atto', _CONVNEXT, (40, 36)),
+    'swin_v2': ('swinv2_tiny_window8_256', dict(embed_dim=8, depths=[2, 2], num_heads=[2, 4], img_size=[12, 24],
+                                                patch_size=2, window_size=3, pretrained_window_sizes=[2, 4]), (12, 24)),
+    'resnet_d': ('resnet10t', dict(layers=[1, 1, 1, 1], channels=[8, 12, 16, 8], stem_width=8), (40, 36)),
+    'dinov3': ('vit_small_plus_patch16_dinov3_qkvb', _EVA, (16, 24)),
+    'rope': ('vit_small_patch16_rope_224', _EVA, (16, 24)),
+}
 
 
 def random_value(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -40,13 +59,13 @@ def random_value(rng: np.random.Generator, name: str, shape: tuple[int, ...]) ->
   if 'bias_table' in name:
     return value.astype(np.float32)
   if len(shape) == 1:
-    return ((name.endswith('weight') or name.endswith('gamma')) + 0.3 * value).astype(np.float32)
+    return (name.endswith(('weight', 'gamma', 'gamma_1', 'gamma_2')) + 0.3 * value).astype(np.float32)
   return (1.4 * value / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
 
 
 def random_model(case: str) -> torch.nn.Module:
   """A model of 7 classes in evaluation mode, its every parameter and running statistic drawn from the case's name."""
-  architecture, arguments, _ = CASES[case]
+  architecture, arguments, _ = (CASES | READ_ONLY)[case]
   model = timm.create_model(architecture, num_classes=7, **arguments).eval()
   rng = np.random.default_rng(zlib.crc32(case.encode()))
   with torch.no_grad():
@@ -58,7 +77,7 @@ def random_model(case: str) -> torch.nn.Module:
 
 def config(case: str) -> dict:
   """What timm writes beside the weights: the architecture, and how its pictures are prepared."""
-  architecture, arguments, size = CASES[case]
+  architecture, arguments, size = (CASES | READ_ONLY)[case]
   cfg = timm.get_pretrained_cfg(architecture)
   prepared = {name: getattr(cfg, name) for name in ('interpolation', 'crop_pct', 'crop_mode', 'mean', 'std')}
   return {'architecture': architecture, 'num_classes': 7, 'model_args': arguments,
@@ -67,7 +86,7 @@ def config(case: str) -> dict:
 
 def case_arrays(case: str) -> dict[str, np.ndarray]:
   """What the file of this case holds."""
-  model, size = random_model(case), CASES[case][2]
+  model, size = random_model(case), (CASES | READ_ONLY)[case][2]
   images = np.random.default_rng([zlib.crc32(case.encode()), 1]).standard_normal((2, 3, *size)).astype(np.float32)
   with torch.no_grad():
     logits = model(torch.from_numpy(images)).numpy()
@@ -78,9 +97,12 @@ def case_arrays(case: str) -> dict[str, np.ndarray]:
 def main() -> None:
   """Writes every case beside this script."""
   print(f'torch {torch.__version__}, timm {timm.__version__}, numpy {np.__version__}')
-  for case in CASES:
-    path = pathlib.Path(__file__).with_name(f'timm_{case}.npz')
-    np.savez_compressed(path, **case_arrays(case))
+  for case in (*CASES, *READ_ONLY):
+    name = f'timm_{case}' if case in CASES else f'tower_timm_{case}'
+    path, arrays = pathlib.Path(__file__).with_name(f'{name}.npz'), case_arrays(case)
+    if case in READ_ONLY:
+      arrays['outputs'] = arrays.pop('logits')
+    np.savez_compressed(path, **arrays)
     print(f'{path.name}: {path.stat().st_size} bytes')
 
 

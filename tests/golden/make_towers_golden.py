@@ -32,6 +32,12 @@ CASES = {
     'dinov2_classifier': ('Dinov2ForImageClassification', dict(_SHAPE, mlp_ratio=2, num_labels=7), 24),
     'dinov2_registers': ('Dinov2WithRegistersModel', dict(_SHAPE, mlp_ratio=2, num_register_tokens=2), 16),
     'dinov3': ('DINOv3ViTModel', dict(_MLP, num_register_tokens=2), 24),
+    'dinov3_gated': ('DINOv3ViTModel', dict(_MLP, use_gated_mlp=True, hidden_act='silu', rope_theta=50.0), 24),
+    'swin_v2_classifier': ('Swinv2ForImageClassification', dict(
+        image_size=24, patch_size=2, embed_dim=8, depths=[2, 2], num_heads=[2, 4], window_size=4,
+        pretrained_window_sizes=[3, 5], num_labels=7), 24),
+    'convnext_v2_classifier': ('ConvNextV2ForImageClassification', dict(
+        hidden_sizes=[8, 12], depths=[1, 2], num_stages=2, image_size=24, num_labels=7), 24),
     'clip_vision': ('CLIPVisionModel', _MLP, 24),
     'clip_projection': ('CLIPVisionModelWithProjection', _MLP, 24),
     'clip': ('CLIPModel', _TWO, 24),

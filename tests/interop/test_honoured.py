@@ -39,7 +39,7 @@ def changed(place, name, **args):
     ('timm_resnet', {'act_layer': 'silu'}, "act_layer='silu'"),
     ('timm_resnet', {'output_stride': 8}, 'output_stride=8'),
     ('timm_resnet', {'global_pool': 'max'}, "global_pool='max'"),
-    ('timm_resnet', {'avg_down': True}, 'avg_down=True'),
+    ('timm_resnet', {'replace_stem_pool': True}, 'replace_stem_pool=True'),
     ('timm_regnet', {'act_layer': 'silu'}, "act_layer='silu'"),
     ('timm_convnext', {'act_layer': 'relu'}, "act_layer='relu'"),
     ('timm_convnext', {'head_norm_first': True}, 'head_norm_first=True'),
@@ -67,9 +67,10 @@ def test_options_of_timm_that_are_honoured(tmp_path, name, args, field, value):
 
 @pytest.mark.parametrize('name, words', [
     ('resnetblur18', "aa_layer='BlurPool2d': not supported"),
-    ('resnet50d', "stem_type='deep'"),
+    ('resnetrs50', 'block_args='),
     ('vit_base_patch16_224_of_mine', 'not an architecture of timm that this project knows; did you mean'),
-    ('vit_small_patch16_rope_224', 'is a Eva of timm, which is not supported'),
+    ('vit_base_patch16_rope_mixed_224', 'or their shapes .*; is it another architecture'),
+    ('resnetv2_50', 'is a ResNetV2 of timm, which is not supported'),
 ])
 def test_architectures_of_timm_that_are_refused(tmp_path, name, words):
   place = changed(tmp_path, 'timm_resnet')
@@ -224,13 +225,49 @@ def test_a_timm_wrapper_of_transformers(tmp_path):
   assert interop.read(tmp_path).num_classes == 7
 
 
-def test_swin_of_timm_with_a_border_that_fills_no_patch(tmp_path):
+@pytest.mark.parametrize('height, words', [
+  (25, 'pictures of 25x24 are no whole patches of 2'),
+  (20, 'pictures of 20x24 have 10x12 patches in stage 0, which are no whole windows of 3; timm fills up windows after'),
+])
+def test_swin_of_timm_with_a_border_that_it_treats_in_another_way(tmp_path, height, words):
   folder('timm_swin', tmp_path)
   config = json.loads((tmp_path / 'config.json').read_text())
-  config['pretrained_cfg']['input_size'] = [3, 25, 24]
-  config['model_args']['img_size'] = [25, 24]
+  config['pretrained_cfg']['input_size'] = [3, height, 24]
+  config['model_args']['img_size'] = [height, 24]
   (tmp_path / 'config.json').write_text(json.dumps(config))
-  with pytest.raises(UserError, match='pictures of 25x24 are no whole patches of 2'):
+  with pytest.raises(UserError, match=words):
+    interop.read(tmp_path)
+
+
+@pytest.mark.parametrize('case, changes, words', [
+  ('swin_v2_classifier', {'image_size': 18}, 'have 5x5 patches in stage 1, of which transformers counts 4x4'),
+  ('swin_v2_classifier', {'image_size': [12, 24]}, 'have 3x6 patches in stage 1, where windows of 4 differ'),
+  ('swin_v2_classifier', {'layer_norm_eps': 1e-3}, 'layer_norm_eps=0.001: not supported; expected 1e-05'),
+  ('swin_v2_classifier', {'pretrained_window_sizes': [0, 4]}, r'pretrained_window_sizes=\[0, 4\]: not supported'),
+])
+def test_swin_v2_of_transformers(tmp_path, case, changes, words):
+  from test_towers import saved
+  saved(case, tmp_path)
+  config = json.loads((tmp_path / 'config.json').read_text())
+  (tmp_path / 'config.json').write_text(json.dumps(config | changes))
+  with pytest.raises(UserError, match=words):
+    interop.read(tmp_path)
+
+
+def test_swin_of_transformers_has_norms_whose_epsilon_no_config_says(tmp_path):
+  folder('swin-padded', tmp_path)
+  (tmp_path / 'config.json').write_text(json.dumps(golden('swin-padded').config | {'layer_norm_eps': 1e-3}))
+  with pytest.raises(UserError, match='layer_norm_eps=0.001: not supported; expected 1e-05'):
+    interop.read(tmp_path)
+
+
+def test_rotary_places_on_another_grid_are_refused(tmp_path):
+  from test_towers import saved
+  saved('timm_rope', tmp_path)
+  config = json.loads((tmp_path / 'config.json').read_text())
+  config['model_args']['ref_feat_shape'] = [4, 4]
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(UserError, match='have 2x3 patches, whose places timm measures on the grid of ref_feat_shape'):
     interop.read(tmp_path)
 
 

@@ -131,12 +131,12 @@ def test_live_transformers_loads_ours(name, tmp_path):
 def test_live_timm_loads_ours(name, tmp_path):
   torch, timm_library = pytest.importorskip('torch'), pytest.importorskip('timm')
   if name in ('timm_resnet', 'timm_regnet'):
-    model = timm_library.create_model({'timm_resnet': 'resnet18', 'timm_regnet': 'regnety_002'}[name], num_classes=5)
-    model = model.eval()
-    place = tmp_path / 'theirs'
+    architecture = {'timm_resnet': 'resnet18', 'timm_regnet': 'regnety_002'}[name]
+    model, place = timm_library.create_model(architecture, num_classes=5).eval(), tmp_path / 'theirs'
     place.mkdir()
     from safetensors.torch import save_file
     save_file(model.state_dict(), place / 'model.safetensors')
+    (place / 'config.json').write_text(json.dumps({'architecture': architecture}))
     images = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
     weights = interop.read(place)
     with torch.no_grad():

@@ -1,4 +1,7 @@
-"""Vision towers of transformers compute the same here, from golden files (tests/golden/make_towers_golden.py)."""
+"""Models of transformers and timm compute the same here once they are read, from golden files.
+
+They are made by make_towers_golden.py, and those of timm by make_timm_golden.py, in tests/golden.
+"""
 
 import json
 
@@ -50,7 +53,8 @@ def test_outputs(case, tmp_path):
     assert weights.preprocessing.size == (24, 24)  # nothing tells another size
     saved(case, tmp_path, preprocessor_config=processor(images.shape[2]))
     weights = interop.read(tmp_path)
-  assert weights.preprocessing.size == images.shape[2:] and weights.headless == ('classifier' not in case)
+  assert weights.preprocessing.size == images.shape[2:]
+  assert weights.headless == ('classifier' not in case and 'timm' not in case)
   assert expected.std(axis=0).max() > 0.05
   np.testing.assert_allclose(outputs(weights, images), expected, atol=TOLERANCE)
 
@@ -70,3 +74,17 @@ def test_towers_that_do_not_resize_positions_want_pictures_of_their_size(case, t
   saved(case, tmp_path, preprocessor_config=of_32[case])
   with pytest.raises(UserError, match='32x32'):
     interop.read(tmp_path)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_golden_files_match_their_script(case, monkeypatch):
+  pytest.importorskip('timm')
+  pytest.importorskip('transformers', minversion='5.23.0')
+  monkeypatch.syspath_prepend(GOLDEN)
+  import make_timm_golden
+  import make_towers_golden
+  timm = case.removeprefix('timm_') in make_timm_golden.READ_ONLY and case.startswith('timm_')
+  fresh = (make_timm_golden.case_arrays(case.removeprefix('timm_')) if timm else make_towers_golden.case_arrays(case))
+  with np.load(GOLDEN / f'tower_{case}.npz', allow_pickle=False) as there:
+    np.testing.assert_array_equal(fresh['images'], there['images'])
+    np.testing.assert_allclose(fresh['logits' if timm else 'outputs'], there['outputs'], rtol=0, atol=1e-5)

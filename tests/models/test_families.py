@@ -41,7 +41,9 @@ PUBLISHED = {
     'convnext': {'T': (28.6, 4.5), 'S': (50.2, 8.7), 'B': (88.6, 15.4)},
     'vit': {'R26+S/32': (36.43, 3.54), 'R50+L/32': (328.99, 19.45), 'R50+B/16': (98.66, 21.66)},
     'deit': {'Ti/16': (5.91, 1.27), 'S/16': (22.44, 4.63), 'B/16': (87.34, 17.68)},
-    'swin': {'T': (28.3, 4.5), 'S': (49.6, 8.7), 'B': (87.8, 15.4), 'L': (196.5, 34.5)},
+    'swin': {'T': (28.3, 4.5), 'S': (49.6, 8.7), 'B': (87.8, 15.4), 'L': (196.5, 34.5),
+             # microsoft/Swin-Transformer, README.md: at 256 px.
+             'V2-T': (28, 5.9), 'V2-S': (50, 11.5), 'V2-B': (88, 20.3)},
 }
 MODULES = {'vit': vit, 'deit': deit, 'resnet': resnet, 'convnext': convnext, 'swin': swin}
 
@@ -50,7 +52,8 @@ MODULES = {'vit': vit, 'deit': deit, 'resnet': resnet, 'convnext': convnext, 'sw
 def test_published_sizes(family, name):
   """To the digits that are printed, and FLOPs within 1%: papers differ in whether they count attention's products."""
   params, giga = PUBLISHED[family][name]
-  model = PureModel(family, FAMILIES[family].config(**MODULES[family].size(name)), (224, 224, 3), 1000)
+  side = 256 if name.startswith('V2-') else 224
+  model = PureModel(family, FAMILIES[family].config(**MODULES[family].size(name)), (side, side, 3), 1000)
   image = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
   forward = flops.count(lambda *args: model.apply(*args)[0], model.param_shapes(), model.stats_shapes(), image)
   digits = lambda value: len(str(value).partition('.')[2])

@@ -86,5 +86,5 @@ def test_what_a_folder_lacks_or_adds_is_named(tmp_path):
   files = {name: value for name, value in arrays.items() if not name.startswith('file:')}
   with pytest.raises(UserError, match='expected a tokenizer, tokenizer.json or spiece.model'):
     pair_model.load(_folder(tmp_path / 'none', files))
-  with pytest.raises(UserError, match='expected a run of objective=contrast, or a SigLIP or CLIP'):
+  with pytest.raises(UserError, match='expected a run of objective=contrast, a SigLIP or CLIP'):
     pair_model.load(tmp_path)

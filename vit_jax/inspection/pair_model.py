@@ -12,7 +12,8 @@ from vit_jax.data import text as text_lib
 from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.inspection import names as names_lib
 from vit_jax.inspection import own_model
-from vit_jax.interop import huggingface_pairs, sources
+from vit_jax.interop import pairs as pairs_lib
+from vit_jax.interop import sources
 from vit_jax.interop.classifier import Classifier
 from vit_jax.models import PureModel
 from vit_jax.objectives import contrast
@@ -65,7 +66,7 @@ class ByName(Classifier):
 
 
 def load(place: str | os.PathLike, step: int | None = None) -> PairModel:
-  """The model of a run of objective=contrast, or of transformers' files of both towers.
+  """The model of a run of objective=contrast, or of another program's files of both towers.
 
   Args:
     place: a run folder, or what `sources.read_pairs` reads.
@@ -85,7 +86,7 @@ def load(place: str | os.PathLike, step: int | None = None) -> PairModel:
 
 
 def _of_files(found):
-  """The model that `huggingface_pairs` has read."""
+  """The model that `sources.read_pairs` has read."""
   vocabulary = found.vocabulary
   text = text_lib.TextConfig(vocabulary.file or 'clip', found.length)
   objective = contrast.Contrast(schema.cast(contrast.Config, found.loss, 'loss'), text)
@@ -93,8 +94,8 @@ def _of_files(found):
   weights = dataclasses.replace(found.image, params=found.params(model.param_shapes()))
   plain = text_lib.tokenizer(text, list)
   tokenizer = dataclasses.replace(
-      plain, pad=huggingface_pairs.pad_number(vocabulary, plain.end),
-      ids=lambda texts: plain.ids([huggingface_pairs.cleaned(vocabulary, text) for text in texts]))
+      plain, pad=pairs_lib.pad_number(vocabulary, plain.end),
+      ids=lambda texts: plain.ids(list(map(vocabulary.clean, texts))))
   params = jax.device_put(weights.params, jax.local_devices()[0])
   embedder = Embedder(model, params, {}, tokenizer, weights.preprocessing.normalize, mesh_lib.single_device())
   return PairModel(embedder, weights.preprocessing, pretrained.digest(weights))

@@ -11,6 +11,7 @@ _NAME = re.compile(r'[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*')
 _FILES = ['model.json', 'weights.safetensors',  # of a bundle
           'config.json', 'preprocessor_config.json', 'model.safetensors', 'model.safetensors.index.json',
           'model-*.safetensors',
+          'open_clip_config.json', 'open_clip_model.safetensors',
           'tokenizer.json', 'spiece.model', 'tokenizer_config.json']  # of models of pictures and texts
 
 

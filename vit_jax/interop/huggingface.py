@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from vit_jax.errors import UserError, nearest
-from vit_jax.interop import huggingface_towers, layout, matching, processors
+from vit_jax.interop import derived, layout, matching, pairs, processors
 from vit_jax.interop.entries import Entries
 from vit_jax.interop.huggingface_layouts import DEFAULTS, LAYOUTS, SEVERAL, VALUES
 from vit_jax.interop.huggingface_towers import TOWERS
@@ -28,6 +28,7 @@ _IN_MEMORY = {
              (r'attention\.v_proj', 'attention.self.value'), (r'o_proj', 'output.dense'),
              (r'attention\.relative_position_bias\.', 'attention.self.'),
              (r'mlp\.fc1', 'intermediate.dense'), (r'mlp\.fc2', 'output.dense'))}
+_IN_MEMORY['swinv2'] = _IN_MEMORY['swin']
 _IN_MEMORY |= {kind: _IN_MEMORY['vit'] for kind in ('deit', 'vit_mae')}
 _RESIZES = ('dinov2', 'dinov2_with_registers')  # they interpolate their positions to the size of the pictures
 _UNUSED = ('*.pooler.dense.*',)  # in files of backbones; the classifiers of transformers do not use it either
@@ -76,8 +77,10 @@ def read(tensors: Tensors, config: dict[str, Any], processor: dict[str, Any] | N
   check_common(entries, several_labels=True)
   tensors = _in_file_names(tensors, kind)
   weights = Weights(where, form.family, fields, {}, {}, _preprocessing(entries, processor, where, kind))
-  if kind == 'swin':
-    _check_windows(weights)
+  if kind in ('swin', 'swinv2'):
+    _check_windows(weights, kind)
+  if kind == 'swinv2':
+    tensors = derived.with_key_biases(tensors, '.query.bias', '.key.bias')
   classes = layout.num_classes(tensors, form.classifier)
   weights = dataclasses.replace(weights, class_names=_class_names(config.get('id2label'), classes),
                                 several_labels=config.get('problem_type') == SEVERAL)
@@ -94,10 +97,11 @@ def _read_tower(tensors, kind, config, processor, without):
       raise UserError(f'{where}: {tower.vision} in its config.json: expected an object, got {own!r}')
     tensors = _vision_alone(tensors)
   entries = Entries(own, f'{where}: its config.json')
-  tensors = huggingface_towers.split_queries(_bare(tensors, tower.bare))
-  tensors = _only(tensors, lambda name: not (name.startswith('classifier.') and _matches(name, without)))
+  tensors = derived.renamed(tensors, lambda name: name.removeprefix(tower.bare))
+  tensors = derived.split(tensors, 'head.attention.in_proj_')
+  tensors = pairs.only(tensors, lambda name: not (name.startswith('classifier.') and _matches(name, without)))
   if kind == 'dinov3_vit':
-    tensors = huggingface_towers.without_key_bias(tensors)
+    tensors = derived.with_key_biases(tensors, '.q_proj.bias', '.k_proj.bias')
   try:
     found = tower.read(tensors, entries)
   except (KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
@@ -121,21 +125,10 @@ def _sized(weights, prepared, kind):
   return dataclasses.replace(weights, params=weights.params | {'pos_embed': table}, preprocessing=prepared)
 
 
-def _bare(tensors, prefix):
-  """The tensors without the prefix that a backbone has inside of a model with a head."""
-  shapes = {name.removeprefix(prefix): shape for name, shape in tensors.shapes.items()}
-  back = {name.removeprefix(prefix): name for name in tensors.shapes}
-  return Tensors(tensors.source, shapes, tensors.others, lambda name: tensors.load(back[name]))
-
-
 def _vision_alone(tensors):
   """The tensors of the vision tower of a model of two towers."""
   text = lambda name: name.startswith(('text_model.', 'text_projection.')) or name in ('logit_scale', 'logit_bias')
-  return _only(tensors, lambda name: not text(name))
-
-
-def _only(tensors, wanted):
-  return dataclasses.replace(tensors, shapes={n: shape for n, shape in tensors.shapes.items() if wanted(n)})
+  return pairs.only(tensors, lambda name: not text(name))
 
 
 def _matches(name, patterns):
@@ -171,11 +164,12 @@ def _fields(form, kind, entries):
   return out
 
 
-def _check_windows(weights):
+def _check_windows(weights, kind):
   """Raises UserError for a picture size at which the windows of transformers differ from ours.
 
   If one side of a stage fits into a window, transformers uses square windows of that side and does not shift them. Here
   and in timm each side is treated separately. The logits therefore differ for elongated pictures with few patches.
+  Swin V2 also chooses windows by a number of patches that is rounded down, where there is one more.
   """
   config = weights.config
   sides = [-(-size // max(config.patch_size, 1)) for size in weights.preprocessing.size]
@@ -184,6 +178,11 @@ def _check_windows(weights):
       raise UserError(f'{weights.source}: pictures of {weights.preprocessing.size} have {sides[0]}x{sides[1]} patches '
                       f'in stage {stage}, where windows of {config.window_size} differ from those of transformers; '
                       'expected square pictures or more patches')
+    counted = [size // (config.patch_size << stage) for size in weights.preprocessing.size]
+    if kind == 'swinv2' and counted != sides and min(counted) <= config.window_size:
+      raise UserError(f'{weights.source}: pictures of {weights.preprocessing.size} have {sides[0]}x{sides[1]} patches '
+                      f'in stage {stage}, of which transformers counts {counted[0]}x{counted[1]} when it chooses the '
+                      f'window; expected a multiple of {config.patch_size << stage}')
     sides = [-(-side // 2) for side in sides]
 
 
@@ -196,9 +195,7 @@ def _in_file_names(tensors, kind):
     for pattern, replacement in _IN_MEMORY.get(kind, ()):
       name = re.sub(pattern, replacement, name)
     return prefix + name if bare and 'classifier' not in name else name
-  back = {rename(name): name for name in tensors.shapes}
-  return Tensors(tensors.source, {new: tensors.shapes[old] for new, old in back.items()}, tensors.others,
-                 lambda name: tensors.load(back[name]))
+  return derived.renamed(tensors, rename)
 
 
 def _class_names(id2label, classes):

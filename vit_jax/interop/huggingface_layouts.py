@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vit_jax.interop.rules import Rule, Tokens, attention, batch_norm, conv, dense, mlp, norm, patches, same
+from vit_jax.models import swin
 
 SEVERAL = 'multi_label_classification'  # the problem_type of classes of which a picture can have several
 
@@ -58,13 +59,17 @@ def _transformer(name, tokens, their_tokens, heads):
 
 
 def _swin(config):
-  block, theirs = 'stages.{i}.blocks.{j}', 'swin.encoder.layers.{i}.blocks.{j}'
-  return [*patches('patch_embed', 'swin.embeddings.patch_embeddings.projection'),
-          *norm('patch_norm', 'swin.embeddings.norm'), *encoder_block(block, theirs, 'self'),
+  name = 'swinv2' if config.cosine else 'swin'
+  block, theirs = 'stages.{i}.blocks.{j}', f'{name}.encoder.layers.{{i}}.blocks.{{j}}'
+  network = f'{theirs}.attention.self.continuous_position_bias_mlp'
+  return [*patches('patch_embed', f'{name}.embeddings.patch_embeddings.projection'),
+          *norm('patch_norm', f'{name}.embeddings.norm'), *encoder_block(block, theirs, 'self'),
           *same(f'{block}.bias_table', 'N H', f'{theirs}.attention.self.relative_position_bias_table'),
-          *norm('merges.{i}.norm', 'swin.encoder.layers.{i}.downsample.norm'),
-          *dense('merges.{i}.proj', 'swin.encoder.layers.{i}.downsample.reduction'),
-          *norm('norm', 'swin.layernorm'), *dense('head', 'classifier')]
+          *same(f'{block}.attention.log_scale', 'H', f'{theirs}.attention.self.logit_scale', 'H 1 1'),
+          *dense(f'{block}.bias_network.up', f'{network}.0'), *dense(f'{block}.bias_network.down', f'{network}.2'),
+          *norm('merges.{i}.norm', f'{name}.encoder.layers.{{i}}.downsample.norm'),
+          *dense('merges.{i}.proj', f'{name}.encoder.layers.{{i}}.downsample.reduction'),
+          *norm('norm', f'{name}.layernorm'), *dense('head', 'classifier')]
 
 
 def _cnn(name):
@@ -110,6 +115,10 @@ def mae_decoder() -> list[Rule]:
 _TRANSFORMER = {'width': ('hidden_size', 768), 'depth': ('num_hidden_layers', 12), 'num_heads': (
     'num_attention_heads', 12), 'mlp_dim': ('intermediate_size', 3072), 'patch_size': ('patch_size', 16),
     'qkv_bias': ('qkv_bias', True), 'gelu': ('hidden_act', 'gelu'), 'epsilon': ('layer_norm_eps', 1e-12)}
+_SWIN = {'patch_size': ('patch_size', 4), 'width': ('embed_dim', 96), 'depths': ('depths', (2, 2, 6, 2)),
+         'num_heads': ('num_heads', (3, 6, 12, 24)), 'window_size': ('window_size', 7), 'mlp_ratio': ('mlp_ratio', 4.0)}
+# Its norms of patches and of their merging have an epsilon of 1e-5 whatever the config says of the others.
+_SWIN_MUST = {'qkv_bias': True, 'hidden_act': 'gelu', 'use_absolute_embeddings': False, 'layer_norm_eps': 1e-5}
 _CNN = {'depths': ('depths', None), 'widths': ('hidden_sizes', None), 'stem_width': ('embedding_size', None)}
 
 LAYOUTS = {
@@ -123,11 +132,10 @@ LAYOUTS = {
     'deit': Layout('deit', 'DeiTForImageClassificationWithTeacher', 'cls_classifier', _TRANSFORMER, {}, _transformer(
         'deit', ('cls', 'distillation'), ('cls_token', 'distillation_token'),
         [('head', 'cls_classifier'), ('distillation_head', 'distillation_classifier')]), {'pos_embed': 'learned'}),
-    'swin': Layout('swin', 'SwinForImageClassification', 'classifier', {
-        'patch_size': ('patch_size', 4), 'width': ('embed_dim', 96), 'depths': ('depths', (2, 2, 6, 2)),
-        'num_heads': ('num_heads', (3, 6, 12, 24)), 'window_size': ('window_size', 7), 'mlp_ratio': ('mlp_ratio', 4.0),
-        'epsilon': ('layer_norm_eps', 1e-5)},
-        {'qkv_bias': True, 'hidden_act': 'gelu', 'use_absolute_embeddings': False}, _swin, free=('hidden_size',)),
+    'swin': Layout('swin', 'SwinForImageClassification', 'classifier', _SWIN, _SWIN_MUST, _swin, free=('hidden_size',)),
+    'swinv2': Layout('swin', 'Swinv2ForImageClassification', 'classifier', _SWIN | {
+        'trained_windows': ('pretrained_window_sizes', (0, 0, 0, 0))}, _SWIN_MUST, _swin, swin.V2 | {'mask': 200.0},
+        free=('hidden_size',)),
     'resnet': Layout('resnet', 'ResNetForImageClassification', 'classifier.1', _CNN | {'block': (
         'layer_type', 'bottleneck')}, {'hidden_act': 'relu', 'downsample_in_first_stage': False,
                                        'downsample_in_bottleneck': False}, _cnn('resnet'), {'stem': 'quarter'}),
@@ -149,6 +157,8 @@ VALUES = {
     'gelu': (_GELU.get, {'exact': 'gelu', 'tanh': 'gelu_pytorch_tanh', 'quick': 'quick_gelu'}.get),
     'squeeze_excite': ({'y': True, 'x': False}.get, {True: 'y', False: 'x'}.get),
     'layer_scale': (lambda scale: scale if scale > 0 else None, lambda scale: 0.0 if scale is None else scale),
+    'trained_windows': (lambda sizes: tuple(sizes) if all(size > 1 for size in sizes) else None if any(sizes) else (),
+                        lambda windows: list(windows) or [0, 0, 0, 0]),
     'mlp_ratio': (lambda ratio: int(ratio) if ratio == int(ratio) else None, float),
 }
 DEFAULTS = {  # defaults of fields that differ between model_types with the same table

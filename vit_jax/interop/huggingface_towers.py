@@ -30,10 +30,11 @@ class Tower(NamedTuple):
   vision: str | None = None  # the key of the vision tower's config, where the model has two towers
 
 
-def _vit(e, width=768, depth=12, heads=12, epsilon=1e-6, act='gelu'):
+def _vit(e, width=768, depth=12, heads=12, epsilon=1e-6, act='gelu', gated=False):
+  kind = e.choose('hidden_act', (('silu', 'swiglu'), ('swish', 'swiglu')) if gated else GELU, act)
   return {'width': e.get('hidden_size', width), 'depth': e.get('num_hidden_layers', depth),
           'num_heads': e.get('num_attention_heads', heads), 'epsilon': e.get('layer_norm_eps', epsilon),
-          'patch_size': e.get('patch_size', 16), 'gelu': e.choose('hidden_act', GELU, act)}
+          'patch_size': e.get('patch_size', 16), **({'mlp': kind} if gated else {'gelu': kind})}
 
 
 def _dinov2(tensors, e):
@@ -74,12 +75,12 @@ def _gated_mlp(ours, up, down):
 
 
 def _dinov3(tensors, e):
-  fields = _vit(e, width=384, heads=6, epsilon=1e-5)
+  gated = e.switched('use_gated_mlp')
+  fields = _vit(e, width=384, heads=6, epsilon=1e-5, gated=gated)
   registers = e.get('num_register_tokens', 0)
   fields |= {'mlp_dim': e.get('intermediate_size', 1536), 'pool': 'cls', 'pos_embed': 'rope2d_centred',
-             'layer_scale': float(e.get('layerscale_value', 1.0)), 'global_tokens': registers}
-  e.only('use_gated_mlp', False)
-  e.only('rope_theta', 100.0)
+             'rope_theta': float(e.get('rope_theta', 100.0)), 'layer_scale': float(e.get('layerscale_value', 1.0)),
+             'global_tokens': registers}
   for key, right in (('query_bias', True), ('key_bias', False), ('value_bias', True), ('proj_bias', True),
                      ('mlp_bias', True), ('apply_layernorm', True)):
     e.only(key, right)
@@ -88,24 +89,17 @@ def _dinov3(tensors, e):
   q_k_v = [f'{theirs}.attention.{name}_proj' for name in 'qkv']
   ours = ('cls',) + ('global_tokens',) * bool(registers)
   prefix = (('embeddings.cls_token', 1),) + (('embeddings.register_tokens', registers),) * bool(registers)
+  maps = lambda name: tuple(f'{theirs}.mlp.{part}_proj.{name}' for part in ('gate', 'up'))
+  gates = [Axes(f'{block}.mlp.up.kernel', 'I O 2', maps('weight'), 'O I'),
+           Axes(f'{block}.mlp.up.bias', 'O 2', maps('bias'), 'O')]
   rules = [*patches('patch_embed.proj', 'embeddings.patch_embeddings'), Tokens(ours, prefix, None),
            *norm(f'{block}.norm1', f'{theirs}.norm1'), *norm(f'{block}.norm2', f'{theirs}.norm2'),
            *attention(f'{block}.attention', q_k_v, f'{theirs}.attention.o_proj'),
-           *mlp(f'{block}.mlp', f'{theirs}.mlp.up_proj', f'{theirs}.mlp.down_proj'),
+           *(gates if gated else []), *mlp(f'{block}.mlp', f'{theirs}.mlp.up_proj', f'{theirs}.mlp.down_proj'),
            *(rule for i in (1, 2) for rule in same(f'{block}.scale{i}', 'D', f'{theirs}.layer_scale{i}.lambda1')),
            *norm('norm', 'norm')]
-  return Read(fields, rules, ('embeddings.mask_token',))
-
-
-def without_key_bias(tensors: Tensors) -> Tensors:
-  """DINOv3's tensors with biases of 0 for the keys, which it does not have."""
-  shapes, zeros = dict(tensors.shapes), set()
-  for name, shape in tensors.shapes.items():
-    if name.endswith('.attention.q_proj.bias') and (key := name.replace('q_proj', 'k_proj')) not in shapes:
-      shapes[key] = shape
-      zeros.add(key)
-  load = lambda name: np.zeros(shapes[name], np.float32) if name in zeros else tensors.load(name)
-  return Tensors(tensors.source, shapes, tensors.others, load)
+  # Without registers there is an empty tensor.
+  return Read(fields, rules, ('embeddings.mask_token', *(() if registers else ('embeddings.register_tokens',))))
 
 
 def _blocks():
@@ -146,7 +140,7 @@ def _siglip(tensors, e):
 
 
 def siglip_rules() -> list[Rule]:
-  """The rules of SigLIP's vision tower, after `split_queries`."""
+  """The rules of SigLIP's vision tower, after `derived.split`."""
   pool, theirs = 'attention_pool', 'head'
   return [*patches('patch_embed.proj', 'embeddings.patch_embedding'),
           *same('pos_embed', 'T D', 'embeddings.position_embedding.weight'), *_blocks(),
@@ -160,28 +154,8 @@ def siglip_rules() -> list[Rule]:
           *norm(f'{pool}.norm', f'{theirs}.layernorm'), *mlp(f'{pool}.mlp', f'{theirs}.mlp.fc1', f'{theirs}.mlp.fc2')]
 
 
-def split_queries(tensors: Tensors) -> Tensors:
-  """SigLIP's tensors with the pooling's fused map in two, NAME.q and NAME.kv: here they are two parameters."""
-  shapes, parts = {}, {}
-  for name, shape in tensors.shapes.items():
-    if name.startswith('head.attention.in_proj_') and shape[0] % 3 == 0:
-      third = shape[0] // 3
-      for suffix, rows in (('q', slice(0, third)), ('kv', slice(third, None))):
-        parts[f'{name}.{suffix}'] = name, rows
-        shapes[f'{name}.{suffix}'] = (third * (1 if suffix == 'q' else 2), *shape[1:])
-    else:
-      shapes[name] = shape
-
-  def load(name):
-    if name not in parts:
-      return tensors.load(name)
-    whole, rows = parts[name]
-    return np.asarray(tensors.load(whole))[rows]
-  return Tensors(tensors.source, shapes, tensors.others, load)
-
-
 def joined_queries(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The inverse of `split_queries`, of {name: array}."""
+  """The inverse of `derived.split`, of {name: array}."""
   out = {name: array for name, array in arrays.items() if not name.endswith(('.q', '.kv'))}
   return out | {name.removesuffix('.q'): np.concatenate([array, arrays[f'{name.removesuffix(".q")}.kv']])
                 for name, array in arrays.items() if name.endswith('.q')}

@@ -7,11 +7,22 @@ import re
 
 from vit_jax import records
 from vit_jax.errors import UserError
-from vit_jax.interop import bundle, google, hub, huggingface, huggingface_pairs, run_weights, timm
+from vit_jax.interop import (
+  bundle,
+  google,
+  hub,
+  huggingface,
+  huggingface_pairs,
+  open_clip,
+  open_clip_pairs,
+  run_weights,
+  timm,
+)
 from vit_jax.interop import tensors as tensors_lib
+from vit_jax.interop.pairs import Pairs
 from vit_jax.interop.weights import Weights
 
-_WEIGHTS = ('model.safetensors', tensors_lib.INDEX)
+_WEIGHTS = ('model.safetensors', tensors_lib.INDEX, open_clip.FILE)
 # What torch.compile, DataParallel, Lightning and the timm_wrapper of transformers put before all names.
 WRAPPERS = ('_orig_mod.', 'module.', 'model.', 'timm_model.')
 
@@ -24,6 +35,7 @@ def read(source: str | os.PathLike, without: tuple[str, ...] = (), step: int | N
       - a run folder of `vit_jax.main`, local or in a bucket;
       - a bundle;
       - a folder of Hugging Face transformers or timm, with config.json and one or several safetensors files;
+      - a folder of OpenCLIP, with open_clip_config.json and open_clip_model.safetensors: its image tower;
       - a .safetensors file of these, beside its config.json;
       - a .npz file of the original Vision Transformer code;
       - the name of a model on huggingface.co, `hf:OWNER/NAME`.
@@ -49,8 +61,8 @@ def read(source: str | os.PathLike, without: tuple[str, ...] = (), step: int | N
   return _file(path, without)
 
 
-def read_pairs(source: str | os.PathLike) -> huggingface_pairs.Pairs:
-  """Reads a model of two towers: a folder of transformers with a SigLIP or a CLIP, or `hf:OWNER/NAME`.
+def read_pairs(source: str | os.PathLike) -> Pairs:
+  """Reads a model of two towers: a folder of transformers with a SigLIP or a CLIP, one of OpenCLIP, `hf:OWNER/NAME`.
 
   Raises:
     UserError: it is none, or cannot be read.
@@ -58,10 +70,12 @@ def read_pairs(source: str | os.PathLike) -> huggingface_pairs.Pairs:
   source = os.fspath(source)
   folder = hub.fetch(source) if source.startswith(hub.PREFIX) else pathlib.Path(source)
   file = next((folder / name for name in _WEIGHTS if (folder / name).exists()), None)
-  if file is None or not huggingface_pairs.is_pairs(folder):
-    raise UserError(f'{source}: expected a run of objective=contrast, or a SigLIP or CLIP of transformers with both '
-                    f'towers (model_type {" or ".join(huggingface_pairs.KINDS)})')
-  return huggingface_pairs.read(folder, unwrapped(tensors_lib.open_file(file)))
+  if file is not None and huggingface_pairs.is_pairs(folder):
+    return huggingface_pairs.read(folder, unwrapped(tensors_lib.open_file(file)))
+  if file is not None and (folder / open_clip.CONFIG).exists():
+    return open_clip_pairs.read(folder, unwrapped(tensors_lib.open_file(file)))
+  raise UserError(f'{source}: expected a run of objective=contrast, a SigLIP or CLIP of transformers with both towers '
+                  f'(model_type {" or ".join(huggingface_pairs.KINDS)}), or an OpenCLIP ({open_clip.CONFIG})')
 
 
 def is_run(source: str | os.PathLike) -> bool:
@@ -98,6 +112,8 @@ def _file(path, without):
   if google.is_google(tensors):
     return google.read(tensors, without)
   tensors = unwrapped(tensors)
+  if not beside.exists() and path.with_name(open_clip.CONFIG).exists():
+    return open_clip.read(tensors, tensors_lib.read_json(path.with_name(open_clip.CONFIG)), without)
   if not beside.exists():
     return timm.read(tensors, {}, without)
   config = tensors_lib.read_json(beside)

@@ -42,7 +42,7 @@ def read(tensors: Tensors, config: dict[str, Any], without: tuple[str, ...] = ()
     UserError: an unsupported model, an entry of the config.json that is not supported or not known, or tensors that do
       not fit.
   """
-  where, shapes = tensors.source, tensors.shapes
+  where = tensors.source
   if not config.get('architecture'):
     raise UserError(f'{where}: which model is it? Its tensors show widths and depths, but not the number of heads, the '
                     'activation or the pooling. Expected a config.json beside the file: that of transformers, of timm, '
@@ -54,27 +54,20 @@ def read(tensors: Tensors, config: dict[str, Any], without: tuple[str, ...] = ()
   form, given = LAYOUTS[kind], _model_args(config, where)
   entries = Entries({**arguments, **given}, f'{where}: {config["architecture"]} of timm')
   try:
-    model, rules = form.read(shapes, entries)
+    tensors = form.derive(tensors, entries)
+    model, rules = form.read(tensors.shapes, entries)
   except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError, OverflowError, AttributeError) as error:
     raise UserError(f'{where}: {config["architecture"]} is a {kind} of timm, but the file does not have its tensors or '
                     f'their shapes ({error}); is it another architecture?') from error
   cfg = _pretrained_cfg(config, where)
-  preprocessing = _preprocessing(cfg, entries, shapes, model, form, where)
+  preprocessing = _preprocessing(cfg, entries, tensors.shapes, model, form, where)
   _check_top(config, model, where)
-  _check_patches(form.family, model, preprocessing.size, where)
+  form.check(model, entries, preprocessing.size, where)
   classes = layout.num_classes(tensors, form.classifier)
   names = config.get('label_names', cfg.values.get('label_names'))
   names = tuple(map(str, names)) if isinstance(names, list) and len(names) == classes else None
   weights = Weights(where, form.family, model, {}, {}, preprocessing, names)
   return layout.read(tensors, weights, classes, rules, without + _UNUSED)
-
-
-def _check_patches(family, model, size, where):
-  """timm's Swin leaves out pixels at the border that fill no patch; ours, as the published one, fills patches up."""
-  patch = model.get('patch_size', 4)
-  if family == 'swin' and any(side % patch for side in size):
-    raise UserError(f'{where}: pictures of {size[0]}x{size[1]} are no whole patches of {patch}; timm leaves out '
-                    'the rest; not supported')
 
 
 def unwrapped(config: dict[str, Any], where: str) -> dict[str, Any]:
@@ -123,7 +116,8 @@ def _preprocessing(cfg, args, shapes, model, form, where):
     say(f'{where}: its config.json does not say {", ".join(missing)} of pretrained_cfg; those of timm\'s ImageNet '
         'models are assumed', sys.stderr)
   try:
-    channels, *size = cfg.get('input_size', [shapes[f'{form.first}.weight'][1], 224, 224])
+    first = next(shapes[name] for name in (f'{form.first}.weight', f'{form.first}.0.weight') if name in shapes)
+    channels, *size = cfg.get('input_size', [first[1], 224, 224])
     if args.values.get('img_size'):
       size = args.values['img_size']
     elif cfg.get('input_size') is None and model.get('pos_embed') == 'learned':  # square, like all timm models
@@ -131,7 +125,7 @@ def _preprocessing(cfg, args, shapes, model, form, where):
                                             if name in shapes and not args.values.get('no_embed_class'))
       size = math.isqrt(tokens) * model['patch_size']
     mean, std = (alike(cfg.get(key, _IMAGENET[key])) for key in ('mean', 'std'))
-  except (TypeError, ValueError, IndexError) as error:
+  except (TypeError, ValueError, IndexError, StopIteration) as error:
     raise UserError(f'{where}: the pretrained_cfg in its config.json cannot be interpreted ({error})') from error
   fields = {'size': size, 'channels': channels, 'mean': mean, 'std': std, 'crop': cfg.get('crop_pct', 0.875),
             'interpolation': cfg.get('interpolation', 'bicubic'),

@@ -47,6 +47,27 @@ def _encoder_block(ours, theirs):
           *mlp(f'{ours}.mlp', f'{theirs}.mlp.fc1', f'{theirs}.mlp.fc2')]
 
 
+def eva(last_norm: str, tokens: PrefixTokens, fused: bool, key_less: bool, gate: str | None) -> list[Rule]:
+  """Eva: ViTs with rotary positions.
+
+  Args:
+    last_norm: model.last_norm.
+    tokens: those before the patches.
+    fused: queries, keys and values are one map.
+    key_less: of its biases, those of the keys are missing.
+    gate: the MLP's gate is a map 'apart', or 'packed' in one with what it gates; None: there is none.
+  """
+  block, theirs = 'encoder.blocks.{i}', 'blocks.{i}'
+  gates = lambda name: tuple(f'{theirs}.mlp.fc1_{part}.{name}' for part in 'gx')
+  apart = [Axes(f'{block}.mlp.up.kernel', 'I O 2', gates('weight'), 'O I'),
+           Axes(f'{block}.mlp.up.bias', 'O 2', gates('bias'), 'O')]
+  maps = [f'{theirs}.attn.{name}_proj' for name in 'qkv']
+  return [*(apart if gate == 'apart' else []), *(key_less_biases(block, theirs) if fused and key_less else []),
+          *([] if fused else attention(f'{block}.attention', maps, f'{theirs}.attn.proj')),
+          *(rule for i in (1, 2) for rule in same(f'{block}.scale{i}', 'D', f'{theirs}.gamma_{i}')),
+          *transformer(last_norm, tokens, gate == 'packed')]
+
+
 def transformer(last_norm: str, tokens: PrefixTokens, gated: bool = False) -> list[Rule]:
   """ViT and DeiT; `last_norm` is model.last_norm, and `gated` is model.mlp == 'swiglu'."""
   block, theirs, pool = 'encoder.blocks.{i}', 'blocks.{i}', 'attention_pool'
@@ -69,25 +90,36 @@ def transformer(last_norm: str, tokens: PrefixTokens, gated: bool = False) -> li
       *mlp(f'{pool}.mlp', 'attn_pool.mlp.fc1', 'attn_pool.mlp.fc2')]
 
 
-def swin() -> list[Rule]:
-  """Swin."""
+def key_less_biases(block: str, theirs: str) -> list[Rule]:
+  """Biases of queries and values alone, with those of 0 for the keys (`derived.with_key_biases`)."""
+  return [Axes(f'{block}.attention.qkv.bias', 'H 3 K', tuple(f'{theirs}.attn.{name}_bias' for name in 'qkv'), '(H K)')]
+
+
+def swin(v2: bool = False) -> list[Rule]:
+  """Swin and Swin V2."""
   block, theirs = 'stages.{i}.blocks.{j}', 'layers.{i}.blocks.{j}'
   return [*patches('patch_embed', 'patch_embed.proj'), *norm('patch_norm', 'patch_embed.norm'),
-          *_encoder_block(block, theirs),
+          *(key_less_biases(block, theirs) if v2 else []), *_encoder_block(block, theirs),
+          *same(f'{block}.attention.log_scale', 'H', f'{theirs}.attn.logit_scale', 'H 1 1'),
+          *dense(f'{block}.bias_network.up', f'{theirs}.attn.cpb_mlp.0'),
+          *dense(f'{block}.bias_network.down', f'{theirs}.attn.cpb_mlp.2'),
           *same(f'{block}.bias_table', 'N H', f'{theirs}.attn.relative_position_bias_table'),
           *norm('merges.{i}.norm', 'layers.{i1}.downsample.norm'),
           *dense('merges.{i}.proj', 'layers.{i1}.downsample.reduction'),
           *norm('norm', 'norm'), *dense('head', 'head.fc')]
 
 
-def resnet() -> list[Rule]:
-  """ResNet, ResNeXt and wide ResNets."""
+def resnet(deep: bool = False, average: bool = False) -> list[Rule]:
+  """ResNet, ResNeXt and wide ResNets; `deep` and `average` are stem=deep and average_shortcut."""
   block, theirs = 'stages.{i}.blocks.{j}', 'layer{i1}.{j}'
-  return [*conv('stem.conv', 'conv1'), *batch_norm('stem.norm', 'bn1'),
+  first = 1 if average else 0  # the mean has a number of its own
+  stem = [rule for i in (0, 1) for rule in (
+      *conv(f'deep.{i}.conv', f'conv1.{3 * i}'), *batch_norm(f'deep.{i}.norm', f'conv1.{3 * i + 1}'))]
+  return [*(stem if deep else []), *conv('stem.conv', 'conv1.6' if deep else 'conv1'), *batch_norm('stem.norm', 'bn1'),
           *conv(f'{block}.convs.{{k}}.conv', f'{theirs}.conv{{k1}}'),
           *batch_norm(f'{block}.convs.{{k}}.norm', f'{theirs}.bn{{k1}}'),
-          *conv(f'{block}.shortcut.conv', f'{theirs}.downsample.0'),
-          *batch_norm(f'{block}.shortcut.norm', f'{theirs}.downsample.1'), *dense('head', 'fc')]
+          *conv(f'{block}.shortcut.conv', f'{theirs}.downsample.{first}'),
+          *batch_norm(f'{block}.shortcut.norm', f'{theirs}.downsample.{first + 1}'), *dense('head', 'fc')]
 
 
 def regnet() -> list[Rule]:

@@ -84,19 +84,29 @@ def _softmax_backward(dtype, kept, gradient):
 _softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
+def unit(x: jax.Array) -> jax.Array:
+  """float32 vectors [..., K] of length 1 with the directions of x."""
+  x = x.astype(jnp.float32)
+  return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
+
+
 class SelfAttention(nnx.Module):
   """Queries, keys and values from one fused kernel [D, H, 3, K], attention, and the output projection."""
 
   def __init__(self, width: int, num_heads: int, *, rngs: nnx.Rngs, head_dim: int | None = None, qkv_bias: bool = True,
-               qk_norm: bool = False, epsilon: float = 1e-6, base_head_dim: int | None = None,
+               qk_norm: bool = False, cosine: bool = False, epsilon: float = 1e-6, base_head_dim: int | None = None,
                relative_grid: tuple[int, int] | None = None, rope_grid: tuple[int, int] | None = None,
-               rope: str = 'rope2d', kernel_init: Initializer = xavier_uniform, dtype=jnp.float32):
+               rope: str = 'rope2d', rope_theta: float = 100.0, kernel_init: Initializer = xavier_uniform,
+               dtype=jnp.float32):
     """`head_dim` is width / num_heads unless it is given.
 
     With `qk_norm` the queries and keys of each head are normalised (Dehghani et al. 2023, sec. 2); epsilon is theirs.
+    With `cosine` logits are cosines times a learned number of each head, from 10 at the start to at most 100 (Swin V2:
+    Liu et al. 2022b, eq. 2). They are float32: bfloat16 has steps of 0.5 at 100.
 
     The last tokens are a grid's patches: with `relative_grid` each head learns biases of their relative places, and
-    with `rope_grid` queries and keys are turned by their places, by the angles `rope` of `pos_embed.ANGLES`.
+    with `rope_grid` queries and keys are turned by their places: by the angles `rope` of `pos_embed.ANGLES`, for
+    `rope_theta`.
     """
     head_dim, self.base_head_dim = head_dim or width // num_heads, base_head_dim
     self.qkv = Dense((width,), (num_heads, 3, head_dim), ('embed', 'heads', None, None), rngs=rngs,
@@ -105,7 +115,9 @@ class SelfAttention(nnx.Module):
                      kernel_init=kernel_init, dtype=dtype)
     norm = lambda: LayerNorm(head_dim, axis=None, dtype=dtype, epsilon=epsilon) if qk_norm else None
     self.query_norm, self.key_norm = norm(), norm()
-    self.head_dim, self.relative_grid, self.rope_grid, self.rope = head_dim, relative_grid, rope_grid, rope
+    self.log_scale = parameter(jnp.full(num_heads, math.log(10), jnp.float32), ('heads',)) if cosine else None
+    self.head_dim, self.relative_grid, self.rope_grid = head_dim, relative_grid, rope_grid
+    self.rope, self.rope_theta = rope, rope_theta
     self.bias_table = pos_embed.relative_table(relative_grid, num_heads, rngs=rngs) if relative_grid else None
 
   def __call__(self, x_BTD: jax.Array, bias_WHTT: jax.Array | None = None, attend: Callable = attend,
@@ -117,8 +129,12 @@ class SelfAttention(nnx.Module):
     q_BTHK, k_BTHK, v_BTHK = (constrain(x, 'batch', None, 'heads') for x in self.qkv.each(x_BTD))
     if self.query_norm is not None:
       q_BTHK, k_BTHK = self.query_norm(q_BTHK), self.key_norm(k_BTHK)
+    if self.log_scale is not None:
+      scale_H = jnp.exp(jnp.minimum(self.log_scale[...], math.log(100)))
+      scale_H = scale_H / logit_scale(self.head_dim, self.base_head_dim)  # which `attend` multiplies with
+      q_BTHK, k_BTHK = unit(q_BTHK) * scale_H[None, None, :, None], unit(k_BTHK)
     if self.rope_grid is not None:
-      angles = pos_embed.ANGLES[self.rope](self.rope_grid, self.head_dim)
+      angles = pos_embed.ANGLES[self.rope](self.rope_grid, self.head_dim, self.rope_theta)
       q_BTHK, k_BTHK = (pos_embed.rotate(t, angles) for t in (q_BTHK, k_BTHK))
     if self.bias_table is not None:
       bias_WHTT = pos_embed.relative_bias(self.bias_table[...], self.relative_grid, x_BTD.shape[1])[None]

@@ -35,7 +35,8 @@ class EncoderBlock(nnx.Module):
 
   def __init__(self, config: Any, grid: tuple[int, int], pos_embed: str, *, rngs: nnx.Rngs):
     """See `Encoder`."""
-    dtype, rope = jnp.dtype(config.dtype), {'rope_grid': grid, 'rope': pos_embed} if pos_embed in ANGLES else {}
+    dtype = jnp.dtype(config.dtype)
+    rope = dict(rope_grid=grid, rope=pos_embed, rope_theta=config.rope_theta) if pos_embed in ANGLES else {}
     self.norm1 = LayerNorm(config.width, dtype=dtype, epsilon=config.epsilon)
     self.attention = SelfAttention(config.width, config.num_heads, rngs=rngs, head_dim=config.head_dim,
                                    qkv_bias=config.qkv_bias, qk_norm=config.qk_norm, epsilon=config.epsilon,
@@ -88,8 +89,8 @@ class Encoder(Stack):
 
     Args:
       config: its fields width, depth, mlp_dim, num_heads, head_dim, qkv_bias, base_head_dim, attention,
-        attention_radius, layer_scale, dropout, drop_path, qk_norm, mlp, gelu, epsilon and dtype are those of
-        `models.vit.Config`.
+        attention_radius, rope_theta, layer_scale, dropout, drop_path, qk_norm, mlp, gelu, epsilon and dtype are those
+        of `models.vit.Config`.
       grid: (rows, columns) of the patches, which are the last of the tokens.
       pos_embed: 'relative' and the names of `pos_embed.ANGLES` act in every block. Others belong to the embedding.
       rngs: of the parameters.

@@ -13,8 +13,10 @@ class LayerNorm(nnx.Module):
   The epsilon of 1e-6 is the original code's. (nnx.LayerNorm mixes types implicitly, which the tests forbid.)
   """
 
-  def __init__(self, width: int, *, axis: str | None = 'embed', dtype=jnp.float32, epsilon: float = 1e-6):
-    self.scale = parameter(jnp.ones(width, jnp.float32), (axis,))
+  def __init__(self, width: int, *, axis: str | None = 'embed', zero_scale: bool = False, dtype=jnp.float32,
+               epsilon: float = 1e-6):
+    """`zero_scale`: gives zeros at the start, so that a residual branch that it ends begins as nothing."""
+    self.scale = parameter(jnp.full(width, 0.0 if zero_scale else 1.0, jnp.float32), (axis,))
     self.bias = parameter(jnp.zeros(width, jnp.float32), (axis,))
     self.dtype, self.epsilon = dtype, epsilon
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vit_jax.layers.dense import normal_002, parameter
+from vit_jax.layers.dense import Dense, normal_002, parameter
 
 
 def sincos2d(grid: tuple[int, int], width: int, temperature: float = 10_000.0, last: bool = True) -> np.ndarray:
@@ -115,6 +115,34 @@ def relative_table(grid: tuple[int, int], num_heads: int, *, rngs: nnx.Rngs) -> 
   """That table, [(2h - 1)(2w - 1), H]; deviation 0.02 (as in Swin's code)."""
   shape = ((2 * grid[0] - 1) * (2 * grid[1] - 1), num_heads)
   return parameter(normal_002(rngs.params(), shape, 0, 0), (None, 'heads'))
+
+
+@functools.cache
+def log_places(window: tuple[int, int], unit: tuple[int, int]) -> np.ndarray:
+  """The relative places of a window, float32 [(2h - 1)(2w - 1), 2], rows by rows, on a scale of logarithms.
+
+  sign(x) log2(1 + 8 |x|) / log2(8) of x rows or columns over those between the ends of a window of `unit` (Liu et al.
+  2022b, eq. 4; the 8 and the unit are those of its code).
+  """
+  y, x = np.mgrid[1 - window[0]:window[0], 1 - window[1]:window[1]]
+  places = np.stack([place / max(size - 1, 1) for place, size in zip((y, x), unit, strict=True)], axis=-1)
+  places = places.reshape(-1, 2)
+  return (np.sign(places) * np.log2(1 + 8 * np.abs(places)) / 3).astype(np.float32)
+
+
+class BiasNetwork(nnx.Module):
+  """Makes the table of relative biases of any window out of relative places (Swin V2: Liu et al. 2022b, eq. 3).
+
+  Two layers with 512 ReLUs between; the biases are from 0 to 16, as in its code.
+  """
+
+  def __init__(self, num_heads: int, *, rngs: nnx.Rngs, hidden: int = 512):
+    self.up = Dense((2,), (hidden,), (None, None), rngs=rngs, kernel_init=normal_002)
+    self.down = Dense((hidden,), (num_heads,), (None, 'heads'), rngs=rngs, kernel_init=normal_002, use_bias=False)
+
+  def __call__(self, places_R2: np.ndarray) -> jax.Array:
+    """[R, H] in float32."""
+    return 16 * jax.nn.sigmoid(self.down(jax.nn.relu(self.up(jnp.asarray(places_R2)))))
 
 
 def relative_bias(table_RH: jax.Array, grid: tuple[int, int], tokens: int | None = None) -> jax.Array:

@@ -2,7 +2,8 @@
 
 One network: a stem, stages of residual blocks of convolutions with batch norm and ReLU, the mean over all places, and
 the head. Version 1.5 halves the picture in a block's 3 x 3 convolution, not in the 1 x 1 before it. The last batch norm
-of a branch starts at 0 (Goyal et al. 2017, sec. 5.1), so that a block starts as its shortcut.
+of a branch starts at 0 (Goyal et al. 2017, sec. 5.1), so that a block starts as its shortcut. ResNet-C is that with
+stem=deep, and ResNet-D with average_shortcut too (He et al. 2019, "Bag of tricks", fig. 2).
 """
 
 import dataclasses
@@ -58,14 +59,17 @@ class Config:
   widths: tuple[int, ...] = option((256, 512, 1024, 2048), least=1, most=2**17, longest=8)
   block: Literal['basic', 'bottleneck'] = 'bottleneck'  # two convolutions of 3 x 3; or 1 x 1, 3 x 3, 1 x 1
   bottleneck: int = option(4, least=1, most=2**17)  # a stage's width over the channels of its 3 x 3 convolutions
-  # Input channels of a group of the 3 x 3 convolutions; None: all are one group.
+  # Input channels of a group of the 3 x 3 convolutions, or all where there are fewer; None: all are one group.
   group_width: int | None = option(None, least=1, most=2**17)
   groups: int = option(1, least=1, most=2**17)  # of the 3 x 3 convolutions, as many in each stage (ResNeXt)
   squeeze_excite: bool = False  # channels gated by their means (Hu et al. 2018), after the 3 x 3 convolution
-  # 7 x 7 and max pooling, a quarter of the resolution; 3 x 3, a half, and the first stage halves too; or 3 x 3 at full
-  # resolution, for small pictures (He et al. 2016, sec. 4.2).
-  stem: Literal['quarter', 'half', 'full'] = 'quarter'
+  # 7 x 7 and max pooling, a quarter of the resolution; the same with three convolutions of 3 x 3 in place of the one
+  # (deep); 3 x 3, a half, and the first stage halves too; or 3 x 3 at full resolution, for small pictures (He et al.
+  # 2016, sec. 4.2).
+  stem: Literal['quarter', 'deep', 'half', 'full'] = 'quarter'
   stem_width: int = option(64, least=1, most=2**17)
+  deep_widths: tuple[int, ...] = option((32, 32), least=1, most=2**17, longest=2)  # stem=deep: of its first two
+  average_shortcut: bool = False  # shortcuts halve by the mean of 2 x 2 places, in place of leaving three out
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # of convolutions; parameters and statistics stay float32
 
 
@@ -87,11 +91,21 @@ def check(config: Config) -> None:
   if config.group_width and config.groups > 1:
     raise UserError(f'model.group_width={config.group_width} and model.groups={config.groups}: give one of them, the '
                     'width of a group (RegNet) or their number (ResNeXt)')
+  if len(config.deep_widths) != 2:
+    raise UserError(f'model.deep_widths={config.deep_widths}: expected two, of the first convolutions of stem=deep')
   for width in config.widths if config.block == 'bottleneck' else ():
     parts = config.bottleneck * (config.group_width or config.groups)
-    if width % parts:
+    if width % config.bottleneck or groups(config, width // config.bottleneck) is None:
       by = ' x model.group_width' if config.group_width else ' x model.groups' if config.groups > 1 else ''
       raise UserError(f'model.widths={config.widths}: {width} must be a multiple of model.bottleneck{by} = {parts}')
+
+
+def groups(config: Config, inner: int) -> int | None:
+  """How many groups `inner` channels of the 3 x 3 convolutions have; None: they make no whole groups."""
+  if config.group_width is None:
+    return config.groups if inner % config.groups == 0 else None
+  size = min(config.group_width, inner)
+  return inner // size if inner % size == 0 else None
 
 
 class ConvNorm(nnx.Module):
@@ -124,11 +138,10 @@ class Block(nnx.Module):
 
   def __init__(self, config: Config, in_width: int, width: int, stride: int, *, rngs: nnx.Rngs):
     dtype, last = jnp.dtype(config.dtype), dict(zero_scale=True)
-    inner, groups = width, 1
+    inner = width
     if config.block == 'bottleneck':
       inner = width // config.bottleneck
-      groups = inner // config.group_width if config.group_width else config.groups
-      middle = dict(stride=stride, groups=groups)
+      middle = dict(stride=stride, groups=groups(config, inner))
       shapes = [(in_width, inner, 1, {}), (inner, inner, 3, middle), (inner, width, 1, last)]
     else:
       shapes = [(in_width, width, 3, dict(stride=stride)), (width, width, 3, last)]
@@ -136,8 +149,9 @@ class Block(nnx.Module):
     # A quarter of the block's input, not of what is gated: so in the code that the published numbers come from.
     self.squeeze_excite = SqueezeExcite(inner, max(round(in_width / 4), 1), rngs=rngs,
                                         dtype=dtype) if config.squeeze_excite else None
-    changes = in_width != width or stride != 1
-    self.shortcut = ConvNorm(in_width, width, 1, stride=stride, rngs=rngs, dtype=dtype) if changes else None
+    self.average = config.average_shortcut and stride == 2
+    changes, stride_1 = in_width != width or stride != 1, 1 if self.average else stride
+    self.shortcut = ConvNorm(in_width, width, 1, stride=stride_1, rngs=rngs, dtype=dtype) if changes else None
 
   def __call__(self, x_BHWC: jax.Array, training: bool) -> jax.Array:
     y_BHWC = x_BHWC
@@ -145,6 +159,7 @@ class Block(nnx.Module):
       y_BHWC = conv(jax.nn.relu(y_BHWC) if i else y_BHWC, training)
       if i == 1 and self.squeeze_excite is not None:
         y_BHWC = self.squeeze_excite(jax.nn.relu(y_BHWC))  # not below 0: the next ReLU changes nothing
+    x_BHWC = _mean_pool(x_BHWC) if self.average else x_BHWC
     shortcut = x_BHWC if self.shortcut is None else self.shortcut(x_BHWC, training)
     return constrain(jax.nn.relu(shortcut + y_BHWC), 'batch')
 
@@ -173,9 +188,13 @@ class ResNet(nnx.Module):
     """Raises UserError for shapes that cannot be built (see `check`)."""
     check(config)
     self.config, self.execution = config, execution
-    kernel_size, stride = {'quarter': (7, 2), 'half': (3, 2), 'full': (3, 1)}[config.stem]
-    self.stem = ConvNorm(image_shape[2], config.stem_width, kernel_size, stride=stride, role='input', rngs=rngs,
-                         dtype=jnp.dtype(config.dtype))
+    dtype, channels, deep = jnp.dtype(config.dtype), image_shape[2], config.stem == 'deep'
+    a, b = config.deep_widths
+    self.deep = nnx.List([ConvNorm(channels, a, 3, stride=2, role='input', rngs=rngs, dtype=dtype),
+                          ConvNorm(a, b, 3, rngs=rngs, dtype=dtype)]) if deep else None
+    kernel_size, stride = {'quarter': (7, 2), 'deep': (3, 1), 'half': (3, 2), 'full': (3, 1)}[config.stem]
+    self.stem = ConvNorm(b if deep else channels, config.stem_width, kernel_size, stride=stride,
+                         role='hidden' if deep else 'input', rngs=rngs, dtype=dtype)
     self.stages, in_width = nnx.List(), config.stem_width
     for i, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
       self.stages.append(Stage(config, depth, in_width, width, 2 if i or config.stem == 'half' else 1, rngs=rngs))
@@ -186,8 +205,10 @@ class ResNet(nnx.Module):
                capture: tuple[str, ...] = ()) -> tuple[jax.Array, dict]:
     """See `models.family.Model`. `capture` can name 'features', a list of [B, H, W, D] after each stage."""
     training = keys_B is not None
-    x_BHWC = jax.nn.relu(self.stem(images_BHWC, training))
-    if self.config.stem == 'quarter':
+    x_BHWC = images_BHWC
+    for conv in (*(self.deep or ()), self.stem):
+      x_BHWC = jax.nn.relu(conv(x_BHWC, training))
+    if self.config.stem in ('quarter', 'deep'):
       x_BHWC = _max_pool(x_BHWC)
     features = []
     for stage in self.stages:
@@ -201,6 +222,13 @@ def _max_pool(x_BHWC):
   """3 x 3, stride 2: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C]."""
   around = ((0, 0), (1, 1), (1, 1), (0, 0))
   return jax.lax.reduce_window(x_BHWC, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), around)
+
+
+def _mean_pool(x_BHWC):
+  """Means of 2 x 2 places, or of those that there are: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C]."""
+  add = lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), 'SAME')
+  ones = jnp.ones((1, *x_BHWC.shape[1:3], 1), jnp.float32)
+  return (add(x_BHWC.astype(jnp.float32)) / add(ones)).astype(x_BHWC.dtype)
 
 
 FAMILY = Family(Config, ResNet, SIZES, batch_norm=True)

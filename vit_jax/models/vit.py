@@ -62,6 +62,8 @@ class Config:
   pool: Literal['cls', 'gap', 'map'] = 'cls'  # CLS token, mean over patches, or attention pooling
   # rope2d_centred: rope2d with places from -1 to 1 (DINOv3).
   pos_embed: Literal['learned', 'sincos2d', 'rope2d', 'rope2d_centred', 'relative', 'none'] = 'learned'
+  # Of pos_embed=rope2d and rope2d_centred: frequencies fall from 1 to nearly 1 / rope_theta.
+  rope_theta: float = option(100.0, above=0, most=1e9)
   # full: softmax over all tokens. local: patches at most attention_radius rows and columns away, and what is no patch
   # (Longformer's, Beltagy et al. 2020). linear: Katharopoulos et al. 2020.
   attention: Literal['full', 'local', 'linear'] = 'full'

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from vit_jax.errors import UserError
 from vit_jax.layers.attention import attend
+from vit_jax.layers.pos_embed import ANGLES
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel, that_have
 
@@ -20,7 +21,7 @@ def check(model: PureModel) -> None:
   config = model.config
   if model.family.tokens is None:
     raise UserError(f'token merging is for {that_have("tokens")} only, not for {model.name}')
-  if config.pos_embed in ('rope2d', 'relative'):
+  if config.pos_embed in (*ANGLES, 'relative'):
     raise UserError(f'model.pos_embed={config.pos_embed}: each block needs the place of each token, and a merged token '
                     'has several')
   if config.attention != 'full':
