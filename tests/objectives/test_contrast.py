@@ -187,6 +187,16 @@ def test_scores_do_not_depend_on_the_order_of_others_and_ties_are_no_success():
   assert pair_scores.scores('sigmoid', kept | {'image': np.full_like(x, np.nan)})['text_to_image@10'] == 0
 
 
+def test_zero_shot_shares_and_their_error():
+  classes = np.eye(8, dtype=np.float32)
+  images = np.array([[3, 2, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1]], np.float32)
+  one = lambda label: pair_scores.zero_shot(images[:1], np.array([label]), classes)
+  assert one(0) == {'zero_shot@1': 1, 'zero_shot@5': 1, 'zero_shot_error': 0}
+  assert one(2) == {'zero_shot@1': 0, 'zero_shot@5': 1, 'zero_shot_error': 1}
+  both = pair_scores.zero_shot(images, np.array([0, 0]), classes)  # the second fits all names alike
+  assert both == {'zero_shot@1': 0.5, 'zero_shot@5': 0.5, 'zero_shot_error': 0.5}
+
+
 @pytest.mark.slow
 def test_a_frozen_tower_and_rates_by_tower(workdir, tmp_path):
   """LiT: the image tower of a run, which does not move."""
