@@ -11,7 +11,8 @@ the first steps on. Random crops, as the artists differ in sizes and margins; th
 from vit_jax import config
 
 SOURCES = {'emoji': 'emoji:en,de,es,ja@noto', 'icons': 'icons@Hugeicons'}
-STEPS = {'emoji': 1_500, 'icons': 1_000}
+VOCABULARY = {'emoji': 8_192, 'icons': 2_048}  # so that most words are one token
+STEPS = {'emoji': 3_000, 'icons': 1_500}
 ARGS = tuple(SOURCES)
 
 
@@ -22,7 +23,7 @@ def get_config(arg='emoji'):
   c.loss.name, c.loss.scale, c.loss.width, c.loss.text.pool = 'softmax', 14.3, 128, 'gap'
   c.loss.text.update(dict(width=64, depth=1, mlp_dim=256, num_heads=2))
   c.data.source, c.data.image_size, c.data.channels = SOURCES[arg], (32, 32), 3
-  c.data.text.tokenizer, c.data.text.vocab_size, c.data.text.length = 'bpe', 2_048, 12
+  c.data.text.tokenizer, c.data.text.vocab_size, c.data.text.length = 'bpe', VOCABULARY[arg], 16
   c.data.batch_size = 256
   c.data.augment.crop, c.data.augment.crop_min_area = 'inception', 0.5
   c.data.augment.eval_crop = 1.0
