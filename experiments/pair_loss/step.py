@@ -1,6 +1,6 @@
 """What the loss of all pairs adds to SigLIP's whole training step, by the TPU's compiler.
 
-  python experiments/pair_loss/step.py v5e-16 ring     also: v5e-256; dense, pairless, classifier
+  python experiments/pair_loss/step.py v5e-16 ring full 4     slice, form, remat, micro-batches
 
 Compiles the step of configs/siglip_b16.py, batch 32,768, for absent chips, and prints a line of JSON. `ring` is our
 loss, `dense` makes the logits of all pairs at once, `pairless` compares each picture with its own text alone: the step
@@ -54,17 +54,18 @@ class Pairless(contrast.Contrast):
 FORMS = {'dense': Dense, 'pairless': Pairless}
 
 
-def open_job(form):
+def open_job(form, remat, microbatches):
   """The run: SigLIP's, or its image tower's as a classifier."""
   c = recipe.load_recipe(RECIPES.get(form, 'configs/siglip_b16.py'))
+  c.system.execution.remat, c.system.microbatches = remat, microbatches
   if form == 'classifier':
-    c.data.batch_size, c.model.dtype, c.model.pool, c.system.execution.remat = BATCH, 'bfloat16', 'map', 'full'
+    c.data.batch_size, c.model.dtype, c.model.pool, c.schedule.warmup_steps = BATCH, 'bfloat16', 'map', 1_000
   return job_lib.open_job(run_config.cast(c))
 
 
-def figures(form, name) -> dict:
+def figures(form, name, remat, microbatches) -> dict:
   """The compiler's figures of a step on a slice."""
-  job, target = open_job(form), slices.find(name)
+  job, target = open_job(form, remat, microbatches), slices.find(name)
   choice = job_lib.choice_on(job, target)
   objective = FORMS[form].of(job.config) if form in FORMS else job.objective
   model = PureModel(job.config.family, job.config.model, job.image_shape, job.num_classes,
@@ -85,12 +86,13 @@ def figures(form, name) -> dict:
           'largest_with_batch': pairs[-1] if pairs else None}
 
 
-def main(name, form):
+def main(name, form, remat, microbatches):
   try:
-    found = figures(form, name)
+    found = figures(form, name, remat, int(microbatches))
   except jax.errors.JaxRuntimeError as error:
     found = {'refused': str(error).partition('\n')[0], 'needs_mb': (worker._needed(str(error)) or 0) / 1e6}
-  print(json.dumps({'slice': name, 'form': form, 'batch': BATCH, **found, 'jax': jax.__version__}), flush=True)
+  row = {'slice': name, 'form': form, 'batch': BATCH, 'remat': remat, 'microbatches': int(microbatches)}
+  print(json.dumps(row | found | {'jax': jax.__version__}), flush=True)
 
 
 if __name__ == '__main__':
