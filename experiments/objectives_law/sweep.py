@@ -13,7 +13,7 @@ from vit_jax import sweeps
 
 RECIPE = 'experiments/objectives_law/recipe.py'
 HEAD_DIM = 8
-BUDGETS = (1.5e11, 5e11, 1.5e12)
+BUDGETS = (1e11, 3e11, 9e11)
 
 
 def shape(width):

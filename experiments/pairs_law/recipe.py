@@ -3,7 +3,7 @@
   python -m vit_jax.main --config=experiments/pairs_law/recipe.py --config.data.data_dir=DIR
 
 `val` is of the training artists, `test` is all of an artist never seen (Hugeicons). No augmentation: a run sees each
-picture four times at most. FLOPs, parameters and the learning rate belong to the shapes of sweep.py.
+picture twice at most. Sizes, batches and learning rates are those of sweep.py.
 """
 
 from vit_jax import config
@@ -19,7 +19,7 @@ def get_config(arg=''):
   c.loss.text.depth = 1
   c.data.source, c.data.channels, c.data.val_examples = 'icons@Hugeicons', 3, 2_048
   c.data.text.tokenizer, c.data.text.vocab_size, c.data.text.length = 'bpe', 1_024, 8
-  c.data.batch_size = 256
+  c.data.batch_size = 128
   c.optimizer.weight_decay, c.optimizer.beta2 = 0.1, 0.95
   c.schedule.warmup_steps = 40
   c.evaluate.every = 100_000  # at the end alone

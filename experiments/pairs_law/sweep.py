@@ -9,8 +9,9 @@ from vit_jax import sweeps
 
 RECIPE = 'experiments/pairs_law/recipe.py'
 HEAD_DIM = 8
-PAIRS = (32_768, 65_536, 131_072)
-LONGEST = 262_144
+BATCH = 128
+PAIRS = (16_384, 32_768, 65_536)
+LONGEST = 131_072
 ARGS = ('fit', 'held_out')
 
 
@@ -25,13 +26,13 @@ def ladder(widths, pairs, batch):
   """Each width at each number of pairs, in batches of one size; the rate grows with its square root."""
   shapes = [shape(width) | {'data.batch_size': batch} for width in widths]
   for one in shapes:
-    one['optimizer.learning_rate'] *= (batch / 256) ** 0.5
+    one['optimizer.learning_rate'] *= (batch / BATCH) ** 0.5
   return sweeps.product(shapes, sweeps.branches([n // batch for n in pairs]))
 
 
 def get_sweep(part='fit'):
+  other_batches = [ladder((24, 48), PAIRS[1:], batch) for batch in (BATCH // 2, 2 * BATCH)]
   parts = {
-      'fit': sweeps.chain(ladder((16, 24, 32, 48, 64), PAIRS, 256), ladder((24, 48), PAIRS[1:], 128),
-                          ladder((24, 48), PAIRS[1:], 512)),
-      'held_out': sweeps.chain(ladder((96,), PAIRS, 256), ladder((32, 48), (LONGEST,), 256))}
+      'fit': sweeps.chain(ladder((16, 24, 32, 48), PAIRS, BATCH), *other_batches),
+      'held_out': sweeps.chain(ladder((64,), PAIRS, BATCH), ladder((32, 48), (LONGEST,), BATCH))}
   return sweeps.Sweep(RECIPE, parts[part])

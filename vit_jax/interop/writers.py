@@ -52,11 +52,17 @@ def write(weights: Weights, out: str | os.PathLike, to: str, license: str | None
     writer = _WRITERS[to]
   else:
     raise UserError(f'to={to!r}: unknown format{nearest(to, ("bundle", *_WRITERS))}')
-  out = _new(out)
-  if to == 'stablehlo' and not exported.is_exported(out):
-    raise UserError(f'{out}: expected a name that ends in {exported.SUFFIX}, by which vit_jax.predict recognizes it')
+  out = new_export(out) if to == 'stablehlo' else _new(out)
   out.parent.mkdir(parents=True, exist_ok=True)
   writer(weights, out)
+
+
+def new_export(out: str | os.PathLike) -> pathlib.Path:
+  """The path of an exported file that is not there yet. Raises UserError if it is, or for another suffix."""
+  out = _new(out)
+  if not exported.is_exported(out):
+    raise UserError(f'{out}: expected a name that ends in {exported.SUFFIX}, by which vit_jax.predict recognizes it')
+  return out
 
 
 def _hub(weights, folder, name, license):
