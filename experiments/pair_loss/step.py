@@ -79,11 +79,11 @@ def figures(form, name, remat, microbatches) -> dict:
                              within_bytes=sent['within'], between_bytes=sent['between'])
   floor = roofline.times(target.chip, work).floor
   peak_flops = target.chips * target.chip.peak_flops
-  pairs = sorted({array.shape for array in hlo.arrays(text) if BATCH in array.shape}, key=math.prod)
+  pairs = sorted({array.shape for array in hlo.arrays(text) if BATCH in array.shape}, key=math.prod, reverse=True)
   return {'peak_mb': round(memory.peak_memory_in_bytes / 1e6, 1),
           'temporary_mb': round(memory.temp_size_in_bytes / 1e6, 1), 'floor_s': round(floor, 4),
           'mfu_at_floor': round(job.spent_per_image * BATCH / (floor * peak_flops), 4),
-          'largest_with_batch': pairs[-1] if pairs else None}
+          'with_batch': pairs[:8]}  # arrays with a side as long as the whole batch, the largest first
 
 
 def main(name, form, remat, microbatches):
