@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     raise UserError('expected SRC and OUT: ' + commands.written(
         'convert', 'SRC OUT --to=bundle|hf|timm|npz|stablehlo|hf-mae|hf-pairs|hub:OWNER/NAME'))
   (source, out), to = arguments, _TO.value
-  from vit_jax import host
+  from vit_jax import host, records
   from vit_jax.interop import hub, matching, sources, writers
 
   name = hub.repository(to) if to.startswith(hub.TO) else None
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
   if _LICENSE.value is not None and name is None and to != 'bundle':
     raise UserError(f'--license with --to={to}: only a bundle and hub:OWNER/NAME have a model card')
   host.hush_absent_tpu()
-  pairs = to == 'stablehlo' and sources.is_run(source) and _objective(source) == 'contrast'
+  pairs = to == 'stablehlo' and records.objective_of(source) == 'contrast'
   if to in ('hf-mae', 'hf-pairs') or pairs:
     for name, flag in (('without', _WITHOUT), ('image_size', _SIZE)):
       if flag.value:
@@ -111,11 +111,6 @@ def _write_pairs(source: str, out: str) -> int:
       + (f'tokenizer {config.data.text.tokenizer}' if file else
          f'without a tokenizer: {config.data.text.tokenizer} is in no file'))
   return 0
-
-
-def _objective(run: str) -> str:
-  from vit_jax import records
-  return ((records.read_run(run) or {}).get('config') or {}).get('objective', 'classify')
 
 
 def _export_pairs(source: str, out: str) -> int:

@@ -17,7 +17,7 @@ from vit_jax import config, models, records
 from vit_jax.console import Console
 from vit_jax.data.text import TextConfig
 from vit_jax.errors import UserError
-from vit_jax.inspection import pair_model, picture_index
+from vit_jax.inspection import evaluation, pair_model, picture_index, run_page
 from vit_jax.models import PureModel, text, vit
 from vit_jax.objectives import contrast, pair_scores
 from vit_jax.optimisation import layerwise, trainable
@@ -114,6 +114,21 @@ def test_it_learns_names_and_is_scored(workdir):
   val = [row for row in rows if row['split'] == 'val']
   assert val[-1]['loss'] < val[0]['loss'] and 'loss@1024' not in val[0] and set(record['parts']) == {'image', 'text'}
   assert next(row for row in rows if row['split'] == 'train')['scale'] == pytest.approx(10, rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_page_about_the_classes_by_their_names(workdir, tmp_path):
+  found = evaluation.evaluate(str(workdir))
+  row = records.read_rows(workdir / records.METRICS)[-1]
+  assert found.summary['accuracy'] == pytest.approx(row['zero_shot@1'], abs=1e-6) and found.summary['examples'] > 100
+  assert [each['class'] for each in found.summary['classes']] == list(NAMES)
+  assert 0 < found.summary['loss'] < 2  # of shares of 1, also of a sigmoid loss
+  html = run_page.render(found)
+  assert 'zero_shot@1' in html and f'{found.summary["accuracy"]:.2%} of' in html
+  plain = _run(**{'data.source': vit_jax.arrays(np.zeros((40, 8, 8, 3), np.uint8), captions=['a'] * 40)})
+  _train(plain, tmp_path / 'plain')
+  with pytest.raises(UserError, match='have no classes to be told; use predict --names'):
+    evaluation.evaluate(str(tmp_path / 'plain'))
 
 
 @pytest.mark.slow

@@ -3,14 +3,17 @@
 import dataclasses
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from vit_jax import schema
-from vit_jax.data import listing
+from vit_jax.data import listing, pipeline
 from vit_jax.data import text as text_lib
+from vit_jax.data.config import DataConfig
 from vit_jax.data.preprocessing import Preprocessing
+from vit_jax.errors import UserError
 from vit_jax.inspection import names as names_lib
 from vit_jax.inspection import own_model
 from vit_jax.interop import exported, exported_pairs, huggingface_pairs, sources
@@ -42,10 +45,13 @@ class PairModel:
   bias: float
   templates: tuple[str, ...]
 
-  def probabilities(self, images_NE: np.ndarray, texts_CE: np.ndarray) -> np.ndarray:
-    """[N, C] from embeddings: how likely each pair is one by itself (name=sigmoid), or among the texts (softmax)."""
+  def probabilities(self, images_NE: np.ndarray, texts_CE: np.ndarray, one_each: bool = False) -> np.ndarray:
+    """[N, C] from embeddings: how likely each pair is one by itself (loss=sigmoid), or among the texts (softmax).
+
+    With `one_each`, each picture is known to have one of the texts: it is among the texts for both losses.
+    """
     logits_NC = self.scale * images_NE @ texts_CE.T + self.bias
-    if self.loss == 'sigmoid':
+    if self.loss == 'sigmoid' and not one_each:
       return np.asarray(jax.nn.sigmoid(logits_NC))
     return np.asarray(jax.nn.softmax(logits_NC, axis=1))
 
@@ -70,12 +76,18 @@ class ByName(Classifier):
   Attributes:
     pairs: the model.
     names_CE: the embedding of each name.
+    one_each: whether each picture is known to have one of the names.
+    config: the RunConfig that it was trained with; None if that is not of use.
+    step: the finished steps of its checkpoint, with its config.
   """
   pairs: PairModel
   names_CE: np.ndarray
+  one_each: bool = False
+  config: Any = None
+  step: int | None = None
 
   def forward(self, images_BHWC):
-    return self.pairs.probabilities(self.pairs.embedder.images(images_BHWC), self.names_CE)
+    return self.pairs.probabilities(self.pairs.embedder.images(images_BHWC), self.names_CE, self.one_each)
 
 
 def load(place: str | os.PathLike, step: int | None = None) -> PairModel:
@@ -157,3 +169,20 @@ def by_name(pairs: PairModel, names: Sequence[str], templates: Sequence[str] | N
   names_lib.check(names, templates)
   return ByName(class_names=tuple(names), preprocessing=pairs.preprocessing, pairs=pairs,
                 names_CE=pairs.embedder.names(names, templates))
+
+
+def of_classes(place: str | os.PathLike, config: DataConfig | None = None) -> ByName:
+  """A run as a classifier of the classes of its data, or of other data, which are told by their names.
+
+  Raises:
+    UserError: what `load` raises, or the data have no classes.
+  """
+  own = own_model.load(place, None, 'contrast')
+  shape = own.weights.preprocessing
+  config = dataclasses.replace(config or own.config.data, image_size=tuple(shape.size), channels=shape.channels)
+  names = pipeline.open_data(config, to_train=False).class_names
+  if len(names) < 2:
+    raise UserError(f"{os.fspath(place)}: its data ({config.source}) have no classes to be told; use predict "
+                    "--names='a cat,a dog', or give other data with --config")
+  found = by_name(load(place), names)
+  return dataclasses.replace(found, one_each=True, config=own.config, step=own.weights.step)
