@@ -107,15 +107,18 @@ def load(place: str | os.PathLike, step: int | None = None) -> PairModel:
                      about.templates)
   if not sources.is_run(place) and step is None:
     return _of_files(sources.read_pairs(place))
-  own = own_model.load(place, step, 'contrast')
+  return _of_run(place, own_model.load(place, step, 'contrast'))
+
+
+def _of_run(place, own):
   params, stats = jax.device_put((own.weights.params, own.weights.stats), jax.local_devices()[0])
   preprocessing = own.weights.preprocessing
   embedder = Embedder(own.model, params, stats, own_model.tokenizer(place, own.config), preprocessing.normalize,
                       mesh_lib.single_device())
-  return _own(embedder, preprocessing, own.weights)
+  return _complete(embedder, preprocessing, own.weights)
 
 
-def _own(embedder, preprocessing, weights):
+def _complete(embedder, preprocessing, weights):
   objective, params = embedder.model.objective, embedder.params
   scale, bias = (float(x) for x in objective.scale_and_bias(params['log_scale'], params.get('bias')))
   return PairModel(embedder, preprocessing, pretrained.digest(weights), objective.config.name, scale, bias,
@@ -128,7 +131,7 @@ def export(place: str | os.PathLike, out: str | os.PathLike, step: int | None = 
   Returns the number of parameters. Raises UserError as `load` does.
   """
   own = own_model.load(place, step, 'contrast')
-  pairs, model, normalize = load(place, step), own.model, own.weights.preprocessing.normalize
+  pairs, model, normalize = _of_run(place, own), own.model, own.weights.preprocessing.normalize
   call = lambda arrays, embed: model.call(*arrays, embed)[0]
   towers = {
       'image': lambda arrays, rows: call(arrays, lambda m: model.objective.embed_images(m, normalize(rows))),
@@ -156,7 +159,7 @@ def _of_files(found):
       ids=lambda texts: plain.ids([huggingface_pairs.cleaned(vocabulary, text) for text in texts]))
   params = jax.device_put(weights.params, jax.local_devices()[0])
   embedder = Embedder(model, params, {}, tokenizer, weights.preprocessing.normalize, mesh_lib.single_device())
-  return _own(embedder, weights.preprocessing, weights)
+  return _complete(embedder, weights.preprocessing, weights)
 
 
 def by_name(pairs: PairModel, names: Sequence[str], templates: Sequence[str] | None = None) -> ByName:
@@ -184,5 +187,5 @@ def of_classes(place: str | os.PathLike, config: DataConfig | None = None) -> By
   if len(names) < 2:
     raise UserError(f"{os.fspath(place)}: its data ({config.source}) have no classes to be told; use predict "
                     "--names='a cat,a dog', or give other data with --config")
-  found = by_name(load(place), names)
+  found = by_name(_of_run(place, own), names)
   return dataclasses.replace(found, one_each=True, config=own.config, step=own.weights.step)
