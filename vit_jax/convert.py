@@ -9,7 +9,8 @@ stablehlo.
   timm        for timm.create_model('local-dir:OUT', pretrained=True)
   npz         for google-research/vision_transformer
   onnx        one file for ONNX runtimes (with the extra onnx): pictures in, logits and probabilities out
-  stablehlo   one file that runs without the model code, with vit_jax.predict OUT PICTURES or jax.export
+  stablehlo   one file that runs without the model code, with vit_jax.predict OUT PICTURES or jax.export; of a run of
+              objective=contrast both towers and the tokenizer, with predict --names and vit_jax.search too
   hf-mae      for ViTMAEForPreTraining.from_pretrained of transformers: SRC is a run of objective=reconstruct, which is
               written with its decoder; the other formats get its encoder alone
   hf-pairs    for SiglipModel or CLIPModel of transformers: SRC is a run of objective=contrast, which is written with
@@ -58,7 +59,7 @@ def main(arguments: list[str]) -> int:
     raise UserError('expected SRC and OUT: ' + commands.written(
         'convert', 'SRC OUT --to=bundle|hf|timm|npz|onnx|stablehlo|hf-mae|hf-pairs|hub:OWNER/NAME'))
   (source, out), to = arguments, _TO.value
-  from vit_jax import host
+  from vit_jax import host, records
   from vit_jax.interop import hub, matching, sources, writers
 
   name = hub.repository(to) if to.startswith(hub.TO) else None
@@ -69,11 +70,12 @@ def main(arguments: list[str]) -> int:
   if _LICENSE.value is not None and name is None and to != 'bundle':
     raise UserError(f'--license with --to={to}: only a bundle and hub:OWNER/NAME have a model card')
   host.hush_absent_tpu()
-  if to in ('hf-mae', 'hf-pairs'):
+  pairs = to == 'stablehlo' and records.objective_of(source) == 'contrast'
+  if to in ('hf-mae', 'hf-pairs') or pairs:
     for name, flag in (('without', _WITHOUT), ('image_size', _SIZE)):
       if flag.value:
         raise UserError(f'--{name}: is not for --to={to}, which writes all of a run as it is; leave it out')
-    return (_write_mae if to == 'hf-mae' else _write_pairs)(source, out)
+    return {'hf-mae': _write_mae, 'hf-pairs': _write_pairs, 'stablehlo': _export_pairs}[to](source, out)
   weights = sources.read(source, tuple(_WITHOUT.value), _STEP.value)
   if _SIZE.value:
     weights = matching.resized(weights, _size(_SIZE.value))
@@ -110,6 +112,15 @@ def _write_pairs(source: str, out: str) -> int:
   say(f'{out}: {pairs_writer.kind_of(config.loss)}, {weights.size:,} parameters, both towers, '
       + (f'tokenizer {config.data.text.tokenizer}' if file else
          f'without a tokenizer: {config.data.text.tokenizer} is in no file'))
+  return 0
+
+
+def _export_pairs(source: str, out: str) -> int:
+  from vit_jax.inspection import pair_model
+  from vit_jax.interop import writers
+  path = writers.new_export(out)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  say(f'{out}: {pair_model.export(source, path, _STEP.value):,} parameters, both towers and their tokenizer')
   return 0
 
 

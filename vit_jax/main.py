@@ -87,9 +87,9 @@ def main() -> int:
       return preflight.look(checked, _WORKDIR.value, cli.recipe_name(), _PREFLIGHT.value)
     run = start.prepare(config, cli.overridden(), _WORKDIR.value, display.note, _steps(_BRANCH_STEPS.value))
     workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
-    if _REPORT.value is not None and not run.objective.predicts_classes:
+    if _REPORT.value is not None and not (run.objective.predicts_classes or _tells_by_name(run)):
       raise UserError(f'--report: the page of a run is about classes, which objective={config.objective} does not '
-                      'tell; leave it out')
+                      'tell of these data; leave it out')
     if frozen.wanted(run):
       if _REPORT.value is not None:
         raise UserError('--report: this run stops at frozen features, of which there is no page; leave it out, or '
@@ -111,6 +111,11 @@ def main() -> int:
   if _REPORT.value is not None:
     _score(workdir)
   return 0
+
+
+def _tells_by_name(run) -> bool:
+  """Whether the model tells the classes of its data by their names."""
+  return 'zero_shot@1' in run.objective.evaluates(run.data)
 
 
 def _show_config() -> int:

@@ -166,8 +166,7 @@ def _by_name(run):
 def _is_captioner(run):
   """Whether it is a run of objective=caption."""
   from vit_jax import records
-  record = records.read_run(run)
-  return record is not None and record['config'].get('objective') == 'caption'
+  return records.objective_of(run) == 'caption'
 
 
 def _attention(model):

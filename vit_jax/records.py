@@ -54,6 +54,12 @@ def read_run(folder: str | os.PathLike) -> dict[str, Any] | None:
   return fields
 
 
+def objective_of(folder: str | os.PathLike) -> str | None:
+  """The objective of a run; None if there is no run. Raises DamagedRun as `read_run` does."""
+  record = read_run(folder)
+  return None if record is None else (record.get('config') or {}).get('objective', 'classify')
+
+
 def way_on(folder: str | os.PathLike) -> str:
   """What cures a damaged run.json: without it, a run resumes from its checkpoints, and writes it again."""
   path = os.fspath(epath.Path(folder) / RUN)

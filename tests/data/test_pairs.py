@@ -55,6 +55,32 @@ def test_tables(tmp_path, name, content):
     assert captions(tmp_path) == A_AND_B
 
 
+ASKED = {'a.png': ('which animal?\ta cat', 'which animal?\tcat', 'how many?\t1'), 'b.png': ('a dog', 'awake?\tno')}
+
+
+@pytest.mark.parametrize('name, content', [
+    ('questions.jsonl', jsonl({'image': 'a.png', 'question': 'which  animal?', 'answer': ['a cat', 'cat']},
+                              {'image': 'a.png', 'question': 'how many?', 'answer': 1},
+                              {'image': 'b.png', 'caption': 'a dog', 'question': 'awake?', 'answers': ['no', None]})),
+    ('questions.jsonl', jsonl({'image': 'a.png', 'questions': ['which animal?'] * 2 + ['how many?'],
+                               'answers': ['a cat', 'cat', '1']},
+                              {'image': 'b.png', 'caption': 'a dog'},
+                              {'image': 'b.png', 'question': 'awake?', 'multiple_choice_answer': 'no'},
+                              {'image': 'b.png', 'question': 'asleep?', 'answer': ''})),
+    ('captions.csv', 'image,Question,Answer 1,Answer 2,caption\na.png,which animal?,a cat,cat,\na.png,how many?,1,,\n'
+     'b.png,awake?,no,,a dog\n')])
+def test_questions_and_answers(tmp_path, name, content):
+  save(tmp_path, 'a.png', 'b.png')
+  (tmp_path / name).write_text(content)
+  assert captions(tmp_path) == ASKED
+  data = pipeline.open_data(DataConfig(source=f'pairs:{tmp_path}', image_size=(6, 6), val_examples=0))
+  data = data.reading(('image', 'text', 'answer_start', 'answer_bytes'))
+  (batch,) = data.eval_batches('test', 1)
+  (text,) = data.captions('test')
+  assert data.tokenizer.decode(batch['text']) == [text[0]]
+  assert batch['answer_bytes'].tolist() == [len(text[0].rpartition('\t')[2])]
+
+
 def test_a_text_beside_each_picture(tmp_path):
   save(tmp_path, 'a.png', 'sub/b.png')
   (tmp_path / 'a.txt').write_text('a cat\n\n eine  Katze \n')
@@ -112,6 +138,8 @@ def test_a_picture_that_links_lead_to_is_used_once(tmp_path):
     ('captions.jsonl', '{"id": 3, "words": "x"}', "line 1: has 'id', 'words'; expected the name of a picture"),
     ('captions.jsonl', '{"file_name": 3, "caption": "x"}', 'file_name is 3'),
     ('captions.jsonl', '{"file_name": "a.png", "caption": {"en": "x"}}', "caption is {'en': 'x'}; expected a text"),
+    ('captions.jsonl', '{"image": "a.png", "question": "a?"}', "has 'image', 'question'; .* or a question and its"),
+    ('captions.jsonl', '{"image": "a.png", "question": ["a?", "b?"], "answer": ["x"]}', '2 questions in question'),
     ('captions.csv', 'image,caption\na.png,a cat, asleep\n', 'line 2: 3 values for 2 columns.* between quotes'),
     ('captions.csv', 'image,caption\na.png,"a cat\n', 'captions.csv, line'),
     ('captions.csv', b'image,caption\nb.png,x\na.png,Caf\xe9\n', 'line 3: not UTF-8'),

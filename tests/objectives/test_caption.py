@@ -130,6 +130,20 @@ def test_loss_counts_the_tokens_of_the_answer():
   assert report['accuracy'] == pytest.approx(values['correct'].sum() / 18)
 
 
+def test_exact_counts_the_answers_that_are_right_to_the_last_token():
+  objective, batch = _model().objective, _batch()
+  right_BNV = np.array(jax.nn.one_hot(batch['text'], 300))  # of questions and padding too
+  ends = np.asarray(batch['answer_start']) + [5, 3, 6, 0]  # the places of the end tokens
+  almost_BNV = right_BNV.copy()
+  almost_BNV[0, ends[0]], almost_BNV[2, ends[2] + 1:] = 0, 0  # an answer that does not end; what follows an end
+  before = int(batch['answer_start'][1]) - 1
+  almost_BNV[1, before] = 0  # a token of a question, or the one that all texts begin with
+  exact = lambda logits: objective.loss({'logits': jnp.asarray(logits)}, batch)['exact'].tolist()
+  assert exact(right_BNV) == [True] * 4 and exact(almost_BNV) == [False, True, True, True]
+  assert objective.report({'loss': 1.0, 'nats': 1.0, 'answer_bytes': 1.0, 'correct': 1.0, 'tokens': 1.0, 'exact': 0.75}
+                          )['exact'] == 0.75
+
+
 def test_padding_does_not_count():
   model, params, batch = _model(), _params(), _batch()
   absent = batch | {'text': jnp.zeros_like(batch['text']), 'answer_start': jnp.zeros_like(batch['answer_start'])}

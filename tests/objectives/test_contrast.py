@@ -17,7 +17,7 @@ from vit_jax import config, models, records
 from vit_jax.console import Console
 from vit_jax.data.text import TextConfig
 from vit_jax.errors import UserError
-from vit_jax.inspection import pair_model, picture_index
+from vit_jax.inspection import evaluation, pair_model, picture_index, run_page
 from vit_jax.models import PureModel, text, vit
 from vit_jax.objectives import contrast, pair_scores
 from vit_jax.optimisation import layerwise, trainable
@@ -117,6 +117,21 @@ def test_it_learns_names_and_is_scored(workdir):
 
 
 @pytest.mark.slow
+def test_a_page_about_the_classes_by_their_names(workdir, tmp_path):
+  found = evaluation.evaluate(str(workdir))
+  row = records.read_rows(workdir / records.METRICS)[-1]
+  assert found.summary['accuracy'] == pytest.approx(row['zero_shot@1'], abs=1e-6) and found.summary['examples'] > 100
+  assert [each['class'] for each in found.summary['classes']] == list(NAMES)
+  assert 0 < found.summary['loss'] < 2  # of shares of 1, also of a sigmoid loss
+  html = run_page.render(found)
+  assert 'zero_shot@1' in html and f'{found.summary["accuracy"]:.2%} of' in html
+  plain = _run(**{'data.source': vit_jax.arrays(np.zeros((40, 8, 8, 3), np.uint8), captions=['a'] * 40)})
+  _train(plain, tmp_path / 'plain')
+  with pytest.raises(UserError, match='have no classes to be told; use predict --names'):
+    evaluation.evaluate(str(tmp_path / 'plain'))
+
+
+@pytest.mark.slow
 def test_names_and_search(workdir, album, tmp_path):
   done = command_line.run('predict', workdir, album, f'--names={",".join(NAMES)}', '--template=a {} square',
                           '--format=json', '--top=1')
@@ -185,6 +200,16 @@ def test_scores_do_not_depend_on_the_order_of_others_and_ties_are_no_success():
   assert alike['image_to_text@10'] == alike['text_to_image@10'] == 0
   assert pair_scores.scores('sigmoid', kept | {'text': x})['text_to_image@1'] == 1
   assert pair_scores.scores('sigmoid', kept | {'image': np.full_like(x, np.nan)})['text_to_image@10'] == 0
+
+
+def test_zero_shot_shares_and_their_error():
+  classes = np.eye(8, dtype=np.float32)
+  images = np.array([[3, 2, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1]], np.float32)
+  one = lambda label: pair_scores.zero_shot(images[:1], np.array([label]), classes)
+  assert one(0) == {'zero_shot@1': 1, 'zero_shot@5': 1, 'zero_shot_error': 0}
+  assert one(2) == {'zero_shot@1': 0, 'zero_shot@5': 1, 'zero_shot_error': 1}
+  both = pair_scores.zero_shot(images, np.array([0, 0]), classes)  # the second fits all names alike
+  assert both == {'zero_shot@1': 0.5, 'zero_shot@5': 0.5, 'zero_shot_error': 0.5}
 
 
 @pytest.mark.slow

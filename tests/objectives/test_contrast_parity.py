@@ -38,7 +38,7 @@ def assert_parity(arrays, folder):
   pairs = pair_model.load(_folder(folder, arrays))
   embedder, texts = pairs.embedder, json.loads(str(arrays['texts']))
   tokens, theirs = embedder.tokenizer.encode(texts), arrays['tokens']
-  if pairs.objective.config.name == 'softmax':  # what follows CLIP's end token changes nothing
+  if pairs.loss == 'softmax':  # what follows CLIP's end token changes nothing
     theirs = np.where(np.cumsum(theirs == embedder.tokenizer.end, axis=1) - (theirs == embedder.tokenizer.end) > 0, 0,
                       theirs)
   np.testing.assert_array_equal(tokens, theirs)
@@ -46,9 +46,9 @@ def assert_parity(arrays, folder):
            'text': jnp.asarray(tokens)}
 
   def computed(params):
-    outputs, _ = embedder.model.call(params, {}, lambda module: pairs.objective.forward(module, batch))
+    outputs, _ = embedder.model.call(params, {}, lambda module: embedder.model.objective.forward(module, batch))
     logits = outputs['scale'][0] * outputs['image'] @ outputs['text'].T + outputs['bias'][0]
-    return logits, jnp.mean(pairs.objective.loss(outputs, batch)['loss'])
+    return logits, jnp.mean(embedder.model.objective.loss(outputs, batch)['loss'])
 
   logits, loss = jax.jit(computed)(embedder.params)
   np.testing.assert_allclose(logits, arrays['logits'], atol=1e-4)

@@ -1,10 +1,12 @@
 """Runs of two towers written for transformers: what is read back, and what transformers computes, is the same."""
 
+import json
 import pathlib
 
 import command_line
 import numpy as np
 import pytest
+from PIL import Image
 from test_objective_conformance import CLIP, recipe
 
 from vit_jax.inspection import pair_model
@@ -40,8 +42,7 @@ def _runs(tmp_path_factory):
 
 
 def _logits(pairs, pictures):
-  scale, bias = pairs.objective.scale_and_bias(pairs.embedder.params['log_scale'], pairs.embedder.params.get('bias'))
-  return np.asarray(scale * pairs.embedder.images(pictures) @ pairs.embedder.texts(TEXTS).T + bias)
+  return pairs.scale * pairs.embedder.images(pictures) @ pairs.embedder.texts(TEXTS).T + pairs.bias
 
 
 @pytest.fixture(name='pictures', scope='module')
@@ -72,6 +73,31 @@ def test_live_transformers_computes_the_same(runs, pictures, tmp_path, kind):
   with torch.no_grad():
     theirs = model.eval()(input_ids=tokens, pixel_values=torch.from_numpy(pixels)).logits_per_image.numpy()
   np.testing.assert_allclose(_logits(own, pictures), theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', ['siglip', 'clip'])
+def test_both_towers_in_one_file(runs, pictures, tmp_path, kind):
+  out = tmp_path / 'model.stablehlo'
+  done = command_line.run('convert', runs[kind], out, '--to=stablehlo')
+  assert done.returncode == 0 and 'both towers and their tokenizer' in done.stdout, done.stderr
+  own, found = pair_model.load(runs[kind]), pair_model.load(out)
+  assert found.loss == own.loss and found.templates == own.templates
+  np.testing.assert_allclose(_logits(own, pictures), _logits(found, pictures), atol=1e-4)
+  album = tmp_path / 'album'
+  album.mkdir()
+  for i, picture in enumerate(pictures):
+    Image.fromarray(picture).save(album / f'{i}.png')
+  answers = [command_line.run('predict', place, album, '--names=the digit one,a seven', '--format=json').stdout
+             for place in (runs[kind], out)]
+  ours, theirs = ([json.loads(line)['classes'] for line in answer.splitlines()] for answer in answers)
+  assert len(ours) == len(pictures)
+  for one, other in zip(ours, theirs, strict=True):
+    assert [row['class'] for row in one] == [row['class'] for row in other]
+    assert [row['probability'] for row in one] == pytest.approx([row['probability'] for row in other], abs=1e-4)
+  asked = command_line.run('search', out, album, '--text=a seven', f'--index={tmp_path}/index.npz', '--format=json')
+  assert asked.returncode == 0 and len(json.loads(asked.stdout)['pictures']) == len(pictures), asked.stderr
+  plain = command_line.run('predict', out, album)
+  assert plain.returncode == 1 and 'It has two towers: give names' in plain.stderr, plain.stderr
 
 
 def test_what_transformers_does_not_have_is_refused(runs, tmp_path):

@@ -60,7 +60,7 @@ def test_what_is_better_the_higher_is_said_by_the_runs(sweep, metric):
 
 
 @pytest.mark.parametrize('column', ['accuracy', 'test/accuracy', 'Test_Accuracy', 'probe/accuracy', 'map', 'error',
-                                    'map_error', 'probe/error'])
+                                    'map_error', 'probe/error', 'zero_shot_error', 'zero_shot@1'])
 def test_of_tables_the_objectives_say_which_is_better(column, tmp_path):
   """A table does not say it; what no objective declares is better the lower it is."""
   (tmp_path / 'points.csv').write_text(f'x,rate,{column}\n1,1,0.3\n1,2,0.5\n2,1,0.2\n2,2,0.6\n')

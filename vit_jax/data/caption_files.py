@@ -8,14 +8,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from vit_jax.data import listing, tables
+from vit_jax.data.text import QUESTION_END
 from vit_jax.errors import UserError
 
 # Of several tables the first is read. `metadata` is what the Hugging Face hub asks for; Flickr8k has a captions.txt.
-TABLES = tuple(f'{stem}.{kind}' for stem in ('captions', 'metadata') for kind in ('jsonl', 'csv', 'tsv')) + (
-    'captions.txt',)
+TABLES = tuple(f'{stem}.{kind}' for stem in ('captions', 'questions', 'metadata')
+               for kind in ('jsonl', 'csv', 'tsv')) + ('captions.txt',)
 BESIDE = '.txt'  # the suffix of a text beside a picture: each line is a caption
 _CAPTION = re.compile(r'((alt|image)[ _-])?(caption|text|description|title|sentence)s?([ _-]?\d+|[ _-][a-z]{2,3})?',
                       re.I)
+_QUESTION = re.compile(r'questions?', re.I)
+_ANSWER = re.compile(r'(multiple[ _-]choice[ _-])?answers?([ _-]?\d+)?', re.I)  # VQAv2 has multiple_choice_answer
 
 Rows = dict[str, tuple[str, ...]]
 
@@ -38,6 +41,8 @@ def table_in(folder: os.PathLike) -> Any | None:
 def read_table(path: os.PathLike) -> Rows:
   """{key of a picture's name: its captions}, with () for a picture whose captions are empty.
 
+  A question and its answer in a row are a caption too, with a tab between (`data.text`).
+
   Raises:
     UserError: it is no table of pictures and captions; the message has the line.
   """
@@ -45,15 +50,30 @@ def read_table(path: os.PathLike) -> Rows:
   for line, fields in tables.rows(path):
     file = tables.file_column(fields)
     columns = list(filter(is_caption, fields))
-    if file is None or not columns:
+    asked = next((name for name in fields if _QUESTION.fullmatch(name.strip())), None)
+    answers = [name for name in fields if _ANSWER.fullmatch(name.strip())]
+    if file is None or not (columns or asked and answers):
       raise UserError(f'{path}, line {line}: has {", ".join(map(repr, fields)) or "nothing"}; expected the name of a '
-                      'picture as file_name (or image, path, ..) and its text as caption (or text, ..)')
+                      'picture as file_name (or image, path, ..) and its text as caption (or text, ..), or a question '
+                      'and its answer')
     if not isinstance(fields[file], str) or not fields[file].strip():
       raise UserError(f'{path}, line {line}: {file} is {fields[file]!r}; expected the name of a picture')
     texts = found.setdefault(tables.key(fields[file]), [])
     for name in columns:
       texts += _texts(fields[name], f'{path}, line {line}: {name}')
+    if asked:
+      texts += _answered(fields, asked, answers, f'{path}, line {line}: ')
   return {name: tuple(dict.fromkeys(texts)) for name, texts in found.items()}
+
+
+def _answered(fields, asked, answers, where):
+  """The question of a row with each of its answers; questions in a list have one answer each, in a list as well."""
+  questions = _texts(fields[asked], where + asked)
+  found = [text for name in answers for text in _texts(fields[name], where + name)]
+  if isinstance(fields[asked], list) and len(questions) != len(found):
+    raise UserError(f'{where}{len(questions)} questions in {asked}, and {len(found)} answers; expected one for each')
+  questions = questions if isinstance(fields[asked], list) else questions * len(found)
+  return [f'{question}{QUESTION_END}{answer}' for question, answer in zip(questions, found)]
 
 
 def beside(pictures: Iterable[str]) -> list[tuple[str, ...]]:

@@ -34,14 +34,23 @@ def tokenizer(config: TextConfig, captions: Callable[[], Sequence[str]]) -> Toke
     return _of_json(config, learnt.encode(), learnt, size=config.vocab_size)
   if name == 'clip':
     return _of_clip(config, _read(_clip_file()))
-  if name.endswith('.json'):
-    return _of_json(config, _read(name))
-  if name.endswith('.model'):
-    return _of_sentencepiece(config, _read(name))
-  if name.endswith(_CLIP):
-    return _of_clip(config, _read(name))
-  raise UserError(f'data.text.tokenizer={name!r}: expected bytes, bpe, clip, or the path of a tokenizer.json, a '
-                  f'SentencePiece .model or {_CLIP}')
+  reader = _reader(name)
+  return reader(config, _read(name))
+
+
+def of_content(config: TextConfig, content: bytes) -> Tokenizer:
+  """The tokenizer in the content of a file; config.tokenizer is its name. Raises UserError as `text.tokenizer` does."""
+  return _reader(config.tokenizer)(config, content)
+
+
+def _reader(name):
+  """What reads a file of this name."""
+  readers = {'.json': _of_json, '.model': _of_sentencepiece, _CLIP: _of_clip}
+  read = next((read for end, read in readers.items() if name.endswith(end)), None)
+  if read is None:
+    raise UserError(f'data.text.tokenizer={name!r}: expected bytes, bpe, clip, or the path of a tokenizer.json, a '
+                    f'SentencePiece .model or {_CLIP}')
+  return read
 
 
 def learn(captions: Sequence[str], vocab_size: int) -> str:

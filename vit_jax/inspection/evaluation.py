@@ -11,13 +11,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from vit_jax import durable, provenance, records
+from vit_jax import durable, objectives, provenance, records
 from vit_jax.console import Console
 from vit_jax.data import pipeline
 from vit_jax.data.config import DataConfig
 from vit_jax.drawing.page import finite
 from vit_jax.errors import UserError
-from vit_jax.inspection import figures, predictions, several_labels
+from vit_jax.inspection import figures, pair_model, predictions, several_labels
 from vit_jax.inspection.predictions import Gallery, Predictions
 from vit_jax.inspection.scores import scores
 from vit_jax.interop.classifier import Classifier
@@ -51,7 +51,8 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, 
   """Scores a model on a split.
 
   Args:
-    place: a run folder, a bundle or an exported file: whatever `trained.load` reads.
+    place: a run folder, a bundle or an exported file: whatever `trained.load` reads. A run of objective=contrast tells
+      the classes by their names.
     split: the name of the split.
     config: other data to score, whose classes the model must know; None: the data that the run was trained on.
     classes: which class of the data each class of the model is: a text file with a name for each, in the model's
@@ -62,7 +63,7 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, 
     UserError: there is no model or no data at the given place, the model has no data of its own and none is given, the
       split is empty, or the data has a class that the model does not know.
   """
-  model = trained.load(place)
+  model = pair_model.of_classes(place, config) if records.objective_of(place) == 'contrast' else trained.load(place)
   own = getattr(model, 'config', None)
   if config is None and own is None:
     raise UserError(f'{place}: does not say what data it was trained on; give the data to score with --config')
@@ -82,7 +83,8 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, 
     found = scores(predicted)
   record = records.read_run(place) if own is not None else None
   if record and config is None:
-    _refuse_other_data(place, record, data, split)
+    entries = objectives.of(own).inputs(data.image_shape)
+    _refuse_other_data(place, record, data.reading(entries), split)  # the fingerprint is of texts too, if they are read
   summary = {'run': os.fspath(place), 'step': getattr(model, 'step', None), 'data': data.name, 'split': split,
              'code': provenance.code((record or {}).get('plug_ins', ())), 'git': provenance.commit(),
              'trained_by_code': (record or {}).get('code'),

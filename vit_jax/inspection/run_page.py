@@ -37,6 +37,8 @@ def render(evaluation: Evaluation) -> str:
   s, run = evaluation.summary, records.read_run(evaluation.place) or {}
   several = bool(s.get('several_labels'))
   headline, confidence, score = (_of_several if several else _of_one)(s)
+  if records.objective_of(evaluation.place) == 'contrast':
+    score = 'zero_shot@1'
   events, config = _rows(evaluation.place, records.EVENTS, records.EVENT), getattr(evaluation.model, 'config', None)
   found = _attention(evaluation)
   data = {
@@ -118,7 +120,7 @@ def _curves_note(config):
   if config is None:
     return ''
   augment = config.data.augment
-  changed = [words for on, words in ((config.loss.label_smoothing, 'label smoothing'),
+  changed = [words for on, words in ((getattr(config.loss, 'label_smoothing', 0), 'label smoothing'),
                                      (augment.mixup, 'Mixup'), (augment.cutmix, 'CutMix'),
                                      (config.distill.teacher, 'a teacher')) if on]
   return f'The training loss includes {" and ".join(changed)}.' if changed else ''

@@ -10,13 +10,14 @@ It runs on CPU, CUDA and TPU. JAX guarantees to read it for six months. A file i
 compiled, `module_check` looks for calls that leave it; after it has run, its outputs must be probabilities.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ from vit_jax.interop.classifier import Classifier, as_probabilities
 SUFFIX = '.stablehlo'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 _TOLERANCE = 1e-2  # of probabilities, and of their sum
-_FORMAT = 'vit_jax export 1'
+_FORMAT, PAIRS = 'vit_jax export 1', 'vit_jax export of pairs 1'  # the latter: `exported_pairs`
 _MODULE, _TENSORS, _MODEL = 'module.bin', 'weights.safetensors', 'model.json'
 
 
@@ -76,13 +77,10 @@ def is_exported(path: str | os.PathLike) -> bool:
 def write(weights, path: str | os.PathLike) -> None:
   """Exports a model (`weights.Weights`). Raises UserError if it has no head."""
   model, prepare = weights.pure_model(), weights.preprocessing
-  leaves, treedef = jax.tree.flatten_with_path((weights.params, weights.stats))
-  params = {jax.tree_util.keystr(keys, simple=True, separator='/'): np.asarray(leaf) for keys, leaf in leaves}
-  order = list(params)
+  params, whole = by_name((weights.params, weights.stats))
 
   def forward(params, images_BHWC):
-    tree, stats = jax.tree.unflatten(treedef, [params[name] for name in order])
-    logits_BC, _, _ = model.apply(tree, stats, prepare.normalize(images_BHWC))
+    logits_BC, _, _ = model.apply(*whole(params), prepare.normalize(images_BHWC))
     return as_probabilities(logits_BC, weights.several_labels, weights.temperature)
 
   batch = export.symbolic_shape('b, ' + ', '.join(map(str, weights.image_shape)))
@@ -91,29 +89,54 @@ def write(weights, path: str | os.PathLike) -> None:
   metadata = {'format': _FORMAT, 'preprocessing': schema.plain(prepare), 'class_names': weights.names(),
               **({'several_labels': True} if weights.several_labels else {}),
               **({'temperature': weights.temperature} if weights.temperature != 1 else {})}
+  write_archive(path, {_MODULE: bytes(module.serialize()), _TENSORS: safetensors.numpy.save(params),
+                       _MODEL: json.dumps(metadata, indent=2) + '\n'})
+
+
+def by_name(tree: Any) -> tuple[dict[str, np.ndarray], Callable[[dict], Any]]:
+  """({name: array} of a tree, the function that makes such a tree again)."""
+  leaves, treedef = jax.tree.flatten_with_path(tree)
+  params = {jax.tree_util.keystr(keys, simple=True, separator='/'): np.asarray(leaf) for keys, leaf in leaves}
+  order = list(params)
+  return params, lambda named: jax.tree.unflatten(treedef, [named[name] for name in order])
+
+
+def write_archive(path: str | os.PathLike, entries: Mapping[str, bytes | str]) -> None:
+  """Writes a file of these entries, in their order: uncompressed."""
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.tmp')
   with zipfile.ZipFile(temporary, 'w') as archive:
-    archive.writestr(_MODULE, bytes(module.serialize()))
-    archive.writestr(_TENSORS, safetensors.numpy.save(params))
-    archive.writestr(_MODEL, json.dumps(metadata, indent=2) + '\n')
+    for name, content in entries.items():
+      archive.writestr(name, content)
   durable.replace(temporary, path)
 
 
-def read(path: str | os.PathLike) -> Exported:
-  """Reads an exported model. Raises UserError if the file is damaged or is not an exported model."""
-  where = os.fspath(path)
+def read_archive(where: str) -> dict[str, bytes]:
+  """{name: content} of a file of `write_archive`. Raises UserError if it is damaged, or compressed."""
+  with complete(where), zipfile.ZipFile(where) as archive:
+    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+      raise UserError(f'{where}: expected an uncompressed archive, as `vit_jax.convert --to=stablehlo` writes it, got '
+                      'a compressed one')
+    return {name: archive.read(name) for name in archive.namelist()}
+
+
+def fields_of(content: Mapping[str, bytes], entry: str, where: str, wanted: str) -> dict[str, Any]:
+  """The fields of model.json. Raises UserError if they are of another format than the wanted one."""
+  with complete(where):
+    fields = json.loads(content[entry])
+    got = fields.get('format')
+  if got != wanted:
+    why = {_FORMAT: '. It is a classifier, which has names of its own',
+           PAIRS: '. It has two towers: give names, as --names=\'a cat,a dog\', or use vit_jax.search'}
+    raise UserError(f'{where}: format: expected {wanted!r}, got {got!r}{why.get(got, "")}')
+  return fields
+
+
+@contextlib.contextmanager
+def complete(where: str):
+  """Says of a file that cannot be read that it is not complete; a UserError passes as it is."""
   try:
-    with zipfile.ZipFile(path) as archive:
-      if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-        raise UserError(f'{where}: expected an uncompressed archive, as `vit_jax.convert --to=stablehlo` writes it, '
-                        'got a compressed one')
-      module, tensors, metadata = (archive.read(name) for name in (_MODULE, _TENSORS, _MODEL))
-    metadata, params = json.loads(metadata), safetensors.numpy.load(tensors)
-    if metadata.get('format') != _FORMAT:
-      raise UserError(f'{where}: format: expected {_FORMAT!r}, got {metadata.get("format")!r}')
-    module = export.deserialize(bytearray(module))
-    module_check.check_calls(module, where)
+    yield
   except UserError:
     raise
   except FileNotFoundError as error:
@@ -121,6 +144,17 @@ def read(path: str | os.PathLike) -> Exported:
   except Exception as error:  # the exceptions of deserialization are not documented
     reason = ' '.join(str(error).split()) or type(error).__name__
     raise UserError(f'{where}: not a complete exported model ({reason[:120]}); was the file truncated?') from error
+
+
+def read(path: str | os.PathLike) -> Exported:
+  """Reads an exported model. Raises UserError if the file is damaged or is not an exported model."""
+  where = os.fspath(path)
+  content = read_archive(where)
+  metadata = fields_of(content, _MODEL, where, _FORMAT)
+  with complete(where):
+    params = safetensors.numpy.load(content[_TENSORS])
+    module = export.deserialize(bytearray(content[_MODULE]))
+    module_check.check_calls(module, where)
   prepare = preprocessing.parse(metadata.get('preprocessing') or {}, where)
   names = metadata.get('class_names')
   classes = module_check.check_shapes(module, params, (*prepare.size, prepare.channels), where)

@@ -42,26 +42,36 @@ def _visit(op, found):
   return ir.WalkResult.ADVANCE
 
 
-def check_shapes(module: export.Exported, params: dict[str, Any], image_shape: tuple[int, int, int], where: str) -> int:
-  """The number of classes of a module f(params, uint8 [b, H, W, C]) -> float32 [b, classes].
+def check_shapes(module: export.Exported, params: dict[str, Any], shape: tuple[int, ...], where: str,
+                 dtype: Any = np.uint8) -> int:
+  """The width of what a module f(params, rows [b, *shape]) -> float32 [b, width] returns, such as a number of classes.
+
+  Args:
+    module: the function.
+    params: those that the file has.
+    shape: of a row: (H, W, C) of a picture, or (T,) of the tokens of a text.
+    where: names the file.
+    dtype: of the rows.
 
   Raises:
-    UserError: it is another function, or takes other parameters or pictures than the file has.
+    UserError: it is another function, or takes other parameters or rows than the file has.
   """
   try:
-    (wanted, images), keywords = tree.unflatten(module.in_tree, module.in_avals)
+    (wanted, rows), keywords = tree.unflatten(module.in_tree, module.in_avals)
     out, = module.out_avals
     shapes = {name: (tuple(aval.shape), np.dtype(aval.dtype)) for name, aval in wanted.items()}
-    fine = not keywords and len(images.shape) == 4 and images.dtype == np.uint8 and len(out.shape) == 2
+    fine = not keywords and len(rows.shape) == len(shape) + 1 and rows.dtype == dtype and len(out.shape) == 2
   except (ValueError, TypeError, AttributeError):
     fine = False
   if not fine or out.dtype != np.float32 or not isinstance(out.shape[1], int):
-    raise UserError(f'{where}: expected a function of parameters and pictures uint8 [b, H, W, C] that returns float32 '
-                    f'[b, classes], got {", ".join(map(str, module.in_avals[-1:]))} -> '
-                    f'{", ".join(map(str, module.out_avals[:3]))}')
-  if tuple(images.shape[1:]) != image_shape:
-    raise UserError(f'{where}: preprocessing: pictures of {_by(image_shape)}, but the module takes '
-                    f'{_by(images.shape[1:])}; one of the two was changed. Export the model again')
+    what = 'pictures uint8 [b, H, W, C]' if len(shape) == 3 else 'tokens int32 [b, T]'
+    width = 'classes' if len(shape) == 3 else 'width'
+    raise UserError(f'{where}: expected a function of parameters and {what} that returns float32 [b, {width}], got '
+                    f'{", ".join(map(str, module.in_avals[-1:]))} -> {", ".join(map(str, module.out_avals[:3]))}')
+  if tuple(rows.shape[1:]) != shape:
+    said = f'preprocessing: pictures of {_by(shape)}' if len(shape) == 3 else f'length: texts of {_by(shape)} tokens'
+    raise UserError(f'{where}: {said}, but the module takes {_by(rows.shape[1:])}; one of the two was changed. Export '
+                    'the model again')
   if wrong := sorted(name for name in shapes.keys() | params.keys()
                      if name not in params or shapes.get(name) != (params[name].shape, params[name].dtype)):
     raise UserError(f'{where}: {len(wrong)} arrays are not those that the module takes ({", ".join(wrong[:3])}). '

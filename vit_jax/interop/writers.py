@@ -53,9 +53,7 @@ def write(weights: Weights, out: str | os.PathLike, to: str, license: str | None
     writer = _WRITERS[to]
   else:
     raise UserError(f'to={to!r}: unknown format{nearest(to, ("bundle", *_WRITERS))}')
-  out = _new(out)
-  if to == 'stablehlo' and not exported.is_exported(out):
-    raise UserError(f'{out}: expected a name that ends in {exported.SUFFIX}, by which vit_jax.predict recognizes it')
+  out = new_export(out) if to == 'stablehlo' else _new(out)
   if to == 'onnx' and out.suffix != onnx_file.SUFFIX:
     raise UserError(f'{out}: expected a name that ends in {onnx_file.SUFFIX}')
   out.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +61,14 @@ def write(weights: Weights, out: str | os.PathLike, to: str, license: str | None
   if to in _PLAIN and weights.temperature != 1:
     say(f'note: {out} has the logits as they are: divide them by {weights.temperature:.6g} (--to={to} has no place for '
         'the temperature)', sys.stderr)
+
+
+def new_export(out: str | os.PathLike) -> pathlib.Path:
+  """The path of an exported file that is not there yet. Raises UserError if it is, or for another suffix."""
+  out = _new(out)
+  if not exported.is_exported(out):
+    raise UserError(f'{out}: expected a name that ends in {exported.SUFFIX}, by which vit_jax.predict recognizes it')
+  return out
 
 
 def _hub(weights, folder, name, license):

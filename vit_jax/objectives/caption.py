@@ -39,12 +39,15 @@ class Caption(Objective):
 
   The loss of an example is the mean over its tokens, the end among them, in nats: every example counts once, whatever
   its length. 'bits_per_byte' and 'accuracy' are of all tokens alike: sums over the examples, divided at the end.
+  'exact' is the share of examples of which all tokens are the likeliest: the model would write them to the letter,
+  taking the likeliest token at each step.
   """
   text: text_lib.TextConfig = text_lib.TextConfig()
 
   Config: ClassVar[type] = Config
-  metrics = {'loss': Metric(), 'bits_per_byte': Metric(), 'accuracy': Metric(higher_is_better=True, share=True)}
-  values = ('loss', 'nats', 'answer_bytes', 'correct', 'tokens')
+  metrics = {'loss': Metric(), 'bits_per_byte': Metric(), 'accuracy': Metric(higher_is_better=True, share=True),
+             'exact': Metric(higher_is_better=True, share=True, shown=False)}
+  values = ('loss', 'nats', 'answer_bytes', 'correct', 'tokens', 'exact')
   masked = True
   use = '--caption'
 
@@ -122,12 +125,12 @@ class Caption(Objective):
     tokens_B = jnp.sum(counts_BN, axis=1).astype(jnp.float32)
     correct_B = jnp.sum((jnp.argmax(logits_BNV, axis=-1) == text_BN) & counts_BN, axis=1).astype(jnp.float32)
     return {'loss': nats_B / jnp.maximum(tokens_B, 1), 'nats': nats_B, 'correct': correct_B, 'tokens': tokens_B,
-            'answer_bytes': batch['answer_bytes'].astype(jnp.float32)}
+            'answer_bytes': batch['answer_bytes'].astype(jnp.float32), 'exact': correct_B == tokens_B}
 
   def report(self, means):
     share = lambda part, whole: part / whole if whole else math.nan
     return {'loss': means['loss'], 'bits_per_byte': share(means['nats'] / math.log(2), means['answer_bytes']),
-            'accuracy': share(means['correct'], means['tokens'])}
+            'accuracy': share(means['correct'], means['tokens']), 'exact': means['exact']}
 
 
 def logits(module, x_BTD: jax.Array) -> jax.Array:

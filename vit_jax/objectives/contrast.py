@@ -85,7 +85,7 @@ class Contrast(Objective):
   def evaluates(self, data):
     absent = {f'loss@{size}' for size in pair_scores.CANDIDATES if size > data.size('val')}
     if not zero_shot.has_one_class_each(data):
-      absent |= {f'zero_shot@{k}' for k in pair_scores.ZERO_SHOT_RANKS}
+      absent |= {name for name in self.evaluated if name.startswith('zero_shot')}
     return {name: metric for name, metric in self.evaluated.items() if name not in absent}
 
   def vocab_size(self) -> int:

@@ -23,6 +23,7 @@ METRICS = {
     **{f'loss@{size}': Metric(shown=False) for size in CANDIDATES},
     **{f'{way}@{k}': _SHARE(shown=k == 1) for way in ('image_to_text', 'text_to_image') for k in RANKS},
     **{f'zero_shot@{k}': _SHARE(shown=k == 1) for k in ZERO_SHOT_RANKS},
+    'zero_shot_error': Metric(share=True, shown=False),
 }
 
 
@@ -81,8 +82,12 @@ def _before(products, same):
 
 
 def zero_shot(images: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> dict[str, float]:
-  """'zero_shot@1' and 'zero_shot@5': the share of pictures whose class is among the nearest of `classes` [C, E]."""
+  """'zero_shot@1' and 'zero_shot@5': the share of pictures whose class is among the nearest of `classes` [C, E].
+
+  'zero_shot_error' is 1 minus the first.
+  """
   products = images @ classes.T
   before = _before(products, np.arange(len(classes))[None] == labels[:, None])
-  return {f'zero_shot@{k}': float((before < k).mean()) for k in ZERO_SHOT_RANKS}
+  out = {f'zero_shot@{k}': float((before < k).mean()) for k in ZERO_SHOT_RANKS}
+  return out | {'zero_shot_error': 1 - out['zero_shot@1']}
 

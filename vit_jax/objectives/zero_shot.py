@@ -17,23 +17,14 @@ from vit_jax.parallel.mesh import LogicalMesh
 _BATCH = 64  # texts or pictures computed at a time
 
 
-@dataclasses.dataclass(frozen=True)
-class Embedder:
-  """The two towers.
-
-  Attributes:
-    model: of objective=contrast.
-    params, stats: its parameters and statistics.
-    tokenizer: makes tokens of texts.
-    normalize: uint8 [B, H, W, C] -> float32.
-    mesh: where the parameters are.
-  """
-  model: PureModel
-  params: dict
-  stats: dict
+class Towers:
+  """Embeddings of pictures and texts, a batch at a time. Subclasses have a tokenizer and implement `embed`."""
   tokenizer: Any
-  normalize: Callable
-  mesh: LogicalMesh
+  batch_size: int = _BATCH
+
+  def embed(self, tower: str, rows: np.ndarray) -> np.ndarray:
+    """`batch_size` embeddings of unit length [B, E], by 'image' of uint8 [B, H, W, C] or by 'text' of int32 [B, T]."""
+    raise NotImplementedError
 
   def texts(self, texts: Sequence[str]) -> np.ndarray:
     """Embeddings of unit length, float32 [N, E]."""
@@ -49,15 +40,39 @@ class Embedder:
     mean_NE = every.reshape(len(names), len(templates), -1).mean(axis=1)
     return mean_NE / np.maximum(np.linalg.norm(mean_NE, axis=1, keepdims=True), np.float32(1e-12))
 
-  def _embedded(self, kind, rows):
-    forward = _tower(self.model, self.normalize, self.mesh, kind)
-    size = math.lcm(_BATCH, mesh_lib.batch_shards(self.mesh))
-    out = [np.zeros((0, *jax.eval_shape(forward, self.params, self.stats, rows[:1]).shape[1:]), np.float32)]
-    for start in range(0, len(rows), size):
+  def _embedded(self, tower, rows):
+    out, size = [], self.batch_size
+    for start in range(0, max(len(rows), 1), size):  # of no rows the width is asked
       some = rows[start:start + size]
       padded = np.pad(some, [(0, size - len(some))] + [(0, 0)] * (rows.ndim - 1))
-      out.append(np.asarray(forward(self.params, self.stats, padded))[:len(some)])
+      out.append(np.asarray(self.embed(tower, padded))[:len(some)])
     return np.concatenate(out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedder(Towers):
+  """The two towers of a model of objective=contrast.
+
+  Attributes:
+    model: the model.
+    params, stats: its parameters and statistics.
+    tokenizer: makes tokens of texts.
+    normalize: uint8 [B, H, W, C] -> float32.
+    mesh: where the parameters are.
+  """
+  model: PureModel
+  params: dict
+  stats: dict
+  tokenizer: Any
+  normalize: Callable
+  mesh: LogicalMesh
+
+  @property
+  def batch_size(self) -> int:
+    return math.lcm(_BATCH, mesh_lib.batch_shards(self.mesh))
+
+  def embed(self, tower, rows):
+    return _tower(self.model, self.normalize, self.mesh, tower)(self.params, self.stats, rows)
 
 
 @functools.lru_cache(maxsize=4)
