@@ -57,6 +57,8 @@ _WITHIN = flags.DEFINE_string('within', None, 'The sizes and lengths that --desi
 _ASSUME = flags.DEFINE_string('assume', None, 'Coefficients and spread for a --design before any run, such as '
                               'E=0.3,A=40,alpha=0.4,B=300,beta=0.4,sigma=0.02.')
 _WRITE_SWEEP = flags.DEFINE_string('write_sweep', None, 'A sweep to write (next.py) with the runs of --design.')
+_RECIPE = flags.DEFINE_string('recipe', None, 'The recipe whose width is scaled for the sweep of a --design before any '
+                              'run; muP carries its learning rate. Its FLOPs are counted.')
 _COMPARE = flags.DEFINE_list('compare', [], 'Two groups, A,B: the compute that B needs for the loss of A, with an '
                              'interval and a p-value; "all" for every pair. Default: if there are two groups, these.')
 _POOL = flags.DEFINE_list('pool', [], 'Columns in which the rows of one law may differ, such as classes or dataset.')
@@ -78,6 +80,7 @@ _OUT = flags.DEFINE_string('out', None, 'Folder for law.json, figures and report
 def main(paths: list[str]) -> int:
   if paths and _SCORE.value:
     return _score(paths)
+  _check_design(paths)
   if _DESIGN.value and not paths and _ASSUME.value:
     return _design_first()
   if not paths:
@@ -221,38 +224,75 @@ def _aim():
   return targets[0], _positive('budget', _BUDGET.value[0])
 
 
+def _check_design(paths):
+  """Refuses options of --design that nothing would read."""
+  of_design = {'within': _WITHIN.value, 'assume': _ASSUME.value, 'write_sweep': _WRITE_SWEEP.value,
+               'recipe': _RECIPE.value}
+  for name, value in of_design.items():
+    if value and not _DESIGN.value:
+      raise UserError(f'--{name}={value} is an option of --design, which is not given')
+    if value and name in ('assume', 'recipe') and paths:
+      raise UserError(f'--{name}={value} is for a --design before any run; {paths[0]} has runs, which say it')
+  if _RECIPE.value and not _ASSUME.value:
+    raise UserError(f'--recipe={_RECIPE.value}: expected --assume too, the coefficients that are assumed')
+
+
 def _design_first():
-  """Chooses runs before any is trained, from assumed coefficients."""
+  """Chooses runs before any is trained, from assumed coefficients, and writes their sweep."""
   from vit_jax.console import Console
-  from vit_jax.scaling import design, estimate, terminal, written
+  from vit_jax.scaling import design, estimate, written
   from vit_jax.scaling.frontier import Cost
+  if _WRITE_SWEEP.value and not _RECIPE.value:
+    raise UserError(f'--write_sweep={_WRITE_SWEEP.value}: there are no runs to take shapes from; expected --recipe, '
+                    'such as --recipe=fashion_mnist, whose width is scaled')
   aim, budget = _aim()
   sizes, lengths = design.ranges(_WITHIN.value, (0.0, 0.0), (0.0, 0.0))
   text = _FORM.value if written.is_written(_FORM.value) else ''
   form = written.form(text, '', ('params', 'examples')) if text else estimate.form_class(
       'chinchilla' if _FORM.value == 'auto' else _FORM.value)
   law = design.assume(_ASSUME.value, form, sizes, lengths)
-  found = design.choose(law, aim, sizes, lengths, Cost(), budget)
-  terminal.show_design(Console(), found, design.grid_of_equal_flops(law, aim, sizes, lengths, Cost(), budget))
+  console, origin = Console(), _origin_of_recipe() if _RECIPE.value else None
+  if origin is None:
+    console.print('FLOPs are 6 N D, those of one token per example; --recipe counts those of its examples',
+                  highlight=False)
+  cost, cooldown = (origin.cost, origin.cooldown) if origin else (Cost(assumed=True), 0.3)
+  _chosen(console, law, aim, (sizes, lengths, cost, budget, cooldown), origin, [])
   return 0
+
+
+def _origin_of_recipe():
+  os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # only shapes are needed, so leave accelerators alone
+  from vit_jax.sweeps import next_sweep
+  return next_sweep.of_recipe(_RECIPE.value)
 
 
 def _design(console, groups, paths):
   """Chooses the next runs from a law, and writes their sweep."""
-  from vit_jax.scaling import design, terminal
+  from vit_jax.scaling import design
   from vit_jax.sweeps import next_sweep
   (aim, budget), group = _aim(), groups['']
   law, columns = design.of_fit(group.fit, group.points.take(group.fitted).clusters), group.points.columns
   spans = [(values.min(), max(values.max(), min(aim[name], 4 * values.max())))
            for name, values in ((name, columns[name]) for name in ('params', 'examples'))]
   sizes, lengths = design.ranges(_WITHIN.value, *spans)
-  cooldown = next_sweep.cooldown(group.points)
-  found = design.choose(law, aim, sizes, lengths, group.cost, budget, cooldown)
-  terminal.show_design(console, found, design.grid_of_equal_flops(law, aim, sizes, lengths, group.cost, budget,
-                                                                  cooldown))
+  origin = next_sweep.of_runs(group.points, sizes[0], lengths[0]) if _WRITE_SWEEP.value else None
+  _chosen(console, law, aim, (sizes, lengths, group.cost, budget, next_sweep.cooldown(group.points)), origin, paths)
+
+
+def _chosen(console, law, aim, candidates, origin, paths):
+  """Shows the design of a law and a target, and writes its sweep.
+
+  Candidates are sizes, lengths, their cost, the budget and the cooldown. With an origin, sizes are of real shapes.
+  """
+  from vit_jax.scaling import design, terminal
+  sizes, *rest = candidates
+  given = origin.real(sizes) if origin else sizes, *rest
+  found = design.choose(law, aim, *given)
+  terminal.show_design(console, found, design.grid_of_equal_flops(law, aim, *given))
   if _WRITE_SWEEP.value:
+    from vit_jax.sweeps import next_sweep
     command = f'{_command(paths)} --design --write_sweep={shlex.quote(_WRITE_SWEEP.value)}'
-    console.print(next_sweep.write(found, group, _WRITE_SWEEP.value, command), highlight=False, soft_wrap=True)
+    console.print(next_sweep.write(found, origin, _WRITE_SWEEP.value, command), highlight=False, soft_wrap=True)
 
 
 def _score(paths):
@@ -336,8 +376,8 @@ def _positive(flag, text):
 def _command(paths):
   """The command that reproduces this law."""
   given = [_FORM, _START, _METRIC, _X, _OBJECTIVE, _DELTA, _BOOTSTRAP, _SEED, _WHERE, _HOLDOUT, _GROUP, _SHARE,
-           _SEPARATE, _CURVES, _THEN, _TARGET, _WITHIN, _COMPARE, _POOL, _FRONTIER, _BEST_OF, _BEST_BY, _COLUMNS,
-           _SIGMA, _BUDGET]
+           _SEPARATE, _CURVES, _THEN, _TARGET, _WITHIN, _ASSUME, _RECIPE, _COMPARE, _POOL, _FRONTIER, _BEST_OF,
+           _BEST_BY, _COLUMNS, _SIGMA, _BUDGET]
   texts = [(flag.name, ','.join(flag.value) if isinstance(flag.value, list) else flag.value) for flag in given]
   arguments = [*paths, *(f'--{name}={text}' for name, text in texts if text not in (None, ''))]
   return shlex.join(['python', '-m', 'vit_jax.law', *arguments])
