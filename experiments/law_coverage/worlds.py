@@ -11,7 +11,7 @@ TIED = {'E': 1.69, 'A': 406.4, 'B': 410.7, 'alpha': 0.31}
 STEEP = {'E': 1.8, 'A': 1.9e5, 'alpha': 0.684, 'B': 1.56e4, 'beta': 0.439}  # a parabola is biased on such a surface
 OFFSET = {'e': 0.5, 'b': 200.0, 'c': -0.4}
 SHIFTED = {'b': 200.0, 'c': 0.4, 'g': 5e-8}
-FIXED, AUTO = 500, 200  # refits (`law` makes 1,000); fewer where each of them selects its form, which takes longer
+FIXED, AUTO = 300, 100  # refits (`law` makes 1,000); fewer where each of them selects its form, which takes longer
 
 
 @dataclasses.dataclass(frozen=True)
