@@ -69,6 +69,10 @@ def show(rows: list[dict]) -> None:
     if draws:
       like = {draw: row for (name, draw), row in newest.items() if name == world.like}
       cells += show_world(world, draws, like)
+  print('world: lowest, mean and highest share over its quantities')
+  for world in dict.fromkeys(world for world, *_ in cells):
+    shares = [100 * share for name, _, share, _ in cells if name == world]
+    print(f'  {world}: {min(shares):.1f}%, {np.mean(shares):.1f}%, {max(shares):.1f}%')
   right = sum(not verdict for *_, verdict in cells)
   seconds = sum(row['seconds'] for row in newest.values())
   print(f'{right} of {len(cells)} cells are as claimed; {len(newest)} draws, {seconds / 60:.0f} CPU minutes')
@@ -104,14 +108,16 @@ def show_world(world, draws, like):
 
 def _width(target, value, low, high):
   with np.errstate(all='ignore'):
-    width, error = np.median(np.log(high / low)), np.std(np.log(value / target), ddof=1)
-  return f', width {width / 3.92 / error:.2f}' if np.isfinite(width / error) else ''
+    width, error = np.median(np.abs(np.log(high / low))), np.std(np.log(value / target), ddof=1)
+    ratio = width / 3.92 / error
+  return f', width {ratio:.2f}' if np.isfinite(ratio) else ''
 
 
 def _beside(name, some, like):
   """How wide the intervals are beside those of the same draws of another world."""
   pairs = [(np.subtract(*some[draw][:1:-1]), np.subtract(*like[draw]['answers'][name][:1:-1])) for draw in some
            if draw in like and name in like[draw]['answers']]
+  pairs = [(a, b) for a, b in pairs if b > 0 and np.isfinite(a)]
   return f', {np.median([a / b for a, b in pairs]):.2f} times as wide as clean' if pairs else ''
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 OUTLYING = 5.0  # robust standard deviations; more for few degrees of freedom
 MOST_OUTLIERS = 0.2  # with a larger share of outliers, they are the noise
 SIGNIFICANT = 1e-3  # p below which a test counts
-CURVED = 1e-2  # that of the test of curvature, which only warns; with SIGNIFICANT half as many misfits are seen
+CURVED = 1e-2  # that of the test of curvature, which warns and changes nothing
 
 
 @dataclasses.dataclass(frozen=True)
