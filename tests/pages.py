@@ -6,6 +6,7 @@ import pathlib
 import re
 import shlex
 
+from vit_jax import completion
 from vit_jax.commands import COMMANDS
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -108,7 +109,7 @@ def docstring_commands(path: pathlib.Path) -> list[Command]:
 
 def declared_flags(path: pathlib.Path) -> set[str]:
   """The names of the flags that a file declares, with absl or argparse."""
-  out = set()
+  out = set(completion.table_of_options(path))
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
       declares = node.func.attr.startswith('DEFINE_') or node.func.attr in (

@@ -7,12 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-from absl import logging
+from absl import flags, logging
 from command_line import ROOT
 from sklearn import datasets
 
 import vit_jax
-from vit_jax import config, records, sweeps
+from vit_jax import config, law_options, records, sweeps
 from vit_jax.comparison import runs as comparison_runs
 from vit_jax.errors import UserError
 from vit_jax.rehearsal import compiler
@@ -113,8 +113,45 @@ def test_a_law_of_a_table_in_memory(data, tmp_path):
   assert law.points['n'].tolist() == N.tolist()
   law.write(tmp_path / 'out')
   assert json.loads((tmp_path / 'out/law.json').read_text())['form'] == 'power'
-  with pytest.raises(UserError, match='expected an x'):
+  with pytest.raises(UserError, match='expected --x'):
     vit_jax.fit(data, 'power')
+
+
+def test_a_law_has_the_options_of_the_command(tmp_path):
+  """A written form with its starts, filters, groups, comparisons and targets, as lists or as texts."""
+  rows = [{'model': model, 'n': n, 'error': c * n**-0.3, 'attempt': attempt} for model, c in (('a', 4.0), ('b', 3.0))
+          for n in N.tolist() for attempt in ('good', 'bad')]
+  options = {'metric': 'error', 'columns': {'params': 'n'}, 'where': 'attempt==good', 'bootstrap': 20,
+             'start': 'a=0.1..1', 'target': 'params=1e9'}
+  laws = vit_jax.fit(rows, 'c*N^-a', group='model', compare=['a', 'b'], **options)
+  assert laws.names == ['a', 'b'] and isinstance(laws['b'], vit_jax.outcomes.Law)
+  assert laws['b'].law['coefficients'] == pytest.approx({'c': 3, 'a': 0.3}, rel=1e-3) and laws['a'].law['n'] == len(N)
+  assert laws.targets['predicted'].tolist() == pytest.approx([4 * 1e9**-0.3, 3 * 1e9**-0.3], rel=1e-3)
+  assert 'predictions' in repr(laws) and json.loads((tmp_path / 'law.json').read_text() if laws.write(tmp_path) else '')
+  one = vit_jax.fit(rows, 'power', 'n', pool='model,attempt', metric='error', bootstrap=0)
+  assert one.law['n'] == len(rows) and len(one.targets) == 0
+  good = vit_jax.fit(rows, 'power', 'n', group='model', metric='error', where='attempt==good', bootstrap=20)
+  assert good.comparisons['multiplier'].tolist() == pytest.approx([(3 / 4)**(1 / 0.3)], rel=1e-3)
+
+
+@pytest.mark.parametrize('options, words', [
+    ({'hodlout': 'largest:1'}, "unknown option of a law; did you mean 'holdout'"),
+    ({'seed': -1}, 'a whole number from 0'), ({'bootstrap': 2.5}, 'a whole number'),
+    ({'budget': ['much']}, '--budget=much: expected a number'), ({'where': 3}, 'where=3: expected a text'),
+    ({'columns': ['n']}, 'expected OURS=THEIRS')])
+def test_options_of_a_law_that_are_wrong(options, words):
+  with pytest.raises(UserError, match=words):
+    vit_jax.fit({'n': N, 'loss': 4 * N**-0.3}, 'power', 'n', **options)
+
+
+def test_every_option_of_a_law_is_a_flag_and_an_argument():
+  options = law_options.of(best_of='learning_rate', columns={'params': 'n'}, budget=['1e18'], form='chinchilla')
+  assert options == law_options.of(best_of=['learning_rate'], columns=['params=n'], budget=1e18, form='chinchilla')
+  assert {'--best_of=learning_rate', '--columns=params=n', '--budget=1e18'} < set(options.words())
+  values = flags.FlagValues()
+  holders = law_options.define(values)
+  values(['law', '--columns=params=n', '--budget=1e18', '--best_of=learning_rate', '--form=chinchilla'])
+  assert law_options.of_flags(holders) == options and set(values) >= set(law_options.FIELDS)
 
 
 def test_a_plan_without_the_compiler():

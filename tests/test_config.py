@@ -14,6 +14,8 @@ HASHES = {
     'quickstart.py': 'bed66b456c',
     'digits_law.py': '2823ee0259',
     'fashion_mnist.py': 'a866505fc6',
+    'ladder.py': 'e20d1d0602',
+    'ladder.py:depth=3': '7a12c76bfd',
     'finetune_cifar10.py': 'be44dcf290',
     'finetune_cifar10.py:b32': '1837f18749',
     'finetune_folder.py': '234478dc82',

@@ -132,7 +132,7 @@ def test_sizes_are_counted():
 @pytest.mark.parametrize('line, expected', [
     ('vit-jax tr', ['train']), ('vit-jax train --li', ['--list_changes']),
     ('vit-jax train --config=qui', ['quickstart']), ('vit-jax sweep --sweep=digits', ['digits_law']),
-    ('vit-jax law --bo', ['--bootstrap=']),
+    ('vit-jax law --bo', ['--bootstrap=']), ('vit-jax law --as', ['--assume=']),
     ('vit-jax train runs/', []), ('vit-jax nothing --x', [])])
 def test_completion(line, expected):
   assert completion.words(line) == expected

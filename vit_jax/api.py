@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, overload
 
 import ml_collections
 import numpy as np
@@ -24,7 +24,7 @@ from vit_jax import recipe as recipe_lib
 from vit_jax.console import Console, is_notebook
 from vit_jax.errors import UserError
 from vit_jax.inspection.attention import Attention
-from vit_jax.outcomes import Comparison, Evaluation, Law, Plan, Predictions, Run, Runs
+from vit_jax.outcomes import Comparison, Evaluation, Law, Laws, Plan, Predictions, Run, Runs
 from vit_jax.shown import Table
 
 Recipe: TypeAlias = str | os.PathLike | ml_collections.ConfigDict  # a name, a file, or what `config.defaults` returns
@@ -189,32 +189,31 @@ def runs(workdir: str | os.PathLike) -> Runs:
   return Runs(os.fspath(workdir), tuple((os.fspath(folder), records.read_run(folder) or {}) for folder in folders))
 
 
+@overload
+def fit(data: Any, form: str = 'auto', x: str | None = None, *, group: None = None, **options: Any) -> Law: ...
+@overload
+def fit(data: Any, form: str = 'auto', x: str | None = None, *, group: str, **options: Any) -> Laws: ...
 @_as_a_command
-def fit(data: Any, form: str = 'auto', x: str | None = None, *, metric: str = 'loss', holdout: str | None = None,
-        columns: Mapping[str, str] | None = None, budgets: Sequence[float] = (), bootstrap: int = 1000,
-        objective: str = 'log_huber', seed: int = 0, start: str = '') -> Law:
+def fit(data: Any, form: str = 'auto', x: str | None = None, *, group: str | None = None, **options: Any) -> Law | Laws:
   """Fits a law; as `vit-jax law`.
 
   Args:
     data: what `sweep` returned, run folders or tables (one path or several), or a table itself: a dict of columns, a
       list of dicts, or a pandas.DataFrame.
-    form, x, metric, holdout, columns, budgets, bootstrap, objective, seed, start: the flags of the command.
+    form, x, group: the flags of the command. With a group there is a law for each value of that column.
+    **options: its other flags: metric, holdout, where, columns, budget, bootstrap, start, curves, compare, target and
+      so on (`law_options.Options`). Lists can be sequences, and columns a mapping.
 
   Raises:
-    UserError: data that the form cannot be fitted to.
+    UserError: an unknown option, options that do not go together, or data that the form cannot be fitted to.
   """
-  from vit_jax.scaling import analysis, estimate, points, written
-  from vit_jax.scaling.minimize import Objective
-  text = form if written.is_written(form) else ''
-  inputs = () if form == 'auto' or text else estimate.form_class(form).inputs
-  if inputs and ('x' in inputs) != (x is not None):
-    raise UserError(f'fit: form={form!r} reads {", ".join(inputs)}: expected ' +
-                    ('an x, the input column, such as examples' if x is None else f'no x, got {x!r}'))
+  from vit_jax import law_fit, law_options
+  given = law_options.of(form=form, x=x, group=group, **options)
   with _paths(data) as paths:
-    loaded = points.load(paths, metric, x, columns, need=[name for name in inputs if name != 'x'], form=text)
-  settings = analysis.Settings(written.form(text, start, loaded.columns) if text else form, Objective(objective),
-                               bootstrap, seed, holdout, budgets=tuple(budgets))
-  return Law(analysis.analyse(loaded, settings), loaded.time_spent)
+    found = law_fit.fit(paths, given)
+  if group is None:
+    return Law(found.groups[''], found.loaded.time_spent)
+  return Laws(found)
 
 
 @_as_a_command

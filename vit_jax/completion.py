@@ -32,7 +32,16 @@ def declared_flags(path: pathlib.Path) -> list[str]:
       elif (kind.startswith('DEFINE_') or kind == 'define_optional') and isinstance(node.args[0], ast.Constant):
         alone = kind in ('DEFINE_bool', 'DEFINE_boolean', 'define_optional')
         out.append(f'--{node.args[0].value}{"" if alone else "="}')
+      elif kind == 'define' and isinstance(node.func.value, ast.Name):  # of a table, such as law_options
+        out += [f'--{name}=' for name in table_of_options(path.with_name(f'{node.func.value.id}.py'))]
   return sorted(out)
+
+
+def table_of_options(path: pathlib.Path) -> list[str]:
+  """The names of the fields `name: type = _option(...)` of a module."""
+  return [node.target.id for node in ast.walk(ast.parse(path.read_text('utf-8')))
+          if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+          and isinstance(node.value, ast.Call) and getattr(node.value.func, 'id', '') == '_option']
 
 
 def words(line: str) -> list[str]:

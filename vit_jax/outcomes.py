@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax import objectives, records, schema
+from vit_jax import law_fit, objectives, records, schema
 from vit_jax.comparison import runs as comparison_runs
 from vit_jax.comparison import terminal as comparison_terminal
 from vit_jax.console import Console
@@ -17,7 +17,7 @@ from vit_jax.inspection import scores
 from vit_jax.interop.classifier import Classifier
 from vit_jax.rehearsal import plan_text, run_plan
 from vit_jax.scaling import analysis as analysis_lib
-from vit_jax.scaling import law_page
+from vit_jax.scaling import law_page, target
 from vit_jax.scaling import terminal as law_terminal
 from vit_jax.shown import Shown, Table
 from vit_jax.training import config as run_config
@@ -196,8 +196,56 @@ class Law(Shown):
     """Writes law.json, report.html and figures into a folder, as --out does."""
     return law_page.write(os.fspath(out), {'': self.analysis}, [], 'vit_jax.fit, from Python', self.time_spent)
 
+  @property
+  def targets(self) -> Table:
+    """A row for each prediction that was asked for with `target`, of a chained law too."""
+    return _targets({'': self.analysis})
+
   def show(self, console: Console) -> None:
-    law_terminal.show(console, '', self.analysis)
+    law_terminal.show_fitted(console, {'': self.analysis})
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Laws(Shown):
+  """The laws of several groups; laws['NAME'] is one of them. `fitted` has what they have in common."""
+  fitted: law_fit.Fitted
+
+  @property
+  def names(self) -> list[str]:
+    """The groups."""
+    return list(self.fitted.groups)
+
+  def __getitem__(self, name: str) -> Law:
+    return Law(self.fitted.groups[name], self.fitted.loaded.time_spent)
+
+  @property
+  def comparisons(self) -> Table:
+    """A row for each pair that was compared: multiplier, its interval, p, and the runs that would still decide."""
+    return Table.of({'a': row['a'], 'b': row['b'], 'of': row['of'], 'loss': row['loss'],
+                     'multiplier': row['multiplier'], 'low': row.get('ci95', (None, None))[0],
+                     'high': row.get('ci95', (None, None))[1], 'p': row.get('p'), 'words': row['words']}
+                    for row in self.fitted.multipliers)
+
+  @property
+  def targets(self) -> Table:
+    """A row for each group and prediction that was asked for with `target`."""
+    return _targets(self.fitted.groups)
+
+  def write(self, out: str | os.PathLike) -> str:
+    """Writes law.json, report.html and figures into a folder, as --out does."""
+    together = self.fitted.together
+    return law_page.write(os.fspath(out), self.fitted.groups, self.fitted.multipliers, 'vit_jax.fit, from Python',
+                          self.fitted.loaded.time_spent, {'shared': together.summary} if together else {})
+
+  def show(self, console: Console) -> None:
+    law_terminal.show_fitted(console, self.fitted.groups, self.fitted.together, self.fitted.multipliers)
+
+
+def _targets(groups):
+  """A table of the predictions of laws."""
+  return Table.of({'group': row['group'], **row['target'], 'metric': row['metric'],
+                   'predicted': row['predicted'], 'low': (row['ci95_run'] or (None, None))[0],
+                   'high': (row['ci95_run'] or (None, None))[1]} for row in target.asked(groups))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -136,7 +136,7 @@ def test_the_compute_optimum_of_a_written_form_is_that_of_the_built_in_one():
   y = 1.7 + 406 * N ** -0.34 + 410 * D ** -0.28
   table = {'params': N, 'examples': D, 'flops': 6 * N * D, 'loss': y * np.exp(
       0.01 * np.random.default_rng(0).standard_normal(len(N)))}
-  laws = [vit_jax.fit(table, form=form, budgets=[1e17, 1e20], bootstrap=20) for form in ('chinchilla', CHINCHILLA)]
+  laws = [vit_jax.fit(table, form=form, budget=[1e17, 1e20], bootstrap=20) for form in ('chinchilla', CHINCHILLA)]
   built_in, text = (law.analysis.law['compute_optimal'] for law in laws)
   for a, b in zip(built_in['rows'], text['rows']):
     for name in ('params', 'examples', 'loss', 'loss_ci95'):

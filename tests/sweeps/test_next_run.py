@@ -13,7 +13,7 @@ from vit_jax import records, schema
 from vit_jax.cost import flops
 from vit_jax.errors import UserError
 from vit_jax.models import PureModel
-from vit_jax.scaling import analysis, design
+from vit_jax.scaling import analysis, design, estimate
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import load
 from vit_jax.sweeps import next_run, next_sweep, spec
@@ -195,7 +195,8 @@ def test_a_design_becomes_a_sweep_of_new_seeds_on_the_ladder(runs, tmp_path):
   law = analysed(runs)
   assert next_sweep.cooldown(law.points) == 0.3
   found, path = designed(law, 0.3), tmp_path / 'next.py'
-  message = next_sweep.write(found, law, str(path), 'python -m vit_jax.law')
+  origin = next_sweep.of_runs(law.points, 1e4, 3200)
+  message = next_sweep.write(found, origin, str(path), 'python -m vit_jax.law')
   assert f'--sweep={path}' in message
   sweep = spec.load(str(path))
   assert len(sweep.runs) == sum(len(trunk.examples) for trunk in found.trunks)
@@ -205,8 +206,64 @@ def test_a_design_becomes_a_sweep_of_new_seeds_on_the_ladder(runs, tmp_path):
     assert run['optimizer.learning_rate'] == pytest.approx(0.2 / run['model.width'], rel=0.01)
     assert run['model.mlp_dim'] == 3 * run['model.width']
   assert found.describe().split(':')[0] in path.read_text().replace('\n', ' ')
-  next_sweep.write(found, law, str(path), 'again')  # its own file is replaced
+  next_sweep.write(found, origin, str(path), 'again')  # its own file is replaced
   path.write_text('x = 1\n')
   for name, words in ((str(path), 'was not written by this program'), ('next.txt', 'ends in .py')):
     with pytest.raises(UserError, match=words):
-      next_sweep.write(found, law, name, '')
+      next_sweep.write(found, origin, name, '')
+
+
+ASSUMED = 'E=0.3,A=40,alpha=0.5,B=300,beta=0.4,sigma=0.02'
+RECIPE = """from vit_jax import config
+
+
+def get_config():
+  c = config.defaults('vit')
+  c.model.patch_size, c.model.pool, c.model.depth = 2, 'gap', 1
+  c.model.width, c.model.mlp_dim, c.model.num_heads = 32, 96, 2
+  c.data.source, c.data.image_size, c.data.channels, c.data.num_classes = 'digits', (8, 8), 1, 10
+  c.data.batch_size, c.schedule.name, c.train.steps = 64, 'wsd', 100
+  return c
+"""
+
+
+def test_a_design_before_any_run_becomes_a_sweep_of_a_recipe(tmp_path):
+  """The sweep has multiples of a head's width at muP's one rate, and with shared trunks it costs the budget."""
+  (tmp_path / 'own.py').write_text(RECIPE)
+  path, origin = tmp_path / 'first.py', next_sweep.of_recipe(f'{tmp_path}/own.py')
+  real, lengths = origin.real(np.geomspace(4e3, 6e4, 8)), np.geomspace(2e5, 2e6, 6)
+  law = design.assume(ASSUMED, estimate.form_class('chinchilla'), real, lengths)
+  found = design.choose(law, {'params': 3e5, 'examples': 4e6}, real, lengths, origin.cost, 1e13, origin.cooldown)
+  next_sweep.write(found, origin, str(path), 'python -m vit_jax.law')
+  runs, config = spec.load(str(path)).runs, config_lib.load_recipe(str(path))
+  assert (config.parametrisation.name, config.parametrisation.base_width) == ('mup', 32)
+  sizes, trunks = next_run.Sizes(config.to_dict(), 'params'), {}
+  assert len({tuple(sorted(run.items())) for run in runs}) == len(runs)
+  for run in runs:
+    shape = {key.partition('.')[2]: value for key, value in run.items() if key.startswith('model.')}
+    assert shape['width'] == 16 * shape['num_heads'] and shape['mlp_dim'] == 3 * shape['width']
+    assert run['optimizer.learning_rate'] == 1e-3 and 2e3 < sizes.params(shape) < 1.2e5
+    trunks.setdefault((tuple(shape.items()), run['seed']), []).append(run['train.steps'])
+  assert len({shape for shape, _ in trunks}) > 2
+  spent = sum(sizes.flops(dict(shape)) * 64 * (0.7 * max(steps) + 0.3 * sum(steps))
+              for (shape, _), steps in trunks.items())
+  assert spent == pytest.approx(found.flops, rel=0.02) and 0.7e13 < spent < 1.05e13
+
+
+@pytest.mark.parametrize('flags, words', [
+    (['--design', f'--assume={ASSUMED}', '--write_sweep=x.py'], 'expected --recipe'),
+    (['--design', '--recipe=quickstart'], 'expected --assume too'),
+    (['--assume=E=1'], 'is an option of --design'), (['runs', '--design', '--assume=E=1'], 'before any run')])
+def test_options_of_a_design_before_any_run(flags, words):
+  done = command_line.run('law', *flags)
+  assert done.returncode == 1 and words in ' '.join(done.stderr.split())
+
+
+def test_recipes_that_no_shapes_follow_from(tmp_path):
+  with pytest.raises(UserError, match='expected a model with a width'):
+    next_sweep.of_recipe('resnet50')
+  (tmp_path / 'own.py').write_text(RECIPE)
+  origin = next_sweep.of_recipe(f'{tmp_path}/own.py')
+  with pytest.raises(UserError, match='nearest to one shape, width 16, and the ladder goes in steps of 16'):
+    origin.real(np.array([4e3, 5e3]))
+  assert origin.cost.spread < 0.1 and not origin.cost.assumed

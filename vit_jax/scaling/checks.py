@@ -13,6 +13,7 @@ from scipy import stats
 OUTLYING = 5.0  # robust standard deviations; more for few degrees of freedom
 MOST_OUTLIERS = 0.2  # with a larger share of outliers, they are the noise
 SIGNIFICANT = 1e-3  # p below which a test counts
+CURVED = 1e-2  # that of the test of curvature, which warns and changes nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,14 +24,16 @@ class Test:
     f: the statistic.
     p: its p-value.
     effects: {term: the range of its effect over the points, in units of the residuals}, largest first.
+    level: p below which it counts.
   """
   f: float
   p: float
   effects: dict[str, float]
+  level: float = SIGNIFICANT
 
   @property
   def significant(self) -> bool:
-    return self.p < SIGNIFICANT
+    return self.p < self.level
 
 
 def outliers(residuals: np.ndarray, parameters: int) -> np.ndarray:
@@ -51,7 +54,8 @@ def outliers(residuals: np.ndarray, parameters: int) -> np.ndarray:
 def curvature(fit, clusters: np.ndarray) -> Test | None:
   """Whether squares and products of the logarithms of the inputs explain residuals; None with too few points."""
   names, terms = _bends(fit)
-  return added(fit, np.zeros((len(fit.y), 0)), terms, names, clusters)
+  test = added(fit, np.zeros((len(fit.y), 0)), terms, names, clusters)
+  return test and dataclasses.replace(test, level=CURVED)
 
 
 def shared(fit, labels: Sequence[Hashable]) -> Test | None:

@@ -185,16 +185,22 @@ def choose(law: Law, target: Target, sizes: Sequence[float], lengths: Sequence[f
                 factor(information), intervals, tuple(missing))
 
 
+def expected(law: Law, target: Target, trunks: Sequence[Trunk], cooldown: float | None = 0.3) -> float:
+  """The factor (see `Design.after`) that some trunks give."""
+  aim = _slopes(law, [target['params']], [target['examples']])[:, 0]
+  worth = [_worth(law, _slopes(law, np.full(len(trunk.examples), trunk.params), trunk.examples), cooldown)
+           for trunk in trunks]
+  return float(np.exp(min(Z * np.sqrt(_variance(law.information + sum(worth), aim)), 50)))
+
+
 def grid_of_equal_flops(law: Law, target: Target, sizes: Sequence[float], lengths: Sequence[float], cost: Cost,
                         budget: float, cooldown: float | None = 0.3) -> float:
   """The factor (see `Design.after`) that a grid of all sizes and lengths gives, the largest that the budget allows."""
-  aim = _slopes(law, [target['params']], [target['examples']])[:, 0]
   for count in range(len(sizes), 0, -1):
-    paid = sum(_paid(cost, n, lengths, cooldown) for n in sizes[:count])
+    trunks = [Trunk(float(n), tuple(lengths), _paid(cost, n, lengths, cooldown)) for n in sizes[:count]]
+    paid = sum(trunk.flops for trunk in trunks)
     if paid <= budget:
-      information = law.information + min(int(budget // paid), SEEDS) * sum(
-          _worth(law, _slopes(law, np.full(len(lengths), n), lengths), cooldown) for n in sizes[:count])
-      return float(np.exp(min(Z * np.sqrt(_variance(information, aim)), 50)))
+      return expected(law, target, min(int(budget // paid), SEEDS) * trunks, cooldown)
   return float('nan')
 
 

@@ -82,6 +82,8 @@ class Selection:
 def candidate_forms(points: Points) -> tuple[str, ...]:
   """The forms that the columns of the points allow: forms of x if x was chosen, else of N and D (and unique examples).
 
+  chinchilla_tied is not among them: alpha = beta fixes the exponent of N* at 0.5, with an interval of no width.
+
   Raises:
     UserError: x was not chosen, and params and examples do not both vary.
   """
@@ -94,7 +96,7 @@ def candidate_forms(points: Points) -> tuple[str, ...]:
                     'with --x')
   repeated = 'unique_examples' in columns and np.any(columns['examples'] > 1.001 * columns['unique_examples'])
   several = 'unique_examples' in columns and len(np.unique(columns['unique_examples'])) > 1
-  return ('chinchilla_tied', 'chinchilla') + (('data_constrained',) if repeated and several else ())
+  return ('chinchilla',) + (('data_constrained',) if repeated and several else ())
 
 
 def choose(points: Points, forms: tuple[str, ...], objective: Objective, weights: np.ndarray | None = None,

@@ -68,6 +68,12 @@ def predict(analysis: Analysis, targets: list[Target]) -> list[dict]:
            'ci95_run': None if boot is None else run[:, i].tolist()} for i, target in enumerate(targets)]
 
 
+def asked(groups: dict[str, Analysis]) -> list[dict]:
+  """The predictions that the laws of groups hold, of their second metrics too, as rows with their group."""
+  return [{**row, 'group': name} for name, group in groups.items()
+          for row in (*group.law.get('targets', ()), *group.law.get('then', {}).get('targets', ()))]
+
+
 def describe(target: Target) -> str:
   """A target in words, such as `params=1e9,examples=1e10`."""
   return ','.join(f'{name}={value:.6g}' for name, value in target.items())

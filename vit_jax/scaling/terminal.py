@@ -1,6 +1,7 @@
 """The terminal output of `law`."""
 
 import collections
+from collections.abc import Iterable
 
 from rich import box
 from rich.table import Table
@@ -10,12 +11,28 @@ from vit_jax.console import Console
 from vit_jax.printable import printable
 from vit_jax.scaling.analysis import Analysis
 from vit_jax.scaling.design import Design
-from vit_jax.scaling.target import describe
+from vit_jax.scaling.shared import Together
+from vit_jax.scaling.target import asked, describe
 from vit_jax.scaling.verdict import number
 
 SEPARATE = 8  # groups whose laws are printed in full
 _WORDS = ('coefficient', 'run', 'group', 'form', 'exponents', 'target', 'metric', 'registered', '')
 _COLORS = {'green': 'green', 'amber': 'yellow', 'red': 'bold red'}
+
+
+def show_fitted(console: Console, groups: dict[str, Analysis], together: Together | None = None,
+                multipliers: Iterable[dict] = ()) -> None:
+  """Prints the laws of groups, what they share, what they predict, and how they compare."""
+  show_all(console, groups)
+  if together:
+    show_shared(console, together.summary)
+  for name, group in groups.items():
+    if 'then' in group.law:
+      show_link(console, name, group.law['then'])
+  if rows := asked(groups):
+    show_targets(console, rows)
+  for row in multipliers:
+    console.print(row['words'], highlight=False)
 
 
 def show_all(console: Console, groups: dict[str, Analysis]) -> None:
