@@ -92,7 +92,7 @@ def main():
   from vit_jax.rehearsal import job as job_lib
   from vit_jax.training import config as run_config
   job, target = job_lib.open_job(run_config.cast(load(recipe, fields))), slices.find(name)
-  choice = job_lib.choice_on(job, target)
+  choice = job_lib.choices_on(job, target)[0]
   config = job.with_choice(choice)
   mesh = mesh_lib.make_mesh(config.system.mesh, worker.devices(**compiler.topology(target)))
   start = time.perf_counter()
