@@ -72,9 +72,11 @@ def train(config: Recipe, workdir: str | os.PathLike | None = None, *, quiet: bo
   from vit_jax.training import frozen, notebook, start
   from vit_jax.training.display import Display
   recipe, name, given = _changed(config, changes)
+  cast = run_config.cast(recipe)
+  host.use_deterministic_ops(cast.system.deterministic)
   in_cell = is_notebook() and not quiet
   display = notebook.NotebookDisplay() if in_cell else Display(Console(highlight=False, quiet=quiet))
-  run = start.prepare(run_config.cast(recipe), given, workdir, display.note)
+  run = start.prepare(cast, given, workdir, display.note)
   workdir = os.fspath(workdir or f'runs/{name}-{run.config_hash}')
   if frozen.wanted(run):
     display.header(run, name, workdir, frozen.estimate_seconds(run))

@@ -82,10 +82,10 @@ def tiled_bytes(shape: tuple[int, ...], itemsize: int = 4) -> int:
 
 def memory(job: Job, target: Target, choice: Choice) -> Memory:
   """Estimates the memory of one chip."""
-  images, depth = _images(job, choice), getattr(job.config.model, 'depth', 1)
+  images = _images(job, choice)
   parameters, optimizer = state_bytes(job, choice.sizes, target.platform)
   taught = teacher_bytes(job, choice.sizes, target.platform)
-  layer = job.kept_per_image('none', target.platform) * images / depth / choice.sizes[2]
+  layer = job.kept_per_image('none', target.platform) * images / _layers(job.config.model) / choice.sizes[2]
   gradients = parameters / (2 if job.config.optimizer.ema_decay else 1) * (2 if choice.microbatches > 1 else 1)
   batch = math.prod(job.image_shape) * images * choice.microbatches
   kept = job.kept_per_image(choice.remat, target.platform) * images / choice.sizes[2]
@@ -117,6 +117,14 @@ def work(job: Job, target: Target, choice: Choice) -> Work:
   data //= across_data
   within = gathered * (fsdp - 1) / fsdp + streamed * (tensor - 1) / tensor + gradients * (data - 1) / data
   return Work(executed * batch / target.devices, moved, within, between)
+
+
+def _layers(model):
+  """As many of the layers that keep most as would keep what all layers do."""
+  if hasattr(model, 'depth'):
+    return model.depth
+  # From one stage to the next pictures have a quarter of the places and twice the channels.
+  return max(1.0, sum(depth / 2**stage for stage, depth in enumerate(getattr(model, 'depths', ()))))
 
 
 def _images(job, choice):
