@@ -79,3 +79,15 @@ def test_a_run_compiles_each_program_once(tmp_path):
                         capture_output=True, text=True, cwd=command_line.ROOT, env=environment)
   assert done.returncode == 0, done.stderr
   assert 3 <= int(done.stdout.split()[-1]) <= 24
+
+
+@pytest.mark.slow
+def test_the_script_that_measures_a_gpu_runs_anywhere(tmp_path):
+  """With tiny shapes: each part says its line, and the killed run ends as the other."""
+  done = subprocess.run(['experiments/speed/gpu.sh', tmp_path, '--tiny'], cwd=command_line.ROOT, text=True,
+                        env=command_line.ON_CPU | {'PYTHON': sys.executable}, capture_output=True)
+  assert done.returncode == 0, done.stderr
+  for said in ('part card, kind cpu', '| ViT, tiny | ', '| ResNet, tiny | ', 'part packed, runs 8', 'part timm',
+               '1 of 1 killed runs ended byte-equal to the undisturbed one'):
+    assert said in done.stdout, (said, done.stdout, (tmp_path / 'gpu.err').read_text()[-2000:])
+  assert 'exit code' not in done.stdout and (tmp_path / 'gpu.md').read_text() == done.stdout

@@ -2,19 +2,19 @@
 # All that is measured on one GPU, in at most four minutes: experiments/speed/gpu.sh OUT [--wheels=FOLDER] [--tiny]
 # One log, OUT/gpu.log, and its table, OUT/gpu.md. What fails or takes too long is said there, and
 # the rest goes on. --wheels: packages that the machine lacks, for one without a network; they go to OUT/site. --tiny:
-# small shapes on any machine, to try the script. PYTHON: another Python than python3.
+# small shapes on any machine, to try the script. PYTHON: another Python than python3; TORCH_PYTHON: the one with torch.
 set -u
 out=$(realpath -m "${1:?OUT, a folder for the log, is missing}")
 shift
-cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3} tiny= wheels= slower=1
 for argument in "$@"; do
   case $argument in
     --tiny) tiny=--tiny slower=6 ;;  # than a machine with a GPU
-    --wheels=*) wheels=${argument#*=} ;;
+    --wheels=*) wheels=$(realpath "${argument#*=}") || exit ;;
     *) echo "gpu.sh: $argument is none of --wheels=FOLDER and --tiny" >&2; exit 2 ;;
   esac
 done
+cd "$(dirname "$0")/../.."
 mkdir -p "$out"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 if [ -n "$wheels" ]; then
@@ -35,5 +35,5 @@ run training 150 "$python" experiments/speed/gpu.py $tiny --seconds=100
 resumed='--times=1 --deterministic'
 [ -n "$tiny" ] && resumed+=' --platform=cpu --steps=40' || resumed+=' --platform=cuda --steps=1600'
 run resume 55 "$python" experiments/resume/kill.py $resumed
-run timm 45 "$python" experiments/speed/gpu_timm.py "$out/gpu.log" $tiny --seconds=25
+run timm 45 "${TORCH_PYTHON:-$python}" experiments/speed/gpu_timm.py "$out/gpu.log" $tiny --seconds=25
 "$python" experiments/speed/gpu.py table "$out/gpu.log" | tee "$out/gpu.md"
