@@ -1,5 +1,7 @@
 """Plans as text for the terminal."""
 
+import dataclasses
+
 from vit_jax.rehearsal import compiler
 from vit_jax.rehearsal.compiler import Compiled, Refused
 from vit_jax.rehearsal.run_plan import Plan
@@ -104,9 +106,10 @@ def _execution(plan):
 
 
 def _memory(plan):
-  parts = plan.memory
-  classes = ', '.join(f'{name} {getattr(parts, name) / 1e9:.2f}' for name in
-                      ('parameters', 'optimizer', 'activations', 'temporaries'))
+  guessed = isinstance(plan.outcome, Compiled) and not plan.outcome.activation_bytes
+  about = {'activations': 'about '} if guessed else {}
+  classes = ', '.join(f'{name} {about.get(name, "")}{size / 1e9:.2f}'
+                      for name, size in dataclasses.asdict(plan.memory).items())
   if isinstance(plan.outcome, Refused) or (plan.outcome is None and not plan.should_fit):
     return f'{shortfall(plan)} (estimated: {classes})'
   if plan.outcome is None:

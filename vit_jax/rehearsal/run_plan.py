@@ -22,7 +22,8 @@ class Plan:
     target: the slices or GPUs.
     choice: how it is executed.
     limit_bytes: the memory per chip that may be used.
-    memory: memory of one chip, from the compiler if it compiled the step, else an estimate.
+    memory: memory of one chip, from the compiler if it compiled the step, else an estimate. How much of it is for
+      activations is an estimate where layers are unrolled.
     work: work of one device, likewise. Its FLOPs always come from the traced program.
     outcome: the compiler's result; None: not compiled.
     before: plans of what the run would try first, and which do not fit.
@@ -111,7 +112,8 @@ def compiled(job: Job, target: Slice, choice: Choice, limit_bytes: float, second
     return dataclasses.replace(plan, outcome=outcome)
   devices, memory = target.chip.devices, plan.memory
   known = memory.parameters + memory.optimizer
-  kept = min(devices * outcome.activation_bytes, devices * outcome.peak_bytes - known)
+  # Of unrolled layers the program does not tell what it keeps for the backward pass: the estimate says how much it is.
+  kept = min(devices * outcome.activation_bytes or memory.activations, devices * outcome.peak_bytes - known)
   return dataclasses.replace(
       plan, outcome=outcome,
       memory=Memory(memory.parameters, memory.optimizer, kept, devices * outcome.peak_bytes - known - kept),
