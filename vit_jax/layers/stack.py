@@ -61,9 +61,10 @@ _saved = jax.checkpoint_policies
 
 
 def _matmuls(primitive, *args, **params) -> bool:
-  """A policy for `jax.checkpoint`: keeps products with parameters, and what attention kernels return."""
+  """A policy for `jax.checkpoint`: keeps products with parameters, convolutions, and what attention kernels return."""
   kept = (_saved.dots_with_no_batch_dims_saveable, _saved.save_only_these_names(ATTENDED))
   return any(policy(primitive, *args, **params) for policy in kept) or (
+      primitive.name == 'conv_general_dilated' or
       primitive.name.startswith('dot_product_attention_fwd'))  # cuDNN's, which cannot be named
 
 
