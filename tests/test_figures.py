@@ -41,6 +41,10 @@ def _plan(sizes=(16, 1, 1), **fields):
   return plan_lib.compiled(job, target, Choice(sizes, 'none', 1), target.chip.hbm_bytes)
 
 
+def _estimate(plan):
+  return plan_lib.estimated(plan.job, plan.target, plan.choice, plan.limit_bytes)
+
+
 @pytest.mark.slow
 @needs_compiler
 def test_vit_b16_as_it_is_planned():
@@ -48,6 +52,7 @@ def test_vit_b16_as_it_is_planned():
   plan = _plan()
   assert plan.times.limit == 'compute' and plan.floor_mfu >= 0.95
   assert plan.outcome.hbm_bytes <= 19.5e9 and plan.outcome.peak_bytes <= 3.9e9
+  assert 1 <= _estimate(plan).needs / plan.outcome.peak_bytes <= 1.25
 
 
 @pytest.mark.slow
@@ -55,9 +60,20 @@ def test_vit_b16_as_it_is_planned():
 def test_fully_sharded_it_sends_little_more_than_it_must():
   """Three layers, so that it compiles quickly. Each chip gathers the weights twice, in bfloat16, and no activations."""
   plan = _plan((1, 16, 1), model__depth=3)
-  least = plan_lib.estimated(plan.job, plan.target, plan.choice, 1.0)
   assert plan.outcome.hbm_bytes <= 5.3e9 and plan.outcome.peak_bytes <= 1.1e9
-  assert plan.outcome.sent_bytes['within'] <= 1.1 * least.work.within_bytes
+  assert plan.outcome.sent_bytes['within'] <= 1.1 * _estimate(plan).work.within_bytes
+  assert 0.95 <= _estimate(plan).needs / plan.outcome.peak_bytes <= 1.25
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize('fields, moved, peak', [({}, 3.8e9, 0.7e9), ({'model__dtype': 'float32'}, 8.5e9, 1.4e9)],
+                         ids=['bfloat16', 'float32'])
+def test_two_layers_and_what_is_estimated_of_them(fields, moved, peak):
+  """An estimate is what a launcher goes by: it lets nothing through that needs more. Few layers are estimated high."""
+  plan = _plan(model__depth=2, **fields)
+  assert plan.outcome.hbm_bytes <= moved and plan.outcome.peak_bytes <= peak
+  assert 1 <= _estimate(plan).needs / plan.outcome.peak_bytes <= 1.8
 
 
 @pytest.mark.slow
