@@ -8,6 +8,7 @@ does not begin within the seconds is left out, and said to be. --tiny takes shap
 itself: its figures mean nothing.
 """
 
+import argparse
 import json
 import sys
 import time
@@ -208,5 +209,8 @@ if __name__ == '__main__':
   if sys.argv[1:2] == ['table']:
     table(sys.argv[2])
   else:
-    given = dict(argument.lstrip('-').partition('=')[::2] for argument in sys.argv[1:])
-    measure('tiny' in given, float(given.get('seconds', 100)))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--tiny', action='store_true', help='small shapes')
+    parser.add_argument('--seconds', type=float, default=100, help='after which no model begins')
+    given = parser.parse_args()
+    measure(given.tiny, given.seconds)

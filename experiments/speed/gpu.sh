@@ -31,9 +31,9 @@ run() {  # PART SECONDS COMMAND...: its lines go to the log; a failure is a line
   [ "$code" = 0 ] || echo "{\"part\": \"$part\", \"failed\": \"exit code $code (124: over $seconds s); see gpu.err\"}" \
     >>"$out/gpu.log"
 }
-run training 150 "$python" experiments/speed/gpu.py $tiny --seconds=100
+run training 140 "$python" experiments/speed/gpu.py $tiny --seconds=95
 resumed='--times=1 --deterministic'
 [ -n "$tiny" ] && resumed+=' --platform=cpu --steps=40' || resumed+=' --platform=cuda --steps=1600'
-run resume 55 "$python" experiments/resume/kill.py $resumed
+run resume 50 "$python" experiments/resume/kill.py $resumed
 run timm 45 "${TORCH_PYTHON:-$python}" experiments/speed/gpu_timm.py "$out/gpu.log" $tiny --seconds=25
 "$python" experiments/speed/gpu.py table "$out/gpu.log" | tee "$out/gpu.md"

@@ -6,8 +6,8 @@ The models and batches are those of the log. bfloat16 by autocast, cross-entropy
 it says so.
 """
 
+import argparse
 import json
-import sys
 import time
 
 NAMES = {'ViT-B/16': 'vit_base_patch16_224', 'ViT-L/16': 'vit_large_patch16_224', 'ViT-S/16': 'vit_small_patch16_224',
@@ -77,5 +77,9 @@ def main(log, tiny, seconds):
 
 
 if __name__ == '__main__':
-  given = dict(argument.lstrip('-').partition('=')[::2] for argument in sys.argv[2:])
-  main(sys.argv[1], 'tiny' in given, float(given.get('seconds', 60)))
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('log', help='of gpu.py')
+  parser.add_argument('--tiny', action='store_true', help='a small model')
+  parser.add_argument('--seconds', type=float, default=60, help='after which no model begins')
+  given = parser.parse_args()
+  main(given.log, given.tiny, given.seconds)
