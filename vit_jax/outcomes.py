@@ -202,7 +202,7 @@ class Law(Shown):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Plan(Shown):
-  """What a run needs on TPUs; `plan` has its memory, work and times."""
+  """What a run needs on TPUs or GPUs; `plan` has its memory, work and times."""
   plan: run_plan.Plan
   name: str
 
