@@ -67,8 +67,9 @@ def test_fully_sharded_it_sends_little_more_than_it_must():
 
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize('fields, moved, peak', [({}, 3.8e9, 0.7e9), ({'model__dtype': 'float32'}, 8.5e9, 1.4e9)],
-                         ids=['bfloat16', 'float32'])
+@pytest.mark.parametrize('fields, moved, peak', [
+    ({}, 3.8e9, 0.7e9), ({'model__dtype': 'float32'}, 8.5e9, 1.4e9), ({'data__batch_size': 4096}, 18e9, 2.4e9)],
+                         ids=['bfloat16', 'float32', 'batch4096'])
 def test_two_layers_and_what_is_estimated_of_them(fields, moved, peak):
   """An estimate is what a launcher goes by: it lets nothing through that needs more. Few layers are estimated high."""
   plan = _plan(model__depth=2, **fields)

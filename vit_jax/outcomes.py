@@ -208,7 +208,7 @@ class Plan(Shown):
 
   @property
   def fits(self) -> bool | None:
-    """Whether it fits; None where it was not compiled."""
+    """Whether it fits; None where it was not compiled and the state alone would fit."""
     return self.plan.fits
 
   @property
