@@ -61,10 +61,6 @@ def test_a_plan_for_gpus_is_an_estimate(recipe):
                'attention cudnn: ', 'GB per chip, estimated: parameters ', 'rules of thumb', 'at $3 per chip-hour',
                'not used, all of this is estimated: XLA compiles for GPUs only where one is'):
     assert said in done.stdout, (said, done.stdout)
-  done = _plan(f'--config={recipe}', '--gpu=l4-1', '--max_hbm_gb=0.00001', '--json')
-  assert done.returncode == 1, done.stderr
-  plan = json.loads(done.stdout)
-  assert plan['fits'] is False and plan['estimated'] is True and plan['compile_s'] is None
 
 
 @pytest.mark.parametrize('flags, said', [

@@ -120,6 +120,7 @@ def test_the_least_recomputation_that_fits_is_planned(tiny_config):
     make = lambda choice, limit=limit: plan_lib.estimated(job, SLICE, choice, limit)
     plan = plan_lib.first_that_fits(job, SLICE, make)
     assert plan.choice.remat == chosen and plan.should_fit == (limit > 1.0)
+    assert plan.fits is (None if limit > 1.0 else False)  # the state alone is too large
     assert [other.choice.remat for other in plan.before] == list(stack.POLICIES[:stack.POLICIES.index(chosen)])
     said = '\n'.join(plan_text.lines(plan, 'tiny', 0.4, None))
     assert ('would not fit before: remat=none needs' in said) == (chosen != 'none')
