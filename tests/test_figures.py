@@ -79,6 +79,18 @@ def test_two_layers_and_what_is_estimated_of_them(fields, moved, peak):
 
 @pytest.mark.slow
 @needs_compiler
+def test_a_stage_of_swin_is_not_underestimated():
+  """Its small windows are padded to whole tiles, and stages of one pair of blocks are never scanned."""
+  recipe = config.load_recipe(str(command_line.ROOT / 'configs/swin_t.py'))
+  recipe.model.depths, recipe.model.num_heads = (2,), (3,)
+  job, target = job_lib.open_job(run_config.cast(recipe)), slices.find('v5e-16')
+  plan = plan_lib.compiled(job, target, Choice((16, 1, 1), 'none', 1), target.chip.hbm_bytes)
+  assert plan.outcome.hbm_bytes <= 19.5e9 and plan.outcome.peak_bytes <= 2.6e9
+  assert 1 <= _estimate(plan).needs / plan.outcome.peak_bytes <= 1.8
+
+
+@pytest.mark.slow
+@needs_compiler
 def test_the_kernel_lowers_traffic():
   """By a twelfth at least of the whole step of one layer, most of which is beside it."""
   plain, ours = (_plan(model__depth=1, system__execution__attention_kernel=kernel) for kernel in ('plain', 'auto'))
