@@ -108,7 +108,9 @@ def docstring_commands(path: pathlib.Path) -> list[Command]:
 
 
 def declared_flags(path: pathlib.Path) -> set[str]:
-  """The names of the flags that a file declares, with absl or argparse."""
+  """The names of the flags that a file declares, with absl, argparse or a shell's `case`."""
+  if path.suffix == '.sh':
+    return set(re.findall(r'^ *--(\w+)(?:=\*)?\)', path.read_text(), re.MULTILINE))
   out = set(completion.table_of_options(path))
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:

@@ -157,6 +157,10 @@ def test_every_option_of_a_law_is_a_flag_and_an_argument():
 def test_a_plan_without_the_compiler():
   plan = vit_jax.plan('vit_s16', 'v5e-16', compiled=False, data={'batch_size': 1024})
   assert plan.fits is None and plan.figures['chips'] == 16 and 'chip-hours' in repr(plan)
+  plan = vit_jax.plan('quickstart', gpu='l4-1')
+  assert plan.fits is None and plan.figures['estimated'] and 'NVIDIA L4' in repr(plan)
+  with pytest.raises(UserError, match='expected one of --tpu and --gpu'):
+    vit_jax.plan('quickstart')
 
 
 @pytest.mark.slow

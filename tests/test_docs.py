@@ -171,7 +171,7 @@ def test_flags_of_scripts_are_declared():
 def test_flags_in_prose_exist(page):
   """Of config keys, those of a ViT."""
   files = [*(ROOT / 'vit_jax').glob('*.py'), ROOT / 'vit_jax/data/prepare.py', *page.parent.glob('*.py'),
-           *(ROOT / 'tests').glob('*.py')]
+           *page.parent.glob('*.sh'), *(ROOT / 'tests').glob('*.py')]
   known = set().union(*map(pages.declared_flags, files)) | {'config', 'extra', 'help'}
   for flag in pages.mentioned_flags(page):
     if flag.startswith('config.'):

@@ -72,9 +72,11 @@ def train(config: Recipe, workdir: str | os.PathLike | None = None, *, quiet: bo
   from vit_jax.training import frozen, notebook, start
   from vit_jax.training.display import Display
   recipe, name, given = _changed(config, changes)
+  cast = run_config.cast(recipe)
+  host.use_deterministic_ops(cast.system.deterministic)
   in_cell = is_notebook() and not quiet
   display = notebook.NotebookDisplay() if in_cell else Display(Console(highlight=False, quiet=quiet))
-  run = start.prepare(run_config.cast(recipe), given, workdir, display.note)
+  run = start.prepare(cast, given, workdir, display.note)
   workdir = os.fspath(workdir or f'runs/{name}-{run.config_hash}')
   if frozen.wanted(run):
     display.header(run, name, workdir, frozen.estimate_seconds(run))
@@ -217,26 +219,29 @@ def fit(data: Any, form: str = 'auto', x: str | None = None, *, group: str | Non
 
 
 @_as_a_command
-def plan(config: Recipe, tpu: str, num_slices: int = 1, *, compiled: bool = True, **changes: Any) -> Plan:
-  """Plans a run for TPUs that are not here; as `vit-jax plan`.
+def plan(config: Recipe, tpu: str | None = None, num_slices: int = 1, *, gpu: str | None = None, compiled: bool = True,
+         **changes: Any) -> Plan:
+  """Plans a run for TPUs or GPUs that are not here; as `vit-jax plan`.
 
   Args:
     config: as in `train`, with the same changes.
     tpu: the slice, such as 'v5e-16'.
     num_slices: the number of slices.
+    gpu: instead of a slice, GPUs, such as 'h100-8'; the plan is then an estimate.
     compiled: whether to use the TPU compiler, where it is installed; else the plan is an estimate.
 
   Raises:
-    UserError: no such slice, or an error in the config.
+    UserError: no such slice or GPU, or an error in the config.
   """
-  from vit_jax.cost import slices
+  from vit_jax.cost import gpus
   from vit_jax.rehearsal import compiler, run_plan
   from vit_jax.rehearsal import job as job_lib
   from vit_jax.training import config as run_config
-  target, (recipe, name, _) = slices.find(tpu, num_slices), _changed(config, changes)
+  target, (recipe, name, _) = gpus.target(tpu, gpu, num_slices), _changed(config, changes)
   job = job_lib.open_job(run_config.cast(recipe))
-  make = run_plan.compiled if compiled and compiler.missing() is None else run_plan.estimated
-  return Plan(make(job, target, job_lib.choice_on(job, target), target.chip.hbm_bytes), name)
+  make = run_plan.compiled if compiled and compiler.missing(target.platform) is None else run_plan.estimated
+  planned = lambda choice: make(job, target, choice, target.chip.hbm_bytes)
+  return Plan(run_plan.first_that_fits(job, target, planned), name)
 
 
 @_as_a_command

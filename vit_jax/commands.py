@@ -10,7 +10,7 @@ COMMANDS = {
     'sweep': ('sweep', 'train many runs from one file: vit-jax sweep --sweep=digits_law'),
     'board': ('board', 'one page of many runs: table, curves, the law so far: vit-jax board RUNS'),
     'law': ('law', 'fit a scaling law to runs or tables: vit-jax law RUNS --form=power --x=examples'),
-    'plan': ('plan', 'memory, time and cost on TPUs that are not here'),
+    'plan': ('plan', 'memory, time and cost on TPUs or GPUs that are not here'),
     'convert': ('convert', 'weights from and for other programs, bundles, StableHLO'),
     'prune': ('prune', 'remove heads and MLP units of a trained model'),
     'compare': ('compare', 'find where two runs part'),

@@ -84,6 +84,35 @@ def _compiled(lowered, platform):
   return lowered.compile()
 
 
+_DETERMINISTIC = '--xla_gpu_deterministic_ops=true'
+
+
+def use_deterministic_ops(wanted: bool = True) -> None:
+  """Makes XLA use only operations on GPUs that give the same bits each time, if `wanted`; others add in any order.
+
+  Must be called before JAX starts.
+  """
+  flags = os.environ.get('XLA_FLAGS', '')
+  if wanted and _DETERMINISTIC not in flags.split():
+    os.environ['XLA_FLAGS'] = f'{flags} {_DETERMINISTIC}'.strip()
+
+
+def keep_autotuning(folder: str | os.PathLike) -> None:
+  """Makes XLA write what it measures on a GPU, to choose the algorithm of a product, and read what is there already.
+
+  Two algorithms add in different orders, and measurements vary. It holds for what is compiled after it. Programs
+  themselves are neither kept nor taken from another cache, as those were chosen by other measurements.
+  """
+  import jax
+  from jax.experimental.compilation_cache import compilation_cache
+  kind = 'xla_gpu_per_fusion_autotune_cache_dir'
+  (pathlib.Path(folder) / kind).mkdir(parents=True, exist_ok=True)  # XLA does not make it
+  jax.config.update('jax_persistent_cache_enable_xla_caches', kind)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', float('inf'))
+  jax.config.update('jax_compilation_cache_dir', os.fspath(folder))
+  compilation_cache.reset_cache()
+
+
 def die_with(parent: int) -> None:
   """Makes the kernel kill this process when its parent process ends, however it ends (Linux only).
 

@@ -79,6 +79,7 @@ def main() -> int:
   host.hush_absent_tpu()
   checkpoint.hush_late_callbacks()
   config = run_config.cast(_CONFIG.value)
+  host.use_deterministic_ops(config.system.deterministic)
   processes.start(_DISTRIBUTED.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value)
   with processes.leaving_at_once():
     display = Display()

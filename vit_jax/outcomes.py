@@ -250,13 +250,13 @@ def _targets(groups):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Plan(Shown):
-  """What a run needs on TPUs; `plan` has its memory, work and times."""
+  """What a run needs on TPUs or GPUs; `plan` has its memory, work and times."""
   plan: run_plan.Plan
   name: str
 
   @property
   def fits(self) -> bool | None:
-    """Whether it fits; None where it was not compiled."""
+    """Whether it fits; None where it was not compiled and the state alone would fit."""
     return self.plan.fits
 
   @property

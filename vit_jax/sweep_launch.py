@@ -1,6 +1,7 @@
 """From a sweep to the files that run it on a cluster: what `vit_jax.sweep --launcher` does."""
 
 import dataclasses
+import functools
 import pathlib
 import shlex
 from collections.abc import Mapping
@@ -112,7 +113,6 @@ def _rehearse(request):
   import jax
   jax.config.update('jax_platforms', 'cpu')  # this machine's accelerators are not used
   from vit_jax.rehearsal import compiler, total
-  from vit_jax.rehearsal import job as job_lib
   from vit_jax.rehearsal import run_plan as plan_lib
   from vit_jax.sweeps import sweep_plan
   target = request.target
@@ -124,12 +124,10 @@ def _rehearse(request):
     raise UserError(f'--plan=compile: {reason}')
   with cli.Progress() as progress:
     def make(job):
-      choice, limit = job_lib.choice_on(job, target), target.chip.hbm_bytes
-      if request.plan != 'compile':
-        return plan_lib.estimated(job, target, choice, limit)
-      label = f'compiling {names[jobs.index(job)]} for {target}'
+      limit, label = target.chip.hbm_bytes, f'compiling {names[jobs.index(job)]} for {target}'
       waiting = lambda seconds: progress(f'{label}, {seconds:.0f} s')
-      return plan_lib.compiled(job, target, choice, limit, waiting=waiting)
+      each = functools.partial(plan_lib.compiled, waiting=waiting) if request.plan == 'compile' else plan_lib.estimated
+      return plan_lib.first_that_fits(job, target, lambda choice: each(job, target, choice, limit))
     plans = zip(names, total.plan_each(jobs, make), strict=True)
     return (whole, total.Total(tuple(plans), whole.flops_alone, whole.flops, target),
             {config.data.source for _, config in configs.values()})

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The logs behind this folder's README: experiments/plan/run.sh OUT
-# A compile takes most of a minute on two idle cores. A plan that has a log in OUT is not made again.
+# A compile takes one to three minutes of processor time. A plan that has a log in OUT is not made again.
 set -u
 results=$(realpath -m "${1:?OUT, a folder for the logs, is missing}")
 cd "$(dirname "$0")/../.."
@@ -22,6 +22,7 @@ vit_22b='--config.model.width=6144 --config.model.depth=48 --config.model.mlp_di
   --config.model.patch_size=14'
 remat() { echo "--config.system.execution.remat=$1"; }
 
+plan b16_batch1024 $b16
 plan b16_batch4096_dots $b16 --config.data.batch_size=4096 $(remat dots) $(mesh 1 16 1)
 plan b16_batch4096_full $b16 --config.data.batch_size=4096 $(remat full) $(mesh 1 16 1)
 plan g14_v5e256 --config=configs/vit_b16.py $g14 --tpu=v5e-256 --config.data.batch_size=4096 $(remat dots) $(mesh 8 32 1)

@@ -1,6 +1,7 @@
 """Kills a run at a random step, starts it again, and compares its end with an undisturbed run's, byte for byte.
 
   python experiments/resume/kill.py --times=10
+  python experiments/resume/kill.py --times=1 --platform=cuda --deterministic       on a GPU
 """
 
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 from absl import app, flags
@@ -16,16 +18,19 @@ from absl import app, flags
 _TIMES = flags.DEFINE_integer('times', 10, 'How many runs are killed.', 1)
 _CONFIG = flags.DEFINE_string('config', 'configs/quickstart.py', 'The recipe.')
 _STEPS = flags.DEFINE_integer('steps', 300, 'Its length.')
+_PLATFORM = flags.DEFINE_string('platform', 'cpu', 'JAX\'s name of the devices to train on.')
+_DETERMINISTIC = flags.DEFINE_bool('deterministic', False, 'Set system.deterministic, which GPUs need.')
 
 
 def command(workdir):
   return [sys.executable, '-m', 'vit_jax.main', f'--config={_CONFIG.value}', '--config.train.epochs=0',
-          f'--config.train.steps={_STEPS.value}', '--config.system.log_every=5', f'--workdir={workdir}']
+          f'--config.train.steps={_STEPS.value}', '--config.system.log_every=5', f'--workdir={workdir}',
+          f'--config.system.deterministic={_DETERMINISTIC.value}']
 
 
 def killed_at(workdir, step):
   """Starts the run and kills it once it has printed that step; whether it was alive until then."""
-  process = subprocess.Popen(command(workdir), stdout=subprocess.PIPE, text=True)
+  process = subprocess.Popen(command(workdir), stdout=subprocess.PIPE, text=True, env=environment())
   for line in process.stdout:
     if line.startswith('step ') and 'images/s' in line and int(line.split()[1].split('/')[0]) >= step:
       process.send_signal(signal.SIGKILL)
@@ -47,17 +52,25 @@ def end(workdir):
   return (workdir / 'metrics.jsonl').read_bytes(), arrays
 
 
+def environment():
+  return os.environ | {'JAX_PLATFORMS': _PLATFORM.value}
+
+
 def main(_):
-  os.environ['JAX_PLATFORMS'] = 'cpu'
+  import jax
+  jax.config.update('jax_platforms', 'cpu')  # here arrays are compared alone
   rng, equal = np.random.default_rng(0), 0
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
-    subprocess.run(command(folder / 'undisturbed'), check=True, stdout=subprocess.DEVNULL)
+    train = lambda workdir: subprocess.run(command(workdir), check=True, stdout=subprocess.DEVNULL, env=environment())
+    begins = time.perf_counter()
+    train(folder / 'undisturbed')
+    print(f'undisturbed: {time.perf_counter() - begins:.1f} s on {_PLATFORM.value}', flush=True)
     expected = end(folder / 'undisturbed')
     for i in range(_TIMES.value):
       step, workdir = int(rng.integers(5, _STEPS.value)), folder / str(i)
       killed = killed_at(workdir, step)
-      subprocess.run(command(workdir), check=True, stdout=subprocess.DEVNULL)
+      train(workdir)
       metrics, arrays = end(workdir)
       same = (metrics == expected[0], arrays == expected[1])
       equal += killed and all(same)

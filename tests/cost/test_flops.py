@@ -4,9 +4,10 @@ import pytest
 
 from vit_jax.cost import flops
 from vit_jax.layers.stack import Execution
-from vit_jax.models import PureModel, vit
+from vit_jax.models import PureModel, resnet, vit
 from vit_jax.optimisation import trainable
 from vit_jax.optimisation.optimizer import OptimizerConfig
+from vit_jax.parallel import mesh as mesh_lib
 
 # Zhai et al. 2022, table 2, and So400m: millions of parameters without the head, GFLOPs at 224x224.
 # So400m has attention pooling; the others have a CLS token.
@@ -53,6 +54,16 @@ def test_scan_and_unrolled_count_the_same_and_remat_counts_more():
   forward, train = count(remat='full')
   assert forward == count()[0]
   assert 1.2 * count()[1] < train < 1.34 * count()[1]
+
+
+def test_a_scanned_stage_on_an_accelerator_convolves_no_picture_again():
+  """What is kept there is chosen by a policy, of which convolutions are a part."""
+  config, counts = resnet.Config(depths=(3,), widths=(32,), stem_width=8), {}
+  for scan in (False, True):
+    model = PureModel('resnet', config, (16, 16, 3), 10, Execution(scan=scan))
+    with mesh_lib.tracing_for('tpu'):
+      counts[scan] = flops.per_example(model)
+  assert counts[False] == counts[True]
 
 
 def test_matmuls_are_found_anywhere_in_a_program():

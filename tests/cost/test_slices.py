@@ -23,7 +23,7 @@ def test_every_slice_is_found_by_name_and_fills_its_hosts():
     for topology in info.topologies:
       one = slices.Slice(generation, topology)
       assert slices.find(one.name) == one and one.devices == one.chips * one.chip.devices
-      assert [other.chips for other in slices.larger(one)] == [n for n in chips if n > one.chips]
+      assert [other.chips for other in one.larger] == [n for n in chips if n > one.chips]
       assert one.hosts * one.chips_per_host == one.chips == math.prod(map(int, topology.split('x')))
 
 
@@ -37,7 +37,8 @@ def test_several_slices():
     ('v5p-4', r'counts cores, two per chip\); the nearest: v5p-8 \(4 chips'),
     ('v5e-1024', r'the nearest: v5e-256 \(256 chips, 16x16\)$'),
     ('v5f-16', r"did you mean 'v5[ep]'"), ('v5litpod-16', "did you mean 'v5litepod'"),
-    ('v5e', 'expected a TPU slice, GENERATION-NUMBER'), ('h100-8', 'GENERATION-NUMBER'), ('', 'GENERATION-NUMBER')])
+    ('v5e', 'expected a TPU slice, GENERATION-NUMBER'),
+    ('h100-8', 'h100 is a GPU: give it as --gpu'), ('', 'GENERATION-NUMBER')])
 def test_unknown_slices_are_refused_with_the_nearest(name, message):
   with pytest.raises(UserError, match=message):
     slices.find(name)

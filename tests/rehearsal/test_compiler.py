@@ -54,8 +54,8 @@ def test_a_plan_from_the_compiler(job):
   assert least < reduced < 1.5 * least  # the gradients: most in bfloat16, a few in float32
   assert plan.outcome.sent_bytes['between'] == 0 and plan.outcome.hbm_bytes > plan.outcome.state_bytes
   assert set(plan.to_json()) == {
-      'fits', 'chips', 'peak_hbm_gb', 'params', 'flops_per_image', 'recomputed_share', 'mesh', 'remat', 'microbatch',
-      'floor_s', 'limit', 'collectives', 'compile_s'}
+      'fits', 'estimated', 'chips', 'peak_hbm_gb', 'memory_gb', 'params', 'flops_per_image', 'recomputed_share', 'mesh',
+      'remat', 'microbatch', 'floor_s', 'limit', 'collectives', 'compile_s'}
 
 
 @needs_compiler

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from vit_jax import config
-from vit_jax.cost import slices
+from vit_jax.cost import gpus, slices
 from vit_jax.cost.hardware import Chip
 from vit_jax.data import device_augment
 from vit_jax.errors import UserError
@@ -51,7 +51,7 @@ def test_what_the_config_must_specify_without_data(tmp_path):
   c.data.source = 'tfds:somebodys_own'
   job = _job(c)
   assert job.steps is None
-  assert plan_lib.estimated(job, SLICE, job_lib.choice_on(job, SLICE), 16e9).chip_hours(0.4) is None
+  assert plan_lib.estimated(job, SLICE, job_lib.choices_on(job, SLICE)[0], 16e9).chip_hours(0.4) is None
 
 
 @pytest.mark.parametrize('change, said', [
@@ -65,13 +65,13 @@ def test_choices_that_cannot_be_executed_are_refused(tiny_config, change, said):
     node = c.data if key == 'batch_size' else c.model if key == 'num_heads' else c.system.mesh
     node[key] = value
   with pytest.raises(UserError, match=said):
-    job_lib.choice_on(_job(c), SLICE)
+    job_lib.choices_on(_job(c), SLICE)
 
 
 def test_slices_must_be_spanned_by_data(tiny_config):
   tiny_config.system.mesh.data, tiny_config.system.mesh.fsdp = 1, 16
   with pytest.raises(UserError, match='system.mesh.data=1: must be a multiple of the 2 slices'):
-    job_lib.choice_on(_job(tiny_config), slices.find('v5e-8', 2))
+    job_lib.choices_on(_job(tiny_config), slices.find('v5e-8', 2))
 
 
 @pytest.mark.parametrize('ema', [0.0, 0.9])
@@ -167,3 +167,29 @@ def test_the_planned_step_is_the_step_that_runs(tiny_config):
   jitted = jax.jit(mesh_lib.traced_on(run.mesh, step), donate_argnums=0, out_shardings=(shardings, whole))
   real = jitted.lower(train_state, batch).as_text()
   assert trace(run.model, run.config, run.steps, run.mesh).lower().as_text() == real
+
+
+def test_gpus_store_arrays_without_tiles(tiny_config):
+  job, eight = _job(tiny_config), gpus.find('h100-8')
+  memory = estimate.memory(job, eight, Choice((8, 1, 1), 'none', 1))
+  assert memory.parameters == 4 * job.params and memory.parameters < estimate.state_bytes(job, (8, 1, 1))[0]
+  assert 8 * job.params <= memory.optimizer < 8 * job.params + 1000  # two moments and a count
+
+
+def test_what_cudnn_keeps_is_estimated_without_it(wide):
+  """Operands, result and a float32 of each row; the compiler's attention keeps weights [T, T] too."""
+  wide.model.dtype, wide.model.patch_size = 'bfloat16', 1
+  kept = {}
+  for kernel in ('auto', 'plain'):
+    wide.system.execution.attention_kernel = kernel
+    kept[kernel] = _job(wide).kept_per_image('none', 'gpu')
+  depth, heads, tokens = 2, 8, 64
+  assert kept['plain'] - kept['auto'] == depth * heads * tokens * tokens * 2
+
+
+def test_what_spans_hosts_is_sent_between_them(wide):
+  job, sixteen = _job(wide), gpus.find('h100-16')
+  by_data, by_fsdp = (estimate.work(job, sixteen, Choice(sizes, 'none', 1)) for sizes in ((16, 1, 1), (1, 16, 1)))
+  assert by_data.between_bytes == 2 * 4 * job.params / 16  # each sends its part of the sum to the other host
+  assert by_fsdp.between_bytes == 3 * 4 * job.params / 16  # and here of the weights twice, and of the gradients
+  assert estimate.work(job, gpus.find('h100-8'), Choice((1, 8, 1), 'none', 1)).between_bytes == 0

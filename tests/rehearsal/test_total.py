@@ -6,6 +6,7 @@ import pytest
 
 from vit_jax.cost import slices
 from vit_jax.errors import UserError
+from vit_jax.layers import stack
 from vit_jax.rehearsal import compiler, plan_text, total
 from vit_jax.rehearsal import job as job_lib
 from vit_jax.rehearsal import run_plan as plan_lib
@@ -24,7 +25,7 @@ def _jobs(config, *changes):
 
 
 def _make(job):
-  return plan_lib.estimated(job, SLICE, job_lib.choice_on(job, SLICE), 16e9)
+  return plan_lib.estimated(job, SLICE, job_lib.choices_on(job, SLICE)[0], 16e9)
 
 
 def test_runs_that_differ_only_in_constants_are_planned_once(tiny_config):
@@ -109,3 +110,19 @@ def test_the_largest_that_does_not_fit_comes_first(tiny_config):
 def test_a_run_of_unknown_length_has_no_chip_hours(tiny_config):
   with pytest.raises(UserError, match='train: give exactly one'):
     _jobs(tiny_config, {'train.steps': 0})
+
+
+def test_the_least_recomputation_that_fits_is_planned(tiny_config):
+  job, = _jobs(tiny_config, {})
+  needs = {remat: plan_lib.estimated(job, SLICE, job_lib.Choice((8, 1, 1), remat, 1), 1.0).needs
+           for remat in stack.POLICIES}
+  for limit, chosen in ((needs['none'], 'none'), (needs['dots'], 'dots'), (needs['full'], 'full'), (1.0, 'full')):
+    make = lambda choice, limit=limit: plan_lib.estimated(job, SLICE, choice, limit)
+    plan = plan_lib.first_that_fits(job, SLICE, make)
+    assert plan.choice.remat == chosen and plan.should_fit == (limit > 1.0)
+    assert plan.fits is (None if limit > 1.0 else False)  # the state alone is too large
+    assert [other.choice.remat for other in plan.before] == list(stack.POLICIES[:stack.POLICIES.index(chosen)])
+    said = '\n'.join(plan_text.lines(plan, 'tiny', 0.4, None))
+    assert ('would not fit before: remat=none needs' in said) == (chosen != 'none')
+  job, = _jobs(tiny_config, {'system.execution.remat': 'none'})
+  assert [choice.remat for choice in job_lib.choices_on(job, SLICE)] == ['none']

@@ -3,8 +3,9 @@
 import dataclasses
 import math
 import re
+from typing import ClassVar
 
-from vit_jax.cost.hardware import CHIPS, Chip
+from vit_jax.cost.hardware import CHIPS, GPUS, Chip
 from vit_jax.errors import UserError, nearest
 
 
@@ -32,6 +33,7 @@ GENERATIONS = {
 }
 # Other spellings: of the Cloud TPU API, of SkyPilot (tpu-v5litepod-16, tpu-v5e-16) and of Google's marketing.
 _ALIASES = {'v5litepod': 'v5e', 'v5lite': 'v5e', 'v7x': 'tpu7x', 'trillium': 'v6e', 'ironwood': 'tpu7x'}
+NAMES = {*GENERATIONS, *_ALIASES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Slice:
   topology: str  # chips along each axis of the interconnect, such as 4x4
   count: int = 1
   host_chips: int | None = None  # chips per host, where there is a choice; None: the usual number
+  platform: ClassVar[str] = 'tpu'
+  parts: ClassVar[str] = 'slices'  # what `count` counts
 
   @property
   def chips_per_host(self) -> int:
@@ -97,6 +101,17 @@ class Slice:
   def name(self) -> str:
     """The name of one slice, such as v5p-512."""
     return f'{self.generation}-{self.number}'
+
+  @property
+  def flag(self) -> str:
+    """The flag of `plan` for one slice."""
+    return f'--tpu={self.name}'
+
+  @property
+  def larger(self) -> list['Slice']:
+    """The slices of the same generation with more chips, smallest first."""
+    sizes = [dataclasses.replace(self, topology=topology) for topology in GENERATIONS[self.generation].topologies]
+    return sorted((other for other in sizes if other.chips > self.chips), key=lambda other: other.chips)
 
   @property
   def number(self) -> int:
@@ -139,8 +154,10 @@ def _find(name, count):
   if generation not in GENERATIONS:
     examples = ', '.join(_sizes(g)[2].name for g in GENERATIONS)
     written = match[1] if match else name.partition('-')[0]
+    if written.lower() in GPUS:
+      raise UserError(f'--tpu={name}: {written} is a GPU: give it as --gpu')
     raise UserError(f'--tpu={name}: expected a TPU slice, GENERATION-NUMBER, such as {examples}'
-                    f'{nearest(written, [*GENERATIONS, *_ALIASES])}')
+                    f'{nearest(written, NAMES)}')
   sizes, number = _sizes(generation), int(match[2])
   for size in sizes:
     if size.number == number:
@@ -148,12 +165,6 @@ def _find(name, count):
   below, above = [s for s in sizes if s.number < number][-1:], [s for s in sizes if s.number > number][:1]
   cores = ' (the number counts cores, two per chip)' if GENERATIONS[generation].cores == 2 else ''
   raise UserError(f'--tpu={name}: no slice has this size{cores}; the nearest: {" or ".join(map(str, below + above))}')
-
-
-def larger(size: Slice) -> list[Slice]:
-  """The slices of the same generation with more chips, smallest first."""
-  sizes = [dataclasses.replace(size, topology=topology) for topology in GENERATIONS[size.generation].topologies]
-  return sorted((other for other in sizes if other.chips > size.chips), key=lambda other: other.chips)
 
 
 def _sizes(generation):

@@ -19,14 +19,27 @@ class Execution:
   # One compiled block for all layers. False unrolls them: slower to compile, faster on accelerators, and of the last
   # block only what a CLS token's classifier reads is computed. None: as `scanned` chooses.
   scan: bool | None = option(None, hint='None: on accelerators up to 16 layers are unrolled')
-  # Recompute in the backward pass: nothing, all but matmuls, all. Without scan XLA undoes it on CPUs.
-  remat: Literal['none', 'dots', 'full'] = 'none'
+  # Recompute in the backward pass: nothing, all but matmuls, all; auto: the first of these whose step fits (`tried`).
+  remat: Literal['auto', 'none', 'dots', 'full'] = 'auto'
   blocks: Literal['jit', 'shard_map'] = 'jit'  # what places a block's collectives: the compiler, or `parallel.blocks`
   attention_kernel: str = 'auto'  # what computes softmax attention: `layers.kernels.KERNELS`, auto, or module:NAME
 
   def __post_init__(self):
     if self.attention_kernel == 'none':  # what runs before there was a choice have in their run.json
       object.__setattr__(self, 'attention_kernel', Execution.attention_kernel)
+
+
+POLICIES = 'none', 'dots', 'full'  # what is recomputed in the backward pass, the least first
+
+
+def tried(remat: str, platform: str) -> tuple[str, ...]:
+  """The policies that a run tries on 'cpu', 'gpu' or 'tpu', in turn, until its step fits; `remat` is of `Execution`.
+
+  A CPU's memory is that of the whole machine, and how much of it is left is not for a run to say.
+  """
+  if remat != 'auto':
+    return (remat,)
+  return POLICIES[:1] if platform == 'cpu' else POLICIES
 
 
 _MOST_UNROLLED = 16  # layers: a program of more takes over a minute to compile
@@ -48,9 +61,10 @@ _saved = jax.checkpoint_policies
 
 
 def _matmuls(primitive, *args, **params) -> bool:
-  """A policy for `jax.checkpoint`: keeps products with parameters, and what attention kernels return."""
+  """A policy for `jax.checkpoint`: keeps products with parameters, convolutions, and what attention kernels return."""
   kept = (_saved.dots_with_no_batch_dims_saveable, _saved.save_only_these_names(ATTENDED))
   return any(policy(primitive, *args, **params) for policy in kept) or (
+      primitive.name == 'conv_general_dilated' or
       primitive.name.startswith('dot_product_attention_fwd'))  # cuDNN's, which cannot be named
 
 
@@ -68,7 +82,7 @@ def _policy(execution: Execution, scan: bool) -> Callable | None:
   their weights explicitly. (Other weights are gathered again by `parallel.mesh.with_gathered`.) Of a scanned block the
   compiler sees one pass at a time, and would write every intermediate of a norm in float32.
   """
-  if execution.remat != 'none':
+  if execution.remat in _POLICIES:
     return _POLICIES[execution.remat]
   if by_compiler() and (execution.blocks == 'shard_map' or split_parts('tokens') > 1):
     return blocks.all_but_gathered

@@ -169,6 +169,11 @@ def platform() -> str:
   return device.platform if device else jax.default_backend()
 
 
+def is_absent() -> bool:
+  """Whether what is being traced is for devices that are not here (`tracing_for`)."""
+  return _absent.value is not None
+
+
 def with_gathered(fn: Callable, x: jax.Array, kernel: jax.Array, logical: tuple[str | None, ...]) -> jax.Array:
   """`fn(x, kernel)`, a product with a parameter that is made whole along what the batch's mesh axes split.
 

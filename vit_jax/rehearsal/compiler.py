@@ -47,8 +47,10 @@ class OutOfTime(Exception):
   """A compilation was stopped because its time was over."""
 
 
-def missing() -> str | None:
-  """Why there is no TPU compiler here and the command that provides it; None if there is one."""
+def missing(devices: str = 'tpu') -> str | None:
+  """Why there is no compiler here for absent devices, 'tpu' or 'gpu', and the command that provides one; else None."""
+  if devices == 'gpu':
+    return 'XLA compiles for GPUs only where one is'
   if importlib.util.find_spec('libtpu'):
     return None
   if sys.platform == 'linux' and platform.machine() == 'x86_64':

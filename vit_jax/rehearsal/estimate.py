@@ -1,8 +1,8 @@
 """Estimates of a step's memory and work from shapes alone, without the compiler. The search ranks choices by them.
 
 The size of the state is exact. What the forward pass keeps is exact up to padding. The work space of the backward pass
-and the traffic are rules of thumb, calibrated on compiled ViTs (experiments/plan). Results of the compiler replace them
-where there are any.
+and the traffic are rules of thumb, calibrated on ViTs compiled for TPUs (experiments/plan). Results of the compiler
+replace them where there are any. For GPUs there are none.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from vit_jax.cost.slices import Slice
+from vit_jax.cost.gpus import Target
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.rehearsal.job import Choice, Job
 from vit_jax.training import state
@@ -26,7 +26,7 @@ _LANES, _SUBLANES = 128, 8  # sides of the tiles in which a TPU stores float32 a
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """Bytes of HBM on one chip at the time of peak use."""
+  """Bytes of memory on one chip at the time of peak use."""
   parameters: float  # including their moving average, and a teacher's parameters
   optimizer: float
   activations: float  # kept by the forward pass for the backward pass
@@ -42,24 +42,28 @@ class Work:
   """The work of one device per step, including recomputation."""
   flops: float
   hbm_bytes: float  # moved to and from its HBM
-  within_bytes: float  # sent to other devices of its slice
-  between_bytes: float  # sent to other slices
+  within_bytes: float  # sent to other devices of its slice or host
+  between_bytes: float  # sent to other slices or hosts
 
 
-def state_bytes(job: Job, sizes: tuple[int, ...]) -> tuple[int, int]:
-  """Bytes of (parameters with their moving average, optimizer state) on one device, padded to a TPU's tiles."""
+def state_bytes(job: Job, sizes: tuple[int, ...], platform: str = 'tpu') -> tuple[int, int]:
+  """Bytes of (parameters with their moving average, optimizer state) on one device, as it stores them."""
   shapes = job.state_shapes
   places = state.placed(job.model, shapes, mesh_lib.abstract_mesh(sizes, job.config.system.mesh.rules))
-  one = lambda array, place: tiled_bytes(place.shard_shape(array.shape), array.dtype.itemsize)
+  one = lambda array, place: _stored(place.shard_shape(array.shape), array.dtype.itemsize, platform)
   size = lambda *names: sum(sum(jax.tree.leaves(jax.tree.map(one, getattr(shapes, name), getattr(places, name))))
                             for name in names)
   return size('params', 'ema'), size('optimizer')
 
 
-def teacher_bytes(job: Job, sizes: tuple[int, ...]) -> int:
-  """Bytes of a teacher's arrays on one device, padded to a TPU's tiles; 0 without a teacher."""
+def teacher_bytes(job: Job, sizes: tuple[int, ...], platform: str = 'tpu') -> int:
+  """Bytes of a teacher's arrays on one device, as it stores them; 0 without a teacher."""
   shapes = job.teacher.shapes(mesh_lib.abstract_mesh(sizes, job.config.system.mesh.rules)) if job.teacher else {}
-  return sum(tiled_bytes(s.sharding.shard_shape(s.shape), s.dtype.itemsize) for s in jax.tree.leaves(shapes))
+  return sum(_stored(s.sharding.shard_shape(s.shape), s.dtype.itemsize, platform) for s in jax.tree.leaves(shapes))
+
+
+def _stored(shape, itemsize, platform):
+  return tiled_bytes(shape, itemsize) if platform == 'tpu' else itemsize * math.prod(shape)
 
 
 def tiled_bytes(shape: tuple[int, ...], itemsize: int = 4) -> int:
@@ -76,20 +80,20 @@ def tiled_bytes(shape: tuple[int, ...], itemsize: int = 4) -> int:
   return itemsize * min(padded)
 
 
-def memory(job: Job, target: Slice, choice: Choice) -> Memory:
+def memory(job: Job, target: Target, choice: Choice) -> Memory:
   """Estimates the memory of one chip."""
-  images, depth = _images(job, choice), getattr(job.config.model, 'depth', 1)
-  parameters, optimizer = state_bytes(job, choice.sizes)
-  taught = teacher_bytes(job, choice.sizes)
-  layer = job.kept_per_image('none') * images / depth / choice.sizes[2]
+  images = _images(job, choice)
+  parameters, optimizer = state_bytes(job, choice.sizes, target.platform)
+  taught = teacher_bytes(job, choice.sizes, target.platform)
+  layer = job.kept_per_image('none', target.platform) * images / _layers(job.config.model) / choice.sizes[2]
   gradients = parameters / (2 if job.config.optimizer.ema_decay else 1) * (2 if choice.microbatches > 1 else 1)
   batch = math.prod(job.image_shape) * images * choice.microbatches
-  kept = job.kept_per_image(choice.remat) * images / choice.sizes[2]
+  kept = job.kept_per_image(choice.remat, target.platform) * images / choice.sizes[2]
   temporaries = _WORK_SPACE * layer + gradients + batch + 2 * job.params / choice.sizes[2]
   return Memory(*(target.chip.devices * size for size in (parameters + taught, optimizer, kept, temporaries)))
 
 
-def work(job: Job, target: Slice, choice: Choice) -> Work:
+def work(job: Job, target: Target, choice: Choice) -> Work:
   """Estimates the work of one device."""
   data, fsdp, tensor = choice.sizes
   model, micro, batch = job.config.model, choice.microbatches, job.config.data.batch_size
@@ -97,19 +101,30 @@ def work(job: Job, target: Slice, choice: Choice) -> Work:
   images = _images(job, choice) * micro
   executed = job.executed_flops(choice.remat, choice.microbatches)
   weights = job.params / tensor * itemsize  # of all layers, in the compute dtype
-  moved = _TRAFFIC * job.kept_per_image('none') * images / tensor * executed / job.spent_per_image
+  moved = _TRAFFIC * job.kept_per_image('none', target.platform) * images / tensor * executed / job.spent_per_image
   moved += 3 * weights * micro + 28 * job.params / (fsdp * tensor)  # Adam reads 4 and writes 3 float32 per parameter
   # For each micro-batch, fsdp gathers the weights for both passes and scatters the gradients. tensor gathers and
-  # scatters the residual stream around both sub-blocks. data sums the gradients.
-  within = 3 * micro * weights * (fsdp - 1) / fsdp
+  # scatters the residual stream around both sub-blocks. data sums the gradients. Of the axes, data spans slices or
+  # hosts first.
+  gathered, streamed, gradients = 3 * micro * weights, 0.0, 2 * weights / fsdp
   if tensor > 1 and hasattr(model, 'depth'):  # a ViT; for other families only the compiler knows
-    within += 8 * model.depth * images * _tokens(job) * model.width * itemsize * (tensor - 1) / tensor
-  gradients, between = 2 * weights / fsdp, 0.0
-  if target.count > 1:
-    between = gradients * (target.count - 1) / target.count / (data // target.count)
-    data //= target.count
-  within += gradients * (data - 1) / data
+    streamed = 8 * model.depth * images * _tokens(job) * model.width * itemsize
+  across_data = math.gcd(data, target.count)
+  across_fsdp = math.gcd(fsdp, target.count // across_data)
+  across_tensor = target.count // across_data // across_fsdp
+  between = (gathered * (across_fsdp - 1) / fsdp + streamed * (across_tensor - 1) / tensor
+             + gradients * (across_data - 1) / data)
+  data //= across_data
+  within = gathered * (fsdp - 1) / fsdp + streamed * (tensor - 1) / tensor + gradients * (data - 1) / data
   return Work(executed * batch / target.devices, moved, within, between)
+
+
+def _layers(model):
+  """As many of the layers that keep most as would keep what all layers do."""
+  if hasattr(model, 'depth'):
+    return model.depth
+  # From one stage to the next pictures have a quarter of the places and twice the channels.
+  return max(1.0, sum(depth / 2**stage for stage, depth in enumerate(getattr(model, 'depths', ()))))
 
 
 def _images(job, choice):

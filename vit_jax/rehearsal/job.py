@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from vit_jax import objectives, tracking
 from vit_jax.cost import flops
-from vit_jax.cost.slices import Slice
+from vit_jax.cost.gpus import Target
 from vit_jax.data import config as data_config
 from vit_jax.data import pipeline, splits
 from vit_jax.errors import UserError
@@ -164,14 +164,15 @@ class Job:
     return self.steps or 2 * self.config.schedule.warmup_steps + 1
 
   @functools.cache  # noqa: B019
-  def kept_per_image(self, remat: str) -> int:
-    """Bytes per image that a TPU's scanned blocks keep for the backward pass, without padding.
+  def kept_per_image(self, remat: str, platform: str = 'tpu') -> int:
+    """Bytes per image that scanned blocks keep there for the backward pass, without padding.
 
     The compiler makes about as much of blocks that are not scanned.
     """
-    return self._kept(2, remat) - self._kept(1, remat)  # the part that does not grow with the batch is parameters
+    # The part that does not grow with the batch is parameters.
+    return self._kept(2, remat, platform) - self._kept(1, remat, platform)
 
-  def _kept(self, batch, remat):
+  def _kept(self, batch, remat, platform):
     scanned = dataclasses.replace(self.config.system.execution, remat=remat, scan=True)
     objective = self.objective
     model = PureModel(self.config.family, self.config.model, self.image_shape, self.num_classes, scanned, objective)
@@ -185,7 +186,7 @@ class Job:
 
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
     on_one = mesh_lib.traced_on(mesh_lib.abstract_mesh((1, 1, 1), self.config.system.mesh.rules), residuals)
-    with mesh_lib.tracing_for('tpu'):
+    with mesh_lib.tracing_for(platform):
       kept = jax.eval_shape(on_one, model.param_shapes(), model.stats_shapes(), objective.prepared(model, batch), keys)
     return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(kept)
                if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key))
@@ -212,22 +213,24 @@ def open_job(config: RunConfig) -> Job:
   return job
 
 
-def choice_on(job: Job, target: Slice) -> Choice:
-  """The choice that the config makes on these slices, checked as a run checks it.
+def choices_on(job: Job, target: Target) -> list[Choice]:
+  """What the config chooses on this target, checked as a run checks it: of these a run takes the first that fits.
 
   Raises:
     UserError: sizes that do not multiply up, or that do not divide the batch or a parameter.
   """
   system = job.config.system
   sizes = mesh_lib.mesh_sizes(system.mesh, target.devices, f'devices of {target}')
-  choice = Choice(sizes, system.execution.remat, system.microbatches or 1)
-  check(job, target, choice)
-  return choice
+  tried = stack.tried(system.execution.remat, target.platform)
+  choices = [Choice(sizes, remat, system.microbatches or 1) for remat in tried]
+  check(job, target, choices[0])
+  return choices
 
 
-def check(job: Job, target: Slice, choice: Choice) -> None:
-  """Raises UserError for a choice that a run would refuse on these slices."""
-  mesh_lib.check_slices(choice.sizes, target.count)
+def check(job: Job, target: Target, choice: Choice) -> None:
+  """Raises UserError for a choice that a run would refuse on this target."""
+  if target.platform == 'tpu':
+    mesh_lib.check_slices(choice.sizes, target.count)
   mesh = mesh_lib.abstract_mesh(choice.sizes, job.config.system.mesh.rules)
   run_lib.check_batches(job.with_choice(choice), mesh)
   run_lib.check_model(job.config, job.model, mesh)

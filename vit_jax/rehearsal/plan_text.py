@@ -1,5 +1,7 @@
 """Plans as text for the terminal."""
 
+import dataclasses
+
 from vit_jax.rehearsal import compiler
 from vit_jax.rehearsal.compiler import Compiled, Refused
 from vit_jax.rehearsal.run_plan import Plan
@@ -22,7 +24,7 @@ def lines(plan: Plan, name: str, mfu: float, price: float | None) -> list[str]:
       ('run', f'{name}: {job.params:,} parameters, {forward / 1e9:.4g} GFLOPs per image forward, '
               f'{train / 1e9:.4g} in training'),
       ('chips', f'{plan.target.chips}, {plan.target}'),
-      ('choice', f'{choice}, {images:,} images per step'),
+      ('choice', f'{choice}, {images:,} images per step{_instead(plan)}'),
       ('execution', _execution(plan)),
       ('memory', _memory(plan)),
       ('recomputed', f'{plan.recomputed_share:.1%} of the matmul FLOPs'),
@@ -67,7 +69,7 @@ def sweep(total: Total) -> list[str]:
   if refused := [name for name, plan in total.plans if plan.fits is False]:
     out.append(f'{len(refused)} do not fit: {", ".join(refused)}')
   elif total.fits is None:
-    out.append(f'estimated, not compiled: {compiler.missing()}')
+    out.append(f'estimated, not compiled: {compiler.missing(total.target.platform)}')
   return out
 
 
@@ -81,18 +83,34 @@ def shortfall(plan: Plan) -> str:
   return f'does not fit: {needs}, {over:.2f} GB over the limit'
 
 
+def nearest(plan: Plan) -> str:
+  """A choice that fits where the one asked for does not, with its flags."""
+  about = '' if plan.outcome else 'about '
+  return (f'{plan.target.flag}, {plan.choice}, {about}{plan.needs / 1e9:.2f} GB per chip, '
+          f'floor {plan.times.floor:.3g} s\n  {plan.choice.flags()}')
+
+
+def _instead(plan):
+  """Of what a run tries first: why it is not this."""
+  does = 'does' if plan.outcome else 'would'
+  tried = ', '.join(f'remat={other.choice.remat} needs {other.needs / 1e9:.2f} GB' for other in plan.before)
+  return f' ({does} not fit before: {tried})' if tried else ''
+
+
 def _execution(plan):
-  kernel, why = plan.job.kernel('tpu')
+  platform = plan.target.platform
+  kernel, why = plan.job.kernel(platform)
   attention = f'; attention {kernel}: {why}' if kernel else ''
   return ', '.join(f'{depth} layers {"scanned" if scan else "unrolled"}'
-                   for depth, scan in plan.job.stacks('tpu').items()) + attention
+                   for depth, scan in plan.job.stacks(platform).items()) + attention
 
 
 def _memory(plan):
-  parts = plan.memory
-  classes = ', '.join(f'{name} {getattr(parts, name) / 1e9:.2f}' for name in
-                      ('parameters', 'optimizer', 'activations', 'temporaries'))
-  if isinstance(plan.outcome, Refused):
+  guessed = isinstance(plan.outcome, Compiled) and not plan.outcome.activation_bytes
+  about = {'activations': 'about '} if guessed else {}
+  classes = ', '.join(f'{name} {about.get(name, "")}{size / 1e9:.2f}'
+                      for name, size in dataclasses.asdict(plan.memory).items())
+  if isinstance(plan.outcome, Refused) or (plan.outcome is None and not plan.should_fit):
     return f'{shortfall(plan)} (estimated: {classes})'
   if plan.outcome is None:
     return f'about {plan.needs / 1e9:.2f} of {plan.limit_bytes / 1e9:.2f} GB per chip, estimated: {classes}'
@@ -105,7 +123,7 @@ def _floor(plan):
   source = 'from the compiled program' if isinstance(plan.outcome, Compiled) else 'from rules of thumb'
   network = ''
   if plan.target.count > 1 and not plan.target.chip.network_bandwidth:
-    network = '; the network between slices is not counted, because its bandwidth is not known'
+    network = f'; the network between {plan.target.parts} is not counted, because its bandwidth is not known'
   return (f'{times.floor:.4g} s per step, limited by {times.limit} (estimates {source}: compute {times.compute:.4g}, '
           f'hbm {times.hbm:.4g}, interconnect {times.interconnect:.4g} s{network}); MFU {plan.floor_mfu:.0%} at '
           'the floor')
@@ -131,7 +149,7 @@ def _cost(plan, mfu, price):
 
 def _compiler(plan):
   if plan.outcome is None:
-    return f'not used, all of this is estimated: {compiler.missing()}'
+    return f'not used, all of this is estimated: {compiler.missing(plan.target.platform)}'
   if isinstance(plan.outcome, Refused):
     return plan.outcome.why
   versions = ', '.join(f'{name} {version}' for name, version in plan.outcome.versions.items())

@@ -1,11 +1,13 @@
-"""A plan: how a run is executed on given slices, what it needs there, and whether it fits."""
+"""A plan: how a run is executed on given slices or GPUs, what it needs there, and whether it fits."""
 
 import dataclasses
 from collections.abc import Callable
 
+from vit_jax.cost.gpus import Target
 from vit_jax.cost.slices import Slice
 from vit_jax.parallel.rules import AXES
 from vit_jax.rehearsal import compiler, estimate, roofline
+from vit_jax.rehearsal import job as job_lib
 from vit_jax.rehearsal.compiler import Compiled, Refused
 from vit_jax.rehearsal.estimate import Memory, Work
 from vit_jax.rehearsal.job import Choice, Job
@@ -13,29 +15,40 @@ from vit_jax.rehearsal.job import Choice, Job
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What a run needs on given slices.
+  """What a run needs on given slices or GPUs.
 
   Attributes:
     job: the run.
-    target: the slices.
+    target: the slices or GPUs.
     choice: how it is executed.
-    limit_bytes: the HBM per chip that may be used.
-    memory: memory of one chip, from the compiler if it compiled the step, else an estimate.
+    limit_bytes: the memory per chip that may be used.
+    memory: memory of one chip, from the compiler if it compiled the step, else an estimate. How much of it is for
+      activations is an estimate where layers are unrolled.
     work: work of one device, likewise. Its FLOPs always come from the traced program.
     outcome: the compiler's result; None: not compiled.
+    before: plans of what the run would try first, and which do not fit.
   """
   job: Job
-  target: Slice
+  target: Target
   choice: Choice
   limit_bytes: float
   memory: Memory
   work: Work
   outcome: Compiled | Refused | None
+  before: tuple['Plan', ...] = ()
 
   @property
   def fits(self) -> bool | None:
-    """Whether the step fits; None if it was not compiled, as an estimate is not reliable enough."""
-    return None if self.outcome is None else isinstance(self.outcome, Compiled) and self.needs <= self.limit_bytes
+    """Whether the step fits. Without a compiler it is None, as an estimate is not reliable enough, or False where the
+    state alone is too large, whose size is exact."""
+    if self.outcome is None:
+      return False if self.memory.parameters + self.memory.optimizer > self.limit_bytes else None
+    return isinstance(self.outcome, Compiled) and self.needs <= self.limit_bytes
+
+  @property
+  def should_fit(self) -> bool:
+    """Whether it fits, or without a compiler, whether it is estimated to."""
+    return self.needs <= self.limit_bytes if self.fits is None else self.fits
 
   @property
   def needs(self) -> float:
@@ -74,7 +87,9 @@ class Plan:
     """The figures of the plan. Those that come from the compiler are None if the step was not compiled or refused."""
     compiled = self.outcome if isinstance(self.outcome, Compiled) else None
     return {
-        'fits': self.fits, 'chips': self.target.chips, 'peak_hbm_gb': round(self.needs / 1e9, 3),
+        'fits': self.fits, 'estimated': self.outcome is None, 'chips': self.target.chips,
+        'peak_hbm_gb': round(self.needs / 1e9, 3),
+        'memory_gb': {name: round(size / 1e9, 3) for name, size in dataclasses.asdict(self.memory).items()},
         'params': self.job.params, 'flops_per_image': self.job.flops_per_image[1],
         'recomputed_share': round(self.recomputed_share, 4), 'mesh': dict(zip(AXES, self.choice.sizes)),
         'remat': self.choice.remat, 'microbatch': self.choice.microbatches, 'floor_s': self.times.floor,
@@ -82,7 +97,7 @@ class Plan:
         'compile_s': compiled and round(compiled.compile_s, 1)}
 
 
-def estimated(job: Job, target: Slice, choice: Choice, limit_bytes: float) -> Plan:
+def estimated(job: Job, target: Target, choice: Choice, limit_bytes: float) -> Plan:
   """A plan from estimates alone, without the compiler."""
   return Plan(job, target, choice, limit_bytes, estimate.memory(job, target, choice),
               estimate.work(job, target, choice), None)
@@ -97,8 +112,30 @@ def compiled(job: Job, target: Slice, choice: Choice, limit_bytes: float, second
     return dataclasses.replace(plan, outcome=outcome)
   devices, memory = target.chip.devices, plan.memory
   known = memory.parameters + memory.optimizer
-  kept = min(devices * outcome.activation_bytes, devices * outcome.peak_bytes - known)
+  # Of unrolled layers the program does not tell what it keeps for the backward pass: the estimate says how much it is.
+  kept = min(devices * outcome.activation_bytes or memory.activations, devices * outcome.peak_bytes - known)
   return dataclasses.replace(
       plan, outcome=outcome,
       memory=Memory(memory.parameters, memory.optimizer, kept, devices * outcome.peak_bytes - known - kept),
       work=Work(plan.work.flops, outcome.hbm_bytes, outcome.sent_bytes['within'], outcome.sent_bytes['between']))
+
+
+def first_that_fits(job: Job, target: Target, make: Callable[[Choice], Plan]) -> Plan:
+  """The plan of what a run does as it is configured: of what it tries in turn, the first that fits.
+
+  Args:
+    job: the run.
+    target: the slices or GPUs.
+    make: makes a plan of a choice, as `compiled` or `estimated` does.
+
+  Returns:
+    The plan, with those before it; if none fits, the one that needs least.
+  """
+  tried = []
+  for choice in job_lib.choices_on(job, target):
+    plan = make(choice)
+    if plan.should_fit:
+      return dataclasses.replace(plan, before=tuple(tried))
+    tried.append(plan)
+  least = min(tried, key=lambda plan: plan.needs)
+  return dataclasses.replace(least, before=tuple(plan for plan in tried if plan is not least))

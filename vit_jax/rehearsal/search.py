@@ -2,12 +2,12 @@
 
 import dataclasses
 import time
-import typing
 from collections.abc import Callable, Iterator
 
+from vit_jax.cost.gpus import Target
 from vit_jax.cost.slices import Slice
 from vit_jax.errors import UserError
-from vit_jax.layers.stack import Execution
+from vit_jax.layers.stack import POLICIES
 from vit_jax.rehearsal import compiler, roofline
 from vit_jax.rehearsal import job as job_lib
 from vit_jax.rehearsal import run_plan as plan_lib
@@ -21,9 +21,6 @@ SECONDS = 240.0
 _MOST_TENSOR = 16  # splitting heads and columns over more chips costs more to gather than it saves
 _DOUBT = 1.1  # factor by which an estimate of memory may be off before anything has been compiled
 _WORTH = 0.95  # a choice is compiled only if its estimated floor is below this share of the best floor
-
-POLICIES = typing.get_args(typing.get_type_hints(Execution)['remat'])
-
 
 @dataclasses.dataclass
 class _Correction:
@@ -101,7 +98,7 @@ def verdict(plan: Plan) -> str:
   return f'does not fit: {plan.needs / 1e9:.1f} GB'
 
 
-def choices(job: Job, target: Slice) -> Iterator[Choice]:
+def choices(job: Job, target: Target) -> Iterator[Choice]:
   """Yields every choice that a run would accept on these slices.
 
   With batch norm, micro-batches change what is computed, so their number stays that of the config.
@@ -124,9 +121,9 @@ def choices(job: Job, target: Slice) -> Iterator[Choice]:
         microbatches *= 2
 
 
-def nearest_fit(job: Job, target: Slice, choice: Choice, limit_bytes: float,
-                progress: Callable[[str], None]) -> Plan | None:
-  """The compiled plan of the choice that fits and differs least from `choice`.
+def nearest_fit(job: Job, target: Target, choice: Choice, limit_bytes: float,
+                progress: Callable[[str], None], by_compiler: bool = True) -> Plan | None:
+  """The plan of the choice that fits and differs least from `choice`; without a compiler, that is estimated to fit.
 
   Rematerialisation is changed first, then micro-batches, then the mesh. None if no choice is estimated to fit, or if
   two that were estimated to fit did not.
@@ -140,6 +137,8 @@ def nearest_fit(job: Job, target: Slice, choice: Choice, limit_bytes: float,
     if not likely:
       return None
     guess = min(likely, key=lambda plan: (distance(plan.choice), plan.times.floor))
+    if not by_compiler:
+      return guess
     label = f'looking for a choice that fits: {target}, {guess.choice}'
     result = plan_lib.compiled(job, target, guess.choice, limit_bytes,
                                waiting=lambda elapsed, label=label: progress(f'{label}, {elapsed:.0f} s'))

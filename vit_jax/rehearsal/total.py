@@ -1,9 +1,9 @@
-"""The plan of a sweep on given slices: each run is planned, equal programs are compiled once, and costs are summed."""
+"""The plan of a sweep on given slices or GPUs: equal programs are planned once, and all costs are summed."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
-from vit_jax.cost.slices import Slice
+from vit_jax.cost.gpus import Target
 from vit_jax.errors import UserError
 from vit_jax.rehearsal import job as job_lib
 from vit_jax.rehearsal.job import Job
@@ -19,14 +19,14 @@ class Total:
     plans: (name, plan) of each run.
     flops_alone: FLOPs of all runs if no run shared a trunk.
     flops: FLOPs of all runs with each trunk trained once.
-    target: the slices.
+    target: the slices or GPUs.
     mfu: model FLOPs utilisation, from 0 to 1, of runs whose floor allows it.
     price: dollars per chip-hour.
   """
   plans: tuple[tuple[str, Plan], ...]
   flops_alone: float
   flops: float
-  target: Slice
+  target: Target
   mfu: float = 0.4
   price: float | None = None
 
@@ -39,7 +39,7 @@ class Total:
   @property
   def too_large(self) -> list[tuple[str, Plan]]:
     """The runs that do not fit, or are estimated not to; the largest first."""
-    over = [(name, plan) for name, plan in self.plans if plan.fits is False or plan.needs > plan.limit_bytes]
+    over = [(name, plan) for name, plan in self.plans if not plan.should_fit]
     return sorted(over, key=lambda item: -item[1].needs)
 
   def hours(self, flops: float) -> float:

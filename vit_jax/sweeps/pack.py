@@ -50,6 +50,7 @@ def _member(job, open_data):
   from vit_jax.training import run as run_lib
   from vit_jax.training.display import Display
   config = sweep_plan.parse([word for word in job['arguments'] if word.startswith('--config')])
+  host.use_deterministic_ops(config.system.deterministic)
   run = run_lib.prepare_trunk(config, job['saves'], open_data) if job['saves'] else run_lib.prepare(config, open_data)
   display = Display(Console(file=open(Path(job['folder']) / folders.LOG, 'a'), width=120, highlight=False))
   display.header(run, job['name'], job['folder'])

@@ -43,6 +43,8 @@ class SystemConfig(LocalConfig):
   execution: Execution = Execution()
   # Gradients are accumulated over this many slices of the batch; 0: 1, or on CPUs as many as suit the caches.
   microbatches: int = 0
+  # On GPUs: the same bits each time, also after a resume. Slower. TPUs and CPUs do that anyway (`host`).
+  deterministic: bool = False
   # Each step whose number is a multiple of it is run twice and compared (`training.replay`); 0: none is.
   replay_every: int = option(0, hint='0: off; 100 costs one step in a hundred')
   # At most so many steps in one call, over pictures that lie on the devices (`training.dispatch`); 0: chosen.

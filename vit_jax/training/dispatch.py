@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vit_jax.models import PureModel
 from vit_jax.optimisation import schedule
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import guard
@@ -72,16 +73,17 @@ class Resident:
     return self._arrays, rows, np.int32(count), self._length
 
   def lower(self, train_state: state_lib.TrainState, taught: dict | None = None,
-            inspect: Inspect | None = None) -> jax.stages.Lowered:
+            inspect: Inspect | None = None, model: PureModel | None = None) -> jax.stages.Lowered:
     """Lowers a loop of steps: (state, *operands, *teacher's arrays) -> (state, {name: [most, ..]}).
 
     The state is donated, unless `inspect` is given, and keeps its sharding. The program is the same for runs that
-    differ only in length, cooldown, learning rate, weight decay and seed.
+    differ only in length, cooldown, learning rate, weight decay and seed. `model` is the run's own by default.
     """
     run = self._runs[0]
+    model = model or run.model
 
     def call(train_state, arrays, positions, count, length, *taught):
-      step = make_step(run.model, run.resolved, length, run.teacher, inspect)
+      step = make_step(model, run.resolved, length, run.teacher, inspect)
       step = jax.vmap(step) if self._packed else step
       names = guard.reported(run.config.train)
       kinds = {name: jax.ShapeDtypeStruct(positions.shape[1:-1], jnp.float32) for name in names}

@@ -129,7 +129,7 @@ class Loop:
       profiler = stack.enter_context(
           contextlib.closing(Profiler(self.folder.path / 'profile', step, run.steps, profile)))
       with self.compiling():
-        program = Program(run, train_state, self.tampers)
+        program = Program(run, train_state, self.tampers, self.display.note)
       self.display.start(step, run.steps)
       stack.callback(self.display.stop)
       while True:

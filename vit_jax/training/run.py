@@ -15,7 +15,7 @@ from vit_jax import models, objectives, provenance, schema, tracking
 from vit_jax.cost import flops, hardware
 from vit_jax.data import pipeline, sources
 from vit_jax.errors import UserError
-from vit_jax.layers import kernels
+from vit_jax.layers import kernels, stack
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel
 from vit_jax.objectives.objective import Metric, Objective
@@ -128,6 +128,14 @@ class Run:
   def platform(self) -> str:
     """'cpu', 'gpu' or 'tpu'."""
     return self.mesh.devices.flat[0].platform
+
+  def recomputing(self, remat: str) -> 'Run':
+    """The run with a model whose backward pass recomputes so much (`layers.stack.POLICIES`)."""
+    execution = self.config.system.execution
+    if remat == execution.remat or remat == stack.POLICIES[0]:  # which `auto` begins with
+      return self
+    shape = self.config.family, self.config.model, self.data.image_shape, self.data.num_classes
+    return dataclasses.replace(self, model=_model(*shape, dataclasses.replace(execution, remat=remat), self.objective))
 
   @property
   def resolved(self) -> RunConfig:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from vit_jax import checkpoint, durable, goodput, records, schema, tracking
+from vit_jax import checkpoint, durable, goodput, host, records, schema, tracking
 from vit_jax.errors import UserError
 from vit_jax.parallel import processes
 from vit_jax.survival import fallback, local_tier, origin, restarts
@@ -110,6 +110,8 @@ class RunFolder:
     if run.branch_steps:  # keeps the checkpoints from which earlier branches start
       run = dataclasses.replace(run, branch_steps=tuple(sorted({*run.branch_steps, *there.get('branch_steps', ())})))
     self.run, self.path, self._trunk, self._note = run, epath.Path(workdir), trunk, note
+    if run.config.system.deterministic and run.platform == 'gpu':
+      self._keep_autotuning()
     self.metrics = records.Lines(self.path / records.METRICS) if processes.is_writer() else records.NoLines()
     self.events = records.Events(self.path / records.events_name(jax.process_index()))
     system = run.config.system
@@ -134,6 +136,12 @@ class RunFolder:
     self._tracking = tracking.Tracking(self.path, system.track, (*shown, 'learning_rate', 'grad_norm'), self.events,
                                        note) if processes.is_writer() else None
     self._finished = False
+
+  def _keep_autotuning(self):
+    if '://' in os.fspath(self.path):
+      raise UserError(f'system.deterministic=True: XLA keeps its choice of algorithms in a folder, and {self.path} is '
+                      'a bucket; give a --workdir on a disk')
+    host.keep_autotuning(self.path / 'autotuning')
 
   def go_back(self, like: TrainState, batch: int) -> TrainState:
     """The state of the last save, or the initial one, for a run that leaves out one more batch; the log ends there."""
