@@ -61,12 +61,13 @@ def test_both_towers(case, tmp_path):
   pairs = pair_model.load(folder(tmp_path, arrays))
   embedder, texts = pairs.embedder, json.loads(str(arrays['texts']))
   tokens, theirs, end = embedder.tokenizer.encode(texts), arrays['tokens'], embedder.tokenizer.end
-  if pairs.embedder.model.objective.config.text.causal:  # what follows the end token changes nothing
+  if embedder.model.objective.config.text.causal:  # what follows the end token changes nothing
     theirs = np.where(np.cumsum(theirs == end, axis=1) - (theirs == end) > 0, 0, theirs)
   np.testing.assert_array_equal(tokens, theirs)
   batch = {'image': jnp.asarray(arrays['pixels'].transpose(0, 2, 3, 1)), 'weight': jnp.ones(len(texts)),
            'text': jnp.asarray(tokens)}
-  forward = lambda params: embedder.model.call(params, {}, lambda m: pairs.embedder.model.objective.forward(m, batch))[0]
+  model = embedder.model
+  forward = lambda params: model.call(params, {}, lambda m: model.objective.forward(m, batch))[0]
   found = jax.jit(forward)(embedder.params)
   logits = found['scale'][0] * found['image'] @ found['text'].T + found['bias'][0]
   assert arrays['logits'].std() > 0.05
