@@ -13,8 +13,8 @@ GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 TOLERANCE = 1e-4  # maximum absolute difference of float32 values of about 1
 _OTHERS = ('clip', 'mae', 'siglip', 'vit_hybrid')  # have tests of their own, as those of OpenCLIP have
 TOWERS = sorted(path.stem for path in GOLDEN.glob('tower_*.npz'))  # are read only
-NAMES = sorted({path.stem for path in GOLDEN.glob('*.npz') if not path.stem.startswith(('open_clip_', 'randaugment_'))}.difference(
-    TOWERS, _OTHERS))
+NAMES = sorted({path.stem for path in GOLDEN.glob('*.npz')
+                if not path.stem.startswith(('open_clip_', 'randaugment_'))}.difference(TOWERS, _OTHERS))
 
 
 class Golden(NamedTuple):
