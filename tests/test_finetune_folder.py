@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vit_jax
 from vit_jax import models
 from vit_jax.data.preprocessing import Preprocessing
-from vit_jax.interop import bundle
+from vit_jax.errors import UserError
+from vit_jax.interop import bundle, hub
 from vit_jax.interop.weights import Weights
 
 ROTATED = Image.Exif()
@@ -100,3 +102,9 @@ def test_no_weights_to_be_had(pets):
                           env=command_line.ON_CPU | {'HF_HUB_OFFLINE': '1', 'HF_HOME': str(pets / '.hf')})
   assert done.returncode == 1 and 'Traceback' not in done.stderr
   assert '--config.pretrained.path=PATH' in done.stderr and 'hf:timm/vit_small' in done.stderr
+
+
+def test_the_folder_is_looked_at_before_weights_are_fetched(tmp_path, monkeypatch):
+  monkeypatch.setattr(hub, 'fetch', lambda *_: pytest.fail('asked for weights'))
+  with pytest.raises(UserError, match='folder:.*nowhere: no such folder'):
+    vit_jax.train('configs/finetune_folder.py', tmp_path / 'run', **{'data.source': f'folder:{tmp_path}/nowhere'})

@@ -62,6 +62,16 @@ def test_labels_are_cached_in_the_users_cache_if_the_data_is_read_only(data_dir,
   assert len(labels) == 30 and len(list((data_dir / 'cache' / 'vit_jax').glob('*labels*.npy'))) == 1
 
 
+def test_data_to_score_needs_no_train(data_dir, monkeypatch):
+  monkeypatch.setattr(tfds_source, '_SPLITS', {'validation': 'val'})
+  config = DataConfig(source='tfds:tiny', data_dir=str(data_dir), batch_size=8)
+  with pytest.raises(UserError, match='has val, but no train.*--evaluate scores a model on it'):
+    pipeline.open_data(config)
+  data = pipeline.open_data(config, to_train=False)
+  assert data.class_names == ('cat', 'dog', 'owl') and data.size('val') == 9
+  assert sum(batch['weight'].sum() for batch in data.eval_batches('val')) == 9
+
+
 def test_a_tfds_source_as_the_data_of_a_run(data_dir):
   config = dict(source='tfds:tiny', data_dir=str(data_dir), batch_size=8)
   data = pipeline.open_data(DataConfig(**config))
