@@ -251,7 +251,9 @@ def test_opening_the_digits_imports_nothing_heavy():
   ({'unique_examples': 5000}, 'data.unique_examples: 5,000, but there are only 1,293'),
   ({'val_examples': -1}, 'data.val_examples=-1: must be at least 0'),
   ({'augment': Augment(mixup=-0.1)}, 'data.augment.mixup=-0.1: must be 0 .off. or from 0.001 to 1,000'),
-  ({'augment': Augment(randaugment_magnitude=20)}, 'data.augment.randaugment_magnitude=20: must be from 0 to 10'),
+  ({'augment': Augment(randaugment_magnitude=20)},
+   'data.augment.randaugment_magnitude=20: must be at most 10 with data.augment.randaugment_operations=paper'),
+  ({'augment': Augment(randaugment_magnitude=40)}, 'data.augment.randaugment_magnitude=40: must be from 0 to 30'),
 ])
 def test_errors(options, message):
   with pytest.raises(UserError, match=message):

@@ -19,7 +19,7 @@ def test_the_lines_of_the_page(which, kind, tmp_path, monkeypatch):
     writers.write(weights, f'runs/model.{name}', name)
   page = (ROOT / 'docs' / 'weights.md').read_text()
   lines = page.split('```python\n')[1 + which].split('```')[0]
-  assert 'vit_jax' not in lines
+  assert 'import vit_jax' not in lines and 'from vit_jax' not in lines
   images = np.random.default_rng(0).integers(0, 256, (3, 16, 24, 3), np.uint8)
   found = {'images': images}
   exec(lines, found)

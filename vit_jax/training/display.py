@@ -127,8 +127,8 @@ class Display:
 
   def probed(self, results: dict[str, Any], command: str) -> None:
     """Prints the results of frozen features; `command` is the one that trains the whole model."""
-    examples = results['examples']
-    sure = '' if results['confidence'] is None else f', mean confidence {results["confidence"]:.1%} where it is right'
+    examples, confidence = results['examples'], results.get('confidence')  # which older records do not have
+    sure = '' if confidence is None else f', mean confidence {confidence:.1%} where it is right'
     self.note(f'\nk-NN         test accuracy {results["knn"]:.2%}\n'
               f'linear probe test accuracy {results["linear"]:.2%}{sure} ({examples["test"]:,} images; trained on '
               f'{examples["train"]:,})')
