@@ -239,7 +239,8 @@ def plan(config: Recipe, tpu: str | None = None, num_slices: int = 1, *, gpu: st
   from vit_jax.training import config as run_config
   target, (recipe, name, _) = gpus.target(tpu, gpu, num_slices), _changed(config, changes)
   job = job_lib.open_job(run_config.cast(recipe))
-  make = run_plan.compiled if compiled and compiler.missing(target.platform) is None else run_plan.estimated
+  exact = compiled and compiler.missing(target.platform) is None
+  make: Callable[..., Any] = run_plan.compiled if exact else run_plan.estimated
   planned = lambda choice: make(job, target, choice, target.chip.hbm_bytes)
   return Plan(run_plan.first_that_fits(job, target, planned), name)
 
