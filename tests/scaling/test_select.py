@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vit_jax.errors import UserError
-from vit_jax.scaling import analysis, rollout, select
+from vit_jax.scaling import analysis, select
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import Points
 
@@ -64,20 +64,3 @@ def test_too_few_sizes_are_refused():
   few = points(5 * X ** -0.2).take(np.arange(4))
   with pytest.raises(UserError, match='at least 5 distinct values of examples, got'):
     select.choose(few, select.ONE_INPUT, LSQ)
-
-
-def test_rollout_errors_grow_with_distance():
-  rows = rollout.rollout(points(0.5 + 30 * X ** -0.4, 0.002), 'power', LSQ)  # the wrong form
-  near = np.mean([abs(r['error']) for r in rows if r['factor'] < 4])
-  far = np.mean([abs(r['error']) for r in rows if r['factor'] > 100])
-  assert far > 3 * near
-  assert all(r['persistence'] >= -0.05 for r in rows)  # the loss decreases, so "no change" is always too high
-
-
-def test_sizes_that_differ_by_rounding_are_one_in_a_rollout():
-  budget = np.repeat(np.geomspace(1e3, 1e6, 4), 6) * np.tile(1 + 1e-4 * np.arange(6), 4)
-  rows = rollout.rollout(points(5 * budget ** -0.2, x=budget), 'power', LSQ)
-  assert min(row['factor'] for row in rows) > 9
-  medians = rollout.medians(rows)
-  assert [round(np.log10(row['factor'])) for row in medians] == [1, 2]  # no fit to one size alone
-  assert all(row['error'] < row['persistence'] for row in medians)

@@ -30,7 +30,10 @@ from vit_jax.scaling.forms import Form
 from vit_jax.scaling.frontier import Cost
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import Points, column
-from vit_jax.scaling.rollout import misses, persistence, rollout
+from vit_jax.scaling.rollout import misses, persistence, rollout, widening
+
+_WIDER = ('intervals beyond the fitted sizes are {:.2g} times as wide as the refits say: forecasts of larger runs by '
+          'fits to the smaller ones missed by as much')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,14 +99,17 @@ def analyse(points: Points, settings: Settings, partly: bool = False,
   fit = given[0] if given else estimate.fit(form, used.columns, used.y, settings.objective, weights[fitted])
   clusters, found = (used.clusters, '') if given else alike.lineages(used, fit)
   boot = given[1] if given else _bootstrap(points, held, fitted, weights, fit, clusters, selection, settings)
+  rolled = rollout(points, form, settings.objective, fit.sigma)
+  wider = widening(rollout(points.take(~held), form, settings.objective, fit.sigma) if held.any() else rolled)
+  boot = boot and dataclasses.replace(boot, widening=wider)
   cost = _cost(used)
   valleys, growth = _valleys(used, fit, settings)
-  rolled = rollout(points, form, settings.objective, fit.sigma)
   noise, curvature = seed_noise(used), checks.curvature(fit, clusters)
   pooled = alike.pooled(used, fit, settings.pool)
   law = _law(points, fitted, held, settings, fit, boot, cost, valleys, growth)
   law['notes'] += [*([found] if found else []), *alike.tuned_columns(used, fit, settings.pool),
-                   *(mixed.words for mixed in pooled if not mixed.differ)]
+                   *(mixed.words for mixed in pooled if not mixed.differ),
+                   *([_WIDER.format(wider)] if boot and wider > 1.05 else [])]
   law['not_identified'] = verdict.not_identified(law)
   law['lights'] = lights.lights(law, curvature, misses(rolled), [mixed.words for mixed in pooled if mixed.differ])
   law['warnings'] = verdict.warnings(fit, boot, law, used, cost, settings, noise, curvature)
@@ -329,7 +335,7 @@ def _law(points, fitted, held, settings, fit, boot, cost, valleys, growth):
                                                    else {}), 'value': fit.value},
       'ci95': boot.interval() if boot else None,
       'bootstrap': {'n': settings.replicates if boot else 0, 'seed': settings.seed,
-                    'failed': boot.failed if boot else 0,
+                    'failed': boot.failed if boot else 0, 'widening': boot.widening if boot else 1.0,
                     'clusters': boot.clusters if boot else int(len(np.unique(points.take(fitted).clusters)))},
       'holdout': _holdout(points, fitted, held, fit, boot) if held.any() else None,
       'compute_optimal': optimal and {

@@ -16,6 +16,7 @@ from vit_jax.scaling.minimize import minimize
 
 LEVEL = 0.95
 FEWEST_CLUSTERS = 3  # with fewer there are no intervals
+WIDENED = 2.0  # times the largest fitted size
 STARTS = 2  # of the starts of a refit, those with the lowest objective are refined
 SETTLED_AFTER = 30  # iterations without progress that end a refit
 _CHUNK = 2_000_000  # array elements per block of refits, which bounds memory
@@ -40,6 +41,8 @@ class Bootstrap:
     clusters: the number of clusters resampled.
     seed: the seed of the resampling.
     paired: whether refit r of this law and of others that are paired are of one resample.
+    widening: how many times as wide as the refits say intervals beyond the fitted sizes are, at least 1: by the errors
+      of the law's own forecasts (`rollout.widening`).
   """
   fit: Fit
   parts: tuple[Refits, ...]
@@ -48,6 +51,7 @@ class Bootstrap:
   clusters: int
   seed: int
   paired: bool = False
+  widening: float = 1.0
 
   def __len__(self) -> int:
     return sum(len(part.theta) for part in self.parts)
@@ -73,12 +77,12 @@ class Bootstrap:
     A limit of 0 for an irreducible part or a shift is a result of the data.
     """
     same, out = [part for part in self.parts if part.form.name == self.fit.form.name], {}
-    for i, (label, parameter) in enumerate(zip(self.fit.form.labels, self.fit.form.parameters)):
+    for i, (label, from_zero) in enumerate(zip(self.fit.form.labels, self.fit.form.from_zero)):
       low = np.mean(np.concatenate([part.theta[:, i] <= part.form.lower[i] for part in same]))
       high = np.mean(np.concatenate([part.theta[:, i] >= part.form.upper[i] for part in same]))
       if high >= _tails()[0]:
         out[label] = 'upper'
-      elif low >= _tails()[0] and parameter.partition('_')[0] not in ('offset', 'shift'):
+      elif low >= _tails()[0] and not from_zero:
         out[label] = 'lower'
     return out
 
@@ -88,8 +92,24 @@ class Bootstrap:
       return np.concatenate([of(part.form, part.theta) for part in self.parts], axis)
 
   def predictions(self, columns: Columns) -> np.ndarray:
-    """The predictions of each refit, [R, m]."""
-    return self.each(lambda form, theta: form.model(theta, columns)[0])
+    """The predictions of each refit, [R, m]; beyond the fitted sizes they are widened."""
+    values = self.each(lambda form, theta: form.model(theta, columns)[0])
+    return self.widened(values, self.fit.predict(columns), self.fit.factor(columns))
+
+  def widened(self, values: np.ndarray, middle: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Values [R, m] of the refits, moved away from those of the fit, [m], by the widening.
+
+    Args:
+      values: positive values of each refit.
+      middle: the values of the fit.
+      factor: [m], the sizes that these belong to over the largest fitted one; from WIDENED on, all of the widening
+        counts, and none up to 1.
+    """
+    if self.widening == 1:
+      return values
+    stretch = self.widening ** np.clip(np.log(factor) / np.log(WIDENED), 0, 1)
+    with np.errstate(all='ignore'):
+      return middle * (values / middle) ** stretch
 
   def with_noise(self, values: np.ndarray) -> np.ndarray:
     """Values of new runs [20 R, m] for the values of the law [R, m]."""

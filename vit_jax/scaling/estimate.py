@@ -75,6 +75,11 @@ class Fit:
     value = self.form.model(self.theta[None] if theta is None else theta, columns)[0]
     return value[0] if theta is None else value
 
+  def factor(self, columns: Columns) -> np.ndarray:
+    """The sizes at `columns` over that of the largest fitted point, [m], by the product of the inputs."""
+    size = lambda at: np.prod(np.broadcast_arrays(*(at[name] for name in self.form.inputs)), axis=0)
+    return size(columns) / size(self.columns).max()
+
   @property
   def irreducible(self) -> float:
     """The limit of the form for infinite x (or N and D); 0 for a form without one."""

@@ -71,6 +71,11 @@ class Form:
     return grid(*(self._starts(parameter) for parameter in self.parameters))
 
   @property
+  def from_zero(self) -> list[bool]:
+    """[p], the parameters that are an irreducible part or a shift: 0 says that the data show none."""
+    return [parameter.partition('_')[0] in ('offset', 'shift') for parameter in self.parameters]
+
+  @property
   def label_of_offset(self) -> str | None:
     """The coefficient that is the irreducible part."""
     return None if self.offset is None else self.labels[self.offset]

@@ -119,9 +119,8 @@ def compute_optimal(fit: Fit, boot: Bootstrap | None, budgets: np.ndarray, cost:
   if not has_optimum(fit, cost):
     return None
   budgets = np.asarray(budgets, float)
-  best = lambda form, theta: np.stack(_optimum(form, theta, budgets, cost))
-  point = best(fit.form, fit.theta[None])
-  draws = None if boot is None else boot.each(best, axis=1)
+  point = np.stack(_optimum(fit.form, fit.theta[None], budgets, cost))
+  draws = None if boot is None else _optima(boot, budgets, cost)
   rows = []
   for i, budget in enumerate(budgets):
     n, d, loss = (float(a[0, i]) for a in point)
@@ -136,8 +135,15 @@ def compute_optimal(fit: Fit, boot: Bootstrap | None, budgets: np.ndarray, cost:
 
 
 def optimal_losses(boot: Bootstrap, budgets: np.ndarray, cost: Cost) -> np.ndarray:
-  """The compute-optimal losses of each refit, [R, m]."""
-  return boot.each(lambda form, theta: _optimum(form, theta, budgets, cost)[2])
+  """The compute-optimal losses of each refit, [R, m]; beyond the fitted budgets they are widened."""
+  return _optima(boot, budgets, cost)[2]
+
+
+def _optima(boot, budgets, cost):
+  """N*, D* and the loss of each refit, [3, R, m]; beyond the fitted budgets they are widened."""
+  best, fit = lambda form, theta: np.stack(_optimum(form, theta, budgets, cost)), boot.fit
+  largest = np.max(cost.k * fit.columns['params'] ** cost.q * fit.columns['examples'])
+  return boot.widened(boot.each(best, axis=1), best(fit.form, fit.theta[None]), np.asarray(budgets) / largest)
 
 
 def frontier_exponents(fit: Fit, boot: Bootstrap | None, cost: Cost) -> dict | None:

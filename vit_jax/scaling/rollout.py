@@ -11,6 +11,7 @@ from vit_jax.scaling.points import Points
 FITS = 6
 SAME_SIZE = 0.01  # the relative difference within which sizes differ only by rounding (runs of one budget)
 PER_DECADE = 2  # medians per factor of 10
+NORMAL_MEDIAN = 0.6745  # of the absolute value of a standard normal deviate
 
 
 def rollout(points: Points, form: str | type[Form], objective: Objective, sigma: float = 0.0) -> list[dict]:
@@ -29,9 +30,9 @@ def rollout(points: Points, form: str | type[Form], objective: Objective, sigma:
     sigma: the least noise that is expected: that of all points, because small fits underestimate it.
   """
   _, size = points.size
-  sizes, out = _levels(size), []
-  counts = [np.sum(size <= s) for s in sizes]
-  enough = [s for s, n in zip(sizes[1:-1], counts[1:]) if n > len(estimate.form_class(form).parameters) + 1]
+  out, cls = [], estimate.form_class(form)
+  inputs = np.stack([points.columns[name] for name in cls.inputs], 1)
+  enough = [at for at in _levels(size)[1:-1] if len(np.unique(inputs[size <= at], axis=0)) > len(cls.parameters)]
   picked = [enough[i] for i in np.unique(np.linspace(0, len(enough) - 1, FITS).astype(int))] if enough else []
   for boundary in picked:
     inside = size <= boundary
@@ -56,7 +57,8 @@ def _expected(fit, columns, least):
     value, jacobian = (a[0] for a in fit.form.model(fit.theta[None], at))
     return jacobian / value, value
   inside, beyond = slopes(fit.columns)[0], slopes(columns)
-  free = (fit.theta > fit.form.lower) & (fit.theta < fit.form.upper)
+  # A parameter at a bound does not move, but an irreducible part that small runs do not show can still appear.
+  free = (fit.theta > fit.form.lower) & (fit.theta < fit.form.upper) | fit.form.from_zero
   covariance = np.linalg.pinv(inside[free] @ inside[free].T, rcond=1e-12)
   spread = np.einsum('im,ij,jm->m', beyond[0][free], covariance, beyond[0][free])
   sigma = max(fit.sigma, least) / (1 if fit.objective.log else beyond[1])
@@ -74,6 +76,15 @@ def misses(rows: list[dict]) -> float | None:
   each = [np.median([abs(row['error']) / max(row['expected'], 1e-12) for row in rows if row['fitted_to'] == at])
           for at in fits]
   return float(np.median(each))
+
+
+def widening(rows: list[dict]) -> float:
+  """How much wider intervals beyond the fitted sizes have to be by these forecasts, at least 1.
+
+  This is the scale factor of the Particle Data Group (Review of Particle Physics, section 5.2.2) with a median in place
+  of the root mean square: a normal error has a median of NORMAL_MEDIAN standard deviations.
+  """
+  return max(1.0, (misses(rows) or 0.0) / NORMAL_MEDIAN)
 
 
 def medians(rows: list[dict]) -> list[dict]:

@@ -62,7 +62,7 @@ def predict(analysis: Analysis, targets: list[Target]) -> list[dict]:
   at = columns(targets, fit.form.inputs, analysis.points.x_name)
   value = fit.predict(at)
   law, run = boot.bands(at) if boot else (None, None)
-  size = np.prod(list(at.values()), axis=0) / np.max(np.prod([fit.columns[name] for name in fit.form.inputs], axis=0))
+  size = fit.factor(at)
   return [{'target': target, 'metric': analysis.points.metric, 'predicted': float(value[i]), 'factor': float(size[i]),
            'ci95': None if boot is None else law[:, i].tolist(),
            'ci95_run': None if boot is None else run[:, i].tolist()} for i, target in enumerate(targets)]
