@@ -8,7 +8,18 @@ import numpy as np
 
 from vit_jax.errors import UserError, nearest
 from vit_jax.law_options import Options
-from vit_jax.scaling import analysis, chain, curve_law, curve_rows, estimate, points, target, tuned, written
+from vit_jax.scaling import (
+  analysis,
+  chain,
+  curve_law,
+  curve_rows,
+  estimate,
+  multi_power,
+  points,
+  target,
+  tuned,
+  written,
+)
 from vit_jax.scaling.analysis import Analysis
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import Points
@@ -61,6 +72,9 @@ def fit(paths: list, options: Options) -> Fitted:
 
 def _load(paths, options):
   """The points, and the options of the analysis."""
+  powers = options.curves == multi_power.NAME
+  if powers and (options.form != 'auto' or options.start):
+    raise UserError(f'--curves={multi_power.NAME}: it is a form with starts of its own; leave --form and --start out')
   given = curve_rows.FORM if options.curves and options.form == 'auto' else options.form
   text = given if written.is_written(given) else ''
   inputs = _inputs(text, options)
@@ -76,6 +90,10 @@ def _load(paths, options):
   if not options.curves:
     loaded = load()
     return loaded, settings(loaded)
+  if powers:
+    read = load(curve_rows.Curves(_rates, None))
+    loaded, form_of_runs = multi_power.of(read)
+    return loaded, dataclasses.replace(settings(read), form=form_of_runs)
   return curve_law.choose(lambda decay: load(curve_rows.Curves(_rates, decay)), settings, _decays(options.curves),
                           options.group)
 
@@ -121,7 +139,8 @@ def _decays(curves):
   except ValueError:
     given = (math.nan,)
   if not all(0 <= decay < 1 for decay in given):
-    raise UserError(f'--curves={curves}: expected auto, or a decay from 0 to below 1, such as 0.999')
+    raise UserError(f'--curves={curves}: expected auto, {multi_power.NAME}, or a decay from 0 to below 1, such '
+                    'as 0.999')
   return given
 
 

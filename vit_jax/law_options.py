@@ -32,7 +32,7 @@ class Options:
                           'expression such as params*examples.')
   curves: str | None = _option(None, 'Fit whole learning curves: every evaluation of a run or a trunk is a point with '
                                'the areas of its learning rate (Tissue et al. 2024). A number is the decay of '
-                               'annealing, such as 0.999; auto chooses it.')
+                               'annealing, such as 0.999; auto chooses it. multi_power is the law of Luo et al. 2025.')
   objective: str = _option('log_huber', 'log_huber, log_lsq or lsq.')
   delta: float = _option(1e-3, 'The log residual at which the Huber loss becomes linear.', 1e-12, 1e3)
   bootstrap: int = _option(1000, 'Refits to resampled runs, for the intervals; 0 for none.', 0, 1_000_000)

@@ -5,6 +5,7 @@ import json
 import command_line
 import numpy as np
 import pytest
+from test_multi_power import losses as multi_power_losses
 
 from vit_jax import config, schema
 from vit_jax.optimisation import schedule as schedule_lib
@@ -37,19 +38,25 @@ def test_without_forgetting_what_is_held_is_the_peak():
   np.testing.assert_allclose(curve_rows.areas(rates, 0, 1.0)[1], np.arange(1, 21))
 
 
-def _write(folder, name, schedule, steps, status='finished', until=None, since=0, seed=0):
-  """A run folder with the losses of the true law."""
+def _tissue(rates):
+  """The losses of the true law after each step."""
+  area, held = curve_rows.areas(rates, WARMUP, TRUE['decay'])
+  return TRUE['E'] + TRUE['A'] / area ** TRUE['alpha'] - TRUE['G'] * (held - area)
+
+
+def _write(folder, name, schedule, steps, status='finished', until=None, since=0, seed=0, law=_tissue,
+           every=20):
+  """A run folder with the losses of a law."""
   c = config.defaults('vit')
   c.schedule.update(dict(schedule, warmup_steps=WARMUP))
   c.optimizer.learning_rate, c.train.steps, c.seed = PEAK, steps, seed
   cast = run_config.cast(c)
   rates = PEAK * schedule_lib.multiplier(cast.schedule, steps, np.arange(steps), np)
-  area, held = curve_rows.areas(rates, WARMUP, TRUE['decay'])
+  losses = law(rates)
   random, lines = np.random.default_rng(len(name) + seed), []
-  for step in range(20, (until or steps) + 1, 20):
-    loss = TRUE['E'] + TRUE['A'] / area[step - 1] ** TRUE['alpha'] - TRUE['G'] * (held - area)[step - 1]
+  for step in range(every, (until or steps) + 1, every):
     if step > since:
-      noisy = loss * np.exp(0.002 * random.normal())
+      noisy = losses[step - 1] * np.exp(0.002 * random.normal())
       lines.append({'split': 'val', 'step': step, 'examples': 32 * step, 'loss': noisy})
   (folder / name).mkdir(parents=True)
   (folder / name / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
@@ -94,7 +101,27 @@ def test_a_given_decay_is_used_and_others_are_refused(runs):
   assert apart.returncode == 1 and '--best_of is about the ends of runs, and --curves=0.9 reads all' in apart.stderr
   for text in ('1', '-0.1', 'x', 'nan'):
     refused = command_line.run('law', runs[0], f'--curves={text}')
-    assert refused.returncode == 1 and f'--curves={text}: expected auto, or a decay from 0' in refused.stderr
+    assert refused.returncode == 1, text
+    assert f'--curves={text}: expected auto, multi_power, or a decay from 0' in refused.stderr
+
+
+def test_a_multi_power_law_predicts_other_schedules_and_refuses_other_forms(tmp_path):
+  """Fitted to trunks, two cooldowns of other lengths and a step, it predicts a long cooldown and a cosine."""
+  runs = tmp_path / 'runs'
+  for seed in range(3):
+    same = {'seed': seed, 'law': multi_power_losses, 'every': 100}
+    _write(runs, f'trunk{seed}', {'name': 'wsd'}, 2000, 'trunk', until=1400, **same)
+    _write(runs, f'short{seed}', {'name': 'wsd'}, 1000, since=700, **same)
+    _write(runs, f'slow{seed}', {'name': 'wsd', 'cooldown_fraction': 0.7}, 1200, since=360, **same)
+  for name, schedule in (('long', {'name': 'wsd'}), ('cosine', {'name': 'cosine'})):
+    _write(runs, name, schedule, 2000, since=1400, law=multi_power_losses, every=100)
+  done = command_line.run('law', runs, '--curves=multi_power', '--holdout=length>=2000', '--bootstrap=0',
+                          f'--out={tmp_path}')
+  assert done.returncode == 0, done.stderr
+  law = json.loads((tmp_path / 'law.json').read_text())
+  assert law['holdout']['rmsle'] < 0.005 < 0.05 < law['holdout']['rmsle_persistence']
+  refused = command_line.run('law', runs, '--curves=multi_power', '--form=power', '--x=area')
+  assert refused.returncode == 1 and 'a form with starts of its own; leave --form and --start out' in refused.stderr
 
 
 def test_tables_are_refused(tmp_path):

@@ -75,8 +75,8 @@ def depends(fit, values: Sequence[Hashable]) -> Test | None:
 
 def _bends(fit):
   """Names and values [n, q] of the terms of second order; of third order too for one input."""
-  logs = {name: np.log(values) - np.log(values).mean() for name, values in fit.columns.items()
-          if len(np.unique(values)) > 2 and name != 'unique_examples'}
+  logs = {name: np.log(fit.columns[name]) - np.log(fit.columns[name]).mean() for name in fit.form.sizes
+          if len(np.unique(fit.columns[name])) > 2 and name != 'unique_examples'}
   terms = {f'ln^2 {name}': u ** 2 for name, u in logs.items()}
   if len(logs) == 1:
     terms |= {f'ln^3 {name}': u ** 3 for name, u in logs.items()}

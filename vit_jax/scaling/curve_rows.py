@@ -22,7 +22,6 @@ from vit_jax.scaling.tables import Row
 
 FORM = 'E + A/area^alpha - G*(held-area)'  # C is FLOPs in written forms
 DECAYS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)  # what `auto` chooses from
-COLUMNS = ('area', 'held')
 _TRAINED = ('finished', 'trunk', 'running')  # and not pruned, say
 
 
@@ -32,10 +31,10 @@ class Curves:
 
   Attributes:
     rates: maps a run's config and its number of steps n to its learning rates [n].
-    decay: the memory of S2, from 0 to below 1.
+    decay: the memory of S2, from 0 to below 1; None for laws without S2, which read `_rates` of each row.
   """
   rates: Callable[[Mapping[str, Any], int], np.ndarray]
-  decay: float = 0.999
+  decay: float | None = 0.999
 
 
 def areas(rates: np.ndarray, warmup: int, decay: float) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +69,8 @@ def rows_of(name: str, folder: str, run: Row, lines: list[Row], metric: str,
 
   Returns:
     Rows with the columns of `run_rows.row_of`, and `area`, `held` and `length` (the steps of the whole run; 0 for a
-    trunk). Evaluations during the warm-up are left out.
+    trunk). Evaluations during the warm-up are left out. `_rates` are the learning rates from the end of the warm-up to
+    the evaluation.
   """
   config, steps = run.get('config') or {}, run.get('steps')
   if run.get('status') not in _TRAINED:
@@ -79,11 +79,13 @@ def rows_of(name: str, folder: str, run: Row, lines: list[Row], metric: str,
     return 'no steps or no schedule in run.json'
   split, short, scored = run_rows.evaluations(lines, metric)
   warmup = config['schedule'].get('warmup_steps') or 0
-  area, held = areas(curves.rates(config, steps), warmup, curves.decay)
+  rates = curves.rates(config, steps)
+  area, held = areas(rates, warmup, curves.decay or 0.0)
   length = 0 if run['status'] == 'trunk' else steps
   same = {'run': name, 'folder': folder, 'split': split, 'length': length, **run_rows.settings(run, config, split),
           **{key: value for key, value in run_rows.flat(config).items() if '.' in key}}
-  found = list(_rows(same | {'_config': config, '_metric': metric}, scored, short, warmup, area, held))
+  found = [row | {'_rates': rates[max(warmup - 1, 0):row['step']]}
+           for row in _rows(same | {'_config': config, '_metric': metric}, scored, short, warmup, area, held)]
   if not found:
     return f'no {metric} after the warm-up in metrics.jsonl'
   curve = [(row['examples'], row[metric]) for row in found if row.get('examples')]

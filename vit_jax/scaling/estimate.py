@@ -77,7 +77,7 @@ class Fit:
 
   def factor(self, columns: Columns) -> np.ndarray:
     """The sizes at `columns` over that of the largest fitted point, [m], by the product of the inputs."""
-    size = lambda at: np.prod(np.broadcast_arrays(*(at[name] for name in self.form.inputs)), axis=0)
+    size = lambda at: np.prod(np.broadcast_arrays(*(at[name] for name in self.form.sizes)), axis=0)
     return size(columns) / size(self.columns).max()
 
   @property

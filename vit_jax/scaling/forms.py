@@ -30,6 +30,7 @@ class Form:
     names: the coefficients in the source's notation.
     parameters: the fitted parameters, bounded by `lower` and `upper` [p].
     labels: the coefficient that each parameter determines.
+    ordinal: the inputs that number things and are no sizes.
     exponents: the coefficients that are exponents (or rates).
     in_chinchilla_terms: whether `frontier.chinchilla_coefficients` reads its coefficients.
     amplitudes: the indices of the log-amplitudes; the form is linear in their exponentials.
@@ -39,6 +40,7 @@ class Form:
   formula: str
   source: str
   inputs: tuple[str, ...] = ('x',)
+  ordinal: tuple[str, ...] = ()
   names: tuple[str, ...]
   parameters: tuple[str, ...]
   labels: tuple[str, ...]
@@ -69,6 +71,11 @@ class Form:
   def start_grid(self) -> np.ndarray:
     """Start values [S, p] of all parameters; `starts` solves for the log-amplitudes (variable projection)."""
     return grid(*(self._starts(parameter) for parameter in self.parameters))
+
+  @property
+  def sizes(self) -> tuple[str, ...]:
+    """The inputs that are sizes."""
+    return tuple(name for name in self.inputs if name not in self.ordinal)
 
   @property
   def from_zero(self) -> list[bool]:

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.scaling import curve_rows, what_if
 from vit_jax.scaling import points as points_lib
+from vit_jax.scaling import what_if
 from vit_jax.scaling.analysis import Analysis
 from vit_jax.scaling.rollout import medians, persistence
 from vit_jax.scaling.verdict import number
@@ -82,7 +82,7 @@ def ordered_color(share: float) -> str:
 def x_column(analysis: Analysis) -> str:
   """The column on the x-axis of the law figure: x, examples for forms in N and D, else the input with most values."""
   inputs = analysis.fit.form.inputs
-  if set(curve_rows.COLUMNS) <= set(inputs):
+  if 'area' in inputs:  # a law of whole curves
     return 'area'
   values = {name: len(np.unique(analysis.points.columns[name])) for name in inputs}
   return next((name for name in ('x', 'examples') if name in inputs), max(values, key=values.get))
@@ -155,7 +155,7 @@ def _law_figure(analysis, color):
 
 def _lines(analysis, x_name, color):
   points, by = analysis.points, line_column(analysis)
-  if set(curve_rows.COLUMNS) <= set(analysis.fit.form.inputs):
+  if 'area' in analysis.fit.form.inputs:
     return _run_lines(analysis)
   middle = {name: float(np.exp(np.mean(np.log(points.columns[name])))) for name in analysis.fit.form.inputs
             if name not in (by, x_name, 'unique_examples')}

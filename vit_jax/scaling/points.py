@@ -226,8 +226,9 @@ def _check_columns(rows, needed, names, group):
 def _notes(names, labels, whole):
   several = sum(count > 1 for count in collections.Counter(names).values())
   if whole:
-    yield (f'every evaluation of {len(set(names))} runs is a point, with a decay of {whole.decay:g} in S2. Those of a '
-           'run are not independent, so whole runs are resampled')
+    memory = '' if whole.decay is None else f', with a decay of {whole.decay:g} in S2'
+    yield (f'every evaluation of {len(set(names))} runs is a point{memory}. Those of a run are not independent, so '
+           'whole runs are resampled')
   elif several:
     yield (f'{several} runs have several rows. Checkpoints of a run are not independent, so whole runs are resampled. '
            'Rows from before the end of a decaying schedule do not follow the law of finished runs')

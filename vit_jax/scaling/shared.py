@@ -167,7 +167,8 @@ def _form(cls, groups, shared, columns, y, alone):
       parameters[i] = parameter
   form = type('Joint', (Joint,), {
       'base': cls, 'groups': groups, 'shared': shared, 'alone': alone, 'name': cls.name, 'formula': cls.formula,
-      'inputs': (*cls.inputs, GROUP), 'names': tuple(labels), 'labels': tuple(labels), 'parameters': tuple(parameters)})
+      'inputs': (*cls.inputs, GROUP), 'ordinal': (*cls.ordinal, GROUP),
+      'names': tuple(labels), 'labels': tuple(labels), 'parameters': tuple(parameters)})
   for name in shared:
     if on := _depends(cls, columns, y, name) - set(shared):
       raise UserError(f'--share: {name} means the same in all groups only where {" and ".join(sorted(on))} does: share '
