@@ -73,8 +73,11 @@ def fit(paths: list, options: Options) -> Fitted:
 def _load(paths, options):
   """The points, and the options of the analysis."""
   powers = options.curves == multi_power.NAME
-  if powers and (options.form != 'auto' or options.start):
-    raise UserError(f'--curves={multi_power.NAME}: it is a form with starts of its own; leave --form and --start out')
+  if powers and (options.form != 'auto' or options.start or options.target):
+    raise UserError(f'--curves={multi_power.NAME}: it is a form with starts of its own, and no target says a whole '
+                    'schedule; leave --form, --start and --target out')
+  if options.form == multi_power.NAME:
+    raise UserError(f'--form={multi_power.NAME}: it is a form of whole curves; expected --curves={multi_power.NAME}')
   given = curve_rows.FORM if options.curves and options.form == 'auto' else options.form
   text = given if written.is_written(given) else ''
   inputs = _inputs(text, options)

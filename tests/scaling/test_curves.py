@@ -105,7 +105,7 @@ def test_a_given_decay_is_used_and_others_are_refused(runs):
     assert f'--curves={text}: expected auto, multi_power, or a decay from 0' in refused.stderr
 
 
-def test_a_multi_power_law_predicts_other_schedules_and_refuses_other_forms(tmp_path):
+def test_a_multi_power_law_predicts_other_schedules_and_refuses_what_it_cannot(tmp_path):
   """Fitted to trunks, two cooldowns of other lengths and a step, it predicts a long cooldown and a cosine."""
   runs = tmp_path / 'runs'
   for seed in range(3):
@@ -120,8 +120,11 @@ def test_a_multi_power_law_predicts_other_schedules_and_refuses_other_forms(tmp_
   assert done.returncode == 0, done.stderr
   law = json.loads((tmp_path / 'law.json').read_text())
   assert law['holdout']['rmsle'] < 0.005 < 0.05 < law['holdout']['rmsle_persistence']
-  refused = command_line.run('law', runs, '--curves=multi_power', '--form=power', '--x=area')
-  assert refused.returncode == 1 and 'a form with starts of its own; leave --form and --start out' in refused.stderr
+  for flags, words in ((('--curves=multi_power', '--form=power', '--x=area'), 'leave --form, --start and --target out'),
+                       (('--curves=multi_power', '--target=area=10'), 'no target says a whole schedule'),
+                       (('--form=multi_power',), 'expected --curves=multi_power')):
+    refused = command_line.run('law', runs, *flags)
+    assert refused.returncode == 1 and words in refused.stderr, refused.stderr
 
 
 def test_tables_are_refused(tmp_path):
