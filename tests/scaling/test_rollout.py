@@ -83,3 +83,14 @@ def test_compute_optimal_sizes_are_widened_beyond_the_fitted_budgets(name):
       law.fit, dataclasses.replace(law.boot, widening=wider), np.array([1e13, 1e20]), law.cost) for wider in (1.0, 2.0)}
   width = {wider: [np.log(row[name][1] / row[name][0]) for row in some] for wider, some in rows.items()}
   np.testing.assert_allclose(width[2.0], np.array(width[1.0]) * [1, 2], rtol=0.01)
+
+
+def test_an_irreducible_part_of_zero_explains_forecasts_that_are_too_low_and_no_others():
+  """It could still appear, and then the losses of larger runs were higher, and never lower."""
+  x = np.repeat(X, 2)
+  log = np.log(x / X[0])
+  y = 2 * np.exp(-0.25 * log - 0.005 * log ** 2) * np.where(x > X[10], np.tile([0.6, 1.6], 16), 1.0)
+  rows = [row for row in rollout.rollout(points(y, 0.01, x=x), 'power_offset', LSQ)
+          if 0.9 * X[6] < row['fitted_to'] < X[10] and row['fitted_to'] * row['factor'] > X[11]]
+  high, low = ([row['expected'] for row in rows if (row['error'] < 0) == below] for below in (False, True))
+  assert len(high) == len(low) >= 4 and np.all(np.array(low) > 1.2 * np.array(high)), (low, high)

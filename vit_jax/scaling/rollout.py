@@ -42,27 +42,35 @@ def rollout(points: Points, form: str | type[Form], objective: Objective, sigma:
     except UserError:  # an input that does not vary among the smaller runs
       continue
     beyond = {k: v[~inside] for k, v in points.columns.items()}
-    predicted, expected = fit.predict(beyond), _expected(fit, beyond, sigma)
+    errors = np.log(fit.predict(beyond) / points.y[~inside])
+    expected = _expected(fit, beyond, sigma, errors < 0)
     last = persistence(size[inside], points.y[inside])
-    for i, value, spread in zip(np.flatnonzero(~inside), predicted, expected):
+    for i, error, spread in zip(np.flatnonzero(~inside), errors, expected):
       out.append({'run': points.runs[i], 'fitted_to': float(boundary), 'factor': float(size[i] / boundary),
-                  'error': float(np.log(value / points.y[i])), 'persistence': float(np.log(last / points.y[i])),
-                  'expected': float(spread)})
+                  'error': float(error), 'persistence': float(np.log(last / points.y[i])), 'expected': float(spread)})
   return out
 
 
-def _expected(fit, columns, least):
-  """The standard deviation of ln(predicted / measured) at `columns`, [m]."""
+def _expected(fit, columns, least, low):
+  """The standard deviation of ln(predicted / measured) at `columns`, [m].
+
+  A parameter at a bound does not move, but an irreducible part of 0 that small runs do not show can appear in large
+  ones: where the predictions are too low, bool [m], it is free.
+  """
   def slopes(at):
     value, jacobian = (a[0] for a in fit.form.model(fit.theta[None], at))
     return jacobian / value, value
   inside, beyond = slopes(fit.columns)[0], slopes(columns)
-  # A parameter at a bound does not move, but an irreducible part that small runs do not show can still appear.
-  free = (fit.theta > fit.form.lower) & (fit.theta < fit.form.upper) | fit.form.from_zero
-  covariance = np.linalg.pinv(inside[free] @ inside[free].T, rcond=1e-12)
-  spread = np.einsum('im,ij,jm->m', beyond[0][free], covariance, beyond[0][free])
+  free = (fit.theta > fit.form.lower) & (fit.theta < fit.form.upper)
+  spread = np.where(low, _spread(inside, beyond[0], free | fit.form.from_zero), _spread(inside, beyond[0], free))
   sigma = max(fit.sigma, least) / (1 if fit.objective.log else beyond[1])
   return sigma * np.sqrt(1 + (np.pi / 2 if fit.objective.name == 'log_huber' else 1) * spread)
+
+
+def _spread(inside, beyond, free):
+  """The variance of predictions beyond the points by the delta method, in units of the noise, [m]."""
+  covariance = np.linalg.pinv(inside[free] @ inside[free].T, rcond=1e-12)
+  return np.einsum('im,ij,jm->m', beyond[free], covariance, beyond[free])
 
 
 def misses(rows: list[dict]) -> float | None:
