@@ -47,16 +47,21 @@ def chosen(config: RunConfig, model: PureModel, mesh: LogicalMesh, platform: str
   return _on_tpu(model, mesh, rows, config.system.execution.scan)
 
 
+def stays_near(model: PureModel, rows: int) -> bool:
+  """Whether a residual stream of so many images on a TPU mostly stays near its cores. `model.tokens` is not None."""
+  c = model.config
+  return rows * model.tokens * c.width * jnp.dtype(c.dtype).itemsize <= NEAR_BYTES
+
+
 def _on_tpu(model, mesh, rows, scan):
   c, tokens = model.config, model.tokens
   if stack.scanned(scan, c.depth, 'tpu'):
     return 1, 'scanned layers write what they keep in any case'
   if _split(model, mesh):
     return 1, 'each more would gather the parameters again'
-  near = lambda n: rows // n * tokens * c.width * jnp.dtype(c.dtype).itemsize <= NEAR_BYTES
   worth = lambda n: n == 1 or rows // n * tokens >= TOKENS_A_CHANNEL * c.width
   for n in _divisors(rows):
-    if near(n) and worth(n):
+    if stays_near(model, rows // n) and worth(n):
       return n, f'so that the activations of {rows // n} images a device stay near its cores'
   return 1, 'gradients of so few images as stay near the cores would cost more to add up'
 
