@@ -121,7 +121,11 @@ class Dense(nnx.Module):
     batch = x.shape[:x.ndim - inputs]
     rows = (-1,) if mesh_lib.platform() == 'cpu' else batch
     # Flat before it is gathered: a TPU fills a last axis of 64 up to 128, and would send that too.
-    y = mesh_lib.with_gathered(jnp.matmul, x.astype(self.dtype).reshape(*rows, fan_in), kernel.reshape(fan_in, -1),
+    flat = kernel.reshape(fan_in, -1)
+    if mesh_lib.platform() == 'tpu' and kernel.ndim > 2:
+      # Left to itself the compiler keeps the kernel's shape, and turns x or the gradient to fit: large copies.
+      flat = jax.lax.optimization_barrier(flat)
+    y = mesh_lib.with_gathered(jnp.matmul, x.astype(self.dtype).reshape(*rows, fan_in), flat,
                                (self.axes[0], self.axes[inputs]))
     if bias is not None:
       y = y + blocks.on_first_part(bias, self.axes[0]).astype(self.dtype).reshape((1,) * len(rows) + (-1,))
