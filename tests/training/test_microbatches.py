@@ -35,10 +35,17 @@ def _plan(recipe, fields, target):
 ])
 def test_on_a_tpu_activations_stay_near_the_cores(recipe, fields, number, why):
   plan = _plan(recipe, fields, slices.find('v5e-16'))
-  chosen, said = plan.job.microbatches(plan.choice.sizes, 'tpu')
+  chosen, said = plan.job.microbatches(plan.choice.sizes, plan.target)
   assert plan.choice.microbatches == chosen == number and why in said
   execution = dict(line.split(maxsplit=1) for line in plan_text.lines(plan, 'b16', 0.4, None))['execution']
   assert (f'{number} micro-batches, {said}' in execution) == (number > 1)
+
+
+@pytest.mark.parametrize('recipe, name, number', [
+    ('vit_s16', 'v6e-8', 2), ('vit_s16', 'v6e-16', 1), ('vit_s16', 'v5e-8', 2), ('vit_b16', 'v6e-16', 2),
+    ('vit_b16', 'v5p-32', 1)])
+def test_slices_are_smaller_where_a_step_would_wait_for_memory(recipe, name, number):
+  assert _plan(recipe, {}, slices.find(name)).choice.microbatches == number
 
 
 def test_on_a_gpu_a_batch_is_whole():

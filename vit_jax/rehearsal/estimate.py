@@ -103,7 +103,8 @@ def work(job: Job, target: Target, choice: Choice) -> Work:
   executed = job.executed_flops(choice.remat, choice.microbatches)
   weights = job.params / tensor * itemsize  # of all layers, in the compute dtype
   moved = _TRAFFIC * job.kept_per_image('none', target.platform) * images / tensor * executed / job.spent_per_image
-  if target.platform == 'tpu' and job.model.tokens and not microbatches.stays_near(job.model, images // micro):
+  if target.platform == 'tpu' and job.model.tokens and (
+      microbatches.stream_bytes(job.model, images // micro) > microbatches.NEAR_BYTES):
     moved *= _FAR
   moved += 3 * weights * micro + 28 * job.params / (fsdp * tensor)  # Adam reads 4 and writes 3 float32 per parameter
   # For each micro-batch, fsdp gathers the weights for both passes and scatters the gradients. tensor gathers and

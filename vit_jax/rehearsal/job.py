@@ -98,12 +98,12 @@ class Job:
     request = kernels.Request.of(config, tokens, config.pos_embed, execution.blocks)
     return kernels.choose(execution.attention_kernel, request, platform)
 
-  def microbatches(self, sizes: tuple[int, ...], platform: str) -> tuple[int, str]:
-    """(the number of micro-batches, why) of its steps on a mesh of 'gpu's or 'tpu's."""
+  def microbatches(self, sizes: tuple[int, ...], target: Target) -> tuple[int, str]:
+    """(the number of micro-batches, why) of its steps on a mesh of these sizes."""
     if asked := self.config.system.microbatches:
       return asked, 'as configured'
     mesh = mesh_lib.abstract_mesh(sizes, self.config.system.mesh.rules)
-    return microbatches.chosen(self.config, self.model, mesh, platform)
+    return microbatches.chosen(self.config, self.model, mesh, target.platform, target.chip)
 
   def stacks(self, platform: str) -> dict[int, bool]:
     """{number of layers: whether they are scanned there} of its stacks."""
@@ -229,7 +229,7 @@ def choices_on(job: Job, target: Target) -> list[Choice]:
   tried = stack.tried(system.execution.remat, target.platform)
   choices = [Choice(sizes, remat, system.microbatches or 1) for remat in tried]
   check(job, target, choices[0])
-  number, _ = job.microbatches(sizes, target.platform)
+  number, _ = job.microbatches(sizes, target)
   return [dataclasses.replace(choice, microbatches=number) for choice in choices]
 
 

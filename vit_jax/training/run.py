@@ -139,7 +139,9 @@ class Run:
   def resolved(self) -> RunConfig:
     """The config that a step is made from: with the number of micro-batches, where that is left to the devices."""
     system, uses = self.config.system, self.flops_per_example_forward / (2 * self.params)
-    number = system.microbatches or microbatches.chosen(self.config, self.model, self.mesh, self.platform, uses)[0]
+    chip = hardware.chip_of(self.mesh.devices.flat[0].device_kind)
+    number = system.microbatches or microbatches.chosen(
+        self.config, self.model, self.mesh, self.platform, chip, uses)[0]
     return dataclasses.replace(self.config, system=dataclasses.replace(system, microbatches=number))
 
   def train_batches(self, first_step: int, report: Callable[[list[str]], None],
