@@ -145,8 +145,8 @@ class SelfAttention(nnx.Module):
     acting = self.query_norm, self.log_scale, self.rope_grid, self.bias_table, bias_WHTT
     every = queries is None or queries >= x_BTD.shape[1]
     if isinstance(attend, OfProduct) and every and all(between is None for between in acting):
-      qkv_BTHEK = constrain(self.qkv(x_BTD), 'batch', None, 'heads')
-      return self.out(attend.of_product(qkv_BTHEK, self.base_head_dim)), None
+      qkv_BTHEK = constrain(self.qkv(x_BTD, flat=True), 'batch', None, 'heads')
+      return self.out(attend.of_product(qkv_BTHEK, self.base_head_dim), flat=True), None
     q_BTHK, k_BTHK, v_BTHK = (constrain(x, 'batch', None, 'heads') for x in self.qkv.each(x_BTD))
     if self.query_norm is not None:
       q_BTHK, k_BTHK = self.query_norm(q_BTHK), self.key_norm(k_BTHK)
