@@ -124,11 +124,11 @@ class Dense(nnx.Module):
     fan_in = math.prod(in_shape)
     batch = x.shape[:x.ndim - inputs]
     rows = (-1,) if mesh_lib.platform() == 'cpu' else batch
+    x = x.astype(self.dtype).reshape(*rows, fan_in)
     # Flat before it is gathered: a TPU fills a last axis of 64 up to 128, and would send that too.
-    matrix = kernel.reshape(fan_in, -1)
-    matrix = jax.lax.optimization_barrier(matrix) if flat else matrix
-    y = mesh_lib.with_gathered(jnp.matmul, x.astype(self.dtype).reshape(*rows, fan_in), matrix,
-                               (self.axes[0], self.axes[inputs]))
+    kernel = kernel.reshape(fan_in, -1)
+    kernel = jax.lax.optimization_barrier(kernel) if flat else kernel
+    y = mesh_lib.with_gathered(jnp.matmul, x, kernel, (self.axes[0], self.axes[inputs]))
     if bias is not None:
       y = y + blocks.on_first_part(bias, self.axes[0]).astype(self.dtype).reshape((1,) * len(rows) + (-1,))
     return y.reshape(*batch, *out_shape)
