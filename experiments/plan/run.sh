@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The logs behind this folder's README: experiments/plan/run.sh OUT
+# The logs behind this folder's README: experiments/plan/run.sh OUT [NAME..]; with names, those alone
 # A compile takes one to three minutes of processor time. A plan that has a log in OUT is not made again.
 set -u
 results=$(realpath -m "${1:?OUT, a folder for the logs, is missing}")
+names=" ${*:2} "
 cd "$(dirname "$0")/../.."
 mkdir -p "$results"
 mesh() { echo "--config.system.mesh.data=$1 --config.system.mesh.fsdp=$2 --config.system.mesh.tensor=$3"; }
@@ -10,6 +11,7 @@ plan() {  # NAME FLAGS...
   local name=$1 TIMEFORMAT='processor time %U s user, %S s system, of all its processes'
   shift
   [ -s "$results/$name.log" ] && return
+  [[ $names != "  " && $names != *" $name "* ]] && return
   echo "python -m vit_jax.plan $*" >"$results/$name.tmp"
   { time python -m vit_jax.plan "$@" >>"$results/$name.tmp" 2>"$results/$name.progress"; echo "exit code $?"; } \
     >>"$results/$name.tmp" 2>&1

@@ -9,14 +9,16 @@ from vit_jax.layers import kernels, row_attention
 from vit_jax.layers.attention import attend, logit_scale
 
 
+@pytest.mark.parametrize('together', [False, True], ids=['apart', 'of one product'])
 @pytest.mark.parametrize('tokens, heads, head_dim', [(17, 3, 64), (50, 4, 64), (16, 2, 24)],
                          ids=['odd heads', 'two heads a tile', 'heads across tiles'])
-def test_the_kernel_does_what_attention_does(tokens, heads, head_dim):
+def test_the_kernel_does_what_attention_does(tokens, heads, head_dim, together):
   q, k, v, weights = jax.random.normal(jax.random.key(0), (4, 2, tokens, heads, head_dim))
   flat = lambda x: x.reshape(*x.shape[:2], -1)
 
-  def kernel(q, k, v):
-    y = row_attention.by_kernel(flat(q), flat(k), flat(v), head_dim, logit_scale(head_dim), True)
+  def kernel(*qkv):
+    qkv = (flat(jnp.stack(qkv, axis=3)),) if together else tuple(map(flat, qkv))
+    y = row_attention.by_kernel(qkv, head_dim, logit_scale(head_dim), True)
     return jnp.sum(y * flat(weights)), y.reshape(q.shape)
 
   def plain(q, k, v):

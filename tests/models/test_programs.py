@@ -76,11 +76,11 @@ def _written(execution, dtype):
   return [leaf for leaf in jax.tree.leaves(jax.eval_shape(traced, model.param_shapes(), images)) if leaf.ndim >= 3]
 
 
-def test_a_scan_on_a_tpu_keeps_seven_arrays_a_layer(as_if_on_a_tpu):
-  """The block's input, queries, keys, values, what attention and its projection give, and the MLP's columns: in
-  bfloat16, no logits and nothing of norms or GELU."""
+def test_a_scan_on_a_tpu_keeps_five_arrays_a_layer(as_if_on_a_tpu):
+  """The block's input, queries, keys and values as one, what attention and its projection give, and the MLP's columns:
+  in bfloat16, no logits and nothing of norms or GELU."""
   kept = [leaf for leaf in _written(Execution(scan=True), 'bfloat16') if leaf.shape[:2] == (SMALL['depth'], 5)]
   assert {leaf.dtype for leaf in kept} == {jnp.dtype('bfloat16')}
   tokens = 16
-  assert sorted(math.prod(leaf.shape[2:]) for leaf in kept) == 6 * [tokens * SMALL['width']] + [
-      tokens * SMALL['mlp_dim']]
+  assert sorted(math.prod(leaf.shape[2:]) for leaf in kept) == 3 * [tokens * SMALL['width']] + [
+      tokens * SMALL['mlp_dim'], 3 * tokens * SMALL['width']]

@@ -14,8 +14,8 @@ from vit_jax.optimisation import losses
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import MeshConfig, make_mesh
 from vit_jax.training import config as run_config
+from vit_jax.training import microbatches, state
 from vit_jax.training import run as run_lib
-from vit_jax.training import state
 from vit_jax.training import step as step_lib
 
 
@@ -89,7 +89,7 @@ def test_the_default_microbatches_on_a_cpu_fit_its_caches(tiny_config):
   tiny_config.model.patch_size, tiny_config.data.batch_size = 1, 192  # 64 tokens: 600 uses of a parameter in 10 images
   micro = lambda sizes=(1, 1, 1): _run(tiny_config, sizes).resolved.system.microbatches
   run = _run(tiny_config, (1, 1, 1))
-  images = run_lib.USES_A_SLICE / (run.flops_per_example_forward / (2 * run.params))
+  images = microbatches.USES_A_SLICE / (run.flops_per_example_forward / (2 * run.params))
   assert images <= 192 / micro() < 2 * images and micro() > 2
   assert micro((2, 2, 2)) == micro((4, 1, 2)) and images <= 192 / 4 / micro((2, 2, 2)) < 2 * images
   chosen = _gradients(tiny_config, (1, 1, 1))
@@ -104,7 +104,7 @@ def test_with_batch_norm_a_batch_is_not_split_by_default():
   c.model.block, c.model.depths, c.model.widths, c.model.stem, c.model.stem_width = 'basic', (1,), (8,), 'full', 8
   c.data.batch_size, c.train.steps = 192, 4
   run = _run(c, (1, 1, 1))
-  assert run.flops_per_example_forward / (2 * run.params) * 192 > 4 * run_lib.USES_A_SLICE
+  assert run.flops_per_example_forward / (2 * run.params) * 192 > 4 * microbatches.USES_A_SLICE
   assert run.resolved.system.microbatches == 1
 
 

@@ -53,9 +53,14 @@ GPUS = {
 _ALSO = {'TPU v5e': 'TPU v5 lite', 'TPU v5p': 'TPU v5', 'TPU v6e': 'TPU v6 lite'}
 
 
+def chip_of(device_kind: str) -> Chip | None:
+  """The chip of a JAX device of this kind; None if it is not in the table."""
+  return CHIPS.get(_ALSO.get(device_kind, device_kind))
+
+
 def peak_flops(device_kind: str) -> float | None:
   """FLOP/s of one JAX device of this kind in dense bfloat16; None if it is not in the table."""
-  chip = CHIPS.get(_ALSO.get(device_kind, device_kind))
+  chip = chip_of(device_kind)
   return chip.peak_flops / chip.devices if chip else None
 
 

@@ -1,5 +1,6 @@
 """Multi-head self-attention and attention pooling."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -90,6 +91,21 @@ def unit(x: jax.Array) -> jax.Array:
   return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
 
 
+@dataclasses.dataclass(frozen=True)
+class OfProduct:
+  """An `attend` that can also read queries, keys and values where the product that makes them has written them.
+
+  Attributes:
+    attend: has the signature of this module's `attend`.
+    of_product: (qkv [B, T, H, 3, K], base_head_dim) -> y [B, T, H, K].
+  """
+  attend: Callable
+  of_product: Callable[[jax.Array, int | None], jax.Array]
+
+  def __call__(self, *args):
+    return self.attend(*args)
+
+
 class SelfAttention(nnx.Module):
   """Queries, keys and values from one fused kernel [D, H, 3, K], attention, and the output projection."""
 
@@ -126,6 +142,11 @@ class SelfAttention(nnx.Module):
 
     `attend` computes it and has the signature of this module's `attend`. The weights are None where it has none.
     """
+    acting = self.query_norm, self.log_scale, self.rope_grid, self.bias_table, bias_WHTT
+    every = queries is None or queries >= x_BTD.shape[1]
+    if isinstance(attend, OfProduct) and every and all(between is None for between in acting):
+      qkv_BTHEK = constrain(self.qkv(x_BTD, flat=True), 'batch', None, 'heads')
+      return self.out(attend.of_product(qkv_BTHEK, self.base_head_dim), flat=True), None
     q_BTHK, k_BTHK, v_BTHK = (constrain(x, 'batch', None, 'heads') for x in self.qkv.each(x_BTD))
     if self.query_norm is not None:
       q_BTHK, k_BTHK = self.query_norm(q_BTHK), self.key_norm(k_BTHK)

@@ -97,9 +97,13 @@ class Dense(nnx.Module):
     bias = bias_init(rngs.params(), self.out_shape) if bias_init else jnp.zeros(self.out_shape, jnp.float32)
     self.bias = parameter(bias, axes[len(in_shape):], role, ends_branch=ends_branch) if use_bias else None
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """[..., *in_shape] -> [..., *out_shape] in `dtype`."""
-    return self._map(x, self.kernel[...], None if self.bias is None else self.bias[...])
+  def __call__(self, x: jax.Array, flat: bool = False) -> jax.Array:
+    """[..., *in_shape] -> [..., *out_shape] in `dtype`.
+
+    `flat`: what reads the result, or has written x, is a kernel that takes whole channels. A compiler that is left to
+    itself multiplies by a kernel [D, H, K] in that shape, and copies x or the gradient into a layout that fits.
+    """
+    return self._map(x, self.kernel[...], None if self.bias is None else self.bias[...], flat)
 
   def each(self, x: jax.Array) -> tuple[jax.Array, ...]:
     """The maps that the axis `apart` lists: that axis of the result taken apart.
@@ -114,15 +118,17 @@ class Dense(nnx.Module):
     biases = [None] * len(kernels) if self.bias is None else jnp.unstack(self.bias[...], axis=self.apart)
     return tuple(self._map(x, *one) for one in zip(kernels, biases, strict=True))
 
-  def _map(self, x, kernel, bias):
+  def _map(self, x, kernel, bias, flat=False):
     kernel, inputs = kernel.astype(self.dtype), len(self.in_shape)
     in_shape, out_shape = kernel.shape[:inputs], kernel.shape[inputs:]  # in a `shard_map` block, those of a part
     fan_in = math.prod(in_shape)
     batch = x.shape[:x.ndim - inputs]
     rows = (-1,) if mesh_lib.platform() == 'cpu' else batch
+    x = x.astype(self.dtype).reshape(*rows, fan_in)
     # Flat before it is gathered: a TPU fills a last axis of 64 up to 128, and would send that too.
-    y = mesh_lib.with_gathered(jnp.matmul, x.astype(self.dtype).reshape(*rows, fan_in), kernel.reshape(fan_in, -1),
-                               (self.axes[0], self.axes[inputs]))
+    kernel = kernel.reshape(fan_in, -1)
+    kernel = jax.lax.optimization_barrier(kernel) if flat else kernel
+    y = mesh_lib.with_gathered(jnp.matmul, x, kernel, (self.axes[0], self.axes[inputs]))
     if bias is not None:
       y = y + blocks.on_first_part(bias, self.axes[0]).astype(self.dtype).reshape((1,) * len(rows) + (-1,))
     return y.reshape(*batch, *out_shape)

@@ -21,7 +21,7 @@ from jax.ad_checkpoint import checkpoint_name
 from vit_jax import plugins
 from vit_jax.errors import UserError, nearest
 from vit_jax.layers import cudnn, row_attention, splash
-from vit_jax.layers.attention import attend, causal_attend
+from vit_jax.layers.attention import OfProduct, attend, causal_attend
 from vit_jax.layers.cheaper_attention import linear_attention, local_attention
 from vit_jax.layers.stack import ATTENDED
 from vit_jax.parallel import mesh as mesh_lib
@@ -100,10 +100,14 @@ def _of_all_queries(kernel):
   return attend_by_kernel
 
 
+def _rows_of_product(qkv_BTHEK, base_head_dim):
+  return checkpoint_name(row_attention.of_product(qkv_BTHEK, base_head_dim), ATTENDED)
+
+
 PLAIN = 'plain'
 KERNELS = {
     PLAIN: Kernel(attend, 'by the compiler'),
-    'rows': Kernel(_of_all_queries(row_attention.row_attention),
+    'rows': Kernel(OfProduct(_of_all_queries(row_attention.row_attention), _rows_of_product),
                    'a Pallas kernel with whole rows of logits near the cores', 'tpu', row_attention.limits),
     'splash': Kernel(_of_all_queries(splash.splash_attention), 'JAX\'s Pallas kernel, which takes tokens in blocks',
                      'tpu', declines=splash.declines),

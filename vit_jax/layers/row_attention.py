@@ -2,9 +2,9 @@
 
 A picture has few tokens, so that the logits [T, T] of a head fit there at once. They never reach the large memory, and
 the backward pass computes them again from queries and keys, which are all that it reads besides the values and the
-gradient. Heads are read from [B, T, H*K], as the projections write them: no array is transposed, and none is padded
-to a multiple of 128 tokens or to heads of 128. Compare `layers.splash`, which goes over the tokens in blocks (Dao et
-al. 2022) and is for more tokens than this.
+gradient. Heads are read as the projections write them, from [B, T, H*K] each, or from the product of all three: no
+array is transposed or taken apart, and none is padded to a multiple of 128 tokens or to heads of 128. Compare
+`layers.splash`, which goes over the tokens in blocks (Dao et al. 2022) and is for more tokens than this.
 """
 
 import functools
@@ -40,28 +40,43 @@ def near_bytes(tokens: int, heads: int, head_dim: int) -> int:
 def row_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array,
                   base_head_dim: int | None = None) -> jax.Array:
   """`attention.attend` without a bias, and without the weights: [B, T, H, K]; to be traced for a mesh of TPUs."""
-  part, head_dim = spec('batch', None, 'heads'), q_BTHK.shape[3]
+  return _by_rows((q_BTHK, k_BTHK, v_BTHK), base_head_dim)
+
+
+def of_product(qkv_BTHEK: jax.Array, base_head_dim: int | None = None) -> jax.Array:
+  """`row_attention` of queries, keys and values [B, T, H, 3, K] as one product writes them: it takes them apart."""
+  return _by_rows((qkv_BTHEK,), base_head_dim)
+
+
+def _by_rows(qkv, base_head_dim):
+  part, (batch, tokens, heads, *_, head_dim) = spec('batch', None, 'heads'), qkv[0].shape
   scale = logit_scale(head_dim, base_head_dim)
-  flat = (x.reshape(*x.shape[:2], -1) for x in (q_BTHK, k_BTHK, v_BTHK))
+  flat = tuple(x.reshape(batch, tokens, -1) for x in qkv)
   # A kernel does not say over which axes its results vary, so that cannot be checked.
-  y_BTD = jax.shard_map(lambda *qkv: by_kernel(*qkv, head_dim, scale, False), in_specs=(part,) * 3, out_specs=part,
-                        check_vma=False)(*flat)
-  return y_BTD.reshape(q_BTHK.shape)
+  y_BTD = jax.shard_map(lambda *qkv: by_kernel(qkv, head_dim, scale, False), in_specs=(part,) * len(flat),
+                        out_specs=part, check_vma=False)(*flat)
+  return y_BTD.reshape(batch, tokens, heads, head_dim)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def by_kernel(q_BTD: jax.Array, k_BTD: jax.Array, v_BTD: jax.Array, head_dim: int, scale: float,
-              interpret: bool) -> jax.Array:
-  """Attention [B, T, H*K] of one device. `interpret`: without a TPU, slowly."""
-  return _call(_forward, 1, (q_BTD, k_BTD, v_BTD), head_dim, scale, interpret)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def by_kernel(qkv: tuple[jax.Array, ...], head_dim: int, scale: float, interpret: bool) -> jax.Array:
+  """Attention [B, T, H*K] of one device.
+
+  Args:
+    qkv: queries, keys and values [B, T, H*K]; or one array [B, T, H*3*K] of them all, head by head.
+    head_dim: K.
+    scale: of the logits.
+    interpret: without a TPU, slowly.
+  """
+  return _call(_forward, qkv, (), head_dim, scale, interpret)[0]
 
 
-def _vjp_forward(q_BTD, k_BTD, v_BTD, *static):
-  return by_kernel(q_BTD, k_BTD, v_BTD, *static), (q_BTD, k_BTD, v_BTD)
+def _vjp_forward(qkv, *static):
+  return by_kernel(qkv, *static), qkv
 
 
-def _vjp_backward(head_dim, scale, interpret, kept, gradient_BTD):
-  return tuple(_call(_backward, 3, (*kept, gradient_BTD), head_dim, scale, interpret))
+def _vjp_backward(head_dim, scale, interpret, qkv, gradient_BTD):
+  return (tuple(_call(_backward, qkv, (gradient_BTD,), head_dim, scale, interpret)),)
 
 
 by_kernel.defvjp(_vjp_forward, _vjp_backward)
@@ -73,46 +88,59 @@ def _lanes(heads, head_dim):
   return heads * head_dim if heads * head_dim % lanes else lanes
 
 
-def _call(kernel, results, arrays, head_dim, scale, interpret):
+def _call(kernel, qkv, gradients, head_dim, scale, interpret):
+  """The kernel's results: the gradients of `qkv` where it is given that of the result, else the result."""
   from jax.experimental import pallas as pl
   from jax.experimental.pallas import tpu
-  batch, tokens, width = arrays[0].shape
-  lanes, dtype = _lanes(width // head_dim, head_dim), arrays[0].dtype
-  block = pl.BlockSpec((1, tokens, lanes), lambda row, part: (row, 0, part))
-  products = 2 if results == 1 else 5
-  cost = pl.CostEstimate(flops=products * 2 * batch * width * tokens**2, bytes_accessed=(len(arrays) + results) * (
+  (batch, tokens, _), dtype, parts = qkv[0].shape, qkv[0].dtype, 3 // len(qkv)
+  width = qkv[0].shape[2] // parts
+  lanes = _lanes(width // head_dim, head_dim)
+  block = lambda parts: pl.BlockSpec((1, tokens, parts * lanes), lambda row, part: (row, 0, part))
+  inputs = [block(parts)] * len(qkv) + [block(1)] * len(gradients)
+  results = [parts] * len(qkv) if gradients else [1]
+  arrays, products = 4 + 3 * len(gradients), 5 if gradients else 2
+  cost = pl.CostEstimate(flops=products * 2 * batch * width * tokens**2, bytes_accessed=arrays * (
       batch * tokens * width * dtype.itemsize), transcendentals=batch * width // head_dim * tokens**2)
   return pl.pallas_call(
-      functools.partial(kernel, head_dim=head_dim, scale=scale), grid=(batch, width // lanes),
-      in_specs=[block] * len(arrays), out_specs=[block] * results,
-      out_shape=[jax.ShapeDtypeStruct(arrays[0].shape, dtype)] * results, cost_estimate=cost, interpret=interpret,
-      compiler_params=tpu.CompilerParams(dimension_semantics=('parallel', 'parallel')))(*arrays)
+      functools.partial(kernel, head_dim=head_dim, scale=scale), grid=(batch, width // lanes), in_specs=inputs,
+      out_specs=[block(parts) for parts in results], cost_estimate=cost, interpret=interpret,
+      out_shape=[jax.ShapeDtypeStruct((batch, tokens, parts * width), dtype) for parts in results],
+      compiler_params=tpu.CompilerParams(dimension_semantics=('parallel', 'parallel')))(*qkv, *gradients)
 
 
-def _forward(q_ref, k_ref, v_ref, y_ref, *, head_dim, scale):
-  for head in _heads(q_ref, head_dim):
-    q_TK, k_TK, v_TK = (ref[head] for ref in (q_ref, k_ref, v_ref))
+def _forward(*refs, head_dim, scale):
+  *qkv, y_ref = refs
+  for at, places in _heads(qkv, head_dim):
+    q_TK, k_TK, v_TK = (ref[place] for ref, place in places)
     weights_TT = _weights(q_TK * jnp.asarray(scale, q_TK.dtype), k_TK).astype(v_TK.dtype)
-    y_ref[head] = _product(weights_TT, v_TK).astype(y_ref.dtype)
+    y_ref[at] = _product(weights_TT, v_TK).astype(y_ref.dtype)
 
 
-def _backward(q_ref, k_ref, v_ref, dy_ref, dq_ref, dk_ref, dv_ref, *, head_dim, scale):
+def _backward(*refs, head_dim, scale):
   """Vaswani et al. 2017, eq. 1, differentiated. With W = softmax(L): dL = W (dW - sum(W dW))."""
-  for head in _heads(q_ref, head_dim):
-    q_TK, k_TK, v_TK, dy_TK = (ref[head] for ref in (q_ref, k_ref, v_ref, dy_ref))
+  arrays = len(refs) // 2
+  qkv, dy_ref, gradients = refs[:arrays], refs[arrays], refs[arrays + 1:]
+  for (at, places), (_, results) in zip(_heads(qkv, head_dim), _heads(gradients, head_dim), strict=True):
+    q_TK, k_TK, v_TK = (ref[place] for ref, place in places)
+    dy_TK = dy_ref[at]
     dtype, scaled_TK = q_TK.dtype, q_TK * jnp.asarray(scale, q_TK.dtype)
     weights_TT = _weights(scaled_TK, k_TK)
     dweights_TT = _product(dy_TK, v_TK, 1, 1)
     mean_T1 = jnp.sum(weights_TT * dweights_TT, axis=-1, keepdims=True)
     dlogits_TT = (weights_TT * (dweights_TT - mean_T1)).astype(dtype)
-    dv_ref[head] = _product(weights_TT.astype(dtype), dy_TK, 0, 0).astype(dtype)
-    dq_ref[head] = (_product(dlogits_TT, k_TK) * scale).astype(dtype)
-    dk_ref[head] = _product(dlogits_TT, scaled_TK, 0, 0).astype(dtype)
+    for (ref, place), gradient_TK in zip(results, (
+        _product(dlogits_TT, k_TK) * scale, _product(dlogits_TT, scaled_TK, 0, 0),
+        _product(weights_TT.astype(dtype), dy_TK, 0, 0)), strict=True):
+      ref[place] = gradient_TK.astype(dtype)
 
 
-def _heads(ref, head_dim):
-  """The places of a block's heads."""
-  return [(0, slice(None), slice(at, at + head_dim)) for at in range(0, ref.shape[2], head_dim)]
+def _heads(refs, head_dim):
+  """[(the place of a head's result, [(ref, place) of its queries, keys and values])] of a block's heads."""
+  place = lambda at: (0, slice(None), slice(at * head_dim, (at + 1) * head_dim))
+  if len(refs) == 1:
+    heads = refs[0].shape[2] // (3 * head_dim)
+    return [(place(at), [(refs[0], place(3 * at + part)) for part in range(3)]) for at in range(heads)]
+  return [(place(at), [(ref, place(at)) for ref in refs]) for at in range(refs[0].shape[2] // head_dim)]
 
 
 def _weights(q_TK, k_TK):

@@ -5,6 +5,7 @@ What a family provides is in `models.family`.
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -108,6 +109,14 @@ class PureModel:
                        module).frozen = True
     model.graphdef = _split(module)[0]
     return model
+
+  @property
+  def tokens(self) -> int | None:
+    """The number of tokens that its encoder reads of a picture; None for families without such an encoder."""
+    if self.family.tokens is None:
+      return None
+    tokens = self.family.tokens(self.config, self.image_shape)
+    return math.prod(tokens.grid) + tokens.classified + self.config.global_tokens
 
   def param_shapes(self) -> dict:
     """ShapeDtypeStructs of the parameters, as a nested plain dict."""

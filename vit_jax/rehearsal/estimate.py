@@ -15,12 +15,13 @@ import jax.numpy as jnp
 from vit_jax.cost.gpus import Target
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.rehearsal.job import Choice, Job
-from vit_jax.training import state
+from vit_jax.training import microbatches, state
 
 # The work space of the backward pass, in units of what one layer keeps without rematerialisation.
 _WORK_SPACE = 1.0
 # Bytes moved to and from HBM for each byte that a step would keep without rematerialisation.
 _TRAFFIC = 6.3
+_FAR = 1.35  # as many times if the residual stream does not stay near the cores from one operation to the next
 _LANES, _SUBLANES = 128, 8  # sides of the tiles in which a TPU stores float32 arrays
 
 
@@ -102,11 +103,16 @@ def work(job: Job, target: Target, choice: Choice) -> Work:
   executed = job.executed_flops(choice.remat, choice.microbatches)
   weights = job.params / tensor * itemsize  # of all layers, in the compute dtype
   moved = _TRAFFIC * job.kept_per_image('none', target.platform) * images / tensor * executed / job.spent_per_image
+  if target.platform == 'tpu' and job.model.tokens and (
+      microbatches.stream_bytes(job.model, images // micro) > microbatches.NEAR_BYTES):
+    moved *= _FAR
   moved += 3 * weights * micro + 28 * job.params / (fsdp * tensor)  # Adam reads 4 and writes 3 float32 per parameter
   # For each micro-batch, fsdp gathers the weights for both passes and scatters the gradients. tensor gathers and
   # scatters the residual stream around both sub-blocks. data sums the gradients. Of the axes, data spans slices or
   # hosts first.
   gathered, streamed, gradients = 3 * micro * weights, 0.0, 2 * weights / fsdp
+  if micro > 1:  # accumulated in float32, and summed at the end
+    gradients *= 4 / itemsize
   if tensor > 1 and hasattr(model, 'depth'):  # a ViT; for other families only the compiler knows
     streamed = 8 * model.depth * images * _tokens(job) * model.width * itemsize
   across_data = math.gcd(data, target.count)

@@ -22,8 +22,8 @@ from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import MeshConfig
 from vit_jax.parallel.rules import AXES
 from vit_jax.training import config as run_config
+from vit_jax.training import microbatches, state
 from vit_jax.training import run as run_lib
-from vit_jax.training import state
 from vit_jax.training.config import RunConfig
 from vit_jax.transfer import pretrained
 from vit_jax.transfer import teacher as teacher_lib
@@ -90,15 +90,20 @@ class Job:
 
   def kernel(self, platform: str) -> tuple[str, str] | tuple[None, None]:
     """(the name of the kernel, why) of its attention on 'cpu', 'gpu' or 'tpu'; None, None without any."""
-    family, config, execution = self.model.family, self.config.model, self.config.system.execution
-    if family.tokens is None:
+    config, execution, tokens = self.config.model, self.config.system.execution, self.model.tokens
+    if tokens is None:
       return None, None
     if self.objective.masked:
       return kernels.PLAIN, f'{kernels.KERNELS[kernels.PLAIN].what}; no other computes the mask of its objective'
-    (rows, columns), classified = dataclasses.astuple(family.tokens(config, self.image_shape))
-    tokens = rows * columns + classified + config.global_tokens
     request = kernels.Request.of(config, tokens, config.pos_embed, execution.blocks)
     return kernels.choose(execution.attention_kernel, request, platform)
+
+  def microbatches(self, sizes: tuple[int, ...], target: Target) -> tuple[int, str]:
+    """(the number of micro-batches, why) of its steps on a mesh of these sizes."""
+    if asked := self.config.system.microbatches:
+      return asked, 'as configured'
+    mesh = mesh_lib.abstract_mesh(sizes, self.config.system.mesh.rules)
+    return microbatches.chosen(self.config, self.model, mesh, target.platform, target.chip)
 
   def stacks(self, platform: str) -> dict[int, bool]:
     """{number of layers: whether they are scanned there} of its stacks."""
@@ -224,7 +229,8 @@ def choices_on(job: Job, target: Target) -> list[Choice]:
   tried = stack.tried(system.execution.remat, target.platform)
   choices = [Choice(sizes, remat, system.microbatches or 1) for remat in tried]
   check(job, target, choices[0])
-  return choices
+  number, _ = job.microbatches(sizes, target)
+  return [dataclasses.replace(choice, microbatches=number) for choice in choices]
 
 
 def check(job: Job, target: Target, choice: Choice) -> None:

@@ -99,10 +99,12 @@ def _instead(plan):
 
 def _execution(plan):
   platform = plan.target.platform
+  layers = ', '.join(f'{depth} layers {"scanned" if scan else "unrolled"}'
+                     for depth, scan in plan.job.stacks(platform).items())
+  number, why = plan.job.microbatches(plan.choice.sizes, plan.target)
+  slices = [f'{number} micro-batches, {why}'] if number > 1 and number == plan.choice.microbatches else []
   kernel, why = plan.job.kernel(platform)
-  attention = f'; attention {kernel}: {why}' if kernel else ''
-  return ', '.join(f'{depth} layers {"scanned" if scan else "unrolled"}'
-                   for depth, scan in plan.job.stacks(platform).items()) + attention
+  return '; '.join([layers, *slices, *([f'attention {kernel}: {why}'] if kernel else [])])
 
 
 def _memory(plan):

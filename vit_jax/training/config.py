@@ -41,7 +41,7 @@ class SystemConfig(LocalConfig):
   """
   mesh: MeshConfig = MeshConfig()
   execution: Execution = Execution()
-  # Gradients are accumulated over this many slices of the batch; 0: 1, or on CPUs as many as suit the caches.
+  # Gradients are accumulated over this many slices of the batch; 0: as `training.microbatches` chooses.
   microbatches: int = 0
   # On GPUs: the same bits each time, also after a resume. Slower. TPUs and CPUs do that anyway (`host`).
   deterministic: bool = False

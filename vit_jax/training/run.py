@@ -25,14 +25,12 @@ from vit_jax.parallel import blocks, processes
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.parallel.mesh import LogicalMesh
 from vit_jax.survival.saving import Due
-from vit_jax.training import branch, evaluate
+from vit_jax.training import branch, evaluate, microbatches
 from vit_jax.training import config as run_config
 from vit_jax.training.config import RunConfig, run_hash
 from vit_jax.transfer import given
 from vit_jax.transfer import pretrained as pretrained_lib
 from vit_jax.transfer import teacher as teacher_lib
-
-USES_A_SLICE = 600  # of a parameter, in a micro-batch on a CPU (experiments/speed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,18 +138,11 @@ class Run:
   @property
   def resolved(self) -> RunConfig:
     """The config that a step is made from: with the number of micro-batches, where that is left to the devices."""
-    system = self.config.system
-    return dataclasses.replace(self.config, system=dataclasses.replace(
-        system, microbatches=system.microbatches or self._microbatches()))
-
-  def _microbatches(self):
-    """On a CPU the activations of a large batch leave the caches between one operation and the next, so slices are as
-    small as adding up their gradients allows."""
-    if self.platform != 'cpu' or self.model.stats_shapes() or self.objective.whole_batch:
-      return 1
-    uses = self.flops_per_example_forward / (2 * self.params)  # of a parameter in an image: in a ViT, by each token
-    rows = self.config.data.batch_size // mesh_lib.batch_shards(self.mesh)
-    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or rows / n * uses >= USES_A_SLICE))
+    system, uses = self.config.system, self.flops_per_example_forward / (2 * self.params)
+    chip = hardware.chip_of(self.mesh.devices.flat[0].device_kind)
+    number = system.microbatches or microbatches.chosen(
+        self.config, self.model, self.mesh, self.platform, chip, uses)[0]
+    return dataclasses.replace(self.config, system=dataclasses.replace(system, microbatches=number))
 
   def train_batches(self, first_step: int, report: Callable[[list[str]], None],
                     left_out: Sequence[int] | None = None) -> Iterator[dict]:

@@ -15,6 +15,7 @@ from vit_jax import records
 from vit_jax.interop import exported, sources
 from vit_jax.interop.classifier import Classifier, as_probabilities
 from vit_jax.models import PureModel
+from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.training import config as run_config
 
 
@@ -43,7 +44,7 @@ class Trained(Classifier):
     def forward(params, stats, images):
       logits_BC = self.model.apply(params, stats, self.preprocessing.normalize(images))[0]
       return as_probabilities(logits_BC, self.several_labels, self.temperature)
-    return jax.jit(forward)
+    return jax.jit(mesh_lib.traced_on(mesh_lib.single_device(), forward))  # so that it has its devices' kernels
 
 
 def load(source: str | os.PathLike, step: int | None = None) -> Classifier:
