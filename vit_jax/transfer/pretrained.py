@@ -22,6 +22,7 @@ from vit_jax.models import PureModel
 
 # Fields of a model's config that belong to training, not to its weights.
 _OF_TRAINING = ('dropout', 'drop_path', 'dtype')
+_LEARNT = ('scale', 'bias', 'templates', 'digest')  # of whole weights: nothing of the model's shape
 _OF_DATA = ('bytes', 'bpe')  # tokenizers of runs that start at random: they give way to that of the weights
 
 
@@ -229,7 +230,7 @@ def _set_otherwise(where: str, ours: Any, theirs: Any) -> tuple[str, ...]:
   """What a config sets that is not so in the weights, in words."""
   ours, theirs = (schema.flat(dataclasses.asdict(config)) for config in (ours, theirs))
   return tuple(f'{where}.{name}={value!r}, the weights have {theirs[name]!r}' for name, value in ours.items()
-               if value != theirs[name] and name not in _OF_TRAINING)
+               if value != theirs[name] and name not in (*_OF_TRAINING, *_LEARNT))
 
 
 def _filled(tree: dict, arrays: dict) -> dict:
