@@ -189,7 +189,8 @@ def _bundle(run, workdir):
   """Where a fine-tuned classifier is laid ready for use; None for other runs, many processes and buckets."""
   import jax
   from etils import epath
-  if run.pretrained is None or not run.objective.predicts_classes or run.branch_steps or '://' in os.fspath(workdir) or jax.process_count() > 1:
+  elsewhere = '://' in os.fspath(workdir) or jax.process_count() > 1
+  if run.pretrained is None or not run.objective.predicts_classes or run.branch_steps or elsewhere:
     return None
   from vit_jax import interop
   from vit_jax.interop import bundle
