@@ -1,7 +1,7 @@
 // What a run makes of pictures and texts: retrieval both ways, and captions with their scores. DATA.texts may be null.
 const nats = value => `${value.toFixed(2)} nats`;
 
-function retrieval() {
+function retrieved() {
   const r = DATA.texts && DATA.texts.retrieval;
   if (!r) return [];
   const rows = r.shares.map(([name, ...values]) => [name, ...values.map(value => share(value))]);
@@ -39,4 +39,4 @@ function captions() {
 
 function after(section) { section.classList.add('after'); return section; }
 
-function texts() { return [...retrieval(), ...captions()]; }
+function texts() { return [...retrieved(), ...captions()]; }
