@@ -10,8 +10,9 @@ RandAugment(2, 10) and flips, 16 tokens, t = 10 and b = -2.71. What differs: the
 here it starts at random, and its tokens are learnt from the captions. Pictures are cut to a square, not squeezed into
 one. Published (LiT-B16B, with a BERT and other data): 72.07% zero-shot on ImageNet. Not run by us yet.
 
-The image tower may come from anywhere: --config.pretrained.path=RUN, a bundle, a file of weights or hf:OWNER/NAME. To
-train it too, at a tenth of the rate: --config.optimizer.train_only=() --config.optimizer.rates="(('encoder/*', 0.1),)".
+The image tower may come from anywhere: --config.pretrained.path=RUN, a bundle, a file of weights or hf:OWNER/NAME. Of
+weights with two towers the text tower is left out. To train the image tower too, at a tenth of the rate:
+--config.optimizer.train_only=() --config.optimizer.rates="(('encoder/*', 0.1),)".
 """
 
 from vit_jax import config
@@ -24,6 +25,7 @@ def get_config(arg=''):
   del arg
   c = config.defaults('vit', 'contrast')
   c.pretrained.path = 'hf:google/vit-base-patch16-224-in21k'
+  c.pretrained.ignore = ('text/*',)  # also of weights that have a text tower
   c.optimizer.train_only = ('text/*', 'log_scale', 'bias')
   c.model.dtype = 'bfloat16'
   c.loss.bias = -2.71

@@ -2,9 +2,11 @@
 
 import ast
 import dataclasses
+import json
 import pathlib
 import re
 import shlex
+from typing import Any
 
 from vit_jax import completion
 from vit_jax.commands import COMMANDS
@@ -37,6 +39,11 @@ class Command:
   @property
   def words(self) -> str:
     return shlex.join([self.program, *self.arguments])
+
+
+def page_data(html: str) -> Any:
+  """What a page of HTML shows (`drawing.page`)."""
+  return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])
 
 
 def name(path: pathlib.Path) -> str:

@@ -34,7 +34,7 @@ HASHES = {
     'mae_b16.py:runlocal': 'b1f912172b',
     'siglip_b16.py': '28fe779b6b',
     'siglip_b16.py:coco': '745a00da52',
-    'lit_b16.py': 'c694d28da7',
+    'lit_b16.py': '275f88868b',
     'zero_shot_emoji.py': '6bcaf850a7',
     'caption_s16.py': '8f0135c0dc',
     'caption_s16.py:cappa': '99d1b59ece',

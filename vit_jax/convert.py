@@ -105,10 +105,10 @@ def _write_mae(source: str, out: str) -> int:
 
 def _write_pairs(source: str, out: str) -> int:
   from vit_jax.inspection import own_model
-  from vit_jax.interop import pairs_writer, writers
+  from vit_jax.interop import pairs_writer, run_weights, writers
   _, config, _, weights = own_model.load(source, _STEP.value, 'contrast')
-  tokenizer, file = own_model.tokenizer(source, config), own_model.tokenizer_file(source, config)
-  writers.write_pairs(weights, config.loss, tokenizer, file, out)
+  file = run_weights.tokenizer_file(source, config.data.text.tokenizer)
+  writers.write_pairs(weights, config.loss, own_model.tokenizer(source, config), config.data.text.clean, file, out)
   say(f'{out}: {pairs_writer.kind_of(config.loss)}, {weights.size:,} parameters, both towers, '
       + (f'tokenizer {config.data.text.tokenizer}' if file else
          f'without a tokenizer: {config.data.text.tokenizer} is in no file'))

@@ -88,9 +88,9 @@ def main() -> int:
       return preflight.look(checked, _WORKDIR.value, cli.recipe_name(), _PREFLIGHT.value)
     run = start.prepare(config, cli.overridden(), _WORKDIR.value, display.note, _steps(_BRANCH_STEPS.value))
     workdir = _WORKDIR.value or f'runs/{cli.recipe_name()}-{run.config_hash}'
-    if _REPORT.value is not None and not (run.objective.predicts_classes or _tells_by_name(run)):
-      raise UserError(f'--report: the page of a run is about classes, which objective={config.objective} does not '
-                      'tell of these data; leave it out')
+    if _REPORT.value is not None and not (run.objective.predicts_classes or 'text' in run.entries):
+      raise UserError(f'--report: the page of a run is about classes or texts, of which objective={config.objective} '
+                      'tells nothing; leave it out')
     if frozen.wanted(run):
       if _REPORT.value is not None:
         raise UserError('--report: this run stops at frozen features, of which there is no page; leave it out, or '
@@ -112,11 +112,6 @@ def main() -> int:
   if _REPORT.value is not None:
     _score(workdir)
   return 0
-
-
-def _tells_by_name(run) -> bool:
-  """Whether the model tells the classes of its data by their names."""
-  return 'zero_shot@1' in run.objective.evaluates(run.data)
 
 
 def _show_config() -> int:
@@ -176,7 +171,12 @@ def _inspect() -> int:
 
 def _score(place, data=None) -> None:
   """What --evaluate and --report ask for."""
-  from vit_jax.inspection import evaluation, run_page
+  from vit_jax.inspection import evaluation, run_page, words_page
+  if _EVALUATE.value is None and words_page.is_for(place):
+    if data is not None:
+      raise UserError(f'--config: the page of {place} is about the texts of its own data; leave it out')
+    say(f'report       {words_page.write(place, _SPLIT.value)}')
+    return
   with cli.Progress() as progress:
     found = evaluation.evaluate(place, _SPLIT.value, data, _CLASSES.value, progress)
   if _EVALUATE.value is not None:
@@ -186,10 +186,11 @@ def _score(place, data=None) -> None:
 
 
 def _bundle(run, workdir):
-  """Where a fine-tuned model is laid ready for use; None for other runs, many processes and buckets."""
+  """Where a fine-tuned classifier is laid ready for use; None for other runs, many processes and buckets."""
   import jax
   from etils import epath
-  if run.pretrained is None or run.branch_steps or '://' in os.fspath(workdir) or jax.process_count() > 1:
+  elsewhere = '://' in os.fspath(workdir) or jax.process_count() > 1
+  if run.pretrained is None or not run.objective.predicts_classes or run.branch_steps or elsewhere:
     return None
   from vit_jax import interop
   from vit_jax.interop import bundle

@@ -1,8 +1,10 @@
 """The same encoders on the same pictures, trained for four objectives at the same FLOPs.
 
-  python -m vit_jax.sweep --sweep=experiments/objectives_law/sweep.py --workdir=runs/objectives_law
+  python -m vit_jax.sweep --sweep=experiments/objectives_law/sweep.py:fit --workdir=runs/objectives_law
   python -m vit_jax.law runs/objectives_law --form=power --x=flops --metric=test/probe/error --group=objective
 
+`fit`: what the laws are fitted to. `held_out`: a budget three times as large, of the smaller model, which they have to
+predict.
 FLOPs are those of the whole model in training, with its decoder or text tower.
 """
 
@@ -13,7 +15,8 @@ from vit_jax import sweeps
 
 RECIPE = 'experiments/objectives_law/recipe.py'
 HEAD_DIM = 8
-BUDGETS = (1e11, 3e11, 9e11)
+PARTS = {'fit': ((1e11, 3e11, 9e11), (24, 48)), 'held_out': ((3e12,), (24,))}  # budgets and widths
+ARGS = tuple(PARTS)
 
 
 def shape(width):
@@ -30,8 +33,8 @@ def objectives():
   return recipe.LOSSES
 
 
-def get_sweep():
-  runs = []
+def get_sweep(part='fit'):
+  (budgets, widths), runs = PARTS[part], []
   for objective, loss in objectives().items():
     runs += [{'objective': objective} | {f'loss.{name}': value for name, value in loss.items()}]
-  return sweeps.Sweep(RECIPE, sweeps.product(runs, sweeps.isoflop(BUDGETS, [shape(24), shape(48)])))
+  return sweeps.Sweep(RECIPE, sweeps.product(runs, sweeps.isoflop(budgets, list(map(shape, widths)))))

@@ -4,13 +4,16 @@ import base64
 import hashlib
 import html
 import json
+import pathlib
 import re
 
 import pytest
 from hypothesis import example, given, settings, strategies
 
+import vit_jax
 from vit_jax.drawing import page
 
+PACKAGE = pathlib.Path(vit_jax.__path__[0])
 EVIL = '</script><script>alert(1)</script><!--<img src=x onerror=alert(1)>&amp;\u2028\u2029@DATA@@SCRIPT@"\''
 TEXT = strategies.text() | strategies.just(EVIL)
 
@@ -57,12 +60,8 @@ def test_nan_and_infinities_are_null(script):
   assert _data(text) == {'x': [None, None, 1.5], 'y': [None]}
 
 
-@pytest.mark.parametrize('name', ['drawing/draw.js', 'drawing/panels.js', 'scaling/law.js', 'scaling/law_figure.js',
-                                  'inspection/run.js', 'sweeps/board.js'])
-def test_scripts_display_data_only_as_text(name):
-  from pathlib import Path
-
-  import vit_jax
-  code = (Path(vit_jax.__path__[0]) / name).read_text()
+@pytest.mark.parametrize('script', sorted(PACKAGE.rglob('*.js')), ids=lambda path: path.name)
+def test_scripts_display_data_only_as_text(script):
+  code = script.read_text()
   assert not re.search(r'innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|Function\(|setTimeout\(', code)
   assert set(re.findall(r'https?://[^\s"\']+', code)) <= {'http://www.w3.org/2000/svg'}

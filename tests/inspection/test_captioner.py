@@ -5,12 +5,13 @@ import json
 import command_line
 import numpy as np
 import pytest
+from pages import page_data
 from PIL import Image
 
 import vit_jax
 from vit_jax import config
 from vit_jax.errors import UserError
-from vit_jax.inspection import captioner
+from vit_jax.inspection import captioner, words_page
 from vit_jax.training import config as run_config
 from vit_jax.training import loop
 from vit_jax.training import run as run_lib
@@ -57,6 +58,17 @@ def test_it_writes_answers_and_names_what_it_was_taught(model, images):
     assert named(list(images[:4]), batch_size=4).argmax(1).tolist() == [1, 0, 1, 0]
   templates = captioner.by_name(model, ['hit', 'lack'], ['w{}e', 'b{}'])
   assert templates.probabilities(list(images[:2]), 2).sum(1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_its_page_has_texts_with_their_scores(workdir, model):
+  shown = page_data(words_page.render(workdir, 'test'))
+  written = shown['texts']['captions']
+  assert {(e['question'], e['text'] == e['truth']) for e in written} == {('which?', True)} and len(written) == 12
+  assert all(e['log_p'] == pytest.approx(e['truth_log_p'], rel=1e-4) and e['log_p'] < 0 for e in written)
+  assert shown['headline'].endswith('would be written to the letter')
+  with pytest.raises(UserError, match="no scores of split 'train'"):
+    words_page.render(workdir, 'train')
 
 
 @pytest.mark.slow

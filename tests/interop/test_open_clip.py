@@ -9,10 +9,13 @@ import pytest
 from golden_files import GOLDEN, TOLERANCE
 from test_towers import outputs
 
-from vit_jax import interop
+import vit_jax
+from vit_jax import config, interop
 from vit_jax.errors import UserError
 from vit_jax.inspection import pair_model
 from vit_jax.interop import architectures, tensors
+from vit_jax.training import config as run_config
+from vit_jax.training import run as run_lib
 
 CASES = sorted(path.stem.removeprefix('open_clip_') for path in GOLDEN.glob('open_clip_*.npz'))
 # What make_open_clip_golden.py registers in timm.
@@ -72,6 +75,20 @@ def test_both_towers(case, tmp_path):
   logits = found['scale'][0] * found['image'] @ found['text'].T + found['bias'][0]
   assert arrays['logits'].std() > 0.05
   np.testing.assert_allclose(logits, arrays['logits'], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize('case', [pytest.param(case, marks=[pytest.mark.slow] if case in ('average', 'trunk') else [])
+                                  for case in CASES])
+def test_a_run_starts_from_both_towers(case, tmp_path):
+  place = folder(tmp_path, golden(case))
+  c = config.defaults('vit', 'contrast')
+  c.data.source = vit_jax.arrays(np.zeros((40, 8, 8, 3), np.uint8), captions=['a cat'] * 40)
+  c.pretrained.path, c.data.batch_size, c.train.steps = str(place), 8, 1
+  run, own = run_lib.prepare(run_config.cast(c)), pair_model.load(place)
+  assert run.pretrained.new == run.pretrained.otherwise == ()
+  jax.tree.map(np.testing.assert_array_equal, run.pretrained.arrays['params'], jax.device_get(own.embedder.params))
+  texts = ['A cat &amp; a  dog!', 'two_hearts']
+  np.testing.assert_array_equal(run.data.tokenizer.encode(texts), own.embedder.tokenizer.encode(texts))
 
 
 @pytest.mark.parametrize('changes, words', [

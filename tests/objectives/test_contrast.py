@@ -10,6 +10,7 @@ import command_line
 import jax
 import numpy as np
 import pytest
+from pages import page_data
 from PIL import Image
 
 import vit_jax
@@ -17,7 +18,7 @@ from vit_jax import config, models, records
 from vit_jax.console import Console
 from vit_jax.data.text import TextConfig
 from vit_jax.errors import UserError
-from vit_jax.inspection import evaluation, pair_model, picture_index, run_page
+from vit_jax.inspection import evaluation, pair_model, picture_index, run_page, words_page
 from vit_jax.models import PureModel, text, vit
 from vit_jax.objectives import contrast, pair_scores
 from vit_jax.optimisation import layerwise, trainable
@@ -124,11 +125,19 @@ def test_a_page_about_the_classes_by_their_names(workdir, tmp_path):
   assert [each['class'] for each in found.summary['classes']] == list(NAMES)
   assert 0 < found.summary['loss'] < 2  # of shares of 1, also of a sigmoid loss
   html = run_page.render(found)
+  asked = page_data(html)['texts']['retrieval']
+  assert [row[0] for row in asked['shares']] == ['text for a picture', 'picture for a text', 'class by its name']
+  assert asked['shares'][0][1] == row['image_to_text@1'] and len(asked['pictures']) == len(asked['texts']) == 8
+  assert sum(e['found'][0][2] for e in asked['pictures']) > 5  # it has learnt them
   assert 'zero_shot@1' in html and f'{found.summary["accuracy"]:.2%} of' in html
   plain = _run(**{'data.source': vit_jax.arrays(np.zeros((40, 8, 8, 3), np.uint8), captions=['a'] * 40)})
   _train(plain, tmp_path / 'plain')
   with pytest.raises(UserError, match='have no classes to be told; use predict --names'):
     evaluation.evaluate(str(tmp_path / 'plain'))
+  assert words_page.is_for(tmp_path / 'plain') and not words_page.is_for(workdir)
+  alone = page_data(words_page.write(tmp_path / 'plain', 'test').read_text())
+  assert alone['headline'].startswith('the nearest text is right for')
+  assert len(alone['texts']['retrieval']['texts']) == 1
 
 
 @pytest.mark.slow

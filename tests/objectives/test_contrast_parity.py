@@ -17,12 +17,12 @@ GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 KINDS = ('siglip', 'clip')
 
 
-def _golden(kind):
+def golden(kind):
   with np.load(GOLDEN / f'{kind}.npz') as file:
     return dict(file)
 
 
-def _folder(path, arrays, config=None):
+def folder_of(path, arrays, config=None):
   """A folder as `save_pretrained` writes it."""
   path.mkdir()
   parts = {name.partition(':')[2]: value for name, value in arrays.items() if name.startswith('param:')}
@@ -35,7 +35,7 @@ def _folder(path, arrays, config=None):
 
 
 def assert_parity(arrays, folder):
-  pairs = pair_model.load(_folder(folder, arrays))
+  pairs = pair_model.load(folder_of(folder, arrays))
   embedder, texts = pairs.embedder, json.loads(str(arrays['texts']))
   tokens, theirs = embedder.tokenizer.encode(texts), arrays['tokens']
   if pairs.loss == 'softmax':  # what follows CLIP's end token changes nothing
@@ -57,7 +57,7 @@ def assert_parity(arrays, folder):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_it_computes_what_transformers_computes(kind, tmp_path):
-  assert_parity(_golden(kind), tmp_path / kind)
+  assert_parity(golden(kind), tmp_path / kind)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -69,7 +69,7 @@ def test_live_transformers(kind, tmp_path):
 
 
 def test_what_a_folder_lacks_or_adds_is_named(tmp_path):
-  arrays = _golden('siglip')
+  arrays = golden('siglip')
   config = json.loads(str(arrays['config']))
   refused = {
       'a_tokenizer': (arrays | {'file:spiece.model': np.ones(9, np.uint8)}, config, 'no model of SentencePiece'),
@@ -82,9 +82,9 @@ def test_what_a_folder_lacks_or_adds_is_named(tmp_path):
                 "has no token '<x>'")}
   for name, (files, settings, words) in refused.items():
     with pytest.raises(UserError, match=words):
-      pair_model.load(_folder(tmp_path / name, files, settings))
+      pair_model.load(folder_of(tmp_path / name, files, settings))
   files = {name: value for name, value in arrays.items() if not name.startswith('file:')}
   with pytest.raises(UserError, match='expected a tokenizer, tokenizer.json or spiece.model'):
-    pair_model.load(_folder(tmp_path / 'none', files))
+    pair_model.load(folder_of(tmp_path / 'none', files))
   with pytest.raises(UserError, match='expected a run of objective=contrast, a SigLIP or CLIP'):
     pair_model.load(tmp_path)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from vit_jax.data import cleaning
+from vit_jax.errors import UserError
 from vit_jax.options import option
 
 # What a batch can have of its texts: the tokens; the place in them at which the answer begins, which is the whole
@@ -31,6 +33,10 @@ class TextConfig:
   tokenizer: str = 'bytes'
   length: int = option(64, least=2, most=2**16)  # tokens of a text, with those of its begin and end
   vocab_size: int = option(8192, least=259, most=2**24)  # of tokenizer=bpe: 256 bytes, 3 marks, and what is learnt
+  clean: cleaning.Kind = 'none'  # what is done to a text before it becomes tokens
+  pad: int = option(0, least=0, most=2**24)  # the token after the end; only a model that reads padding can have another
+  # Of the tokenizer. It replaces the path of a file in the run's identity, and another tokenizer there is refused.
+  digest: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +51,7 @@ class Tokenizer:
     digest: 16 hex digits: equal for tokenizers that do the same.
     ids: texts -> the token numbers of each, without begin and end.
     text: token numbers without begin and end -> the text.
-    learnt: the content of a tokenizer.json, of one that was learnt from the data; else None.
+    learnt: the content of a tokenizer.json, of one that was learnt from the data or is such a file; else None.
     pad: the number after the end. Only 0 tells how long a text is (`lengths`); others are for models that read padding.
   """
   length: int
@@ -178,9 +184,25 @@ def tokenizer(config: TextConfig, captions: Callable[[], Sequence[str]]) -> Toke
     UserError: there is none of that name, its file is missing or of another kind, or a package that it needs.
   """
   if config.tokenizer == 'bytes':
-    return _of_bytes(config)
+    return configured(config, _of_bytes(config))
   from vit_jax.data import vocabularies
-  return vocabularies.tokenizer(config, captions)
+  clean = cleaning.CLEAN[config.clean]
+  return configured(config, vocabularies.tokenizer(config, lambda: list(map(clean, captions()))))
+
+
+def configured(config: TextConfig, plain: Tokenizer) -> Tokenizer:
+  """A tokenizer with the cleaning and the padding of a config. Raises UserError if its digest is another."""
+  found, clean = plain, cleaning.CLEAN[config.clean]
+  if (config.clean, config.pad) != (TextConfig.clean, TextConfig.pad):
+    if config.pad >= plain.vocab_size:
+      raise UserError(f'data.text.pad={config.pad}: the tokenizer has {plain.vocab_size} tokens')
+    digest = hashlib.blake2b(f'{plain.digest} {config.clean} {config.pad}'.encode(), digest_size=8).hexdigest()
+    found = dataclasses.replace(plain, pad=config.pad, digest=digest,
+                                ids=lambda texts: plain.ids(list(map(clean, texts))))
+  if config.digest not in (None, found.digest):
+    raise UserError(f'data.text.tokenizer={config.tokenizer}: expected the tokenizer with data.text.digest='
+                    f'{config.digest}, got {found.digest}')
+  return found
 
 
 def vocab_size(config: TextConfig) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from vit_jax import buckets
 from vit_jax.data import listing
+from vit_jax.data import text as text_lib
 from vit_jax.data.text import TextConfig, Tokenizer
 from vit_jax.errors import UserError
 
@@ -30,8 +31,7 @@ def tokenizer(config: TextConfig, captions: Callable[[], Sequence[str]]) -> Toke
   """As `text.tokenizer`, for all but bytes."""
   name = config.tokenizer
   if name == 'bpe':
-    learnt = learn(captions(), config.vocab_size)
-    return _of_json(config, learnt.encode(), learnt, size=config.vocab_size)
+    return _of_json(config, learn(captions(), config.vocab_size).encode(), size=config.vocab_size)
   if name == 'clip':
     return _of_clip(config, _read(_clip_file()))
   reader = _reader(name)
@@ -40,7 +40,7 @@ def tokenizer(config: TextConfig, captions: Callable[[], Sequence[str]]) -> Toke
 
 def of_content(config: TextConfig, content: bytes) -> Tokenizer:
   """The tokenizer in the content of a file; config.tokenizer is its name. Raises UserError as `text.tokenizer` does."""
-  return _reader(config.tokenizer)(config, content)
+  return text_lib.configured(config, _reader(config.tokenizer)(config, content))
 
 
 def _reader(name):
@@ -69,7 +69,7 @@ def learn(captions: Sequence[str], vocab_size: int) -> str:
   return made.to_str()
 
 
-def _of_json(config, content, learnt=None, size=None):
+def _of_json(config, content, size=None):
   """That of a tokenizer.json; `size` counts tokens that were asked for and not found too: few texts have few pairs."""
   tokenizers, where = _package('tokenizers'), f'data.text.tokenizer={config.tokenizer}'
   try:
@@ -80,7 +80,7 @@ def _of_json(config, content, learnt=None, size=None):
   made.no_truncation()
   begin, end = _added(made, where)
   return _made(config, content, made, size or max(made.get_vocab().values()) + 1, begin, end,
-               lambda ids: made.decode(ids, skip_special_tokens=True), learnt=learnt)
+               lambda ids: made.decode(ids, skip_special_tokens=True), learnt=content.decode())
 
 
 def _added(made, where):

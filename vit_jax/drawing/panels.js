@@ -41,6 +41,7 @@ const TIME_COLORS = {'steps': '#31688f', 'starting': '#b8c4d6', 'compiling': '#7
   'evaluating': '#5aa27c', 'saving': '#8fc1d4', 'lost to restarts': '#b5331e'};
 
 function duration(seconds) {
+  if (seconds >= 59.5) seconds = Math.round(seconds);
   if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
   if (seconds < 5400) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
   return seconds < 48 * 3600 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86400).toFixed(1)} days`;

@@ -54,6 +54,15 @@ class Captioner:
 
   def log_likelihoods(self, images: np.ndarray, answers: Sequence[str], question: str | None = None) -> np.ndarray:
     """log p of each answer, in nats, divided by its UTF-8 bytes: float32 [B, answers]. Raises as `write` does."""
+    sizes = np.array([len(answer.encode(errors='replace')) for answer in answers])
+    return self._log_p(images, answers, question) / sizes
+
+  def log_p(self, images: np.ndarray, answer: str, question: str | None = None) -> float:
+    """log p of an answer about one picture [1, H, W, C], in nats. Raises as `write` does."""
+    return float(self._log_p(images, [answer], question)[0, 0])
+
+  def _log_p(self, images, answers, question):
+    """log p of each answer, in nats, float32 [B, answers]."""
     _, start = self.prefix(question)
     before = '' if question is None else _clean(question) + text_lib.QUESTION_END
     found = text_lib.Tokens.of(self.tokenizer, [before + answer for answer in answers])(np.arange(len(answers)))
@@ -62,7 +71,7 @@ class Captioner:
       raise UserError(f'{answers[int(np.argmax(cut | (sizes == 0)))]!r}: expected a text of at most '
                       f'{self.tokenizer.length} tokens with its marks (data.text.length of the run)')
     known = {'text': found['text'], 'lengths': text_lib.lengths(found['text'])}
-    return np.asarray(self._likelihoods(self.params, images, found['text'][0], start, known)) / sizes
+    return np.asarray(self._likelihoods(self.params, images, found['text'][0], start, known))
 
   def prefix(self, question: str | None) -> tuple[np.ndarray, np.ndarray]:
     """(tokens int32 [N] before the answer, then zeros; how many they are)."""

@@ -38,12 +38,14 @@ class Evaluation:
       `several_labels.scores`.
     predictions: the model's predictions on the split.
     gallery: some of the examples with their pictures.
+    data: what was scored.
   """
   place: str
   model: Classifier
   summary: dict[str, Any]
   predictions: Predictions | several_labels.Decisions
   gallery: Gallery | several_labels.Gallery
+  data: pipeline.Data | None = None
 
 
 def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, classes: str | None = None,
@@ -90,7 +92,7 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, 
              'trained_by_code': (record or {}).get('code'),
              'unreadable': list(predicted.unreadable),
              **({'temperature': model.temperature} if model.temperature != 1 else {}), **found}
-  return Evaluation(os.fspath(place), model, summary, predicted, gallery)
+  return Evaluation(os.fspath(place), model, summary, predicted, gallery, data)
 
 
 def _renamed(model, classes, config):

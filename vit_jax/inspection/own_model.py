@@ -44,14 +44,5 @@ def load(workdir: str | os.PathLike, step: int | None, objective: str) -> OwnMod
 def tokenizer(workdir: str | os.PathLike, config: run_config.RunConfig) -> Tokenizer:
   """The tokenizer of a run. Raises UserError if it is not there."""
   reading = config.data.text
-  if reading.tokenizer == 'bpe':
-    reading = dataclasses.replace(reading, tokenizer=tokenizer_file(workdir, config))
-  return text_lib.tokenizer(reading, list)
-
-
-def tokenizer_file(workdir: str | os.PathLike, config: run_config.RunConfig) -> str | None:
-  """The tokenizer.json or SentencePiece model of a run; None if its tokenizer is no such file."""
-  name = config.data.text.tokenizer
-  if name == 'bpe':  # learnt from the captions, and kept with the run
-    return os.path.join(workdir, records.TOKENIZER)
-  return os.path.expanduser(name) if name.endswith(('.json', '.model')) else None
+  file = run_weights.tokenizer_file(workdir, reading.tokenizer)
+  return text_lib.tokenizer(dataclasses.replace(reading, tokenizer=file or reading.tokenizer), list)

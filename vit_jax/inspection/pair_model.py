@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import schema
 from vit_jax.data import listing, pipeline
 from vit_jax.data import text as text_lib
 from vit_jax.data.config import DataConfig
@@ -16,11 +15,9 @@ from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.errors import UserError
 from vit_jax.inspection import names as names_lib
 from vit_jax.inspection import own_model
-from vit_jax.interop import exported, exported_pairs, sources
-from vit_jax.interop import pairs as pairs_lib
+from vit_jax.interop import exported, exported_pairs, run_weights, sources
 from vit_jax.interop.classifier import Classifier
-from vit_jax.models import PureModel
-from vit_jax.objectives import contrast
+from vit_jax.objectives import pair_weights
 from vit_jax.objectives.zero_shot import Embedder, Towers
 from vit_jax.parallel import mesh as mesh_lib
 from vit_jax.transfer import pretrained
@@ -107,7 +104,7 @@ def load(place: str | os.PathLike, step: int | None = None) -> PairModel:
     return PairModel(_FromFile(found), found.preprocessing, found.digest, about.loss, about.scale, about.bias,
                      about.templates)
   if not sources.is_run(place) and step is None:
-    return _of_files(sources.read_pairs(place))
+    return _of_files(pair_weights.of_files(sources.read_pairs(place)))
   return _of_run(place, own_model.load(place, step, 'contrast'))
 
 
@@ -139,27 +136,20 @@ def export(place: str | os.PathLike, out: str | os.PathLike, step: int | None = 
       'text': lambda arrays, rows: call(arrays, lambda m: model.objective.embed_texts(m, rows))}
   text = own.config.data.text
   file = None if text.tokenizer in exported_pairs.WITHOUT_FILE else (
-      own_model.tokenizer_file(place, own.config) or os.path.expanduser(text.tokenizer))
+      run_weights.tokenizer_file(place, text.tokenizer) or os.path.expanduser(text.tokenizer))
   about = exported_pairs.About(pairs.loss, pairs.scale, pairs.bias, pairs.templates, text.length,
-                               exported_pairs.entry_of(text.tokenizer))
+                               exported_pairs.entry_of(text.tokenizer), text.clean, text.pad)
   exported_pairs.write(out, (own.weights.params, own.weights.stats), towers, model.image_shape,
                        own.weights.preprocessing, about, None if file is None else listing.read(file))
   return own.weights.size
 
 
 def _of_files(found):
-  """The model that `sources.read_pairs` has read."""
-  vocabulary = found.vocabulary
-  text = text_lib.TextConfig(vocabulary.file or 'clip', found.length)
-  objective = contrast.Contrast(schema.cast(contrast.Config, found.loss, 'loss'), text)
-  model = PureModel(found.image.family, found.image.config, found.image.image_shape, 0, objective=objective)
-  weights = dataclasses.replace(found.image, params=found.params(model.param_shapes()))
-  plain = text_lib.tokenizer(text, list)
-  tokenizer = dataclasses.replace(
-      plain, pad=pairs_lib.pad_number(vocabulary, plain.end),
-      ids=lambda texts: plain.ids(list(map(vocabulary.clean, texts))))
+  """The model that `pair_weights.of_files` has read."""
+  weights, model = found.weights, pair_weights.model_of(found)
   params = jax.device_put(weights.params, jax.local_devices()[0])
-  embedder = Embedder(model, params, {}, tokenizer, weights.preprocessing.normalize, mesh_lib.single_device())
+  embedder = Embedder(model, params, {}, text_lib.tokenizer(found.text, list), weights.preprocessing.normalize,
+                      mesh_lib.single_device())
   return _complete(embedder, weights.preprocessing, weights)
 
 

@@ -1,6 +1,4 @@
 // The page of one run: scores, curves, classes, mistakes, attention.
-const S = DATA.summary, SEVERAL = Boolean(S.several_labels), BLUE = '#31688e', RED = '#b5331e', SOFT = '#b0b4bb';
-const share = (value, digits = 1) => value === null ? '–' : `${(100 * value).toFixed(digits)}%`;
 
 function numbers() {
   const out = el('div', {class: 'numbers'});
@@ -19,42 +17,6 @@ function numbers() {
   return out;
 }
 
-function words_of(score) { return score === 'f1' ? 'F1' : score; }
-
-function curve(name, log) {
-  const {train, val} = DATA.curves, steps = [...train.step, ...val.step];
-  if (!steps.length) return '';
-  const values = [...train[name], ...val[name]];
-  const plot = new Plot({width: 470, height: 300, x: {log: false, whole: true, label: 'step', domain: [0, Math.max(...steps) * 1.02]},
-    y: {log: log && Math.min(...values) > 0, label: words_of(name), domain: domain(values, log && Math.min(...values) > 0)}});
-  plot.line(train.step, train[name], SOFT, {'stroke-width': 1.4});
-  plot.line(val.step, val[name], BLUE, {'stroke-width': 2});
-  val.step.forEach((step, i) => plot.dot(step, val[name][i], BLUE, 'fitted', () => [`step ${count(step)}`, [['val loss', format(val.loss[i])], [`val ${words_of(DATA.score)}`, share(val[DATA.score][i], 2)]]], 3));
-  return plot.svg;
-}
-
-function curves() {
-  if (!DATA.curves.train.step.length && !DATA.curves.val.step.length) return '';
-  const line = color => [['line', {x1: 0, x2: 22, y1: 6, y2: 6, stroke: color, 'stroke-width': 2}]];
-  return panel('Learning curves', el('div', {class: 'pair'}, curve('loss', true), curve(DATA.score, false)),
-    el('div', {class: 'legend'}, key('training', line(SOFT)), key('validation', line(BLUE))),
-    DATA.curves_note && el('p', {class: 'note'}, DATA.curves_note));
-}
-
-function facts() {
-  const list = el('dl', {class: 'facts'});
-  for (const [name, value] of DATA.facts) list.append(el('dt', {}, name), el('dd', {}, value));
-  return panel('The run', list);
-}
-
-function events() {
-  if (!DATA.events.length && !S.unreadable.length) return '';
-  const list = el('ul', {class: 'warnings'});
-  for (const words of DATA.events) list.append(el('li', {}, words));
-  if (S.unreadable.length) list.append(el('li', {}, `${count(S.unreadable.length)} pictures could not be read and are not counted: ${S.unreadable[0]}`));
-  return panel('On record', list);
-}
-
 function calibration() {
   const [said, right] = SEVERAL ? ['probability', 'share of labels'] : ['confidence', 'accuracy'];
   const bins = S.calibration, plot = new Plot({width: 470, height: 360, x: {log: false, label: said, domain: [0, 1]}, y: {log: false, label: right, domain: [0, 1]}});
@@ -71,8 +33,6 @@ function calibration() {
   return panel('Calibration', plot.svg, el('p', {class: 'note'}, `${confidence}. Bars: ${right} of the predictions in each bin of ${said} (stronger: more predictions); ` +
     `red: their mean ${said}. Expected calibration error over ${bins.length} bins: ${share(S.ece, 2)}.`));
 }
-
-function cut(text, most) { return text.length > most ? text.slice(0, most - 1) + '…' : text; }
 
 function matrix() {
   const cells = S.confusion;
@@ -116,12 +76,6 @@ function pairs() {
   return panel('Most often confused', table(['it is', 'taken for', 'times', 'of the class'], DATA.pairs.map(([a, b, n, part]) => [a, b, count(n), share(part)]), 'confused pairs'));
 }
 
-function image(source, words) {
-  const out = el('img', {src: source, alt: words});
-  if (!source.startsWith('data:image/png')) out.classList.add('smooth');
-  return out;
-}
-
 function mistakes() {
   if (!DATA.mistakes.length) return '';
   const list = el('div', {class: 'pictures'});
@@ -161,17 +115,6 @@ function distance() {
   return panel('How far each head looks', plot.svg, el('p', {class: 'note'}, 'A dot a head, mean over the pictures of this page; dotted: a head that attends to all patches alike.'));
 }
 
-function config() {
-  if (!DATA.config) return '';
-  return el('details', {}, el('summary', {}, 'The whole config'), el('pre', {tabindex: 0, role: 'region', 'aria-label': 'config'}, DATA.config));
-}
-
-// A column of what there is; none where nothing is there, so that the others take its room.
-function column(...parts) {
-  const there = parts.filter(part => part instanceof Node);
-  return there.length ? el('div', {}, ...there) : '';
-}
-
 const meanings = words([
   ...(SEVERAL ? [
     ['average precision', 'The mean precision of the pictures with the highest probabilities of a class, over the places where one with the label stands: 100% where all that have the label come first. Their mean over the classes is the mean average precision.'],
@@ -186,6 +129,6 @@ const MAPS = 'The picture, what the last layer attends to (mean of the heads), a
 drawPage(() => document.getElementById('main').replaceChildren(
   el('h1', {}, DATA.headline), el('p', {class: 'formula'}, DATA.name), numbers(),
   el('div', {class: 'top'}, column(curves(), timePanel(DATA.time)), column(facts(), events())),
-  el('div', {class: 'two'}, column(matrix(), pairs(), distance()), column(classes(), calibration())), mistakes(),
+  el('div', {class: 'two'}, column(matrix(), pairs(), distance()), column(classes(), calibration())), mistakes(), ...texts(),
   attentionOf('Attention', DATA.right, `${MAPS} One right answer a class.`),
   attentionOf('Attention in mistakes', DATA.mistakes, DATA.right.length ? 'The same, of the most confident mistakes.' : MAPS), meanings, config()));

@@ -5,17 +5,20 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 from etils import epath
 
 from vit_jax import durable, goodput, records
 from vit_jax.data import pipeline
+from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.drawing import page
 from vit_jax.errors import UserError
-from vit_jax.inspection import attention, overlay, several_labels
+from vit_jax.inspection import attention, overlay, several_labels, text_samples
 from vit_jax.inspection.evaluation import Evaluation, confidence_words
 
-_SCRIPT = Path(__file__).parent / 'run.js'
+HERE = Path(__file__).parent
+PARTS = (HERE / 'run_parts.js', HERE / 'run_texts.js')  # scripts of all pages of runs
 _MOST_CELLS = 100  # largest number of classes for which the page draws the confusion matrix
 _MAPPED = 9  # number of mistakes, the most confident ones, whose attention is shown
 _PAIRS = 12  # largest number of confused pairs of classes that are listed
@@ -39,17 +42,42 @@ def render(evaluation: Evaluation) -> str:
   headline, confidence, score = (_of_several if several else _of_one)(s)
   if records.objective_of(evaluation.place) == 'contrast':
     score = 'zero_shot@1'
-  events, config = _rows(evaluation.place, records.EVENTS, records.EVENT), getattr(evaluation.model, 'config', None)
-  found = _attention(evaluation)
-  data = {
-      'headline': headline, 'name': os.path.basename(evaluation.place.rstrip('/')), 'summary': _small(s),
-      'confidence': confidence, 'facts': _facts(evaluation, run), 'score': score,
-      'curves': _curves(evaluation.place, score), 'curves_note': _curves_note(config),
-      'time': goodput.shares(goodput.breakdown(events)), 'events': list(_disturbed(events)),
+  model, found = evaluation.model, _attention(evaluation)
+  data = common(evaluation.place, run, _small(s), model.preprocessing, getattr(model, 'config', None), score) | {
+      'headline': headline, 'confidence': confidence, 'texts': _texts(evaluation),
       'pairs': [] if several else _pairs(s['classes']), **_pictures(evaluation, found),
-      'distance': None if found is None else {'values': found.distance.tolist(), 'even': found.even},
-      'config': json.dumps(run.get('config'), indent=1) if run.get('config') else None}
-  return page.render(f'{data["name"]}: {headline}', [headline, data['confidence']], data, _SCRIPT)
+      'distance': None if found is None else {'values': found.distance.tolist(), 'even': found.even}}
+  return page.render(f'{data["name"]}: {headline}', [headline, data['confidence']], data, *PARTS, HERE / 'run.js')
+
+
+def common(place: str, run: dict[str, Any], summary: dict[str, Any], preprocessing: Preprocessing, config: Any,
+           score: str) -> dict[str, Any]:
+  """What every page of a run has.
+
+  Args:
+    place: the run folder.
+    run: its run.json; {}: none.
+    summary: split, data, step and unreadable, and what else the page shows.
+    preprocessing: of the model.
+    config: the RunConfig; None: it is not known.
+    score: the column of metrics.jsonl that is drawn beside the loss.
+  """
+  events = rows(place, records.EVENTS, records.EVENT)
+  return {'name': os.path.basename(place.rstrip('/')), 'summary': summary, 'score': score,
+          'facts': _facts(summary, run, preprocessing), 'curves': _curves(place, score),
+          'curves_note': _curves_note(config), 'time': goodput.shares(goodput.breakdown(events)),
+          'events': list(_disturbed(events)),
+          'config': json.dumps(run.get('config'), indent=1) if run.get('config') else None}
+
+
+def _texts(evaluation):
+  """Retrieval, of a model of two towers on data with texts; else None."""
+  pairs, data, s = getattr(evaluation.model, 'pairs', None), evaluation.data, evaluation.summary
+  if pairs is None or data is None or data.captions(s['split']) is None:
+    return None
+  own = (records.read_run(evaluation.place) or {}).get('data') or {}
+  scored = last_row(evaluation.place, s['split']) if data.name == own.get('name') else {}
+  return {'retrieval': text_samples.retrieval(pairs, data, s['split'], scored)}
 
 
 def _of_one(s):
@@ -71,11 +99,11 @@ def _small(summary):
   return summary | {'confusion': matrix if matrix is not None and len(matrix) <= _MOST_CELLS else None}
 
 
-def _facts(evaluation, run):
+def _facts(s, run, prepare):
   """[name, value] of the facts shown beside the curves. What an older or foreign run does not record is left out."""
   inner = lambda fields, name: fields[name] if isinstance(fields.get(name), dict) else {}
   data, devices, results = (inner(run, name) for name in ('data', 'devices', 'results'))
-  s, split, prepare = evaluation.summary, inner(data, 'split'), evaluation.model.preprocessing
+  split = inner(data, 'split')
   number = lambda value: f'{value:,}' if isinstance(value, int) else None
   lines = {
       'family': inner(run, 'config').get('family'),
@@ -99,7 +127,7 @@ def _short(commit):
   return commit and commit[:10] + commit[40:] if isinstance(commit, str) else None
 
 
-def _rows(place, name, needed):
+def rows(place: str, name: str, needed: Any) -> list[dict[str, Any]]:
   """The rows of a log that can be read; empty where the file does not exist (a bundle)."""
   try:
     return records.readable_rows(epath.Path(place) / name, needed)[0]
@@ -107,12 +135,17 @@ def _rows(place, name, needed):
     return []
 
 
+def last_row(place: str, split: str) -> dict[str, Any]:
+  """The last scores of a split in metrics.jsonl; {}: there are none."""
+  return next((row for row in reversed(rows(place, records.METRICS, records.ROW)) if row.get('split') == split), {})
+
+
 def _curves(place, score):
   """{split: {step, loss, SCORE}} of training and validation."""
   number = lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-  rows = [row for row in _rows(place, records.METRICS, records.ROW)
-          if all(number(row.get(name)) for name in ('step', 'loss', score))]
-  return {split: {name: [row[name] for row in rows if row.get('split') == split]
+  logged = [row for row in rows(place, records.METRICS, records.ROW)
+            if all(number(row.get(name)) for name in ('step', 'loss', score))]
+  return {split: {name: [row[name] for row in logged if row.get('split') == split]
                   for name in ('step', 'loss', score)} for split in ('train', 'val')}
 
 

@@ -26,7 +26,7 @@ import safetensors.numpy
 from jax import export
 
 from vit_jax import schema
-from vit_jax.data import preprocessing, vocabularies
+from vit_jax.data import cleaning, preprocessing, vocabularies
 from vit_jax.data import text as text_lib
 from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.data.text import Tokenizer
@@ -49,6 +49,7 @@ class About:
     templates: texts about a name, with {} in its place.
     length: tokens of a text.
     tokenizer: bytes, clip, or the name of its file in the archive.
+    clean, pad: of `data.text`.
   """
   loss: str
   scale: float
@@ -56,6 +57,8 @@ class About:
   templates: tuple[str, ...]
   length: int
   tokenizer: str
+  clean: cleaning.Kind = 'none'
+  pad: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,21 +165,24 @@ def _about(fields, content, where):
   """`About` of a file from anywhere."""
   loss, templates, name = fields.get('loss'), fields.get('templates'), fields.get('tokenizer')
   scale, bias, length = (fields.get(key) for key in ('scale', 'bias', 'length'))
+  clean, pad = fields.get('clean', About.clean), fields.get('pad', About.pad)  # absent from older files
   number = lambda x: isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
   wrong = [key for key, fine in {
       'loss': loss in LOSSES, 'scale': number(scale), 'bias': number(bias),
       'templates': isinstance(templates, list) and templates and all(isinstance(t, str) and '{}' in t
                                                                      for t in templates),
       'length': isinstance(length, int) and not isinstance(length, bool) and length > 1,
+      'clean': isinstance(clean, str) and clean in cleaning.CLEAN,
+      'pad': isinstance(pad, int) and not isinstance(pad, bool) and 0 <= pad < 2**24,
       'tokenizer': isinstance(name, str) and (name in WITHOUT_FILE or name in content)}.items() if not fine]
   if wrong:
     raise UserError(f'{where}: {wrong[0]} in its {_MODEL} is {fields.get(wrong[0])!r:.80}, which '
                     'vit_jax.convert does not write. Export the model again')
-  return About(loss, float(scale), float(bias), tuple(templates), length, name)
+  return About(loss, float(scale), float(bias), tuple(templates), length, name, clean, pad)
 
 
 def _tokenizer(about, content, where):
-  config = text_lib.TextConfig(about.tokenizer, about.length)
+  config = text_lib.TextConfig(about.tokenizer, about.length, clean=about.clean, pad=about.pad)
   if about.tokenizer in WITHOUT_FILE:
     return text_lib.tokenizer(config, list)
   try:

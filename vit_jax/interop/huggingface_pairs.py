@@ -3,7 +3,6 @@
 The image tower is read as any other (`huggingface`). This adds the text tower, the projections, and scale and bias.
 """
 
-import functools
 import pathlib
 
 from vit_jax.errors import UserError
@@ -70,10 +69,11 @@ def _vocabulary(folder, kind):
   if file is None and kind == 'siglip':
     raise UserError(f'{folder}: expected a tokenizer, {" or ".join(_TOKENIZERS)}; found none')
   if kind == 'clip':  # what follows the end changes nothing: no token sees later ones
-    return Vocabulary(None if file is None else str(file), '', str)
+    return Vocabulary(None if file is None else str(file), '', 'none')
   pieces = file.suffix == '.model'  # a tokenizer.json has its own normaliser
   lower = _tokenizer_config(folder).get('do_lower_case', pieces) is True
-  return Vocabulary(str(file), pad_token(folder), functools.partial(_cleaned, lower=lower, plain=pieces))
+  clean = {(True, True): 'plain_lower', (True, False): 'plain', (False, True): 'lower', (False, False): 'none'}
+  return Vocabulary(str(file), pad_token(folder), clean[pieces, lower])
 
 
 def _tokenizer_config(folder):
@@ -85,12 +85,6 @@ def pad_token(folder: pathlib.Path) -> str:
   """The name of the token that pads texts."""
   pad = _tokenizer_config(folder).get('pad_token', '</s>')
   return pad.get('content') if isinstance(pad, dict) else pad
-
-
-def _cleaned(text, lower, plain):
-  """A text as the tokenizer of SigLIP prepares it."""
-  text = pairs.plain(text) if plain else text
-  return text.lower() if lower else text
 
 
 def text_rules(kind: str) -> list[Rule]:

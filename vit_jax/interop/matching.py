@@ -32,7 +32,7 @@ def resized(weights: Weights, size: tuple[int, int]) -> Weights:
 
 
 def matching_arrays(weights: Weights, model: PureModel, class_names: tuple[str, ...],
-                    ignore: tuple[str, ...] = ()) -> dict:
+                    ignore: tuple[str, ...] = (), whole: bool = False) -> dict:
   """The arrays with which the weights initialize a model: {'params', 'stats'}, nested dicts.
 
   Position tables are resized to the model's pictures. The head is left out unless it has the same number of classes
@@ -45,6 +45,7 @@ def matching_arrays(weights: Weights, model: PureModel, class_names: tuple[str, 
     class_names: the class names of the model.
     ignore: patterns of names, such as 'head/*' or 'encoder/*/scale1'. Arrays of the weights that match are left out;
       arrays of the model that match keep their initialization.
+    whole: whether the weights have what the model's objective adds; then that must match too.
 
   Raises:
     UserError: the weights have arrays that the model lacks, lack arrays of the model, or have arrays of another shape.
@@ -56,7 +57,7 @@ def matching_arrays(weights: Weights, model: PureModel, class_names: tuple[str, 
   plain = PureModel(model.name, model.config, model.image_shape, model.num_classes)
   roles = _flat({'params': plain.param_roles()})
   head = {path for path, role in roles.items() if role == 'output'}
-  added = {path for path in wanted if path[0] == 'params' and path not in roles}
+  added = set() if whole else {path for path in wanted if path[0] == 'params' and path not in roles}
   new_head = set() if _same_classes(weights, class_names) and head <= wanted.keys() else head
   ignored = {path for path in given.keys() | wanted.keys() if any(fnmatch.fnmatch(name(path), p) for p in ignore)}
   if unused := [p for p in ignore if not any(fnmatch.fnmatch(name(path), p) for path in given.keys() | wanted.keys())]:

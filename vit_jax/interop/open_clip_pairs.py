@@ -3,7 +3,6 @@
 Names are cleaned as OpenCLIP cleans them, without the repair of wrongly decoded text (ftfy).
 """
 
-import html
 import pathlib
 
 from vit_jax.errors import UserError
@@ -76,28 +75,16 @@ def _vocabulary(folder, e, pool):
   if pool == 'end' and named:
     raise e.refused('pool_type', f"expected 'last' with hf_tokenizer_name={named!r}, whose end may not be the largest")
   if not named:  # what follows the end changes nothing: no token sees later ones
-    return Vocabulary(str(file) if file.exists() else None, '', _lower)
+    return Vocabulary(str(file) if file.exists() else None, '', 'whitespace_lower')
   return Vocabulary(str(file), huggingface_pairs.pad_token(folder), _cleaner(e, kwargs))
 
 
 def _cleaner(e, kwargs):
-  kinds = {'whitespace': _whitespace, 'lower': _lower, 'canonicalize': _canonical}
+  kinds = {'whitespace': 'whitespace', 'lower': 'whitespace_lower', 'canonicalize': 'canonical'}
   kind = kwargs.get('clean', 'whitespace')
   if kind not in kinds:
     raise e.refused('tokenizer_kwargs', f'expected clean to be one of {", ".join(kinds)}')
   return kinds[kind]
-
-
-def _whitespace(text: str) -> str:
-  return ' '.join(html.unescape(html.unescape(text)).split())
-
-
-def _lower(text: str) -> str:
-  return _whitespace(text).lower()
-
-
-def _canonical(text: str) -> str:
-  return pairs.plain(html.unescape(html.unescape(text)).replace('_', ' ')).lower()
 
 
 def _rules(prefix: str, projection: str | None, biased: bool) -> list[Rule]:

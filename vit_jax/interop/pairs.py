@@ -2,13 +2,14 @@
 
 import dataclasses
 import pathlib
-import re
-import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vit_jax.data import cleaning
+from vit_jax.data import text as text_lib
+from vit_jax.data.text import TextConfig
 from vit_jax.errors import UserError
 from vit_jax.interop import layer_names, layout
 from vit_jax.interop import rules as rules_lib
@@ -24,11 +25,11 @@ class Vocabulary(NamedTuple):
   Attributes:
     file: of the tokenizer; None: CLIP's, which other programs' files may lack.
     pad: the name of the token after the end; '' for 0.
-    clean: prepares a text for the tokenizer.
+    clean: how a text is prepared for the tokenizer.
   """
   file: str | None
   pad: str
-  clean: Callable[[str], str]
+  clean: cleaning.Kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +63,20 @@ class Pairs:
         name: np.asarray(self.tensors[theirs], np.float32).reshape(()) for name, theirs in self.numbers.items()}
 
 
+  def text(self) -> TextConfig:
+    """`config.data.text` of a run with these tokens. Raises UserError if the tokenizer cannot be read."""
+    plain = TextConfig(self.vocabulary.file or 'clip', self.length)
+    pad = _pad_number(self.vocabulary, text_lib.tokenizer(plain, list).end)
+    text = dataclasses.replace(plain, clean=self.vocabulary.clean, pad=pad)
+    return dataclasses.replace(text, digest=text_lib.tokenizer(text, list).digest)
+
+
 def only(tensors: Tensors, wanted: Callable[[str], bool]) -> Tensors:
   """The tensors whose names are wanted."""
   return dataclasses.replace(tensors, shapes={n: shape for n, shape in tensors.shapes.items() if wanted(n)})
 
 
-def pad_number(vocabulary: Vocabulary, end: int) -> int:
+def _pad_number(vocabulary: Vocabulary, end: int) -> int:
   """The number of the token that pads texts; `end` is that of the end. Raises UserError if the tokenizer has none."""
   numbers = {'</s>': end, '<pad>': 0}  # of SentencePiece
   if vocabulary.pad and vocabulary.file.endswith('.json'):
@@ -79,8 +88,3 @@ def pad_number(vocabulary: Vocabulary, end: int) -> int:
     raise UserError(f'{vocabulary.file}: has no token {vocabulary.pad!r}, which pads texts by its '
                     'tokenizer_config.json')
   return numbers[vocabulary.pad]
-
-
-def plain(text: str) -> str:
-  """A text without punctuation and doubled spaces."""
-  return re.sub(r'\s+', ' ', text.translate(str.maketrans('', '', string.punctuation))).strip()

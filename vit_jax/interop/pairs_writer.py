@@ -20,6 +20,8 @@ _IMAGE = {'siglip': {'pool': 'map'}, 'clip': {'pool': 'cls', 'pre_norm': True, '
 _PAIRS = {'siglip': {'text.pool': 'last', 'text.causal': False, 'width': None},
           'clip': {'text.pool': 'end', 'text.causal': True}}
 _GELU = {ours: theirs for theirs, ours in reversed(GELU)}
+# {data.text.clean: do_lower_case} of a tokenizer.json, and of a SentencePiece model, which sees no punctuation.
+_CLEANED = {'json': {'none': False, 'lower': True}, 'model': {'plain': False, 'plain_lower': True}}
 _LEGACY_END = 2  # CLIPModel takes this number for a mark of old files, and then looks for the largest token
 
 
@@ -84,19 +86,27 @@ def write(weights: Weights, options: Any) -> dict[str, np.ndarray]:
   return {f'vision_model.{name}': array for name, array in towers.items()} | rules_lib.write(bound, flat, {}) | numbers
 
 
-def tokenizer_config(file: str | None, kind: str, length: int, end: int) -> dict[str, Any] | None:
-  """The tokenizer_config.json of a tokenizer.json; None for other files. Its texts are padded as in training.
+def tokenizer_config(file: str | None, kind: str, tokenizer: Any, clean: str) -> dict[str, Any] | None:
+  """The tokenizer_config.json of a tokenizer's file; None without a file. Texts are cleaned and padded as in training.
 
-  A siglip has read the padding, the token of number 0. In a clip no token sees later ones, and the end pads.
+  A siglip has read the padding. In a clip no token sees later ones, and the end pads.
   """
-  if file is None or not file.endswith('.json'):
+  if file is None:
     return None
-  pad = 0 if kind == 'siglip' else end
+  expected = _CLEANED['json' if file.endswith('.json') else 'model']
+  if clean not in expected:
+    raise UserError(f'data.text.clean={clean}: a tokenizer of transformers in {file} has {" or ".join(expected)}')
+  pad = tokenizer.pad if kind == 'siglip' else tokenizer.end
+  out = {'model_max_length': tokenizer.length, 'padding_side': 'right', 'do_lower_case': expected[clean]}
+  if not file.endswith('.json'):
+    if pad != tokenizer.end:
+      raise UserError(f'{file}: texts are padded by the token of number {pad}; SiglipTokenizer pads by the end, '
+                      f'{tokenizer.end}')
+    return out | {'tokenizer_class': 'SiglipTokenizer', 'pad_token': '</s>'}
   names = {entry['id']: entry['content'] for entry in tensors.read_json(pathlib.Path(file)).get('added_tokens') or []}
   if pad not in names:
     raise UserError(f'{file}: none of its added_tokens has the number {pad}, by which texts are padded')
-  return {'tokenizer_class': 'PreTrainedTokenizerFast', 'pad_token': names[pad], 'model_max_length': length,
-          'padding_side': 'right'}
+  return out | {'tokenizer_class': 'PreTrainedTokenizerFast', 'pad_token': names[pad]}
 
 
 def _shape(config):

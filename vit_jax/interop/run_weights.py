@@ -6,6 +6,7 @@ import json
 import os
 
 import jax
+from etils import epath
 from flax import traverse_util
 
 from vit_jax import checkpoint, records, schema
@@ -52,6 +53,17 @@ def read(workdir: os.PathLike, step: int | None = None, model: PureModel | None 
   fitted = (results.get('calibration') or {}).get('temperature', 1.0) if results.get('step') == step else 1.0
   return Weights(os.fspath(workdir), config['family'], schema.plain(model.config), tree[params], tree['stats'],
                  preprocessing, names, step, record['data'].get('several_labels', False), fitted)
+
+
+def tokenizer_file(workdir: os.PathLike, tokenizer: str) -> str | None:
+  """The tokenizer.json or SentencePiece model of a run with this data.text.tokenizer; None if it is no such file.
+
+  Of a tokenizer.json the run has a copy, also of one that was learnt.
+  """
+  own = epath.Path(workdir) / records.TOKENIZER
+  if tokenizer == 'bpe' or tokenizer.endswith('.json') and own.exists():
+    return os.fspath(own)
+  return os.path.expanduser(tokenizer) if tokenizer.endswith(('.json', '.model')) else None
 
 
 def digest(workdir: os.PathLike, record: dict) -> str | None:

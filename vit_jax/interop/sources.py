@@ -67,15 +67,29 @@ def read_pairs(source: str | os.PathLike) -> Pairs:
   Raises:
     UserError: it is none, or cannot be read.
   """
+  folder, file, reader = _pairs_in(source)
+  if reader is None:
+    raise UserError(f'{os.fspath(source)}: expected a run of objective=contrast, a SigLIP or CLIP of transformers with '
+                    f'both towers (model_type {" or ".join(huggingface_pairs.KINDS)}), or an OpenCLIP '
+                    f'({open_clip.CONFIG})')
+  return reader(folder, unwrapped(tensors_lib.open_file(file)))
+
+
+def has_pairs(source: str | os.PathLike) -> bool:
+  """Whether `read_pairs` is for a source, which it may refuse all the same."""
+  return _pairs_in(source)[2] is not None
+
+
+def _pairs_in(source):
+  """(folder, the file of tensors, what reads both towers from them or None)."""
   source = os.fspath(source)
   folder = hub.fetch(source) if source.startswith(hub.PREFIX) else pathlib.Path(source)
   file = next((folder / name for name in _WEIGHTS if (folder / name).exists()), None)
-  if file is not None and huggingface_pairs.is_pairs(folder):
-    return huggingface_pairs.read(folder, unwrapped(tensors_lib.open_file(file)))
-  if file is not None and (folder / open_clip.CONFIG).exists():
-    return open_clip_pairs.read(folder, unwrapped(tensors_lib.open_file(file)))
-  raise UserError(f'{source}: expected a run of objective=contrast, a SigLIP or CLIP of transformers with both towers '
-                  f'(model_type {" or ".join(huggingface_pairs.KINDS)}), or an OpenCLIP ({open_clip.CONFIG})')
+  if file is None:
+    return folder, None, None
+  if huggingface_pairs.is_pairs(folder):
+    return folder, file, huggingface_pairs.read
+  return folder, file, open_clip_pairs.read if (folder / open_clip.CONFIG).exists() else None
 
 
 def is_run(source: str | os.PathLike) -> bool:

@@ -98,13 +98,15 @@ def write_mae(weights: Weights, options: Any, positions_TD: np.ndarray, out: str
   _folder(out, mae_writer.write(weights, positions_TD), texts)
 
 
-def write_pairs(weights: Weights, options: Any, tokenizer: Any, file: str | None, out: str | os.PathLike) -> None:
+def write_pairs(weights: Weights, options: Any, tokenizer: Any, clean: str, file: str | None,
+                out: str | os.PathLike) -> None:
   """Writes both towers as a folder for transformers' SiglipModel or CLIPModel, with the tokenizer if it is in a file.
 
   Args:
     weights: all parameters of a run of objective=contrast.
     options: its config.loss.
     tokenizer: its tokenizer (`data.text`).
+    clean: what is done to a text before (`data.text`).
     file: the tokenizer.json or SentencePiece model that it was read from; None: none.
     out: the folder.
 
@@ -113,7 +115,7 @@ def write_pairs(weights: Weights, options: Any, tokenizer: Any, file: str | None
   """
   out = _new(out)
   config = pairs_writer.config_json(weights, options, tokenizer.length, tokenizer.end)
-  marks = pairs_writer.tokenizer_config(file, config['model_type'], tokenizer.length, tokenizer.end)
+  marks = pairs_writer.tokenizer_config(file, config['model_type'], tokenizer, clean)
   texts = {_CONFIG: config, _PROCESSOR: processors.write(weights.preprocessing)} | (
       {'tokenizer_config.json': marks} if marks else {})
   out.parent.mkdir(parents=True, exist_ok=True)

@@ -92,17 +92,18 @@ class TextTower(nnx.Module):
     """int32 [B, T] and the tokens of each row without its padding -> [B, E] in float32."""
     embedded_BTD = self.tokens[...].astype(self.dtype)[tokens_BT]
     x_BTD, _ = self.encoder(embedded_BTD + self.positions[...].astype(self.dtype)[None])
-    x_BD = self._pool(self.norm(x_BTD), lengths_B)
-    return self.projection(x_BD.astype(jnp.float32))
+    return self.projection(self._pool(x_BTD, lengths_B).astype(jnp.float32))
 
   def _pool(self, x_BTD, lengths_B):
+    """The norm, and what is read of the tokens. Where that is one of them, it alone is normalised."""
     if self.config.pool == 'last':
-      return x_BTD[:, -1]
-    if self.config.pool == 'map':
-      return self.attention_pool(x_BTD)
+      return self.norm(x_BTD[:, -1])
     if self.config.pool == 'end':
       last_B = jnp.maximum(lengths_B - 1, 0)
-      return jnp.take_along_axis(x_BTD, last_B[:, None, None], axis=1)[:, 0]
+      return self.norm(jnp.take_along_axis(x_BTD, last_B[:, None, None], axis=1)[:, 0])
+    x_BTD = self.norm(x_BTD)
+    if self.config.pool == 'map':
+      return self.attention_pool(x_BTD)
     real_BT = jnp.arange(x_BTD.shape[1])[None] < lengths_B[:, None]
     share_BT = real_BT.astype(jnp.float32) / jnp.maximum(lengths_B, 1).astype(jnp.float32)[:, None]
     return jnp.einsum('btd,bt->bd', x_BTD, share_BT.astype(x_BTD.dtype))

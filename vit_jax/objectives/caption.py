@@ -70,6 +70,9 @@ class Caption(Objective):
       if (value := getattr(config.system.execution, name)) not in values:
         raise UserError(f'system.execution.{name}={value}: cannot mask attention, which objective=caption does: set it '
                         f'to {values[0]}')
+    if self.text.pad:
+      raise UserError(f'data.text.pad={self.text.pad}: objective=caption reads how long a text is, which only a '
+                      'padding of 0 tells: set it to 0')
     if self.config.tied and config.parametrisation.name != 'standard':
       raise UserError(f'loss.tied=True: a table that is both input and output has no rule in parametrisation.name='
                       f'{config.parametrisation.name}: set loss.tied to False')

@@ -23,6 +23,7 @@ from vit_jax.objectives import pair_scores, zero_shot
 from vit_jax.objectives.objective import Metric, Objective
 from vit_jax.objectives.pair_loss import caption_hash, pair_loss
 from vit_jax.options import option
+from vit_jax.transfer.pretrained import Whole
 
 _MOST_SCALE = 100.0  # of the softmax loss (Radford et al. 2021, sec. 2.5)
 
@@ -39,6 +40,12 @@ class Config:
   text: text_tower.Config = text_tower.Config()
   # In evaluation the classes are given by these texts about their names; several are averaged.
   templates: tuple[str, ...] = ('{}',)
+
+  @classmethod
+  def of_weights(cls, path: str, ignore: tuple[str, ...]) -> Whole | None:
+    """Both towers of given weights; None if they have one alone, or the text tower is to be new (LiT)."""
+    from vit_jax.objectives import pair_weights  # which builds on this module
+    return None if 'text/*' in ignore else pair_weights.read(path)
 
 
 class Unprojected(nnx.Module):
@@ -77,6 +84,9 @@ class Contrast(Objective):
       raise UserError(f'loss.templates={self.config.templates}: expected texts with {{}} in the place of a name')
 
   def for_data(self, data):
+    if (pad := data.tokenizer.pad) and (pool := self.config.text.pool) in ('gap', 'end'):
+      raise UserError(f'data.text.pad={pad}: loss.text.pool={pool} reads how long a text is, which only a padding of 0 '
+                      'tells: set it to 0, or the pool to last or map')
     if data.tokenizer.vocab_size > (rows := self.vocab_size()):
       raise UserError(f'loss.text.vocab_size={rows}: the tokenizer has {data.tokenizer.vocab_size} tokens '
                       f'(data.text.tokenizer={self.text.tokenizer}); give at least so many, or None')

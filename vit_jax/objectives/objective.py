@@ -3,7 +3,8 @@
 A new objective is one file with
 
 1. a frozen dataclass `Config` with a default for every field. `config.loss` is this class: its fields are the options
-   of a recipe and a part of a run's identity.
+   of a recipe and a part of a run's identity. A classmethod `of_weights(path, ignore)`, if it has one, reads what the
+   objective has added to the model of given weights (`transfer.pretrained.Whole`), so that a run starts from that too.
 2. a subclass of `Objective`, whose methods are pure functions of a batch. Most objectives have a `prepare`, a `loss`
    and their `metrics`; the other methods have defaults.
 3. `OBJECTIVE = MyObjective`, and its line in `objectives.OBJECTIVES`.

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import pathlib
 from typing import Any
 
 import ml_collections
@@ -116,6 +117,9 @@ def run_hash(config: RunConfig, without: tuple[str, ...] = ('system',)) -> str:
   if given.digest is not None:
     given = dataclasses.replace(given, path=None)
   config = dataclasses.replace(config, pretrained=given)
+  if (text := config.data.text).digest is not None:  # what it is, and not where
+    text = dataclasses.replace(text, tokenizer=pathlib.PurePath(text.tokenizer).suffix)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, text=text))
   if config.distill.digest is not None:
     config = dataclasses.replace(config, distill=dataclasses.replace(config.distill, teacher=None))
   micro = config.system.microbatches

@@ -165,7 +165,8 @@ class Display:
         f'use it       {commands.written("predict", f"{usable} PICTURE_OR_FOLDER... {objective.use}")}'
         if objective.predicts_classes or objective.use else None,
         f'look at it   {train} --report={quoted}'
-        if objective.predicts_classes else
+        if objective.predicts_classes or 'text' in objective.inputs((1, 1, 3)) else None,
+        None if objective.predicts_classes else
         f'fine-tune it {train} --config=finetune_folder --config.data.source=folder:PICTURES '
         f'--config.pretrained.path={usable}',
         f'see curves   uvx tensorboard --logdir={quoted}',

@@ -1,6 +1,8 @@
 """Runs that start from pretrained weights: the fields of the config that the weights set, and the initial state."""
 
+import contextlib
 import dataclasses
+import fnmatch
 import functools
 import hashlib
 from collections.abc import Callable
@@ -11,6 +13,8 @@ import numpy as np
 from flax import traverse_util
 
 from vit_jax import interop, schema
+from vit_jax.data import text as text_lib
+from vit_jax.data.text import TextConfig
 from vit_jax.errors import UserError
 from vit_jax.interop import matching
 from vit_jax.interop.weights import Weights
@@ -18,6 +22,8 @@ from vit_jax.models import PureModel
 
 # Fields of a model's config that belong to training, not to its weights.
 _OF_TRAINING = ('dropout', 'drop_path', 'dtype')
+_LEARNT = ('scale', 'bias', 'templates', 'digest')  # of whole weights: nothing of the model's shape
+_OF_DATA = ('bytes', 'bpe')  # tokenizers of runs that start at random: they give way to that of the weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +35,20 @@ class PretrainedConfig:
   probe: Literal['never', 'on_cpu', 'always'] = 'never'  # stop at frozen features, k-NN and a linear probe (`probe`)
   # Of the weights' bits. It replaces the path in the run's identity, and other weights at the path are refused.
   digest: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+  """Weights with all that an objective has added to the family's model, such as a text tower.
+
+  Attributes:
+    weights: all parameters.
+    options: the objective's, `config.loss` of a run with this model.
+    text: the tokens of its texts, `config.data.text`.
+  """
+  weights: Weights
+  options: Any
+  text: TextConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +85,8 @@ def resolve(config: Any) -> Any:
   """Resolves a RunConfig with `pretrained.path`: family, model and preprocessing are set to those of the weights.
 
   Fields of `model` that a recipe or a flag has set keep their values, whatever these are, and so do dropout, drop_path
-  and dtype, and fields of `data` that are not None. A config without `pretrained.path` is returned unchanged.
+  and dtype, and fields of `data` that are not None. From whole weights (`Whole`) also `loss` and `data.text` are set,
+  where a recipe or a flag has not. A config without `pretrained.path` is returned unchanged.
 
   Raises:
     UserError: the weights cannot be read, or the config is for another family or other weights.
@@ -73,7 +94,7 @@ def resolve(config: Any) -> Any:
   given = config.pretrained
   if given.path is None:
     return config
-  weights, digest = read(given)
+  weights, digest, whole = _of(given, config.loss)
   if given.digest not in (None, digest):
     raise UserError(f'pretrained.path={given.path}: expected weights with pretrained.digest={given.digest}, got '
                     f'{digest}')
@@ -86,7 +107,10 @@ def resolve(config: Any) -> Any:
       data, augment=augment, image_size=fill('image_size', tuple(shape.size)),
       channels=fill('channels', shape.channels), mean=fill('mean', tuple(shape.mean)),
       std=fill('std', tuple(shape.std)), interpolation=fill('interpolation', shape.interpolation))
-  return dataclasses.replace(config, family=weights.family, model=_model(config, weights), data=data,
+  loss = config.loss
+  if whole is not None:
+    loss, data = _kept(config.loss, whole.options), dataclasses.replace(data, text=_text(config, whole))
+  return dataclasses.replace(config, family=weights.family, model=_model(config, weights), data=data, loss=loss,
                              pretrained=dataclasses.replace(given, digest=digest))
 
 
@@ -98,10 +122,14 @@ def find(config: PretrainedConfig, model: PureModel, class_names: tuple[str, ...
   """
   if config.path is None:
     return None
-  weights, _ = read(config)
-  otherwise = _set_otherwise(weights, model)
+  objective = model.objective
+  weights, _, whole = _of(config, objective and objective.config)
+  otherwise = _set_otherwise('model', model.config, weights.config)
+  if whole is not None:
+    otherwise += _set_otherwise('loss', objective.config, whole.options)
+    otherwise += _set_otherwise('data.text', objective.text, whole.text)
   try:
-    arrays = matching.matching_arrays(weights, model, class_names, config.ignore)
+    arrays = matching.matching_arrays(weights, model, class_names, config.ignore, whole is not None)
   except UserError as error:
     raise UserError('\n'.join([str(error), *(f'The config sets {what}' for what in otherwise)])) from error
   taken = traverse_util.flatten_dict(arrays['params'])
@@ -111,12 +139,36 @@ def find(config: PretrainedConfig, model: PureModel, class_names: tuple[str, ...
 
 def read(config: PretrainedConfig) -> tuple[Weights, str]:
   """Reads the weights and their digest. Raises UserError if they cannot be read."""
-  try:
+  with _explained(config):
     return _read(config.path, config.without)
+
+
+def _of(config, options):
+  """(weights, their digest, Whole if the objective with these options takes them so or None)."""
+  reader = getattr(type(options), 'of_weights', None)
+  with _explained(config):
+    whole, digest = _read_whole(reader, config.path, config.ignore) if reader else (None, '')
+    if whole is not None and config.without:
+      raise UserError(f'pretrained.without={config.without}: is for one tower, and the weights have two. Leave it out, '
+                      "or set pretrained.ignore to ('text/*',), with which the text tower is new")
+  return (*read(config), None) if whole is None else (whole.weights, digest, whole)
+
+
+@contextlib.contextmanager
+def _explained(config):
+  """Says of an error where weights are read from."""
+  try:
+    yield
   except UserError as error:
     raise UserError(f'{error}\nThe weights are read from pretrained.path={config.path}. To start from other weights, '
                     'set --config.pretrained.path=PATH to a run, a bundle, a folder of transformers or timm, or a .npz '
                     'file') from error
+
+
+@functools.lru_cache(maxsize=1)
+def _read_whole(reader, path, ignore):
+  whole = reader(path, ignore)
+  return whole, whole and digest(whole.weights)
 
 
 @functools.lru_cache(maxsize=1)  # used several times in a run, but read once
@@ -148,11 +200,37 @@ def _model(config, weights):
                                         if hasattr(config.model, name) and hasattr(theirs, name)})
 
 
-def _set_otherwise(weights: Weights, model: PureModel) -> tuple[str, ...]:
-  """What the config sets of the model that is not so in the weights, in words."""
-  ours, theirs = (dataclasses.asdict(config) for config in (model.config, weights.config))
-  return tuple(f'model.{name}={value!r}, the weights have {theirs[name]!r}' for name, value in ours.items()
-               if value != theirs[name] and name not in _OF_TRAINING)
+def _kept(ours: Any, theirs: Any) -> Any:
+  """Options of the weights, with those that a recipe or a flag has set."""
+  mine = {name: getattr(ours, name) for name in schema.given(ours)}
+  for name, value in ((field.name, getattr(ours, field.name)) for field in dataclasses.fields(ours)):
+    if dataclasses.is_dataclass(value):
+      mine[name] = _kept(value, getattr(theirs, name))
+  return dataclasses.replace(theirs, **mine)
+
+
+def _text(config, whole):
+  """`data.text`: the tokens are those of the weights, where their table is read; only they fit it."""
+  ours, theirs = config.data.text, whole.text
+  if any(fnmatch.fnmatch('text/tokens', pattern) for pattern in config.pretrained.ignore):
+    return ours
+  if 'tokenizer' in schema.given(ours) and ours.tokenizer not in (*_OF_DATA, theirs.tokenizer) and (
+      text_lib.tokenizer(dataclasses.replace(theirs, tokenizer=ours.tokenizer, digest=None), list).digest
+      != theirs.digest):
+    raise UserError(f'data.text.tokenizer={ours.tokenizer}: pretrained.path={config.pretrained.path} has a table of '
+                    f'the tokens of {theirs.tokenizer}. Leave it out, or let the table be new: '
+                    "pretrained.ignore=('text/tokens',)")
+  if 'length' not in schema.given(ours):
+    return theirs
+  text = dataclasses.replace(theirs, length=ours.length, digest=None)
+  return dataclasses.replace(text, digest=text_lib.tokenizer(text, list).digest)
+
+
+def _set_otherwise(where: str, ours: Any, theirs: Any) -> tuple[str, ...]:
+  """What a config sets that is not so in the weights, in words."""
+  ours, theirs = (schema.flat(dataclasses.asdict(config)) for config in (ours, theirs))
+  return tuple(f'{where}.{name}={value!r}, the weights have {theirs[name]!r}' for name, value in ours.items()
+               if value != theirs[name] and name not in (*_OF_TRAINING, *_LEARNT))
 
 
 def _filled(tree: dict, arrays: dict) -> dict:
