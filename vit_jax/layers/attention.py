@@ -15,7 +15,7 @@ from vit_jax.layers.dense import Dense, Initializer, parameter, xavier_uniform
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import LayerNorm
 from vit_jax.layers.stack import ATTENDED
-from vit_jax.parallel.mesh import constrain
+from vit_jax.parallel.mesh import constrain, split_parts
 
 
 def logit_scale(head_dim: int, base_head_dim: int | None = None) -> float:
@@ -144,7 +144,8 @@ class SelfAttention(nnx.Module):
     """
     acting = self.query_norm, self.log_scale, self.rope_grid, self.bias_table, bias_WHTT
     every = queries is None or queries >= x_BTD.shape[1]
-    if isinstance(attend, OfProduct) and every and all(between is None for between in acting):
+    whole = split_parts('embed') == split_parts('heads') == 1  # where it was measured (experiments/speed)
+    if isinstance(attend, OfProduct) and whole and every and all(between is None for between in acting):
       qkv_BTHEK = constrain(self.qkv(x_BTD, flat=True), 'batch', None, 'heads')
       return self.out(attend.of_product(qkv_BTHEK, self.base_head_dim), flat=True), None
     q_BTHK, k_BTHK, v_BTHK = (constrain(x, 'batch', None, 'heads') for x in self.qkv.each(x_BTD))
