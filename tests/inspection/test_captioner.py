@@ -67,8 +67,8 @@ def test_its_page_has_texts_with_their_scores(workdir, model):
   assert {(e['question'], e['text'] == e['truth']) for e in written} == {('which?', True)} and len(written) == 12
   assert all(e['log_p'] == pytest.approx(e['truth_log_p'], rel=1e-4) and e['log_p'] < 0 for e in written)
   assert shown['headline'].endswith('would be written to the letter')
-  with pytest.raises(UserError, match="no scores of split 'train'"):
-    words_page.render(workdir, 'train')
+  with pytest.raises(UserError, match="no scores of split 'other'"):
+    words_page.render(workdir, 'other')
 
 
 @pytest.mark.slow
