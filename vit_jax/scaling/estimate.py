@@ -16,6 +16,7 @@ FORMS = {form.name: form for form in (
 OBJECTIVES = ('log_huber', 'log_lsq', 'lsq')
 REFINED = 32  # the number of starts that are refined
 SETTLED_AFTER = 20  # iterations without progress that end a quick fit; see `minimize.minimize`
+TIED = 1e-9  # relative; minima that are closer are told apart by rounding alone
 GRADIENT_LIMIT = 1e-3  # relative to the points' absolute contributions; a fit above it is refused
 RIDGE = 0.25  # the weight of a coefficient in the weakest direction above which it is named
 CONDITION_LIMIT = 1e3  # of the Jacobian with columns of unit length; above it coefficients trade off against each other
@@ -121,7 +122,7 @@ def fit(name: str | type[Form], columns: Columns, y: np.ndarray, objective: Obje
   order = np.argsort(scores)
   picked = theta[order[_spread(len(order))]]
   minima = minimize(form, columns, y, objective, picked, weights, settled=None if exact else SETTLED_AFTER)
-  best = int(np.argmin(minima.value))
+  best = _best(form, columns, y, objective, minima)
   if exact and minima.gradient[best] >= CONVERGED:  # a flat valley: refine the best one further
     last = minimize(form, columns, y, objective, minima.theta[[best]], weights, iterations=5000)
     for whole, part in zip((minima.theta, minima.value, minima.gradient), (last.theta, last.value, last.gradient)):
@@ -131,6 +132,17 @@ def fit(name: str | type[Form], columns: Columns, y: np.ndarray, objective: Obje
                     f'{GRADIENT_LIMIT:g}, got {minima.gradient[best]:.2g} at the best point. Try another --objective, '
                     'or a form with fewer coefficients')
   return describe(form, objective, columns, y, weights, minima, best, theta, losses)
+
+
+def _best(form, columns, y, objective, minima):
+  """The index of the lowest minimum; of those that only rounding tells apart, that with the least squares.
+
+  Many points at few inputs have no single line of least absolute residuals, which is what a small delta asks for.
+  """
+  tied = np.flatnonzero(minima.value <= minima.value.min() * (1 + TIED))
+  with np.errstate(all='ignore'):
+    residuals = objective.residuals(form.model(minima.theta[tied], columns)[0], y)
+  return int(tied[np.argmin(np.nan_to_num(np.sum(residuals ** 2, axis=1), nan=np.inf))])
 
 
 def form_class(name: str | type[Form]) -> type[Form]:
