@@ -10,6 +10,7 @@ import pytest
 from vit_jax import records
 from vit_jax.errors import UserError
 from vit_jax.scaling import expression
+from vit_jax.scaling import rows as rows_lib
 from vit_jax.scaling.points import load
 
 N = np.geomspace(1e5, 1e8, 5)
@@ -97,6 +98,18 @@ def test_settings_that_differ_are_named(tmp_path, difference, words):
   a_run(tmp_path / 'b', 1, **(same | difference))
   note, = load([tmp_path]).notes
   assert re.search(words, note)
+
+
+@pytest.mark.parametrize('contents, named', [
+    ([(60, 'a', 'v'), (60, 'a', 'v'), (120, 'b', 'v')], False),  # subsets of the same examples
+    ([(60, 'a', 'v'), (60, 'b', 'v')], True), ([(60, 'a', 'v'), (120, 'b', 'w')], True)])
+def test_contents_that_follow_from_the_number_of_examples_are_not_named(contents, named):
+  rows = [{'unique_examples': n, 'data_contents': json.dumps({'train': train, 'val': val})}
+          for n, train, val in contents]
+  found = list(rows_lib.notes(rows, {}, None, ()))
+  assert [note.partition(' contents')[0] for note in found] == ['the points are of 2'] * named
+  other = [{'unique_examples': n, 'data_contents': train} for n, train, _ in contents[:2]]  # of a table, say
+  assert len(list(rows_lib.notes(other, {}, None, ()))) == (len({train for _, train, _ in contents[:2]}) > 1)
 
 
 @pytest.mark.parametrize('last, kept', [('4,1.09876', 4), ('4,1.0', 3), ('4,1.', 3), ('4,1.09876e', 3), ('4', 3)])

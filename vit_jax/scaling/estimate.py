@@ -219,7 +219,7 @@ def _second(form, minima, best, same):
   second = others[np.argmin(minima.value[others])]
   coefficients = form.natural(minima.theta[second][None])[0]
   return {'coefficients': dict(zip(form.names, map(float, coefficients))),
-          'excess': float(minima.value[second] / max(minima.value[best], 1e-300) - 1)}
+          'excess': max(float(minima.value[second] / max(minima.value[best], 1e-300)) - 1, 0.0)}
 
 
 def _condition(jacobian):

@@ -1,6 +1,7 @@
 """Rows of tables and runs: which values are numbers, which rows are one and the same, which may be compared."""
 
 import collections
+import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -127,13 +128,26 @@ def notes(rows: list[Row], values: Mapping[str, np.ndarray], group: str | None, 
   """Sentences on settings that differ between the rows, and on columns that seem to be in several units."""
   for name, what in _SETTING.items():
     counts = collections.Counter(str(row[name]) for row in rows if row.get(name) not in (None, ''))
-    if len(counts) > 1 and name not in (group, *pool):
+    if len(counts) > 1 and name not in (group, *pool) and not (name == 'data_contents' and _only_subsets(rows)):
       shown = ', '.join(f'{count} of {value}' for value, count in counts.most_common(4))
       yield f'the points are of {len(counts)} {what} ({shown}); --group={name} fits them separately'
   for name in ('params', 'examples', 'unique_examples'):
     if name in values and values[name].max() / WIDE_SPAN > values[name].min():
       yield (f'{name} goes from {values[name].min():.4g} to {values[name].max():.4g}: are some rows in another unit, '
              'such as millions? --where leaves rows out')
+
+
+def _only_subsets(rows):
+  """Whether the contents of the data differ only because runs train on other numbers of the same examples."""
+  train, held = {}, set()
+  for row in rows:
+    try:
+      contents = dict(json.loads(row['data_contents']))
+    except (KeyError, TypeError, ValueError):  # not said, or not as runs say it
+      return False
+    train.setdefault(str(row.get('unique_examples')), set()).add(contents.pop('train', None))
+    held.add(json.dumps(contents, sort_keys=True))
+  return len(held) == 1 and all(len(found) == 1 for found in train.values())
 
 
 def _values(rows, name):
