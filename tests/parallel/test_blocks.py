@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from vit_jax.cost import flops
 from vit_jax.layers.stack import Execution
 from vit_jax.models import PureModel, vit
 from vit_jax.parallel import blocks
@@ -101,3 +102,13 @@ def test_without_a_mesh_there_is_nothing():
   x = jnp.ones((2, 5, 4))
   assert constrain(x, 'batch') is x and blocks.on_first_part(x, 'mlp') is x and blocks.own_part(x, 'mlp') is x
   assert blocks.split_tokens(x) is x
+
+
+@pytest.mark.parametrize('remat', ['dots', 'full'])
+def test_as_much_is_computed_again_with_parameters_in_parts_as_with_wholes(remat):
+  """A policy sees the products of gathered parameters too."""
+  def again(mesh):
+    executed = [flops.count(traced_on(make_mesh(mesh), jax.grad(_loss(_model(False, how)))), _model().param_shapes(),
+                            IMAGES) for how in ('none', remat)]
+    return executed[1] - executed[0]
+  assert again(MeshConfig(1, 8, 1)) == again(MeshConfig(8, 1, 1))

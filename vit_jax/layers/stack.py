@@ -10,7 +10,7 @@ from flax import nnx
 
 from vit_jax.options import option
 from vit_jax.parallel import blocks
-from vit_jax.parallel.mesh import by_compiler, platform, split_parts
+from vit_jax.parallel.mesh import PRODUCT, by_compiler, platform, split_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +62,16 @@ _saved = jax.checkpoint_policies
 
 def _matmuls(primitive, *args, **params) -> bool:
   """A policy for `jax.checkpoint`: keeps products with parameters, convolutions, and what attention kernels return."""
-  kept = (_saved.dots_with_no_batch_dims_saveable, _saved.save_only_these_names(ATTENDED))
+  kept = (_saved.dots_with_no_batch_dims_saveable, _saved.save_only_these_names(ATTENDED, PRODUCT))
   return any(policy(primitive, *args, **params) for policy in kept) or (
       primitive.name == 'conv_general_dilated' or
       primitive.name.startswith('dot_product_attention_fwd'))  # cuDNN's, which cannot be named
 
 
 _POLICIES = {
-    'dots': _saved.save_from_both_policies(_saved.dots_with_no_batch_dims_saveable, blocks.scattered),
+    'dots': _saved.save_from_both_policies(
+        _saved.save_from_both_policies(_saved.dots_with_no_batch_dims_saveable, blocks.scattered),
+        _saved.save_only_these_names(PRODUCT)),
     'full': _saved.nothing_saveable,
 }
 

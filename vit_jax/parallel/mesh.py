@@ -9,6 +9,7 @@ from typing import Literal
 
 import jax
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -17,6 +18,7 @@ from vit_jax.options import option
 from vit_jax.parallel import rules as rules_lib
 from vit_jax.parallel.rules import AXES, Rules, mesh_axes, spec
 
+PRODUCT = 'product'  # the name of a product with a gathered parameter, for policies of rematerialisation
 # The usual meshes by name: which axis takes the devices.
 PRESETS = {
     'dp': dict(data=-1, fsdp=1, tensor=1),
@@ -186,7 +188,8 @@ def with_gathered(fn: Callable, x: jax.Array, kernel: jax.Array, logical: tuple[
   if not gathered or not by_compiler():
     return fn(x, kernel)
   whole = spec(*(None if name in gathered else name for name in logical))
-  return _with_gathered(fn, whole, spec(*logical), x, kernel)
+  # Policies of rematerialisation do not see the product inside, so its result has a name.
+  return checkpoint_name(_with_gathered(fn, whole, spec(*logical), x, kernel), PRODUCT)
 
 
 def tracing_for(absent: str | None) -> contextlib.AbstractContextManager:
