@@ -94,3 +94,11 @@ def test_an_irreducible_part_of_zero_explains_forecasts_that_are_too_low_and_no_
           if 0.9 * X[6] < row['fitted_to'] < X[10] and row['fitted_to'] * row['factor'] > X[11]]
   high, low = ([row['expected'] for row in rows if (row['error'] < 0) == below] for below in (False, True))
   assert len(high) == len(low) >= 4 and np.all(np.array(low) > 1.2 * np.array(high)), (low, high)
+
+
+def test_refits_of_another_sign_stay_as_they_are():
+  """A form may be below 0 far out; its interval still has two ends."""
+  law = analysis.analyse(points(OFFSET), analysis.Settings('power', LSQ, 20))
+  wide = dataclasses.replace(law.boot, widening=2.0).widened(
+      np.array([[-0.1, 4.0], [2.0, 1.0]]), np.array([1.0, 2.0]), np.array([20.0, 20.0]))
+  np.testing.assert_allclose(wide, [[-0.1, 8.0], [4.0, 0.5]])

@@ -100,7 +100,7 @@ class Bootstrap:
     """Values [R, m] of the refits, moved away from those of the fit, [m], by the widening.
 
     Args:
-      values: positive values of each refit.
+      values: those of each refit.
       middle: the values of the fit.
       factor: [m], the sizes that these belong to over the largest fitted one; from WIDENED on, all of the widening
         counts, and none up to 1.
@@ -109,7 +109,8 @@ class Bootstrap:
       return values
     stretch = self.widening ** np.clip(np.log(factor) / np.log(WIDENED), 0, 1)
     with np.errstate(all='ignore'):
-      return middle * (values / middle) ** stretch
+      ratio = values / middle
+      return np.where(ratio > 0, middle * ratio ** stretch, values)  # a sign that differs is far enough
 
   def with_noise(self, values: np.ndarray) -> np.ndarray:
     """Values of new runs [20 R, m] for the values of the law [R, m]."""
