@@ -19,10 +19,12 @@ import jax.numpy as jnp
 from vit_jax import models
 from vit_jax.data import text as text_lib
 from vit_jax.errors import UserError
+from vit_jax.interop import sources
 from vit_jax.layers import kernels, noise
 from vit_jax.models.words import Words, attending
 from vit_jax.objectives.objective import Metric, Objective
 from vit_jax.options import option
+from vit_jax.transfer.pretrained import Whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,15 @@ class Config:
   parallel: float = option(0.0, below=1)  # share of the training examples that are predicted at once; CapPa has 0.75
   tied: bool = False  # logits are products with the table of tokens, and no map of their own
   blind: bool = False  # pictures are hidden: what can be told without them, beside which answers are to be judged
+  # Rows of the table of tokens; None: as many as the tokenizer has.
+  vocab_size: int | None = option(None, least=2, most=2**24)
+
+  @classmethod
+  def of_weights(cls, path: str, ignore: tuple[str, ...]) -> Whole | None:
+    """All of a run of this objective; None of other weights, or if the words are to be new."""
+    from vit_jax.objectives import whole_runs  # which builds on this module
+    return None if 'words/*' in ignore or not sources.is_run(path) else whole_runs.read(
+        path, 'caption', 'words/table', lambda options, rows: dataclasses.replace(options, vocab_size=rows))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +88,16 @@ class Caption(Objective):
       raise UserError(f'loss.tied=True: a table that is both input and output has no rule in parametrisation.name='
                       f'{config.parametrisation.name}: set loss.tied to False')
 
+  def for_data(self, data):
+    if data.tokenizer.vocab_size > (rows := self.vocab_size()):
+      raise UserError(f'loss.vocab_size={rows}: the tokenizer has {data.tokenizer.vocab_size} tokens '
+                      f'(data.text.tokenizer={self.text.tokenizer}); give at least so many, or None')
+    return self
+
+  def vocab_size(self) -> int:
+    """Rows of the table of tokens. Raises UserError if the tokenizer is asked and is not there."""
+    return self.config.vocab_size or text_lib.vocab_size(self.text)
+
   def inputs(self, image_shape):
     one = jax.ShapeDtypeStruct((), jnp.int32)
     return super().inputs(image_shape) | {'text': jax.ShapeDtypeStruct((self.text.length,), jnp.int32),
@@ -84,7 +105,7 @@ class Caption(Objective):
 
   def build(self, family, config, image_shape, num_classes, *, rngs, execution):
     module = family.model(config, image_shape, 0, rngs=rngs, execution=execution)
-    module.words = Words(config.width, text_lib.vocab_size(self.text), self.text.length, rngs=rngs,
+    module.words = Words(config.width, self.vocab_size(), self.text.length, rngs=rngs,
                          tied=self.config.tied, blank=self.config.parallel > 0, dtype=config.dtype)
     return module
 

@@ -45,10 +45,12 @@ class Whole:
     weights: all parameters.
     options: the objective's, `config.loss` of a run with this model.
     text: the tokens of its texts, `config.data.text`.
+    table: the name of the parameter that has a row for each token; what is beside it is what has been added.
   """
   weights: Weights
   options: Any
   text: TextConfig
+  table: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +151,9 @@ def _of(config, options):
   with _explained(config):
     whole, digest = _read_whole(reader, config.path, config.ignore) if reader else (None, '')
     if whole is not None and config.without:
-      raise UserError(f'pretrained.without={config.without}: is for one tower, and the weights have two. Leave it out, '
-                      "or set pretrained.ignore to ('text/*',), with which the text tower is new")
+      added = whole.table.partition('/')[0]
+      raise UserError(f'pretrained.without={config.without}: is for a model of pictures alone, and these weights have '
+                      f"{added}/* too. Leave it out, or set pretrained.ignore to ('{added}/*',): then that is new")
   return (*read(config), None) if whole is None else (whole.weights, digest, whole)
 
 
@@ -212,14 +215,14 @@ def _kept(ours: Any, theirs: Any) -> Any:
 def _text(config, whole):
   """`data.text`: the tokens are those of the weights, where their table is read; only they fit it."""
   ours, theirs = config.data.text, whole.text
-  if any(fnmatch.fnmatch('text/tokens', pattern) for pattern in config.pretrained.ignore):
+  if any(fnmatch.fnmatch(whole.table, pattern) for pattern in config.pretrained.ignore):
     return ours
   if 'tokenizer' in schema.given(ours) and ours.tokenizer not in (*_OF_DATA, theirs.tokenizer) and (
       text_lib.tokenizer(dataclasses.replace(theirs, tokenizer=ours.tokenizer, digest=None), list).digest
       != theirs.digest):
     raise UserError(f'data.text.tokenizer={ours.tokenizer}: pretrained.path={config.pretrained.path} has a table of '
                     f'the tokens of {theirs.tokenizer}. Leave it out, or let the table be new: '
-                    "pretrained.ignore=('text/tokens',)")
+                    f"pretrained.ignore=('{whole.table}',)")
   if 'length' not in schema.given(ours):
     return theirs
   text = dataclasses.replace(theirs, length=ours.length, digest=None)
