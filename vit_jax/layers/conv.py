@@ -9,6 +9,7 @@ from flax import nnx
 
 from vit_jax.layers.dense import Initializer, init_power, lecun_normal, parameter
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel.gathered import with_gathered
 
 
 def he_normal_fan_out(key, shape, fan_in, fan_out):
@@ -52,5 +53,5 @@ class Conv(nnx.Module):
         feature_group_count=self.groups, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
     if self.groups > 1:
       convolve = mesh_lib.by_rows(convolve)
-    y_BHWC = mesh_lib.with_gathered(convolve, x_BHWC.astype(self.dtype), self.weights().astype(self.dtype), self.axes)
+    y_BHWC = with_gathered(convolve, x_BHWC.astype(self.dtype), self.weights().astype(self.dtype), self.axes)
     return y_BHWC if self.bias is None else y_BHWC + self.bias[...].astype(self.dtype)[None, None, None]

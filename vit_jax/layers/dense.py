@@ -9,6 +9,7 @@ from flax import nnx
 
 from vit_jax.parallel import blocks
 from vit_jax.parallel import mesh as mesh_lib
+from vit_jax.parallel.gathered import with_gathered
 
 Initializer = Callable[[jax.Array, tuple[int, ...], int, int], jax.Array]  # (key, shape, fan_in, fan_out) -> float32
 
@@ -128,7 +129,7 @@ class Dense(nnx.Module):
     # Flat before it is gathered: a TPU fills a last axis of 64 up to 128, and would send that too.
     kernel = kernel.reshape(fan_in, -1)
     kernel = jax.lax.optimization_barrier(kernel) if flat else kernel
-    y = mesh_lib.with_gathered(jnp.matmul, x, kernel, (self.axes[0], self.axes[inputs]))
+    y = with_gathered(jnp.matmul, x, kernel, (self.axes[0], self.axes[inputs]))
     if bias is not None:
       y = y + blocks.on_first_part(bias, self.axes[0]).astype(self.dtype).reshape((1,) * len(rows) + (-1,))
     return y.reshape(*batch, *out_shape)

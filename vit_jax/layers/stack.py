@@ -10,7 +10,8 @@ from flax import nnx
 
 from vit_jax.options import option
 from vit_jax.parallel import blocks
-from vit_jax.parallel.mesh import PRODUCT, by_compiler, platform, split_parts
+from vit_jax.parallel.gathered import PRODUCT
+from vit_jax.parallel.mesh import by_compiler, platform, split_parts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Literal
 
 import jax
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -18,7 +17,6 @@ from vit_jax.options import option
 from vit_jax.parallel import rules as rules_lib
 from vit_jax.parallel.rules import AXES, Rules, mesh_axes, spec
 
-PRODUCT = 'product'  # the name of a product with a gathered parameter, for policies of rematerialisation
 # The usual meshes by name: which axis takes the devices.
 PRESETS = {
     'dp': dict(data=-1, fsdp=1, tensor=1),
@@ -176,22 +174,6 @@ def is_absent() -> bool:
   return _absent.value is not None
 
 
-def with_gathered(fn: Callable, x: jax.Array, kernel: jax.Array, logical: tuple[str | None, ...]) -> jax.Array:
-  """`fn(x, kernel)`, a product with a parameter that is made whole along what the batch's mesh axes split.
-
-  The backward pass gathers it again, so that no layer's whole parameter is kept, and its gradient comes back split
-  (reduce-scatter). Left to itself the TPU compiler multiplies by one part after the other as they come round (a
-  collective matmul): for a ViT-B/16 on 16 chips four times the memory traffic.
-  """
-  rows = set(mesh_axes('batch'))
-  gathered = [name for name in logical if rows & set(mesh_axes(name)) and split_parts(name) > 1]
-  if not gathered or not by_compiler():
-    return fn(x, kernel)
-  whole = spec(*(None if name in gathered else name for name in logical))
-  # Policies of rematerialisation do not see the product inside, so its result has a name.
-  return checkpoint_name(_with_gathered(fn, whole, spec(*logical), x, kernel), PRODUCT)
-
-
 def tracing_for(absent: str | None) -> contextlib.AbstractContextManager:
   """Within it, what is traced is for devices of a platform that is not here; it cannot be run."""
   return _absent(absent)
@@ -217,28 +199,6 @@ def by_compiler() -> bool:
   """Whether the function being traced runs on a mesh of several devices, outside `shard_map`."""
   mesh = jax.sharding.get_abstract_mesh()
   return not mesh.empty and mesh.size > 1 and not mesh.manual_axes
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _with_gathered(fn, whole, split, x, kernel):
-  # Without the barrier the compiler undoes before the gather what made the array small to send.
-  return fn(x, jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(kernel), whole))
-
-
-def _forward(fn, whole, split, x, kernel):
-  return _with_gathered(fn, whole, split, x, kernel), (x, kernel)
-
-
-def _backward(fn, whole, split, kept, gradient):
-  x, kernel = kept
-  # Without a gradient beside it, this gather would be merged with that of the forward pass, and its result kept.
-  kernel, gradient = jax.lax.optimization_barrier((kernel, gradient))
-  _, vjp = jax.vjp(fn, x, jax.lax.with_sharding_constraint(kernel, whole))
-  dx, dkernel = vjp(gradient)
-  return dx, jax.lax.with_sharding_constraint(dkernel, split)
-
-
-_with_gathered.defvjp(_forward, _backward)
 
 
 def param_shardings(mesh: LogicalMesh, shapes: dict, axes: dict) -> dict:
