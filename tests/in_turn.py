@@ -24,7 +24,7 @@ TURNS = 5
 ROOMS_OF_FILES = {
     'test_main.py': ('main', 'cli', 'survival', 'training/run.py', 'training/loop.py'),
     'test_plan.py': ('plan', 'rehearsal'),
-    'test_figures.py': ('rehearsal', 'models', 'layers', 'training/step.py', 'parallel'),
+    'test_figures.py': ('rehearsal', 'models', 'layers', 'training/step.py', 'parallel', 'objectives/pair_loss.py'),
     'test_finetune_folder.py': ('transfer', 'interop', 'predict', 'convert'),
     'test_predict.py': ('predict', 'inspection'),
     'test_convert.py': ('convert', 'interop'),

@@ -1,5 +1,6 @@
 """Figures of compiled programs. They do not vary from run to run, so these tests detect a change for the worse."""
 
+import json
 import subprocess
 import sys
 
@@ -106,6 +107,18 @@ def test_the_kernel_lowers_traffic():
   assert ours.outcome.hbm_bytes <= 0.92 * plain.outcome.hbm_bytes
   assert ours.to_json()['flops_per_image'] == plain.to_json()['flops_per_image']
   assert ours.outcome.sent_bytes == plain.outcome.sent_bytes
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_step_of_all_pairs_holds_no_logits_of_them():
+  """SigLIP's 32,768 pairs in two micro-batches, one layer a tower; those of twelve are in experiments/pair_loss."""
+  done = subprocess.run([sys.executable, 'experiments/pair_loss/step.py', 'v5e-16', 'ring', 'full', '2', 'depth=1'],
+                        capture_output=True, text=True, cwd=command_line.ROOT, env=command_line.ON_CPU)
+  assert done.returncode == 0, done.stderr[-2000:]
+  found = json.loads(done.stdout)
+  assert found['peak_mb'] <= 6_250 and found['limit'] == 'compute' and found['mfu_at_floor'] >= 0.65
+  assert found['with_batch'] == [[32_768]]  # the dense form has 2,048 x 32,768 on each chip
 
 
 @pytest.mark.slow
