@@ -21,9 +21,9 @@ def _option(default: Any, words: str, low: float | None = None, high: float | No
 @dataclasses.dataclass(frozen=True)
 class Options:
   """What a law is fitted to, and how. Lists are tuples; columns has pairs of our name and theirs."""
-  form: str = _option('auto', 'power, power_offset, shifted_power, m4 or zhai (in --x); chinchilla, chinchilla_tied '
-                      '(alpha = beta), overtrain, data_constrained (in params, examples); auto; or an expression such '
-                      "as 'E + A/N^alpha + B/D^beta'.")
+  form: str = _option('auto', 'power, power_offset, shifted_power, broken_power, m4 or zhai (in --x); chinchilla, '
+                      'chinchilla_tied (alpha = beta), overtrain, data_constrained (in params, examples); auto; or an '
+                      "expression such as 'E + A/N^alpha + B/D^beta'.")
   start: str = _option('', 'Bounds and starts of the coefficients of such an expression, such as '
                        'alpha=0.1..1,E>0,k<5,c=2.')
   metric: str = _option('loss', 'The metric to predict: a column, or SPLIT/NAME. Without a split, runs are read on '

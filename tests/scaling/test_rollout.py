@@ -23,9 +23,9 @@ def points(y, noise=0.003, **columns):
 
 
 def widths(law, x):
-  """The widths of the law's band at x, in logarithms, and what they would be without the widening."""
-  as_refitted = dataclasses.replace(law.boot, widening=1.0)
-  return [np.log(np.divide(*boot.bands({'x': x})[0][::-1])) for boot in (law.boot, as_refitted)]
+  """The widths of a form's own band at x, in logarithms, and what they would be without the widening."""
+  own = dataclasses.replace(law.boot, broken=None)
+  return [np.log(np.divide(*boot.bands({'x': x})[0][::-1])) for boot in (own, dataclasses.replace(own, widening=1.0))]
 
 
 def test_rollout_errors_grow_with_distance():
@@ -80,7 +80,8 @@ def test_compute_optimal_sizes_are_widened_beyond_the_fitted_budgets(name):
   found = points(1 + 100 * n ** -0.3 + 100 * d ** -0.3, params=n, examples=d)
   law = analysis.analyse(found, analysis.Settings('chinchilla', LSQ, 50, budgets=(1e13, 1e20)))
   rows = {wider: analysis.frontier.compute_optimal(
-      law.fit, dataclasses.replace(law.boot, widening=wider), np.array([1e13, 1e20]), law.cost) for wider in (1.0, 2.0)}
+      law.fit, dataclasses.replace(law.boot, widening=wider, of_optimum=1.0), np.array([1e13, 1e20]), law.cost)
+      for wider in (1.0, 2.0)}
   width = {wider: [np.log(row[name][1] / row[name][0]) for row in some] for wider, some in rows.items()}
   np.testing.assert_allclose(width[2.0], np.array(width[1.0]) * [1, 2], rtol=0.01)
 

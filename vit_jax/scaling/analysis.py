@@ -34,6 +34,10 @@ from vit_jax.scaling.rollout import misses, persistence, rollout, widening
 
 _WIDER = ('intervals beyond the fitted sizes are {:.2g} times as wide as the refits say: forecasts of larger runs by '
           'fits to the smaller ones missed by as much')
+_OPTIMUM = ('intervals of N* and D* beyond the fitted budgets are {:.2g} times as wide as the refits say: fits to '
+            'smaller sizes, or shorter lengths, forecast another N*')
+_REACH = ('on one side, intervals beyond the fitted sizes reach to where a power law with a break leads, which fits '
+          'better')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,15 +105,18 @@ def analyse(points: Points, settings: Settings, partly: bool = False,
   boot = given[1] if given else _bootstrap(points, held, fitted, weights, fit, clusters, selection, settings)
   rolled = rollout(points, form, settings.objective, fit.sigma)
   wider = widening(rollout(points.take(~held), form, settings.objective, fit.sigma) if held.any() else rolled)
-  boot = boot and dataclasses.replace(boot, widening=wider)
+  broken = boot and select.broken(points.take(~held), fit, weights[~held], settings.replicates, settings.seed)
   cost = _cost(used)
+  boot = boot and dataclasses.replace(
+      boot, widening=wider, of_optimum=frontier.widening_of_optimum(fit, cost, clusters), broken=broken)
   valleys, growth = _valleys(used, fit, settings)
   noise, curvature = seed_noise(used), checks.curvature(fit, clusters)
   pooled = alike.pooled(used, fit, settings.pool)
   law = _law(points, fitted, held, settings, fit, boot, cost, valleys, growth)
   law['notes'] += [*([found] if found else []), *alike.tuned_columns(used, fit, settings.pool),
                    *(mixed.words for mixed in pooled if not mixed.differ),
-                   *([_WIDER.format(wider)] if boot and wider > 1.05 else [])]
+                   *([_WIDER.format(wider)] if boot and wider > 1.05 else []), *([_REACH] if broken else []),
+                   *([_OPTIMUM.format(boot.of_optimum)] if boot and boot.of_optimum > 1.05 * wider else [])]
   law['not_identified'] = verdict.not_identified(law)
   law['lights'] = lights.lights(law, curvature, misses(rolled), [mixed.words for mixed in pooled if mixed.differ])
   law['warnings'] = verdict.warnings(fit, boot, law, used, cost, settings, noise, curvature)
@@ -336,6 +343,7 @@ def _law(points, fitted, held, settings, fit, boot, cost, valleys, growth):
       'ci95': boot.interval() if boot else None,
       'bootstrap': {'n': settings.replicates if boot else 0, 'seed': settings.seed,
                     'failed': boot.failed if boot else 0, 'widening': boot.widening if boot else 1.0,
+                    'widening_of_optimum': boot.of_optimum if boot else 1.0,
                     'clusters': boot.clusters if boot else int(len(np.unique(points.take(fitted).clusters)))},
       'holdout': _holdout(points, fitted, held, fit, boot) if held.any() else None,
       'compute_optimal': optimal and {

@@ -43,6 +43,8 @@ class Bootstrap:
     paired: whether refit r of this law and of others that are paired are of one resample.
     widening: how many times as wide as the refits say intervals beyond the fitted sizes are, at least 1: by the errors
       of the law's own forecasts (`rollout.widening`).
+    of_optimum: the same for N* and D*, by its forecasts of these (`frontier.widening_of_optimum`).
+    broken: the refits of a broken power law that fits better than the form, which it nests; None without one.
   """
   fit: Fit
   parts: tuple[Refits, ...]
@@ -52,6 +54,8 @@ class Bootstrap:
   seed: int
   paired: bool = False
   widening: float = 1.0
+  of_optimum: float = 1.0
+  broken: 'Bootstrap | None' = None
 
   def __len__(self) -> int:
     return sum(len(part.theta) for part in self.parts)
@@ -93,8 +97,30 @@ class Bootstrap:
 
   def predictions(self, columns: Columns) -> np.ndarray:
     """The predictions of each refit, [R, m]; beyond the fitted sizes they are widened."""
-    values = self.each(lambda form, theta: form.model(theta, columns)[0])
-    return self.widened(values, self.fit.predict(columns), self.fit.factor(columns))
+    values, middle = self.each(lambda form, theta: form.model(theta, columns)[0]), self.fit.predict(columns)
+    values = self.widened(values, middle, self.fit.factor(columns))
+    return values if self.broken is None else self.reaching(self.broken.predictions(columns), values, middle,
+                                                            self.fit.factor(columns))
+
+  def reaching(self, broken: np.ndarray, values: np.ndarray, middle: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Values [R, m] of the refits, moved so that their interval reaches where a law that nests the form leads.
+
+    Where most refits of the broken power law are below the fit, the interval reaches down to the end of theirs, and
+    where most are above, up to it. So it is longer on one side only.
+
+    Args:
+      broken: [B, m], the values of the refits of the broken power law.
+      values: as widened.
+      middle: the values of the fit.
+      factor: [m], as for `widened`.
+    """
+    side = np.where(np.median(broken, axis=0) < middle, -1, 1)  # the side of the fit that is longer
+    ends = [np.where(side < 0, *np.quantile(some, _tails(), axis=0)) for some in (broken, values)]
+    with np.errstate(all='ignore'):
+      reach = np.log(ends[0] / middle) / np.log(ends[1] / middle)
+      reach = np.where(reach > 1, reach, 1.0) ** np.clip(np.log(factor) / np.log(WIDENED), 0, 1)
+      moved = middle * (values / middle) ** reach
+    return np.where((side * (values - middle) > 0) & np.isfinite(moved), moved, values)
 
   def widened(self, values: np.ndarray, middle: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """Values [R, m] of the refits, moved away from those of the fit, [m], by the widening.

@@ -11,8 +11,8 @@ from vit_jax.scaling.forms import Columns, Form
 from vit_jax.scaling.minimize import CONVERGED, Minima, Objective, minimize, score
 
 FORMS = {form.name: form for form in (
-    forms.Power, forms.PowerOffset, forms.ShiftedPower, forms_special.M4, forms.Zhai, forms.Chinchilla,
-    forms.ChinchillaTied, forms.Overtrain, forms_special.DataConstrained)}
+    forms.Power, forms.PowerOffset, forms.ShiftedPower, forms_special.M4, forms.Zhai, forms_special.BrokenPower,
+    forms.Chinchilla, forms.ChinchillaTied, forms.Overtrain, forms_special.DataConstrained)}
 OBJECTIVES = ('log_huber', 'log_lsq', 'lsq')
 REFINED = 32  # the number of starts that are refined
 SETTLED_AFTER = 20  # iterations without progress that end a quick fit; see `minimize.minimize`

@@ -4,6 +4,8 @@ import numpy as np
 
 from vit_jax.scaling.forms import EXPONENTS, Form, grid
 
+WIDTHS = 0.2, 10.0  # of a break, in e-folds of x
+
 
 class M4(Form):
   name, formula = 'm4', '(y - e) / (e0 - y)^a = b x^c'
@@ -50,6 +52,52 @@ class M4(Form):
   def _bounds(self, parameter, columns):
     return {'offset': (0.0, self.y_min), 'ceiling': np.log([1e-6, 100]), 'bend': np.log([0.02, 20]),
             'log_b': (-60.0, 60.0), 'decay': (1e-3, 10.0)}[parameter]
+
+
+class BrokenPower(Form):
+  """One smooth break between two exponents. `power`, `power_offset` and `shifted_power` are cases of it.
+
+  On logarithmic axes it bends from slope c0 to c0 + c1. With f = 1/c0 and c1 = -c0 it is b x^-c0 + b d^-c0, and with
+  f = 1 it is b (1/x + 1/d)^c0.
+  """
+  name, formula = 'broken_power', 'b x^-c0 (1 + (x/d)^(1/f))^(-c1 f)'
+  source = 'Caballero et al. 2023 (arXiv 2210.14891), equation 1 with one break and a = 0'
+  names, parameters = ('b', 'c0', 'c1', 'd', 'f'), ('log_b', 'first', 'last', 'break', 'width')
+  labels, exponents = names, ('c0',)
+  amplitudes = (0,)
+
+  def __init__(self, columns, y):
+    rises = np.cov(np.log(columns['x']), np.log(y))[0, 1] > 0
+    self.sign = -1.0 if rises else 1.0  # both exponents have it: the form does not turn
+    super().__init__(columns, y)
+
+  def model(self, theta, columns):
+    log_b, first, last, at, width = (theta[:, i, None] for i in range(5))
+    x = self._log(columns, 'x')
+    scaled = (x - at) / width
+    soft, share = np.logaddexp(0, scaled), _sigmoid(scaled)
+    value = np.exp(log_b - first * x + (first - last) * width * soft)
+    turn = (first - last) * value
+    return value, np.stack([value, value * (width * soft - x), -value * width * soft, -turn * share,
+                            turn * (soft - scaled * share)], 1)
+
+  def natural(self, theta):
+    log_b, first, last, at, width = theta.T
+    reference = np.log(self.reference['x'])
+    return np.stack([np.exp(log_b + first * reference), first, last - first, np.exp(at + reference), width], -1)
+
+  def _bounds(self, parameter, columns):
+    if parameter in ('first', 'last'):
+      return tuple(sorted((0.0, 5.0 * self.sign)))
+    x = self._log(columns, 'x')
+    return {'break': (x.min(), x.max()), 'width': WIDTHS}.get(parameter) or super()._bounds(parameter, columns)
+
+  def _starts(self, parameter):
+    if parameter in ('first', 'last'):
+      return self.sign * np.array([0.0, 0.03, 0.1, 0.2, 0.4, 0.8])
+    if parameter == 'break':
+      return np.linspace(self.lower[3], self.upper[3], 7)
+    return np.array([0.3, 1.0, 3.0]) if parameter == 'width' else super()._starts(parameter)
 
 
 class DataConstrained(Form):

@@ -9,11 +9,16 @@ import dataclasses
 
 import numpy as np
 
+from vit_jax.errors import UserError
+from vit_jax.scaling import estimate
 from vit_jax.scaling.bootstrap import Bootstrap, percentile
 from vit_jax.scaling.estimate import Fit
 from vit_jax.scaling.forms import Form
 
 _SEARCH = np.log(1e8)  # the reach of a search for N* from the middle of the points
+KEPT = 2 / 3  # of the sizes, or the lengths, that a forecast of N* is fitted to
+FEWEST = 4  # sizes, and lengths, of such a fit: a power law with offset has three coefficients
+FORECAST = 10.0  # times the largest budget, of which the N* is forecast
 COST_SPREAD = 0.05  # relative error above which C = k N^q D does not describe the points
 
 
@@ -142,8 +147,56 @@ def optimal_losses(boot: Bootstrap, budgets: np.ndarray, cost: Cost) -> np.ndarr
 def _optima(boot, budgets, cost):
   """N*, D* and the loss of each refit, [3, R, m]; beyond the fitted budgets they are widened."""
   best, fit = lambda form, theta: np.stack(_optimum(form, theta, budgets, cost)), boot.fit
-  largest = np.max(cost.k * fit.columns['params'] ** cost.q * fit.columns['examples'])
-  return boot.widened(boot.each(best, axis=1), best(fit.form, fit.theta[None]), np.asarray(budgets) / largest)
+  values, middle, factor = boot.each(best, axis=1), best(fit.form, fit.theta[None]), budgets / _largest(fit, cost)
+  sized = dataclasses.replace(boot, widening=max(boot.widening, boot.of_optimum))
+  return np.concatenate([sized.widened(values[:2], middle[:2], factor), boot.widened(values[2:], middle[2:], factor)])
+
+
+def _largest(fit, cost):
+  """The FLOPs of the largest fitted point."""
+  return np.max(cost.k * fit.columns['params'] ** cost.q * fit.columns['examples'])
+
+
+def widening_of_optimum(fit: Fit, cost: Cost, clusters: np.ndarray) -> float:
+  """How many times as wide intervals of N* and D* beyond the fitted budgets have to be, at least 1.
+
+  N* is forecast by a fit to the smaller sizes (KEPT of them) and by one to the shorter lengths. The variance of the
+  difference between a forecast and the law's N* is the difference of their variances, because the fit to all points is
+  the efficient one (Hausman 1978). The root mean square of the differences in units of that is the scale factor of the
+  Particle Data Group (see `rollout.widening`). The rows of one cluster count as one. 1 for forms of which N* has no
+  closed form, and where no forecast can be fitted.
+  """
+  if not fit.form.in_chinchilla_terms:
+    return 1.0
+  budget, found = np.array([FORECAST * _largest(fit, cost)]), []
+  at = lambda form, theta: np.log(_optimum(form, theta, budget, cost)[0])[:, 0]
+  whole = _variance(fit, at)
+  for name in ('params', 'examples'):
+    sizes = np.unique(fit.columns[name])
+    inside = fit.columns[name] <= sizes[max(int(KEPT * len(sizes)) - 1, 0)]
+    if min(len(np.unique(fit.columns[key][inside])) for key in ('params', 'examples')) < FEWEST:
+      continue
+    try:
+      part = estimate.fit(type(fit.form), {key: values[inside] for key, values in fit.columns.items()}, fit.y[inside],
+                          fit.objective, fit.weights[inside], exact=False)
+    except UserError:  # too few points
+      continue
+    error = at(part.form, part.theta[None])[0] - at(fit.form, fit.theta[None])[0]
+    noise = max(part.sigma, fit.sigma) ** 2 * len(fit.y) / len(np.unique(clusters))
+    spread = _variance(part, at)
+    with np.errstate(all='ignore'):  # points without noise
+      found.append(error ** 2 / (noise * max(spread - whole, spread / 10)))
+  return max(1.0, float(np.sqrt(np.mean(found)))) if found and np.isfinite(found).all() else 1.0
+
+
+def _variance(fit, of):
+  """The variance of `of(form, theta)` by the delta method, in units of the noise's; an E of 0 counts as free."""
+  value, jacobian = (a[0] for a in fit.form.model(fit.theta[None], fit.columns))
+  free = ((fit.theta > fit.form.lower) & (fit.theta < fit.form.upper)) | fit.form.from_zero
+  slopes = ((jacobian / value if fit.objective.log else jacobian) * np.sqrt(fit.weights))[free]
+  step = 1e-4 * np.eye(len(fit.theta))[free]
+  gradient = (of(fit.form, fit.theta + step) - of(fit.form, fit.theta - step)) / 2e-4
+  return float(gradient @ np.linalg.pinv(slopes @ slopes.T, rcond=1e-12) @ gradient)
 
 
 def frontier_exponents(fit: Fit, boot: Bootstrap | None, cost: Cost) -> dict | None:

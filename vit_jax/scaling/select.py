@@ -13,7 +13,7 @@ import dataclasses
 import numpy as np
 
 from vit_jax.errors import UserError
-from vit_jax.scaling import estimate
+from vit_jax.scaling import bootstrap, estimate
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import Points
 
@@ -22,6 +22,8 @@ FOLDS = 4  # the maximum number of forecasts
 CUTOFFS = (0.0, 0.125, 0.25, 0.375, 0.5)  # fractions of the distinct sizes left out at the small end
 CLOSE = 0.1  # relative to the lowest score
 ONE_INPUT = ('power', 'power_offset', 'shifted_power', 'm4', 'zhai')
+BROKEN_SIZES = 8  # the distinct sizes that the five coefficients of a broken power law need
+BROKEN_REFITS = 300  # at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +130,27 @@ def choose(points: Points, forms: tuple[str, ...], objective: Objective, weights
   ordered = tuple(found[k] for k in order)
   best = ordered[_pick(np.array([[c.score] for c in ordered]), ordered)[0]]
   return Selection(best, ordered, size_name, float(sizes[-held]), len(boundaries), np.array([errors[k] for k in order]))
+
+
+def broken(points: Points, fit: estimate.Fit, weights: np.ndarray, replicates: int,
+           seed: int) -> bootstrap.Bootstrap | None:
+  """The refits of a broken power law to the training points, where these speak for it and against the form.
+
+  It nests three of the forms of one input, and is close to the others where their curve has one bend. None for other
+  forms, too few sizes, or points of which Akaike's criterion prefers the form: twice the gain in log-likelihood is at
+  most twice the number of coefficients more. The noise is Laplace's for log-Huber, else normal; outliers are left out.
+  """
+  if fit.form.name not in ONE_INPUT or len(np.unique(points.columns['x'])) < BROKEN_SIZES:
+    return None
+  general = estimate.fit('broken_power', points.columns, points.y, fit.objective, weights, exact=False)
+  kept = weights * ~general.outliers
+  losses = [np.sum(kept * fit.objective.rho(fit.objective.residuals(law.predict(points.columns), points.y)))
+            for law in (fit, general)]
+  gain = (2 if fit.objective.name == 'log_huber' else 1) * np.sum(~general.outliers) * np.log(
+      losses[0] / max(losses[1], 1e-300))
+  if not gain > 2 * (len(general.theta) - len(fit.theta)):
+    return None
+  return bootstrap.run(general, points.clusters, min(replicates, BROKEN_REFITS), seed)
 
 
 def _pick(scores, candidates):
