@@ -5,7 +5,8 @@
 Each draw makes the runs of a world (worlds.py), fits them as `vit_jax.law` does, and asks questions (questions.py) of
 which the truth is known. It is written as a line to the file, and a draw that is there is not made again by the same
 code: the command continues where it was stopped. --part=0/2 and --part=1/2 are two processes that share the work and
-the file. --only takes the worlds with these words in their names. The table at the end is of all draws in the file.
+the file. --only takes the worlds with these words in their names, --first the draws from that number on. The table at
+the end is of all draws in the file.
 
 Two hundred draws tell a share of 95% to within 3% only (two standard errors). So the width is shown as well: the median
 interval (in logs) over 3.92 standard deviations of the estimates' errors over the draws, 1 for a normal estimate whose
@@ -31,6 +32,7 @@ MISFIT_LOW, MISFIT_RED = 0.80, 0.90  # of misfits: covered, or else warned of
 def main():
   parser = argparse.ArgumentParser()
   parser.add_argument('--draws', type=int, default=200)
+  parser.add_argument('--first', type=int, default=0)
   parser.add_argument('--draws_file', type=pathlib.Path, required=True)
   parser.add_argument('--part', default='0/1')
   parser.add_argument('--only', default='')
@@ -40,7 +42,7 @@ def main():
   code, worlds = code_digest(), [world for world in WORLDS if arguments.only in world.name]
   done = {(row['world'], row['draw']) for row in read(arguments.draws_file) if row['code'] == code}
   with arguments.draws_file.open('a', buffering=1) as file:
-    for seed in range(part, arguments.draws, parts):
+    for seed in range(arguments.first + part, arguments.draws, parts):
       for world in worlds:
         if (world.name, seed) not in done:
           start = time.process_time()
