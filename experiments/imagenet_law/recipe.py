@@ -24,7 +24,6 @@ def get_config(arg=''):
   c.parametrisation.name, c.parametrisation.base_width, c.parametrisation.base_depth = 'mup', 384, 12
   c.schedule.name, c.schedule.warmup_steps = 'wsd', 4_000
   c.evaluate.every = 5_000
-  c.system.mesh.fsdp, c.system.execution.remat = 16, 'dots'  # `data` takes the other chips
   c.system.workers = 32
   if arg == 'random':
     c.data.source, c.system.workers = 'random:14_197_122', 0
