@@ -62,16 +62,16 @@ def test_vit_b16_as_it_is_planned():
 def test_fully_sharded_it_sends_little_more_than_it_must():
   """Three layers, so that it compiles quickly. Each chip gathers the weights twice, in bfloat16, and no activations."""
   plan = _plan((1, 16, 1), model__depth=3)
-  assert plan.outcome.hbm_bytes <= 5.3e9 and plan.outcome.peak_bytes <= 1.1e9
-  assert plan.outcome.sent_bytes['within'] <= 1.1 * _estimate(plan).work.within_bytes
-  assert 0.95 <= _estimate(plan).needs / plan.outcome.peak_bytes <= 1.25
+  assert plan.outcome.hbm_bytes <= 3.9e9 and plan.outcome.peak_bytes <= 0.8e9
+  assert 1 <= plan.outcome.sent_bytes['within'] / _estimate(plan).work.within_bytes <= 1.1
+  assert 1 <= _estimate(plan).needs / plan.outcome.peak_bytes <= 1.5
 
 
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize('fields, moved, peak', [
     ({}, 3.6e9, 0.7e9), ({'model__dtype': 'float32', 'system__microbatches': 1}, 8.5e9, 1.4e9),
-    ({'data__batch_size': 4096}, 10.8e9, 0.9e9)], ids=['bfloat16', 'float32', 'batch4096'])
+    ({'data__batch_size': 4096}, 12e9, 0.9e9)], ids=['bfloat16', 'float32', 'batch4096'])
 def test_two_layers_and_what_is_estimated_of_them(fields, moved, peak):
   """An estimate is what a launcher goes by: it lets nothing through that needs more. Few layers are estimated high."""
   plan = _plan(model__depth=2, **fields)
