@@ -19,7 +19,7 @@ class Execution:
   """How a stack is run; never what it computes."""
   # One compiled block for all layers. False unrolls them: slower to compile, faster on accelerators, and of the last
   # block only what a CLS token's classifier reads is computed. None: as `scanned` chooses.
-  scan: bool | None = option(None, hint='None: on accelerators up to 16 layers are unrolled')
+  scan: bool | None = option(None, hint='None: on accelerators up to 24 layers are unrolled')
   # Recompute in the backward pass: nothing, all but matmuls, all; auto: the first of these whose step fits (`tried`).
   remat: Literal['auto', 'none', 'dots', 'full'] = 'auto'
   blocks: Literal['jit', 'shard_map'] = 'jit'  # what places a block's collectives: the compiler, or `parallel.blocks`
@@ -43,7 +43,7 @@ def tried(remat: str, platform: str) -> tuple[str, ...]:
   return POLICIES[:1] if platform == 'cpu' else POLICIES
 
 
-_MOST_UNROLLED = 16  # layers: a program of more takes over a minute to compile
+_MOST_UNROLLED = 24  # layers, as many as a ViT-L has; with more, compiling takes over a minute
 
 
 def scanned(scan: bool | None, depth: int, platform: str) -> bool:

@@ -44,8 +44,8 @@ def _forward(fn, logical, x, kernel):
 
 def _backward(fn, logical, kept, gradient):
   x, kernel = kept
-  # Without a gradient beside it, this gather would be merged with that of the forward pass, and its result kept.
-  # (Where both are written in a `shard_map` it is merged nevertheless.)
+  # Without a gradient beside it, this gather would be merged with that of the forward pass, and its result kept. The
+  # TPU compiler merges small ones nevertheless, and all of them where both passes gather in a `shard_map`.
   kernel, gradient = jax.lax.optimization_barrier((kernel, gradient))
   if platform() == 'cpu':  # XLA's CPU backend ends the process over bfloat16 sums in a `shard_map` of some mesh axes
     _, vjp = jax.vjp(fn, x, jax.lax.with_sharding_constraint(kernel, _whole(logical)))
