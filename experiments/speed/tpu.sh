@@ -24,9 +24,9 @@ program resnet50 resnet50 v5e-16
 program convnext_t convnext_t v5e-16
 program swin_t swin_t v5e-16
 program b16_packed vit_b16 v5e-16 model.depth=2 data.batch_size=256 packed=4
-for depth in 2 3; do
-  for scan in True False; do
-    program l16_depth${depth}_scan$scan vit_b16 v5e-256 $large $l16 model.depth=$depth system.execution.scan=$scan
+for scan in True False; do
+  program l16_depth24_scan$scan vit_b16 v5e-256 $large $l16 model.depth=24 system.execution.scan=$scan
+  for depth in 2 3; do
     program g14_depth${depth}_scan$scan vit_b16 v5e-256 $large $g14 model.depth=$depth system.execution.scan=$scan
   done
 done
