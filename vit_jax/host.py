@@ -57,8 +57,17 @@ def in_turn(out: Any) -> Any:
   return jax.block_until_ready(out) if jax.default_backend() == 'cpu' and jax.device_count() > 1 else out
 
 
-# Use the YNN kernel library for reductions only: a whole step is faster with XLA's own matmuls (experiments/speed).
-_ON_CPU = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE'}
+def cpu_options() -> dict[str, str]:
+  """The compiler's options with which a step is fastest on a CPU, by the version of JAX (experiments/speed).
+
+  Before 0.12 the library YNN is called for reductions only: XLA's own matmuls are faster. From then on the compiler's
+  own choice is.
+  """
+  import jax
+  return {} if jax.__version_info__ >= (0, 12) else dict(YNN_FOR_REDUCTIONS)
+
+
+YNN_FOR_REDUCTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE'}
 
 
 def compile_step(lowered: Any, platform: str) -> Any:
@@ -77,7 +86,7 @@ def _compiled(lowered, platform):
   import jax
   if platform == 'cpu':
     try:
-      return lowered.compile(compiler_options=_ON_CPU)
+      return lowered.compile(compiler_options=cpu_options())
     except jax.errors.JaxRuntimeError as error:
       if 'compile option' not in str(error):  # a version of JAX without this option
         raise

@@ -2,9 +2,10 @@
 
   python experiments/speed/training.py TORCH_PYTHON
 
-TORCH_PYTHON is a Python with torch and transformers. For each shape each side is a process that compiles or warms up,
-and then trains one batch whenever it is told to; the other waits meanwhile. Both: float32, cross-entropy, AdamW, as
-many threads as cores. Transformers' attention is torch's own scaled_dot_product_attention, its default.
+TORCH_PYTHON is a Python with torch and transformers; `none` compares ours alone, with other options of the compiler. For
+each shape each side is a process that compiles or warms up, and then trains one batch whenever it is told to; the other
+waits meanwhile. Both: float32, cross-entropy, AdamW, as many threads as cores. Transformers' attention is torch's own
+scaled_dot_product_attention, its default.
 """
 
 import os
@@ -99,8 +100,10 @@ def theirs(name):
 
 def serve(side, name):
   """Trains a step for each line of the input, and says how many seconds it took and its peak memory in GB."""
-  make = {'ours': ours, 'theirs': theirs, 'bfloat16': lambda name: ours(name, 'bfloat16'),
-          'defaults': lambda name: ours(name, compile_step=lambda lowered, platform: lowered.compile())}[side]
+  from vit_jax import host
+  others = {} if host.cpu_options() else host.YNN_FOR_REDUCTIONS
+  make = {'ours': ours, 'theirs': theirs, 'bfloat16': lambda name: ours(name, 'bfloat16'), 'others': lambda name: ours(
+      name, compile_step=lambda lowered, platform: lowered.compile(compiler_options=others))}[side]
   train = make(name)
   for _ in sys.stdin:
     start = time.perf_counter()
@@ -128,20 +131,33 @@ def duel(name, sides):
 
 
 def main(torch_python):
-  sides = {'ours': sys.executable, 'theirs': torch_python}
-  pairs = [(name, sides, 'transformers') for name in SHAPES]
-  for side, peer in (('bfloat16', 'ours in bfloat16'), ('defaults', 'ours with the compiler\'s defaults')):
-    pairs.append(('ViT-Ti/16', {'ours': sys.executable, side: sys.executable}, peer))
-  print(f'{os.cpu_count()} cores, float32; images/s are medians of {PAIRS} pairs of steps, ratios the median pair; a '
-        f'large matmul of XLA\'s: {_fastest_matmul() / 1e9:.0f} GFLOP/s', flush=True)
-  for name, each, peer in pairs:
-    times, memory = duel(name, each)
+  import jax
+
+  from vit_jax import host
+  python = {'theirs': torch_python, 'others': sys.executable, 'bfloat16': sys.executable}
+  others = 'the compiler\'s defaults' if host.cpu_options() else 'YNN for reductions only'
+  if torch_python == 'none':
+    pairs = [(name, 'others') for name in SHAPES]
+  else:
+    pairs = [(name, 'theirs') for name in SHAPES] + [('ViT-Ti/16', 'others')]
+  peers = {'theirs': 'transformers', 'others': f'ours with {others}', 'bfloat16': 'ours in bfloat16'}
+  print(f'{os.cpu_count()} cores, {_processor()}, jax {jax.__version__}, float32; images/s are medians of {PAIRS} pairs '
+        f'of steps, ratios the median pair; a large matmul of XLA\'s: {_fastest_matmul() / 1e9:.0f} GFLOP/s', flush=True)
+  for name, side in [*pairs, ('ViT-Ti/16', 'bfloat16')]:
+    times, memory = duel(name, {'ours': sys.executable, side: python[side]})
     ratios = sorted(b / a for a, b in zip(*times.values(), strict=True))
     speeds = [SHAPES[name][-1] / statistics.median(values) for values in times.values()]
     gflops = speeds[0] * prepare(name).flops_per_example_train / 1e9
-    print(f'{name}, batch {SHAPES[name][-1]}: ours {speeds[0]:.2f}, {peer} {speeds[1]:.2f} images/s; '
+    print(f'{name}, batch {SHAPES[name][-1]}: ours {speeds[0]:.2f}, {peers[side]} {speeds[1]:.2f} images/s; '
           f'{statistics.median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f}); peak memory '
           f'{" and ".join(f"{gb:.2f}" for gb in memory.values())} GB; ours does {gflops:.0f} GFLOP/s', flush=True)
+
+
+def _processor():
+  with open('/proc/cpuinfo') as file:
+    text = file.read()
+  name = next(line.partition(': ')[2] for line in text.splitlines() if line.startswith('model name'))
+  return f'{name}, AVX-512' if 'avx512f' in text else f'{name}, AVX2'
 
 
 def _fastest_matmul():
