@@ -2,10 +2,10 @@
 
   python experiments/speed/training.py TORCH_PYTHON
 
-TORCH_PYTHON is a Python with torch and transformers; `none` compares ours alone, with other options of the compiler. For
-each shape each side is a process that compiles or warms up, and then trains one batch whenever it is told to; the other
-waits meanwhile. Both: float32, cross-entropy, AdamW, as many threads as cores. Transformers' attention is torch's own
-scaled_dot_product_attention, its default.
+TORCH_PYTHON is a Python with torch and transformers; `none` compares ours alone, with other options of the compiler.
+For each shape each side is a process that compiles or warms up, and then trains one batch whenever it is told to; the
+other waits meanwhile. Both: float32, cross-entropy, AdamW, as many threads as cores. Transformers' attention is torch's
+own scaled_dot_product_attention, its default.
 """
 
 import os
@@ -141,8 +141,9 @@ def main(torch_python):
   else:
     pairs = [(name, 'theirs') for name in SHAPES] + [('ViT-Ti/16', 'others')]
   peers = {'theirs': 'transformers', 'others': f'ours with {others}', 'bfloat16': 'ours in bfloat16'}
-  print(f'{os.cpu_count()} cores, {_processor()}, jax {jax.__version__}, float32; images/s are medians of {PAIRS} pairs '
-        f'of steps, ratios the median pair; a large matmul of XLA\'s: {_fastest_matmul() / 1e9:.0f} GFLOP/s', flush=True)
+  print(f'{os.cpu_count()} cores, {_processor()}, jax {jax.__version__}, float32; images/s are medians of {PAIRS} '
+        f'pairs of steps, ratios the median pair; a large matmul of XLA\'s: {_fastest_matmul() / 1e9:.0f} GFLOP/s',
+        flush=True)
   for name, side in [*pairs, ('ViT-Ti/16', 'bfloat16')]:
     times, memory = duel(name, {'ours': sys.executable, side: python[side]})
     ratios = sorted(b / a for a, b in zip(*times.values(), strict=True))
