@@ -81,8 +81,8 @@ def test_the_text_names_the_kernel_and_how_layers_are_run(tiny_config):
   job, = _jobs(tiny_config, {'model.dtype': 'bfloat16', 'model.depth': 3})
   said = '\n'.join(plan_text.lines(_make(job), 'tiny', 0.4, None))
   assert '3 layers unrolled; attention rows: a Pallas kernel' in said
-  job, = _jobs(tiny_config, {'model.depth': 17, 'system.execution.attention_kernel': 'plain'})
-  assert '17 layers scanned; attention plain: by the compiler' in '\n'.join(
+  job, = _jobs(tiny_config, {'model.depth': 25, 'system.execution.attention_kernel': 'plain'})
+  assert '25 layers scanned; attention plain: by the compiler' in '\n'.join(
       plan_text.lines(_make(job), 'tiny', 0.4, None))
 
 

@@ -26,7 +26,7 @@ def _plan(recipe, fields, target):
     ('vit_b16', LARGE, 4, 'the activations of 64 images'),
     ('vit_b16', {'model.dtype': 'float32'}, 2, 'the activations of 32 images'),
     ('vit_b16', LARGE | {'system.mesh.data': 1, 'system.mesh.fsdp': 16}, 1, 'gather the parameters again'),
-    ('vit_b16', LARGE | {'model.depth': 24}, 1, 'scanned'),
+    ('vit_b16', LARGE | {'model.depth': 25}, 1, 'scanned'),
     ('vit_b16', LARGE | {'model.width': 6144}, 1, 'cost more to add up'),
     ('vit_b16', LARGE | {'system.microbatches': 2}, 2, 'as configured'),
     ('resnet50', LARGE, 1, 'batch norm'),
