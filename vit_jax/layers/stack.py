@@ -82,7 +82,7 @@ def _policy(execution: Execution, scan: bool) -> Callable | None:
 
   Unrolled, nothing that a policy says is better than the compiler's choice: it sees both passes, and computes what is
   cheap again where it is used. What a checkpoint keeps it must write. The exceptions are blocks that gather tokens, or
-  their weights explicitly. (Other weights are gathered again by `parallel.mesh.with_gathered`.) Of a scanned block the
+  their weights explicitly. (Other weights are gathered again by `parallel.gathered`.) Of a scanned block the
   compiler sees one pass at a time, and would write every intermediate of a norm in float32.
   """
   if execution.remat in _POLICIES:
