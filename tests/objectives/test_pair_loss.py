@@ -86,6 +86,27 @@ def test_ring_and_tiles_equal_the_dense_form(kind, devices, monkeypatch):
   assert kind == 'sigmoid' or abs(grads[3]) < 1e-6  # a bias of all logits changes nothing
 
 
+@pytest.mark.parametrize('devices', [1, 8])
+def test_slices_of_pictures_among_all_texts_sum_to_the_whole(devices, monkeypatch):
+  monkeypatch.setattr(pairs, 'TILE', 5)
+  mesh, weight, tokens = make_mesh(MeshConfig(*MESHES[devices]), jax.devices()[:devices]), _weight(48), _tokens(48)
+  rows = mesh_lib.sharding(mesh, 'batch')
+  captions, embeddings = caption_hash(tokens), [jax.device_put(a, rows) for a in _embeddings(48)]
+  side = lambda x, at: {'embedding': x[at], 'caption': captions[at], 'weight': weight[at]}
+
+  def sum_of_slices(images, texts, scale, bias):
+    each = [pairs.loss_among('sigmoid', side(images, np.s_[at::3]), side(texts, np.s_[:]), scale, bias)
+            for at in range(3)]
+    return jnp.stack(each, axis=1).reshape(-1)
+
+  fn = jax.jit(mesh_lib.traced_on(mesh, _value_and_grad(sum_of_slices, weight)))
+  (value, _), grads = jax.device_get(fn(*embeddings, SCALE, BIAS))
+  (expected, _), expected_grads = _expected('sigmoid', 48)
+  np.testing.assert_allclose(value, expected, rtol=1e-6)
+  for ours, theirs in zip(grads, expected_grads):
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * max(np.abs(theirs).max(), 1))
+
+
 @pytest.mark.parametrize('kind', ['sigmoid', 'softmax'])
 def test_what_has_no_weight_does_not_count(kind):
   """Whatever it is: as if it were not there."""

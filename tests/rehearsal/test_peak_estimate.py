@@ -4,10 +4,13 @@ import dataclasses
 import math
 
 import jax
+import numpy as np
 import pytest
+from jax.interpreters import partial_eval
 
+import vit_jax
 from vit_jax import config
-from vit_jax.cost import gpus, slices
+from vit_jax.cost import flops, gpus, slices
 from vit_jax.cost.hardware import Chip
 from vit_jax.data import device_augment
 from vit_jax.errors import UserError
@@ -98,9 +101,8 @@ def _executed(config, remat, microbatches):
   config.system.execution.remat, config.system.microbatches = remat, microbatches
   job = _job(config)
   mesh = mesh_lib.make_mesh(job.config.system.mesh)
-  traced = trace(job._model(remat), job.config, job.schedule_steps, mesh, job.teacher)
-  from vit_jax.cost import flops
-  return job, flops._walk(traced.jaxpr.jaxpr)
+  jaxpr = trace(job._model(remat), job.config, job.schedule_steps, mesh, job.teacher).jaxpr.jaxpr
+  return job, flops._walk(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
 @pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
@@ -109,6 +111,21 @@ def test_executed_flops_equal_those_counted_in_the_whole_step(tiny_config, remat
   assert counted == job.executed_flops(remat) * job.config.data.batch_size
   share = job.recomputed_share(remat)
   assert share == 0 if remat == 'none' else 0 < share < 1 / 3
+
+
+@pytest.mark.parametrize('name, twice', [('sigmoid', ('text',)), ('softmax', ('image', 'text'))])
+def test_what_a_loss_of_pairs_needs_of_all_is_computed_twice(name, twice):
+  """The sigmoid loss is a sum over slices of pictures, each among all texts."""
+  c = config.defaults('vit', 'contrast')
+  c.model.update(dict(patch_size=2, width=64, depth=2, mlp_dim=256, num_heads=4))
+  c.loss.text.update(dict(width=64, depth=2, mlp_dim=256, num_heads=4))
+  c.loss.name, c.data.text.length, c.data.batch_size, c.train.steps = name, 40, 16, 2
+  c.data.source = vit_jax.arrays(np.zeros((16, 8, 8, 3), np.uint8), captions=['a cat'] * 16)
+  job, counted = _executed(c, 'none', 2)
+  assert counted == pytest.approx(job.executed_flops('none', 2) * 16, rel=4e-3)  # 8 B^2 E of the loss
+  once = job.executed_flops('none') - job.spent_per_image
+  ahead = sum(forward for part, (_, forward) in job.objective.parts(job.model).items() if part in twice)
+  assert once == 0 and job.executed_flops('none', 2) == job.spent_per_image + ahead
 
 
 def test_a_teacher_is_counted(taught):

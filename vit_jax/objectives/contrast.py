@@ -21,7 +21,7 @@ from vit_jax.layers.dense import Dense, lecun_normal, parameter
 from vit_jax.models import text as text_tower
 from vit_jax.objectives import pair_scores, zero_shot
 from vit_jax.objectives.objective import Metric, Objective
-from vit_jax.objectives.pair_loss import caption_hash, pair_loss
+from vit_jax.objectives.pair_loss import caption_hash, loss_among
 from vit_jax.options import option
 from vit_jax.transfer.pretrained import Whole
 
@@ -145,8 +145,15 @@ class Contrast(Objective):
     return jnp.exp(log_scale), bias
 
   def loss(self, outputs, batch):
-    loss_B = pair_loss(self.config.name, outputs['image'], outputs['text'], caption_hash(batch['text']),
-                       batch['weight'], outputs['scale'][0], outputs['bias'][0])
+    return self.loss_among(outputs, batch, outputs, batch)
+
+  def of_all(self):
+    return ('text',) if self.config.name == 'sigmoid' else None
+
+  def loss_among(self, outputs, batch, of_all, whole):
+    known = lambda batch: {'caption': caption_hash(batch['text']), 'weight': batch['weight']}
+    loss_B = loss_among(self.config.name, {'embedding': outputs['image'], **known(batch)},
+                        {'embedding': of_all['text'], **known(whole)}, outputs['scale'][0], outputs['bias'][0])
     return {'loss': loss_B, 'scale': outputs['scale']}
 
   def kept(self, outputs, batch):

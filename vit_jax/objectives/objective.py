@@ -68,7 +68,7 @@ class Objective:
       `--report`.
     use: the flag of `predict` that a run of it is for, such as --caption; '' if there is none.
     whole_batch: whether the loss of an example depends on the others of its batch. Then all outputs of `forward` are
-      floats [B, ..], micro-batches take a second forward pass, and `whole_split` holds.
+      floats [B, ..], micro-batches compute those that others need twice (`of_all`), and `whole_split` holds.
     whole_split: whether evaluation scores a split as a whole, from what is `kept` of each example (`score_split`).
     masked: whether its attention has a mask, which `layers.attention.attend` computes and no other kernel.
   """
@@ -175,6 +175,18 @@ class Objective:
 
   def loss(self, outputs: dict[str, Any], batch: Batch) -> dict[str, jax.Array]:
     """The `values` of each example, [B] float32 or bool. The program sums them, weighted by the batch's weights."""
+    raise NotImplementedError
+
+  def of_all(self) -> tuple[str, ...] | None:
+    """With `whole_batch`: the outputs of all examples that the loss of some of them needs.
+
+    None if it needs all outputs, or if the loss of a batch is no sum over its slices. Each name is one of `parts`.
+    """
+    return None
+
+  def loss_among(self, outputs: dict[str, Any], batch: Batch, of_all: dict[str, Any], whole: Batch
+                 ) -> dict[str, jax.Array]:
+    """With `of_all`: what `loss` gives of some examples of a whole batch, from those outputs of all that it needs."""
     raise NotImplementedError
 
   def score(self, outputs: dict[str, Any], batch: Batch) -> dict[str, jax.Array]:

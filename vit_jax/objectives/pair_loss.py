@@ -63,7 +63,6 @@ class _Loss(NamedTuple):
   slopes: Callable[[Tile], jax.Array]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def pair_loss(kind: Kind, images_BE: jax.Array, texts_BE: jax.Array, captions_B2: jax.Array, weight_B: jax.Array,
               scale: jax.Array, bias: jax.Array) -> jax.Array:
   """The share of each pair in the loss, float32 [B]; the mean, weighted by `weight_B`, is the published loss.
@@ -78,7 +77,22 @@ def pair_loss(kind: Kind, images_BE: jax.Array, texts_BE: jax.Array, captions_B2
     weight_B: pairs of weight 0 do not count, neither as pictures nor as texts.
     scale, bias: of the logits, scalars: t and b of SigLIP; the bias changes nothing in the softmax loss.
   """
-  return _forward(kind, images_BE, texts_BE, captions_B2, weight_B, scale, bias)[0]
+  known = {'caption': captions_B2, 'weight': weight_B}
+  return loss_among(kind, {'embedding': images_BE, **known}, {'embedding': texts_BE, **known}, scale, bias)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def loss_among(kind: Kind, pictures: dict[str, jax.Array], texts: dict[str, jax.Array], scale: jax.Array,
+               bias: jax.Array) -> jax.Array:
+  """`pair_loss` of I pictures among T texts, float32 [I]. The softmax loss needs the pictures of all the texts.
+
+  The sigmoid loss of a batch is the sum of those of its slices of pictures, each among all texts.
+
+  Args:
+    kind, scale, bias: as for `pair_loss`.
+    pictures, texts: {'embedding' [n, E], 'caption' uint32 [n, 2], 'weight' [n]} of each.
+  """
+  return _forward(kind, pictures, texts, scale, bias)[0]
 
 
 def caption_hash(tokens_BL: jax.Array) -> jax.Array:
@@ -163,31 +177,31 @@ _LOSSES = {
 }
 
 
-def _forward(kind, images_BE, texts_BE, captions_B2, weight_B, scale, bias):
+def _forward(kind, pictures, texts, scale, bias):
   loss = _LOSSES[kind]
 
   def local(axes, rows, scale, bias):
-    image, text = _sides(rows)
-    sums = [{name: jnp.full(len(rows['weight']), value) for name, value in start.items()} for start in loss.start]
+    sums = [{name: jnp.full(len(side['weight']), value) for name, value in start.items()}
+            for side, start in zip(rows, loss.start)]
 
     def visit(image, text, pictures, texts):
       return loss.visit(_tile(image, text, scale, bias), pictures, texts)
 
-    return loss.finish(*_round(visit, image, text, *_varying(sums, axes), axes))
+    return loss.finish(*_round(visit, *rows, *_varying(sums, axes), axes))
 
-  rows = {'image': images_BE, 'text': texts_BE, 'caption': captions_B2, 'weight': weight_B}
-  loss_B, *kept = _by_device(local, spec('batch'), rows, scale, bias)
-  return loss_B, (rows, scale, bias, kept)
+  rows = pictures, texts
+  loss_I, *kept = _by_device(local, spec('batch'), rows, scale, bias)
+  return loss_I, (rows, scale, bias, kept)
 
 
-def _backward(kind, residuals, slope_B):
+def _backward(kind, residuals, slope_I):
   rows, scale, bias, kept = residuals
   loss = _LOSSES[kind]
 
   def local(axes, rows, scale, bias):
-    image, text = (side | {'slope': rows['slope'], **own} for side, own in zip(_sides(rows), rows['kept']))
+    image, text = rows
     zeros = lambda side: {'embedding': jnp.zeros(side['embedding'].shape)}
-    scalars = {name: jnp.zeros(len(rows['weight'])) for name in ('scale', 'bias')}
+    scalars = {name: jnp.zeros(len(image['weight'])) for name in ('scale', 'bias')}
 
     def visit(image, text, pictures, texts):
       tile = _tile(image, text, scale, bias)
@@ -203,13 +217,16 @@ def _backward(kind, residuals, slope_B):
     both = jax.lax.psum(both, axes) if axes else both
     return scale * pictures['embedding'], scale * texts['embedding'], both
 
-  rows = rows | {'slope': slope_B, 'kept': kept}
+  slopes = {'slope': slope_I}, {'slope': slope_I} if loss.start[1] else {}  # of a loss of texts too
   by_rows = spec('batch')
-  images_BE, texts_BE, both = _by_device(local, (by_rows, by_rows, PartitionSpec()), rows, scale, bias)
-  return images_BE, texts_BE, None, jnp.zeros_like(rows['weight']), both['scale'], both['bias']
+  *embeddings, both = _by_device(local, (by_rows, by_rows, PartitionSpec()), tuple(
+      side | slope | own for side, slope, own in zip(rows, slopes, kept)), scale, bias)
+  sides = [{'embedding': slope, 'caption': None, 'weight': jnp.zeros_like(side['weight'])}
+           for slope, side in zip(embeddings, rows)]
+  return *sides, both['scale'], both['bias']
 
 
-pair_loss.defvjp(_forward, _backward)
+loss_among.defvjp(_forward, _backward)
 
 
 def _by_device(local, out_specs, rows, scale, bias):
@@ -223,12 +240,6 @@ def _by_device(local, out_specs, rows, scale, bias):
 def _varying(tree, axes):
   """Arrays that are alike on all devices, as ones that may come to differ."""
   return jax.tree.map(lambda x: jax.lax.pcast(x, axes, to='varying'), tree) if axes else tree
-
-
-def _sides(rows):
-  """(pictures, texts): each with what is known of their pairs."""
-  return tuple({'embedding': rows[name], 'caption': rows['caption'], 'weight': rows['weight']}
-               for name in ('image', 'text'))
 
 
 def _product(a, b):
@@ -252,12 +263,8 @@ def _round(visit: Callable, image: Any, text: Any, pictures: Any, texts: Any, ax
     pictures, texts: their sums at the start, with a leading axis [n].
     axes: the mesh axes of the ring; none: there is one device.
   """
-  count = len(jax.tree.leaves(image)[0])
-  parts = -(-count // TILE)
-  size = -(-count // parts)
-  apart = lambda tree: jax.tree.map(lambda x: _padded(x, parts * size).reshape(parts, size, *x.shape[1:]), tree)
-  whole = lambda tree: jax.tree.map(lambda x: x.reshape(parts * size, *x.shape[2:])[:count], tree)
-  image, text, pictures, texts = map(apart, (image, text, pictures, texts))  # what is padded has no weight
+  counts = len(image['weight']), len(text['weight'])
+  image, text, pictures, texts = map(_in_tiles, (image, text, pictures, texts))
 
   def some_texts(pictures, those):
     text, texts = those
@@ -278,11 +285,20 @@ def _round(visit: Callable, image: Any, text: Any, pictures: Any, texts: Any, ax
   mesh = jax.sharding.get_abstract_mesh()
   hops = math.prod(mesh.shape[axis] for axis in axes)
   pictures, _, texts = jax.lax.scan(hop, (pictures, text, texts), length=hops)[0]
-  return whole(pictures), whole(texts)
+  return tuple(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], tree)
+               for tree, count in zip((pictures, texts), counts))
 
 
-def _padded(x, size):
-  return jnp.pad(x, [(0, size - len(x))] + [(0, 0)] * (x.ndim - 1)) if size > len(x) else x
+def _in_tiles(tree):
+  """Arrays [n, ..] as [tiles, n / tiles, ..]. What is padded has no weight."""
+
+  def one(x):
+    tiles = -(-len(x) // TILE)
+    size = -(-len(x) // tiles)
+    padded = jnp.pad(x, [(0, tiles * size - len(x))] + [(0, 0)] * (x.ndim - 1)) if tiles * size > len(x) else x
+    return padded.reshape(tiles, size, *x.shape[1:])
+
+  return jax.tree.map(one, tree)
 
 
 def _passed_on(tree, axes):

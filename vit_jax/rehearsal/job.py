@@ -141,8 +141,16 @@ class Job:
     """`spent_per_image` plus the FLOPs that `remat` recomputes, and those of a first pass over micro-batches."""
     model = self._model(remat)
     trained = flops.per_example(model, trainable.freezer(self.config.optimizer, model))[1]
-    twice = self.flops_per_image[0] if self.objective.whole_batch and microbatches > 1 else 0
+    twice = self._flops_ahead if self.objective.whole_batch and microbatches > 1 else 0
     return trained + twice + self.spent_per_image - self.flops_per_image[1]
+
+  @property
+  def _flops_ahead(self) -> int:
+    """FLOPs per image of the first pass over micro-batches, which computes what the loss needs of all of them."""
+    names = self.objective.of_all()
+    if names is None:
+      return self.flops_per_image[0]
+    return sum(self.objective.parts(self.model)[name][1] for name in names)
 
   def recomputed_share(self, remat: str, microbatches: int = 1) -> float:
     """The share of matmul FLOPs that these add: (executed - without them) / without them."""

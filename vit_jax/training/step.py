@@ -57,9 +57,10 @@ def make_train_step(model: PureModel, config: RunConfig, steps: int | schedule.L
     inputs = (batch, row_keys(jax.random.fold_in(key, 1), rows))
     micro, unrolled = config.system.microbatches, _unrolled(model, config.system.execution.scan)
     if objective.whole_batch and micro > 1:
-      (loss, (batch_stats, sums)), grads = _in_two_passes(forward_of, objective, state, inputs, micro, unrolled)
+      (loss, (batch_stats, sums)), grads = _in_passes(forward_of, objective, state, inputs, micro, unrolled)
     else:
-      (loss, (batch_stats, sums)), grads = _accumulate(loss_of, state, inputs, objective.values[1:], micro, unrolled)
+      (loss, (batch_stats, sums)), grads = _accumulate(loss_of, state.params, state.stats, inputs,
+                                                       objective.values[1:], micro, unrolled)
     weight = jnp.maximum(jnp.sum(batch['weight']), 1e-9)
     grads, inspected = inspect(jax.tree.map(lambda g: g / weight, grads), state.step)
     scale = schedule.multiplier(config.schedule, steps, state.step)
@@ -100,7 +101,10 @@ def _loss_of(forward_of, objective):
 
 def _summed(objective, outputs, batch):
   """(sum of the loss, sums of the other values) over a batch."""
-  values = objective.loss(outputs, batch)
+  return _sums_of(objective, objective.loss(outputs, batch), batch)
+
+
+def _sums_of(objective, values, batch):
   sums = {name: weighed(values[name], batch['weight']) for name in objective.values}
   return sums.pop(objective.values[0]), sums
 
@@ -139,47 +143,63 @@ def _unrolled(model, scan):
   return jax.tree.map(unrolled, model.param_shapes(), model.param_axes())
 
 
-def _accumulate(loss_of, state, inputs, other_values, microbatches, unrolled):
+def _accumulate(loss_of, params, stats, inputs, other_values, microbatches, unrolled):
   """((loss sum, (mean batch stats, other sums)), gradient sum) over equal slices of the batch, one after another.
 
   Parameters that `unrolled` marks are split into layers once, not in each slice. The gradients of their layers are
   summed separately and stacked at the end.
   """
   if microbatches <= 1:
-    return jax.value_and_grad(loss_of, has_aux=True)(state.params, state.stats, *inputs)
+    return jax.value_and_grad(loss_of, has_aux=True)(params, stats, *inputs)
 
-  apart = jax.tree.map(lambda p, layers: list(jnp.unstack(p)) if layers else p, state.params, unrolled)
+  apart = jax.tree.map(lambda p, layers: list(jnp.unstack(p)) if layers else p, params, unrolled)
   whole = lambda apart: jax.tree.map(lambda layers, p: jnp.stack(p) if layers else p, unrolled, apart)
   value_and_grad = jax.value_and_grad(lambda apart, *rest: loss_of(whole(apart), *rest), has_aux=True)
 
   def slice_step(carry, inputs):
-    return jax.tree.map(jnp.add, carry, value_and_grad(apart, state.stats, *inputs)), None
+    return jax.tree.map(jnp.add, carry, value_and_grad(apart, stats, *inputs)), None
 
   zero, zeros = jnp.float32(0), lambda tree: jax.tree.map(jnp.zeros_like, tree)
-  start = ((zero, (zeros(state.stats), {name: zero for name in other_values})), zeros(apart))
-  (loss, (stats, sums)), grads = jax.lax.scan(slice_step, start, _dealt(inputs, microbatches))[0]
-  return (loss, (jax.tree.map(lambda s: s / microbatches, stats), sums)), whole(grads)
+  start = ((zero, (zeros(stats), {name: zero for name in other_values})), zeros(apart))
+  (loss, (batch_stats, sums)), grads = jax.lax.scan(slice_step, start, _dealt(inputs, microbatches))[0]
+  return (loss, (jax.tree.map(lambda s: s / microbatches, batch_stats), sums)), whole(grads)
 
 
-def _in_two_passes(forward_of, objective, state, inputs, microbatches, unrolled):
+def _in_passes(forward_of, objective, state, inputs, microbatches, unrolled):
   """What `_accumulate` returns, for a loss of the whole batch (Gao et al. 2021, "GradCache", sec. 3).
 
-  The first pass computes the outputs of all slices and keeps nothing else. The gradient of the loss by the outputs is
-  that of the whole batch; the second pass takes it back through each slice.
+  The first pass computes the outputs that the loss of a slice needs of all slices, and keeps nothing else. The last
+  takes the gradient of the loss by these back through each slice. Where they are all outputs, that gradient is computed
+  at once. Else a pass between takes the loss of each slice among them, and its gradient by all that is left.
   """
-  batch = inputs[0]
-  dealt = lambda inputs: forward_of(state.params, state.stats, *inputs)[0]
-  outputs = jax.lax.map(dealt, _dealt(inputs, microbatches))
-  outputs = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), outputs)
-  (loss, sums), slopes = jax.value_and_grad(lambda outputs: _summed(objective, outputs, batch), has_aux=True)(outputs)
+  (params, stats, batch), names = (state.params, state.stats, inputs[0]), objective.of_all()
+  ahead = lambda inputs: _some(forward_of(params, stats, *inputs)[0], names)
+  of_all = jax.lax.map(ahead, _dealt(inputs, microbatches))
+  of_all = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), of_all)
+
+  def among(params_and_all, stats, some, keys_B):
+    outputs, batch_stats = forward_of(params_and_all[0], stats, some, keys_B)
+    loss, sums = _sums_of(objective, objective.loss_among(outputs, some, params_and_all[1], batch), some)
+    return loss, (batch_stats, sums)
 
   def along_slopes(params, stats, batch, keys_B, slopes):
     outputs, batch_stats = forward_of(params, stats, batch, keys_B)
+    outputs = _some(outputs, names)
     return sum(jnp.sum(x * slope) for x, slope in zip(*map(jax.tree.leaves, (outputs, slopes)), strict=True)), (
         batch_stats, {})
 
-  (_, (stats, _)), grads = _accumulate(along_slopes, state, (*inputs, slopes), (), microbatches, unrolled)
-  return (loss, (stats, sums)), grads
+  if names is None:
+    (loss, sums), slopes = jax.value_and_grad(lambda outputs: _summed(objective, outputs, batch), has_aux=True)(of_all)
+    (_, (stats, _)), grads = _accumulate(along_slopes, params, stats, (*inputs, slopes), (), microbatches, unrolled)
+    return (loss, (stats, sums)), grads
+  out, (grads, slopes) = _accumulate(among, (params, of_all), stats, inputs, objective.values[1:], microbatches,
+                                     (unrolled, jax.tree.map(lambda _: False, of_all)))
+  more = _accumulate(along_slopes, params, stats, (*inputs, slopes), (), microbatches, unrolled)[1]
+  return out, jax.tree.map(jnp.add, grads, more)
+
+
+def _some(outputs, names):
+  return outputs if names is None else {name: outputs[name] for name in names}
 
 
 def _dealt(inputs, count):
