@@ -11,8 +11,8 @@ classifiers. Published with WebLI, which is not public; SigLIP 2 of this shape: 
 the tokens are learnt from the captions, and there is no published result. Not run by us yet.
 
 A step fits into the 256 chips of v5e-256 with --config.system.execution.remat=dots: 8.9 GB a chip, and 99% of the peak
-FLOPs at the floor. On v5e-16 add --config.system.microbatches=16: 9.6 GB and 74%, as each forward pass runs twice. The
-compiler's figures are those of --config.system.execution.scan=True (experiments/pair_loss).
+FLOPs at the floor. On v5e-16 add --config.system.microbatches=16: 9.3 GB and 92%, as the text tower runs forward twice.
+The compiler's figures are those of --config.system.execution.scan=True (experiments/pair_loss).
 """
 
 from vit_jax import config

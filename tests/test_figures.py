@@ -117,8 +117,8 @@ def test_a_step_of_all_pairs_holds_no_logits_of_them():
                         capture_output=True, text=True, cwd=command_line.ROOT, env=command_line.AS_USERS)
   assert done.returncode == 0, done.stderr[-2000:]
   found = json.loads(done.stdout)
-  assert found['peak_mb'] <= 6_250 and found['limit'] == 'compute' and found['mfu_at_floor'] >= 0.65
-  assert found['with_batch'] == [[32_768]]  # the dense form has 2,048 x 32,768 on each chip
+  assert found['peak_mb'] <= 6_250 and found['limit'] == 'compute' and found['mfu_at_floor'] >= 0.78
+  assert found['with_batch'] == []  # the dense form has 2,048 x 32,768 on each chip
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@
 
 Compiles the step of configs/siglip_b16.py, batch 32,768, for absent chips, and prints a line of JSON. `ring` is our
 loss, `dense` makes the logits of all pairs at once, `pairless` compares each picture with its own text alone: the step
-without a loss of pairs. `classifier` is the image tower as a classifier of 1,000 classes, at the same batch. With
+without a loss of pairs, in which micro-batches compute nothing twice. `classifier` is the image tower as a classifier of 1,000 classes, at the same batch. With
 `scan`, layers are scanned and not unrolled, and with `depth` there are fewer in each tower: a fraction of the minutes
 of compiling.
 """
@@ -39,6 +39,9 @@ BATCH = 32_768
 class Dense(contrast.Contrast):
   """The logits of all pairs at once."""
 
+  def of_all(self):
+    return None
+
   def loss(self, outputs, batch):
     loss_B = dense(self.config.name, outputs['image'], outputs['text'], None, None, outputs['scale'][0],
                    outputs['bias'][0])
@@ -47,6 +50,8 @@ class Dense(contrast.Contrast):
 
 class Pairless(contrast.Contrast):
   """Each picture and its own text."""
+
+  whole_batch = False
 
   def loss(self, outputs, batch):
     logits_B = outputs['scale'] * jnp.sum(outputs['image'] * outputs['text'], axis=1) + outputs['bias']
