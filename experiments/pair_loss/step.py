@@ -4,9 +4,9 @@
 
 Compiles the step of configs/siglip_b16.py, batch 32,768, for absent chips, and prints a line of JSON. `ring` is our
 loss, `dense` makes the logits of all pairs at once, `pairless` compares each picture with its own text alone: the step
-without a loss of pairs, in which micro-batches compute nothing twice. `classifier` is the image tower as a classifier of 1,000 classes, at the same batch. With
-`scan`, layers are scanned and not unrolled, and with `depth` there are fewer in each tower: a fraction of the minutes
-of compiling.
+without a loss of pairs, in which micro-batches compute nothing twice. The FLOPs of both are counted as those of `ring`.
+`classifier` is the image tower as a classifier of 1,000 classes, at the same batch. With `scan`, layers are scanned and
+not unrolled, and with `depth` there are fewer in each tower: a fraction of the minutes of compiling.
 """
 
 import dataclasses
@@ -95,7 +95,7 @@ def figures(form, name, *options) -> dict:
   return {'peak_mb': round(memory.peak_memory_in_bytes / 1e6, 1),
           'temporary_mb': round(memory.temp_size_in_bytes / 1e6, 1),
           'limit': times.limit, 'floor_s': round(times.floor, 4), 'compute_s': round(times.compute, 4),
-          'hbm_s': round(times.hbm, 4),
+          'hbm_s': round(times.hbm, 4), 'interconnect_s': round(times.interconnect, 4),
           'mfu_at_floor': round(job.spent_per_image * BATCH / (times.floor * peak_flops), 4),
           'recomputed': round(job.recomputed_share(choice.remat, choice.microbatches), 4),
           'with_batch': pairs[:8]}  # arrays with a side as long as the whole batch, the largest first
