@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import pathlib
+import subprocess
 
 import command_line
 import numpy as np
@@ -136,3 +138,13 @@ def test_no_checkpoint(workdir, tmp_path):
 def test_flags_that_would_have_no_effect_are_refused(flags, said):
   done = command_line.run('predict', 'no-run', 'no-picture.png', *flags)
   assert done.returncode == 1 and said in done.stderr
+
+
+def test_nobody_reads_to_the_end():
+  """As after `| head`: no traceback."""
+  reader, writer = os.pipe()
+  os.close(reader)
+  done = subprocess.run(command_line.command('listing'), stdout=writer, stderr=subprocess.PIPE, text=True,
+                        cwd=command_line.ROOT, env=command_line.ON_CPU)
+  os.close(writer)
+  assert (done.returncode, done.stderr) == (1, '')

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import sys
 from collections.abc import Callable
 
@@ -60,11 +61,11 @@ def run(main: Callable[..., int | None], positional: bool = False) -> None:
   def guarded(argv):
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.FATAL)  # libraries' chatter; errors are raised too. --verbosity=0 brings it back
-    if positional:
-      return main(argv[1:])
-    if len(argv) > 1:
+    if not positional and len(argv) > 1:
       raise UserError(f'{argv[1]!r}: unexpected argument; flags start with --')
-    return main()
+    code = main(argv[1:]) if positional else main()
+    sys.stdout.flush()  # here, where it is told if nobody reads
+    return code
 
   try:
     app.run(guarded, flags_parser=_parse)
@@ -74,9 +75,23 @@ def run(main: Callable[..., int | None], positional: bool = False) -> None:
   except durable.Unreachable as error:
     say(f'error: {error}. The same command may succeed later', sys.stderr)
     sys.exit(exits.LOST)
+  except BrokenPipeError:
+    if _is_read():
+      raise
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush of Python would complain
+    sys.exit(1)
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
     sys.exit(130)
+
+
+def _is_read():
+  """Whether somebody reads what is printed: not after `| head` has seen enough. What was refused is still buffered."""
+  try:
+    sys.stdout.flush()
+  except BrokenPipeError:
+    return False
+  return True
 
 
 class Progress:

@@ -110,6 +110,8 @@ def _check_flags():
     raise UserError(f'{" and ".join(asked)}: one at a time; only --ask goes with --names')
   if _TEMPLATE.value and _NAMES.value is None:
     raise UserError(f'--template={_TEMPLATE.value[0]}: is about the names of --names, which is missing')
+  if _THRESHOLD.value is not None and (_RECONSTRUCT.value is not None or _writes()):
+    raise UserError(f'--threshold={_THRESHOLD.value}: is about classes, and {asked[0]} prints none; leave it out')
   if _BEAMS.value > 1 and not _writes():
     raise UserError(f'--beams={_BEAMS.value}: is about the texts of --caption or --ask; leave it out')
 

@@ -90,3 +90,9 @@ def test_no_val():
 def test_more_examples_than_there_are(val, subset, message):
   with pytest.raises(UserError, match=message):
     splits.assign({'train': source(np.arange(100) % 2), 'test': source([0])}, val, subset)
+
+
+def test_one_picture_alone_is_refused_in_words():
+  with pytest.raises(UserError, match='made: 1 picture, which is the test split; expected two or more'):
+    splits.assign({'train': source([0])}, None, None)
+  assert len(splits.assign({'train': source([0]), 'test': source([0])}, None, None)['train'].examples) == 1

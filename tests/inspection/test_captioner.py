@@ -1,6 +1,7 @@
 """Captions and answers of a run: the command and the class in Python write what the model says."""
 
 import json
+import shutil
 
 import command_line
 import numpy as np
@@ -11,9 +12,9 @@ from PIL import Image
 import vit_jax
 from vit_jax import config
 from vit_jax.errors import UserError
-from vit_jax.inspection import captioner, words_page
+from vit_jax.inspection import captioner, evaluation, words_page
 from vit_jax.training import config as run_config
-from vit_jax.training import loop
+from vit_jax.training import loop, trained
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
 
@@ -109,6 +110,26 @@ def test_the_command(workdir, images, tmp_path):
   assert [line.split(',')[2] for line in named[1:]] == ['black', 'white']
   assert 'one at a time' in predict('--caption', '--ask=which?').stderr
   assert 'is about the names of --names' in predict('--caption', '--template={}').stderr
+  assert 'is about classes, and --caption prints none' in predict('--caption', '--threshold=0.3').stderr
+
+
+@pytest.mark.slow
+def test_what_it_is_not_for_is_said_with_what_it_is_for(workdir):
+  with pytest.raises(UserError, match=r'a run of objective=caption, which is for .*predict .* --caption; to classify'):
+    trained.load(workdir)
+  with pytest.raises(UserError, match='its scores are in metrics.jsonl, and on the page of --report='):
+    evaluation.evaluate(str(workdir))
+
+
+@pytest.mark.slow
+def test_a_page_is_of_the_data_that_it_was_trained_with(workdir, tmp_path):
+  other = tmp_path / 'run'
+  shutil.copytree(workdir, other)
+  record = json.loads((other / 'run.json').read_text())
+  record['data']['fingerprint']['test'] = '0' * 16
+  (other / 'run.json').write_text(json.dumps(record))
+  with pytest.raises(UserError, match='the test data of arrays.* are not those that the run was trained with'):
+    words_page.render(other, 'test')
 
 
 def test_a_blind_model_knows_no_picture(images):

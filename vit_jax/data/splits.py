@@ -101,6 +101,9 @@ def assign(sources: dict[str, Source], val_examples: int | None, unique_examples
   if 'test' in sources:
     test = whole(sources['test'])
   else:
+    if len(train.examples) == 1:
+      raise UserError(f'{sources["train"].name}: 1 picture, which is the test split; expected two or more, or a test '
+                      'split of its own')
     test, train = _cut(train, math.ceil(TEST_FRACTION * len(train.examples)), _TEST)
 
   if 'val' in sources:

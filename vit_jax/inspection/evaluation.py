@@ -65,7 +65,10 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, 
     UserError: there is no model or no data at the given place, the model has no data of its own and none is given, the
       split is empty, or the data has a class that the model does not know.
   """
-  model = pair_model.of_classes(place, config) if records.objective_of(place) == 'contrast' else trained.load(place)
+  if (objective := records.objective_of(place)) == 'caption':
+    raise UserError(f'{place}: writes texts and tells no classes; its scores are in metrics.jsonl, and on the page of '
+                    f'--report={place}')
+  model = pair_model.of_classes(place, config) if objective == 'contrast' else trained.load(place)
   own = getattr(model, 'config', None)
   if config is None and own is None:
     raise UserError(f'{place}: does not say what data it was trained on; give the data to score with --config')
@@ -86,7 +89,7 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, 
   record = records.read_run(place) if own is not None else None
   if record and config is None:
     entries = objectives.of(own).inputs(data.image_shape)
-    _refuse_other_data(place, record, data.reading(entries), split)  # the fingerprint is of texts too, if they are read
+    refuse_other_data(place, record, data.reading(entries), split)  # the fingerprint is of texts too, if they are read
   summary = {'run': os.fspath(place), 'step': getattr(model, 'step', None), 'data': data.name, 'split': split,
              'code': provenance.code((record or {}).get('plug_ins', ())), 'git': provenance.commit(),
              'trained_by_code': (record or {}).get('code'),
@@ -129,8 +132,15 @@ def write(evaluation: Evaluation, out: str | None = None) -> list[epath.Path]:
   return [table] + ([] if matrix is None else figures.write_confusion(folder, f'{split}-confusion', evaluation.summary))
 
 
-def _refuse_other_data(place, record, data, split):
-  """The data of a run are those that it was trained with, or the scores would not be its own."""
+def refuse_other_data(place: str, record: dict[str, Any], data: pipeline.Data, split: str) -> None:
+  """Raises UserError if the data are not those that a run was trained with: the scores would not be its own.
+
+  Args:
+    place: the run folder.
+    record: its run.json.
+    data: what its options give now, reading what its objective reads.
+    split: of the data.
+  """
   known = (record['data'].get('fingerprint') or {}).get(split)
   if known not in (None, data.fingerprint(split)):
     raise UserError(f'{place}: the {split} data of {data.name} are not those that the run was trained with (fingerprint'

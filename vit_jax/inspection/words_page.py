@@ -8,7 +8,7 @@ from vit_jax import durable, objectives, records
 from vit_jax.data import pipeline
 from vit_jax.drawing import page
 from vit_jax.errors import UserError
-from vit_jax.inspection import captioner, own_model, pair_model, run_page, text_samples
+from vit_jax.inspection import captioner, evaluation, own_model, pair_model, run_page, text_samples
 
 SCORES = {'contrast': 'image_to_text@1', 'caption': 'accuracy'}  # drawn beside the loss
 
@@ -33,7 +33,8 @@ def render(place: str | os.PathLike, split: str) -> str:
   """The page as HTML.
 
   Raises:
-    UserError: it is no run of objective=contrast or caption, has no checkpoint, or the split has not been scored.
+    UserError: it is no run of objective=contrast or caption, has no checkpoint, the split has not been scored, or its
+      data are not there any more as they were.
   """
   objective = records.objective_of(place)
   model = (pair_model.load if objective == 'contrast' else captioner.load)(place)
@@ -42,9 +43,10 @@ def render(place: str | os.PathLike, split: str) -> str:
   scored = run_page.last_row(os.fspath(place), split)
   if not scored:
     raise UserError(f'{os.fspath(place)}: metrics.jsonl has no scores of split {split!r}; give another --split')
+  known = objectives.of(own.config)
+  evaluation.refuse_other_data(os.fspath(place), own.record, data.reading(known.inputs(data.image_shape)), split)
   samples = {'retrieval': text_samples.retrieval(model, data, split, scored)} if objective == 'contrast' else {
       'captions': text_samples.captions(model, data, split)}
-  known = objectives.of(own.config)
   shown = {name: metric for name, metric in {**known.metrics, **known.evaluated}.items()
            if name in scored and (metric.shown or name == 'exact')}
   summary = {'split': split, 'data': data.name, 'step': own.weights.step, 'unreadable': []}

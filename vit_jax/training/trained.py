@@ -11,7 +11,8 @@ from typing import Any
 
 import jax
 
-from vit_jax import records
+from vit_jax import commands, objectives, records
+from vit_jax.errors import UserError
 from vit_jax.interop import exported, sources
 from vit_jax.interop.classifier import Classifier, as_probabilities
 from vit_jax.models import PureModel
@@ -64,6 +65,9 @@ def load(source: str | os.PathLike, step: int | None = None) -> Classifier:
     return exported.read(source)
   weights = sources.read(source, step=step)
   config = run_config.cast(records.read_run(source)['config']) if sources.is_run(source) else None
+  if weights.headless and config is not None and (use := objectives.objective(config.objective).use):
+    raise UserError(f'{os.fspath(source)}: expected a classifier, got a run of objective={config.objective}, which is '
+                    f'for {commands.written("predict", f"RUN PICTURE_OR_FOLDER... {use}")}; to classify, fine-tune it')
   put = lambda tree: jax.device_put(tree, jax.local_devices()[0])
   return Trained(class_names=weights.names(), preprocessing=weights.preprocessing, model=weights.pure_model(),
                  params=put(weights.params), stats=put(weights.stats), config=config, step=weights.step,
