@@ -77,6 +77,10 @@ def main(arguments: list[str]) -> int:
         raise UserError(f'--{name}: is not for --to={to}, which writes all of a run as it is; leave it out')
     return {'hf-mae': _write_mae, 'hf-pairs': _write_pairs, 'stablehlo': _export_pairs}[to](source, out)
   weights = sources.read(source, tuple(_WITHOUT.value), _STEP.value)
+  if weights.headless and to in ('onnx', 'stablehlo'):
+    towers = records.objective_of(source) == 'contrast'
+    raise UserError(f'{source}: has no classifier, which --to={to} writes; fine-tune it first'
+                    + ('. Both of its towers are written with --to=stablehlo' if towers else ''))
   if _SIZE.value:
     weights = matching.resized(weights, _size(_SIZE.value))
   writers.write(weights, out, to, _LICENSE.value)

@@ -114,7 +114,9 @@ def test_the_command(workdir, images, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_it_is_not_for_is_said_with_what_it_is_for(workdir):
+def test_what_it_is_not_for_is_said_with_what_it_is_for(workdir, tmp_path):
+  done = command_line.run('convert', workdir, tmp_path / 'model.stablehlo', '--to=stablehlo')
+  assert f'{workdir}: has no classifier, which --to=stablehlo writes; fine-tune it first' in done.stderr, done.stderr
   with pytest.raises(UserError, match=r'a run of objective=caption, which is for .*predict .* --caption; to classify'):
     trained.load(workdir)
   with pytest.raises(UserError, match='its scores are in metrics.jsonl, and on the page of --report='):

@@ -16,6 +16,7 @@ from PIL import Image
 import vit_jax
 from vit_jax import config, models, records
 from vit_jax.console import Console
+from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.data.text import TextConfig
 from vit_jax.errors import UserError
 from vit_jax.inspection import evaluation, pair_model, picture_index, run_page, words_page
@@ -181,6 +182,23 @@ def test_an_index_follows_its_folder(workdir, album, tmp_path):
   start = time.process_time()
   (best,) = many.find(many.embeddings[[77]], 5)
   assert best[0][0] == '77' and time.process_time() - start < 1
+
+
+class _Alike:
+  """Towers for which all is alike."""
+  texts = images = lambda self, rows: np.ones((len(rows), 4), np.float32)
+
+
+@pytest.mark.parametrize('index, content, message', [
+    ('.', b'', 'expected a file, got a folder'), ('a.png/index.npz', b'', 'the index cannot be written .*--index=FILE'),
+    ('index.npz', b'no picture', 'none of the 1 pictures could be read')])
+def test_an_index_that_cannot_be_made_is_refused_in_words(tmp_path, index, content, message):
+  Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+  if content:
+    (tmp_path / 'a.png').write_bytes(content)
+  pairs = pair_model.PairModel(_Alike(), Preprocessing((8, 8), 3), 'd', 'sigmoid', 1.0, 0.0, ('{}',))
+  with pytest.raises(UserError, match=message):
+    picture_index.open_index(pairs, tmp_path, tmp_path / index, lambda text: None)
 
 
 @pytest.mark.slow

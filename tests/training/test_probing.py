@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 
+import vit_jax
 from vit_jax import config, records
 from vit_jax.console import Console
 from vit_jax.data import device_augment
@@ -67,6 +68,14 @@ def test_a_probe_of_one_class_is_refused(recipe):
   recipe.evaluate.probe = 1
   with pytest.raises(UserError, match='evaluate.probe=1: picks examples of one class alone'):
     _prepare(recipe)
+
+
+def test_a_probe_of_data_without_classes_is_refused():
+  c = config.defaults('vit', 'contrast')
+  c.data.source = vit_jax.arrays(np.zeros((40, 8, 8, 3), np.uint8), captions=['a'] * 40)
+  c.model.patch_size, c.train.steps, c.data.batch_size, c.evaluate.probe = 4, 2, 8, 10
+  with pytest.raises(UserError, match='evaluate.probe=10: learns classes, and the data have none; set it to 0'):
+    _prepare(c)
 
 
 def test_without_a_probe_its_metrics_are_refused():

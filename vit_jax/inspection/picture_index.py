@@ -12,6 +12,7 @@ from etils import epath
 
 from vit_jax import durable
 from vit_jax.data import folder_names, pictures
+from vit_jax.errors import UserError
 from vit_jax.inspection.pair_model import PairModel
 
 _BATCH = 256  # pictures decoded and computed at a time
@@ -47,8 +48,10 @@ def open_index(pairs: PairModel, folder: str | os.PathLike, file: str | os.PathL
   An index of another model is made anew.
 
   Raises:
-    UserError: there is no such folder, or no picture in it.
+    UserError: there is no such folder, no picture in it or none that can be read, or the index cannot be written.
   """
+  if os.path.isdir(file):
+    raise UserError(f'--index={os.fspath(file)}: expected a file, got a folder')
   root, before = pathlib.Path(folder), _read(file, pairs.digest)
   found = folder_names.find([folder])
   paths = tuple(os.fspath(path.relative_to(root)) for path in found)
@@ -65,6 +68,8 @@ def open_index(pairs: PairModel, folder: str | os.PathLike, file: str | os.PathL
   if kept:
     embeddings[kept] = before.embeddings[[old[i] for i in kept]]
   _fill(embeddings, pairs, found, new, note)
+  if np.isnan(embeddings).all():
+    raise UserError(f'{root}: none of the {len(paths):,} pictures could be read')
   index = PictureIndex(paths, stamps, embeddings, pairs.digest)
   _write(index, file)
   return index
@@ -103,4 +108,8 @@ def _read(file, digest):
 def _write(index, file):
   content = io.BytesIO()
   np.savez(content, paths=np.array(index.paths), stamps=index.stamps, embeddings=index.embeddings, model=index.model)
-  durable.write(file, content.getvalue())
+  try:
+    durable.write(file, content.getvalue())
+  except OSError as error:
+    raise UserError(f'{os.fspath(file)}: the index cannot be written ({error.strerror or error}); give another place '
+                    'with --index=FILE') from error

@@ -46,8 +46,10 @@ def check_metric(metric: str, known: Mapping[str, Metric], objective: str) -> No
     raise UserError(f'evaluate.metric={metric!r}: objective={objective} has no such metric{nearest(metric, known)}')
 
 
-def check_probe(config: EvaluateConfig, labels: np.ndarray) -> None:
-  """Raises UserError where a probe would learn from pictures of one class alone, or of several classes each."""
+def check_probe(config: EvaluateConfig, labels: np.ndarray, num_classes: int) -> None:
+  """Raises UserError where a probe would learn from pictures of one class alone, of several classes each, or none."""
+  if num_classes < 2:
+    raise UserError(f'evaluate.probe={config.probe}: learns classes, and the data have none; set it to 0')
   if labels.ndim > 1:
     raise UserError(f'evaluate.probe={config.probe}: learns one class for each picture, and these have several labels; '
                     'set it to 0')

@@ -229,7 +229,8 @@ def prepare(config: RunConfig, open_data: Callable[[Any], Any] = pipeline.open_d
       **objective.metrics, **objective.evaluates(data), **evaluate.PROBE}, f'{config.objective} on these data')
   evaluate.check_patience(config.evaluate, data.size('val'))
   if config.evaluate.probe:
-    evaluate.check_probe(config.evaluate, data.labels(data.balanced('train', config.evaluate.probe)))
+    evaluate.check_probe(config.evaluate, data.labels(data.balanced('train', config.evaluate.probe)),
+                         data.num_classes)
   if objective.predicts_classes and data.num_classes < 2:
     raise UserError(f'data.source={config.data.source}: has no classes, which objective={config.objective} predicts')
   shape = config.family, config.model, data.image_shape, data.num_classes
