@@ -119,6 +119,14 @@ def test_bytes_round_trip_and_long_texts_keep_their_end():
   assert text.tokenizer(TextConfig(length=13), None).digest != tokenizer.digest
 
 
+def test_accents_that_look_the_same_have_the_same_tokens():
+  """Names of files, and classes that are folders, often have an accent apart from its letter."""
+  tokenizer = text.tokenizer(TextConfig(length=20), list)
+  apart, composed = 'gru\u0308n?\tcafe\u0301', 'grün?\tcafé'
+  found = text.Tokens.of(tokenizer, [apart, composed])([0, 1])
+  assert apart != composed and all((rows[0] == rows[1]).all() for rows in found.values()), found
+
+
 def test_lengths_count_a_zero_inside_of_a_text():
   rows = np.array([[7, 0, 8, 2, 0], [0, 0, 0, 0, 0], [1, 2, 0, 0, 0], [5, 5, 5, 5, 5]])
   assert text.lengths(rows).tolist() == text.lengths(jnp.asarray(rows)).tolist() == [4, 0, 2, 5]

@@ -10,6 +10,7 @@ question, an end token, the answer, and an end token.
 
 import dataclasses
 import hashlib
+import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -113,7 +114,7 @@ class Tokens:
   @classmethod
   def of(cls, tokenizer: Tokenizer, texts: Sequence[str]) -> 'Tokens':
     questions, answers = [], []
-    for text in texts:
+    for text in map(composed, texts):
       question, tab, answer = text.partition(QUESTION_END)
       questions.append(question if tab else None)
       answers.append(answer if tab else text)
@@ -138,6 +139,14 @@ class Tokens:
     out = np.full(real.shape, self.pad, np.int32)
     out[real] = self.flat[places[real]]
     return dict(zip(ENTRIES, (out, self.starts[which], self.sizes[which]), strict=True))
+
+
+def composed(text: str) -> str:
+  """With each accent in one character with its letter: a text that looks the same has the same tokens.
+
+  Names of files often have them apart, and so do the class names that are folders.
+  """
+  return unicodedata.normalize('NFC', text)
 
 
 class Captions:
@@ -187,7 +196,7 @@ def tokenizer(config: TextConfig, captions: Callable[[], Sequence[str]]) -> Toke
     return configured(config, _of_bytes(config))
   from vit_jax.data import vocabularies
   clean = cleaning.CLEAN[config.clean]
-  return configured(config, vocabularies.tokenizer(config, lambda: list(map(clean, captions()))))
+  return configured(config, vocabularies.tokenizer(config, lambda: [clean(composed(text)) for text in captions()]))
 
 
 def configured(config: TextConfig, plain: Tokenizer) -> Tokenizer:

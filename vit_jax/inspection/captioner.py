@@ -54,8 +54,7 @@ class Captioner:
 
   def log_likelihoods(self, images: np.ndarray, answers: Sequence[str], question: str | None = None) -> np.ndarray:
     """log p of each answer, in nats, divided by its UTF-8 bytes: float32 [B, answers]. Raises as `write` does."""
-    sizes = np.array([len(answer.encode(errors='replace')) for answer in answers])
-    return self._log_p(images, answers, question) / sizes
+    return self._log_p(images, answers, question) / _sizes(map(text_lib.composed, answers))
 
   def log_p(self, images: np.ndarray, answer: str, question: str | None = None) -> float:
     """log p of an answer about one picture [1, H, W, C], in nats. Raises as `write` does."""
@@ -64,9 +63,10 @@ class Captioner:
   def _log_p(self, images, answers, question):
     """log p of each answer, in nats, float32 [B, answers]."""
     _, start = self.prefix(question)
+    answers = list(map(text_lib.composed, answers))
     before = '' if question is None else _clean(question) + text_lib.QUESTION_END
     found = text_lib.Tokens.of(self.tokenizer, [before + answer for answer in answers])(np.arange(len(answers)))
-    sizes = np.array([len(answer.encode(errors='replace')) for answer in answers])
+    sizes = _sizes(answers)
     if (cut := found['answer_bytes'] < sizes).any() or not sizes.all():
       raise UserError(f'{answers[int(np.argmax(cut | (sizes == 0)))]!r}: expected a text of at most '
                       f'{self.tokenizer.length} tokens with its marks (data.text.length of the run)')
@@ -150,4 +150,9 @@ def by_name(captioner: Captioner, names: Sequence[str], templates: Sequence[str]
 
 
 def _clean(question):
-  return ' '.join(question.split())
+  return text_lib.composed(' '.join(question.split()))
+
+
+def _sizes(texts):
+  """UTF-8 bytes of each."""
+  return np.array([len(text.encode(errors='replace')) for text in texts])
