@@ -94,6 +94,14 @@ def test_a_learnt_vocabulary_goes_with_its_table(tmp_path):
     run_lib.prepare(_recipe(tmp_path / 'run', **{'data.text.length': 9}))
 
 
+def test_texts_are_cleaned_as_the_config_says(folders):
+  """Else as those that the text tower was trained on."""
+  tokens = lambda **changes: run_lib.prepare(_recipe(folders['siglip'], **changes)).data.tokenizer.encode(WORDS)
+  theirs, same, other = tokens(), tokens(**{'data.text.clean': 'canonical'}), tokens(**{'data.text.clean': 'none'})
+  np.testing.assert_array_equal(theirs, same)
+  assert (theirs != other).any()
+
+
 def test_what_is_ignored_is_new(folders):
   """LiT: the text tower with the projections, scale and bias; or the table of tokens alone, of other tokens."""
   run = run_lib.prepare(_recipe(folders['clip'], **{'pretrained.ignore': ('text/*',), 'loss.text.width': 8,

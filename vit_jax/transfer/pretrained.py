@@ -23,6 +23,7 @@ from vit_jax.models import PureModel
 # Fields of a model's config that belong to training, not to its weights.
 _OF_TRAINING = ('dropout', 'drop_path', 'dtype')
 _LEARNT = ('scale', 'bias', 'templates', 'digest')  # of whole weights: nothing of the model's shape
+_OF_A_TEXT = ('length', 'clean', 'pad')  # of data.text: whatever the tokenizer
 _OF_DATA = ('bytes', 'bpe')  # tokenizers of runs that start at random: they give way to that of the weights
 
 
@@ -223,9 +224,10 @@ def _text(config, whole):
     raise UserError(f'data.text.tokenizer={ours.tokenizer}: pretrained.path={config.pretrained.path} has a table of '
                     f'the tokens of {theirs.tokenizer}. Leave it out, or let the table be new: '
                     f"pretrained.ignore=('{whole.table}',)")
-  if 'length' not in schema.given(ours):
+  mine = {name: getattr(ours, name) for name in _OF_A_TEXT if name in schema.given(ours)}
+  if not mine:
     return theirs
-  text = dataclasses.replace(theirs, length=ours.length, digest=None)
+  text = dataclasses.replace(theirs, **mine, digest=None)
   return dataclasses.replace(text, digest=text_lib.tokenizer(text, list).digest)
 
 
