@@ -11,10 +11,11 @@ from PIL import Image
 
 import vit_jax
 from vit_jax import config
+from vit_jax.data.preprocessing import Preprocessing
 from vit_jax.errors import UserError
-from vit_jax.inspection import captioner, evaluation, words_page
+from vit_jax.inspection import captioner, evaluation, text_samples, words_page
 from vit_jax.training import config as run_config
-from vit_jax.training import loop, trained
+from vit_jax.training import loop, state, trained
 from vit_jax.training import run as run_lib
 from vit_jax.training.display import Display
 
@@ -70,6 +71,18 @@ def test_its_page_has_texts_with_their_scores(workdir, model):
   assert shown['headline'].endswith('would be written to the letter')
   with pytest.raises(UserError, match="no scores of split 'other'"):
     words_page.render(workdir, 'other')
+
+
+def test_texts_that_are_cut_off_are_on_the_page_as_they_are_read(images):
+  """In training the ends of questions and answers that are too long are cut off, and so they are here."""
+  captions = [('what on earth may this be?\tblack', 'a long story about a colour', 'which?\t')[i % 3] for i in range(96)]
+  run = run_lib.prepare(run_config.cast(_recipe(images, **{'data.source': vit_jax.arrays(images, captions=captions)})))
+  model = captioner.Captioner(run.model, state.create(run.model, run.config, run.mesh).params, run.data.tokenizer,
+                              Preprocessing((8, 8), 3))
+  found = text_samples.captions(model, run.data, 'test')
+  assert {e['question'] for e in found} == {None, 'what on earth may this be?', 'which?'}
+  losses = [-e['truth_log_p'] / min(len(e['truth']) + 1, 19) for e in found if e['question'] is None]
+  assert len(losses) > 1 and losses == pytest.approx([np.log(259)] * len(losses), rel=0.2)  # 18 tokens and the end
 
 
 @pytest.mark.slow

@@ -35,18 +35,20 @@ class Captioner:
   tokenizer: Tokenizer
   preprocessing: Preprocessing
 
-  def write(self, images: np.ndarray, question: str | None = None, beams: int = 1) -> list[list[tuple[str, float]]]:
+  def write(self, images: np.ndarray, question: str | None = None, beams: int = 1,
+            cut: bool = False) -> list[list[tuple[str, float]]]:
     """Of each picture uint8 [B, H, W, C] the captions, or answers, and log p of each in nats; the likeliest first.
 
     Args:
       images: prepared pictures.
       question: what is asked about all of them; None: nothing.
       beams: how many beginnings are kept (`decoding.beam_search`), and how many texts come back; 1: greedy.
+      cut: whether a question that is too long is cut off, as in training, and not refused.
 
     Raises:
       UserError: the question is empty, or longer than the texts of the model.
     """
-    text_N, start = self.prefix(question)
+    text_N, start = self.prefix(question, cut)
     texts, scores = jax.device_get(self._written(self.params, images, text_N, start, beams))
     first = 0 if question is None else 1  # of the question and the answer
     read = lambda rows: [text.split(text_lib.QUESTION_END, first)[-1] for text in self.tokenizer.decode(rows)]
@@ -57,30 +59,30 @@ class Captioner:
     return self._log_p(images, answers, question) / _sizes(map(text_lib.composed, answers))
 
   def log_p(self, images: np.ndarray, answer: str, question: str | None = None) -> float:
-    """log p of an answer about one picture [1, H, W, C], in nats. Raises as `write` does."""
-    return float(self._log_p(images, [answer], question)[0, 0])
+    """log p of an answer about one picture [1, H, W, C], in nats; of what is too long, as far as training reads it."""
+    return float(self._log_p(images, [answer], question, cut=True)[0, 0])
 
-  def _log_p(self, images, answers, question):
+  def _log_p(self, images, answers, question, cut=False):
     """log p of each answer, in nats, float32 [B, answers]."""
-    _, start = self.prefix(question)
+    _, start = self.prefix(question, cut)
     answers = list(map(text_lib.composed, answers))
     before = '' if question is None else _clean(question) + text_lib.QUESTION_END
     found = text_lib.Tokens.of(self.tokenizer, [before + answer for answer in answers])(np.arange(len(answers)))
     sizes = _sizes(answers)
-    if (cut := found['answer_bytes'] < sizes).any() or not sizes.all():
-      raise UserError(f'{answers[int(np.argmax(cut | (sizes == 0)))]!r}: expected a text of at most '
+    if not cut and (bad := (found['answer_bytes'] < sizes) | (sizes == 0)).any():
+      raise UserError(f'{answers[int(np.argmax(bad))]!r}: expected a text of at most '
                       f'{self.tokenizer.length} tokens with its marks (data.text.length of the run)')
     known = {'text': found['text'], 'lengths': text_lib.lengths(found['text'])}
     return np.asarray(self._likelihoods(self.params, images, found['text'][0], start, known))
 
-  def prefix(self, question: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens int32 [N] before the answer, then zeros; how many they are)."""
-    if question is not None and not (question := _clean(question)):
+  def prefix(self, question: str | None, cut: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens int32 [N] before the answer, then zeros; how many they are). Arguments are those of `write`."""
+    if question is not None and not (question := _clean(question)) and not cut:
       raise UserError("--ask='': expected a question, as in --ask='what animal is this?'")
     found = text_lib.Tokens.of(self.tokenizer, ['' if question is None else question + text_lib.QUESTION_END])([0])
     start = found['answer_start'][0]
     row = found['text'][0] * (np.arange(self.tokenizer.length) < start)
-    if question is not None and start - 1 - (self.tokenizer.begin is not None) < len(self.tokenizer.ids([question])[0]):
+    if question is not None and not cut and start - 1 - (self.tokenizer.begin is not None) < len(self.tokenizer.ids([question])[0]):
       raise UserError(f'--ask={question!r}: too long for the texts of this model, which have {self.tokenizer.length} '
                       'tokens with their marks and the answer')
     return row, start

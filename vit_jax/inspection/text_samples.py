@@ -68,7 +68,7 @@ def _written(captioner, image, caption):
   """What is written about a picture, and what it has."""
   question, tab, truth = caption.partition(text_lib.QUESTION_END)
   question, truth = (question, truth) if tab else (None, caption)
-  ((text, log_p),) = captioner.write(image[None], question)[0]
+  ((text, log_p),) = captioner.write(image[None], question, cut=True)[0]
   return {'question': question, 'text': text, 'log_p': log_p, 'truth': truth,
           'truth_log_p': captioner.log_p(image[None], truth, question)}
 
