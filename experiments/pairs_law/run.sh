@@ -17,7 +17,7 @@ form() {  # of runs of at least 1,024 steps, the odds of a right name are a powe
   if [ "$WHICH$1" = long_test/zero_shot_error ]; then echo '1/(1 + A*N^a*D^b*data.batch_size^k)'
   else echo 'E + A/N^alpha + B*data.batch_size^k/D^beta'; fi
 }
-start() { [ "$WHICH$1" = long_test/zero_shot_error ] && echo 'a=0..1,b=0..1,k=-1..1' || echo 'k=-1..1'; }
+start() { [ "$WHICH$1" = long_test/zero_shot_error ] && echo 'A=1e-12..1,a=0..2,b=0..2,k=-2..1' || echo 'k=-1..1'; }
 name() { echo "${1//[\/@]/_}"; }
 targets() {  # BATCH, and the least of the pairs seen: three numbers of the largest model, and one of widths 32 and 48
   local n; for n in 1 2 4; do echo -n "params=200192,data.batch_size=$1,examples=$((n * $2)); "; done
