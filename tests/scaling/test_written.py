@@ -43,6 +43,9 @@ def test_chinchilla_as_text_is_the_built_in_form():
     ('lo + (hi-lo)*sigmoid(k*(val/loss-m))', '', ('val/loss',), {'lo': 0.1, 'hi': 0.7, 'k': 3, 'm': 2.3}),
     ('lo + A*exp(-k*val/loss)', '', ('val/loss',), {'lo': 0.1, 'A': 3, 'k': 1.5}),
     ('max(E, A*x^-a)', '', ('x',), {'E': 0.2, 'A': 9, 'a': 0.4}),
+    ('1/(1 + A*N^a*D^b)', '', ('params', 'examples'), {'A': 1e-9, 'a': 0.5, 'b': 0.6}),  # the odds are a power law
+    ('1 - A*N^a/(1 + A*N^a)', '', ('params',), {'A': 1e-5, 'a': 0.5}),
+    ('E + 2/(1 + D^b/(q*N^a))', '', ('params', 'examples'), {'E': 0.1, 'q': 4e4, 'a': 0.2, 'b': 0.7}),
     ('10^(a - b*log(x)) + E', '', ('x',), {'a': 1.5, 'b': 0.2, 'E': 0.3})])
 def test_forms_are_recovered_without_noise(text, starts, names, true):
   form = written.form(text, starts, names)
@@ -50,6 +53,7 @@ def test_forms_are_recovered_without_noise(text, starts, names, true):
   fit = estimate.fit(form, columns(*names), y, LSQ)
   for name, value in true.items():
     assert fit.coefficients[name] == pytest.approx(value, rel=1e-4), name
+  assert not {'A', 'B', 'c', 'q'} & set(fit.form.exponents)  # only what is in these must be identified
 
 
 def form_value(text, names, coefficients):
@@ -62,7 +66,9 @@ def form_value(text, names, coefficients):
 @pytest.mark.parametrize('text, names', [
     (CHINCHILLA, ('params', 'examples')), ('a + b*x^-c0*(1 + (x/d1)^(1/f1))^(-c1*f1)', ('x',)),
     ('lo + (hi-lo)*sigmoid(k*(val/loss-m))', ('val/loss',)), ('E + sqrt(A/x + d) - min(g, log(x + h))*2/x', ('x',)),
-    ('hi - A*(x + d)^-b', ('x',)), ('E + A*2^(-k*val/loss)', ('val/loss',))])
+    ('hi - A*(x + d)^-b', ('x',)), ('E + A*2^(-k*val/loss)', ('val/loss',)),
+    ('1 - A*N^a*D^b/(1 + A*N^a*D^b)', ('params', 'examples')), ('E + exp(-A*N^a) + sqrt(A)/N', ('params',)),
+    ('E + F*exp(-N^a/(q*(2*D)^(2*b)))', ('params', 'examples'))])
 def test_derivatives_and_coefficients_are_exact(text, names):
   given = columns(*names)
   y = np.linspace(3, 0.5, len(given[names[0]]))
@@ -77,6 +83,7 @@ def test_derivatives_and_coefficients_are_exact(text, names):
     difference = (form.model(theta + step, given)[0] - form.model(theta - step, given)[0]) / 2e-6
     scale = np.abs(jacobian[:, i]).max(1, keepdims=True)
     assert (np.abs(difference - jacobian[:, i]) <= 1e-5 * scale + 1e-8 * np.abs(value)).all(), form.names[i]
+  np.testing.assert_allclose(form.theta_of(dict(zip(form.names, form.natural(theta)[0])))[0], theta[0], atol=1e-9)
   for row, at in zip(form.natural(theta), value):
     np.testing.assert_allclose(at, form_value(text, names, dict(zip(form.names, row))), rtol=1e-9)
 

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import math
 import re
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
@@ -162,6 +163,31 @@ def factors(node, power=1):
     yield from factors(node.operand, power)
   else:
     yield node, power
+
+
+def scaled_powers(tree: ast.expr, coefficients: Collection[str], free: Callable[[str], bool]
+                  ) -> Iterator[tuple[str, list[tuple[ast.BinOp, int]]]]:
+  """(a coefficient, [(power, 1 or -1)]) of each product such as A * N^a, wherever it stands in a form.
+
+  The powers are of numbers and columns, with coefficients alone in the exponent. So the size of A depends on a by
+  orders of magnitude. A product of the coefficient and value^sign of each power is what the form has.
+
+  Args:
+    tree: the form, or a part of it.
+    coefficients: the names of all coefficients.
+    free: whether a coefficient is one of those to look for.
+  """
+  inner = lambda node: [part.id for part in ast.walk(node) if isinstance(part, ast.Name)]
+  parts = list(factors(tree))
+  if len(parts) > 1:
+    scale = next(((part.id, power) for part, power in parts if isinstance(part, ast.Name) and free(part.id)), None)
+    powers = [(part, power) for part, power in parts if _is_power(part) and inner(part.right)
+              and set(inner(part.right)) <= set(coefficients) and not set(inner(part.left)) & set(coefficients)]
+    if scale and powers:
+      yield scale[0], [(part, power * scale[1]) for part, power in powers]
+  for part in [part for part, _ in parts] if len(parts) > 1 else ast.iter_child_nodes(tree):
+    if isinstance(part, ast.expr):
+      yield from scaled_powers(part, coefficients, free)
 
 
 def _is_power(node):

@@ -2,8 +2,9 @@
 
 The sum is taken apart. A coefficient that stands alone is the irreducible part. One that is a factor of a term and
 occurs nowhere else is the term's amplitude: its logarithm is fitted, in units of the size of the term in the middle of
-the data, and starts solve for it. All others start from a grid (see `start`). N, D and C are params, examples and
-flops, any other name that is a column is that column, and what is left are coefficients.
+the data, and starts solve for it. A in 1/(1 + A*N^a) is fitted in units of N^-a there. All others start from a grid
+(see `start`). N, D and C are params, examples and flops, any other name that is a column is that column, and what is
+left are coefficients.
 """
 
 import ast
@@ -104,12 +105,45 @@ class Written(Form):
   def __init__(self, columns: Columns, y: np.ndarray):
     self._sizes = start.ranges(self.tree, (float(y.min()), float(y.max())), dict(columns), set(self.names))
     super().__init__(columns, y)
+    self._centre()
     self._logs = [self._is_log(parameter) for parameter in self.parameters]
     self._normal = [True] * len(self.terms)
     some = self.start_grid()[:64]
     with np.errstate(all='ignore'):
       sizes = [np.broadcast_to(self._sloped(term.tree, some, self._middle)[0], (len(some), 1)) for term in self.terms]
     self._normal = [bool(np.all(np.isfinite(size) & (size > 0))) for size in sizes]
+
+  def _centre(self):
+    """Divides columns by their middle where a coefficient inside terms scales a power of them, everywhere the same."""
+    self.terms = tuple(dataclasses.replace(term, tree=copy.deepcopy(term.tree)) for term in self.terms)
+    free = lambda name: name in self.names and _is_free(name, self.given)
+    count, products = _occurrences(self.tree), collections.defaultdict(list)
+    for term in self.terms:
+      for name, powers in start.scaled_powers(term.tree, self.names, free):
+        products[name].append(powers)
+    self._inside = []  # (index of the coefficient, by how much less its logarithm is for an exponent of 1, exponent)
+    for name, each in products.items():
+      if len(each) == count[name] and len({str([(ast.dump(power), sign) for power, sign in one]) for one in each}) == 1:
+        for powers in each:
+          units = [(self._divided_by_middle(power), sign, power.right) for power, sign in powers]
+        self._inside += [(self.names.index(name), sign * log_middle, exponent) for log_middle, sign, exponent in units]
+    scales = {self.names[i] for i, *_ in self._inside}
+    self.exponents = tuple(name for name in self.exponents if name not in scales)
+
+  def _divided_by_middle(self, power):
+    """Makes base^exponent (base / middle)^exponent, in place; returns the logarithm of the middle."""
+    middle = float(np.ravel(sloped(power.left, lambda name: (self._middle[name], {}))[0])[0])
+    if not 0 < middle < np.inf:
+      return 0.0
+    power.left = ast.BinOp(power.left, ast.Div(), ast.Constant(middle))
+    return np.log(middle)
+
+  def _units(self, theta):
+    """The logarithms [R, k] of the units in which coefficients inside terms are fitted."""
+    out = np.zeros((len(theta), len(self.names)))
+    for i, log_middle, exponent in self._inside:
+      out[:, i] -= log_middle * np.ravel(np.broadcast_to(self._sloped(exponent, theta, {})[0], (len(theta), 1)))
+    return out
 
   def model(self, theta, columns):
     value, jacobian = self._offset_alone(theta, columns)
@@ -126,12 +160,13 @@ class Written(Form):
       if term.amplitude is not None and normal:
         out[:, term.amplitude] /= np.ravel(np.broadcast_to(self._sloped(term.tree, theta, self._middle)[0],
                                                            (len(theta), 1)))
-    return out
+    return out * np.exp(self._units(theta))
 
   def theta_of(self, coefficients: dict[str, float]) -> np.ndarray:
     """The parameters [1, p] of coefficients, the inverse of `natural`."""
     value = np.array([[coefficients[name] for name in self.names]], float)
     theta = np.where(self._logs, np.log(np.where(self._logs, value, 1.0)), value)
+    theta -= self._units(theta)
     for term, normal in zip(self.terms, self._normal):
       if term.amplitude is not None and normal:
         theta[:, term.amplitude] += np.log(self._sloped(term.tree, theta, self._middle)[0])[0]
@@ -291,9 +326,8 @@ def _check_matters(text, tree, inputs, coefficients):
 
 def _terms(tree, coefficients, given):
   """The terms of a sum, and the index of the coefficient that is the irreducible part."""
-  count = collections.Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
-  free = lambda name: name in coefficients and count[name] == 1 and (
-      name not in given or given[name] in (start.Start(), start.Start(low=0)))
+  count = _occurrences(tree)
+  free = lambda name: name in coefficients and count[name] == 1 and _is_free(name, given)
   terms, offset = [], None
   for node, sign in _addends(tree, 1.0):
     if isinstance(node, ast.Name) and sign > 0 and offset is None and node.id in coefficients and count[node.id] == 1:
@@ -306,6 +340,15 @@ def _terms(tree, coefficients, given):
     else:
       terms.append(Term(node, sign, None))
   return tuple(terms), offset
+
+
+def _occurrences(tree):
+  return collections.Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+
+
+def _is_free(name, given):
+  """Whether --start leaves a coefficient free, but for a sign that it has anyway."""
+  return name not in given or given[name] in (start.Start(), start.Start(low=0))
 
 
 def _addends(node, sign):
