@@ -57,6 +57,7 @@ _PROFILE = flags.DEFINE_bool('profile', False, 'Write a trace of a few steps to 
 
 
 def main() -> int:
+  _check_flags()
   if _EVALUATE.value is not None or _REPORT.value:
     return _inspect()
   if _CONFIG.value is None:
@@ -140,6 +141,14 @@ def _show_config() -> int:
   return 0
 
 
+def _check_flags() -> None:
+  """Raises UserError for flags that would be without effect."""
+  if _OUT.value is not None and _EVALUATE.value is None:
+    raise UserError(f'--out={_OUT.value}: is where --evaluate writes its scores; leave it out')
+  if _CLASSES.value is not None and _EVALUATE.value is None and not _REPORT.value:
+    raise UserError(f'--classes={_CLASSES.value}: is for --evaluate or --report=RUN; leave it out')
+
+
 def _inspect() -> int:
   """Scores a finished run or writes its page. Nothing is trained."""
   config, named = _CONFIG.value, {place for place in (_EVALUATE.value, _REPORT.value) if place}
@@ -175,6 +184,8 @@ def _score(place, data=None) -> None:
   if _EVALUATE.value is None and words_page.is_for(place):
     if data is not None:
       raise UserError(f'--config: the page of {place} is about the texts of its own data; leave it out')
+    if _CLASSES.value is not None:
+      raise UserError(f'--classes={_CLASSES.value}: the page of {place} is about texts; leave it out')
     say(f'report       {words_page.write(place, _SPLIT.value)}')
     return
   with cli.Progress() as progress:

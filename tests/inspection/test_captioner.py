@@ -75,7 +75,8 @@ def test_its_page_has_texts_with_their_scores(workdir, model):
 
 def test_texts_that_are_cut_off_are_on_the_page_as_they_are_read(images):
   """In training the ends of questions and answers that are too long are cut off, and so they are here."""
-  captions = [('what on earth may this be?\tblack', 'a long story about a colour', 'which?\t')[i % 3] for i in range(96)]
+  texts = 'what on earth may this be?\tblack', 'a long story about a colour', 'which?\t'
+  captions = [texts[i % 3] for i in range(96)]
   run = run_lib.prepare(run_config.cast(_recipe(images, **{'data.source': vit_jax.arrays(images, captions=captions)})))
   model = captioner.Captioner(run.model, state.create(run.model, run.config, run.mesh).params, run.data.tokenizer,
                               Preprocessing((8, 8), 3))

@@ -162,6 +162,8 @@ def test_the_command(workdir, tmp_path):
     (['--report=nowhere', '--evaluate=elsewhere'], 'one run at a time'),
     (['--report', '--config=configs/quickstart.py', '--distributed=auto'], 'give --report=WORKDIR after the run'),
     (['--evaluate=nowhere', '--split=tset'], '--split=tset'),
+    (['--report=nowhere', '--out=out'], '--out=out: is where --evaluate writes'),
+    (['--config=configs/quickstart.py', '--classes=order'], '--classes=order: is for --evaluate or --report=RUN'),
 ])
 def test_bad_input(flags, message):
   done = _main(*flags)

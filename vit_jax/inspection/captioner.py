@@ -82,7 +82,8 @@ class Captioner:
     found = text_lib.Tokens.of(self.tokenizer, ['' if question is None else question + text_lib.QUESTION_END])([0])
     start = found['answer_start'][0]
     row = found['text'][0] * (np.arange(self.tokenizer.length) < start)
-    if question is not None and not cut and start - 1 - (self.tokenizer.begin is not None) < len(self.tokenizer.ids([question])[0]):
+    read = start - 1 - (self.tokenizer.begin is not None)
+    if question is not None and not cut and read < len(self.tokenizer.ids([question])[0]):
       raise UserError(f'--ask={question!r}: too long for the texts of this model, which have {self.tokenizer.length} '
                       'tokens with their marks and the answer')
     return row, start
