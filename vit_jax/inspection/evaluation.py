@@ -89,7 +89,8 @@ def evaluate(place: str, split: str = 'test', config: DataConfig | None = None, 
   record = records.read_run(place) if own is not None else None
   if record and config is None:
     entries = objectives.of(own).inputs(data.image_shape)
-    refuse_other_data(place, record, data.reading(entries), split)  # the fingerprint is of texts too, if they are read
+    # The fingerprint is of texts too, if they are read.
+    refuse_other_data(place, record, data.reading(entries), split, 'To score other data, give their --config')
   summary = {'run': os.fspath(place), 'step': getattr(model, 'step', None), 'data': data.name, 'split': split,
              'code': provenance.code((record or {}).get('plug_ins', ())), 'git': provenance.commit(),
              'trained_by_code': (record or {}).get('code'),
@@ -132,7 +133,7 @@ def write(evaluation: Evaluation, out: str | None = None) -> list[epath.Path]:
   return [table] + ([] if matrix is None else figures.write_confusion(folder, f'{split}-confusion', evaluation.summary))
 
 
-def refuse_other_data(place: str, record: dict[str, Any], data: pipeline.Data, split: str) -> None:
+def refuse_other_data(place: str, record: dict[str, Any], data: pipeline.Data, split: str, way_on: str) -> None:
   """Raises UserError if the data are not those that a run was trained with: the scores would not be its own.
 
   Args:
@@ -140,11 +141,12 @@ def refuse_other_data(place: str, record: dict[str, Any], data: pipeline.Data, s
     record: its run.json.
     data: what its options give now, reading what its objective reads.
     split: of the data.
+    way_on: what can be done about it, a sentence.
   """
   known = (record['data'].get('fingerprint') or {}).get(split)
   if known not in (None, data.fingerprint(split)):
     raise UserError(f'{place}: the {split} data of {data.name} are not those that the run was trained with (fingerprint'
-                    f' {known}, now {data.fingerprint(split)}). To score other data, give their --config')
+                    f' {known}, now {data.fingerprint(split)}). {way_on}')
 
 
 def _default(place):
