@@ -285,7 +285,7 @@ def _round(visit: Callable, image: Any, text: Any, pictures: Any, texts: Any, ax
   mesh = jax.sharding.get_abstract_mesh()
   hops = math.prod(mesh.shape[axis] for axis in axes)
   pictures, _, texts = jax.lax.scan(hop, (pictures, text, texts), length=hops)[0]
-  return tuple(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], tree)
+  return tuple(jax.tree.map(lambda x, count=count: x.reshape(-1, *x.shape[2:])[:count], tree)
                for tree, count in zip((pictures, texts), counts))
 
 
