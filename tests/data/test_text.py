@@ -178,7 +178,9 @@ def test_splits_of_sources_without_classes_are_at_random_and_nested(source):
 def test_a_tab_parts_a_question_from_its_answer():
   tokenizer = text.tokenizer(TextConfig(length=12), list)
   texts = ['a cat', 'what?\tмир', 'which one is it?\tthe red one', 'which?\tthe red one', '\t', 'q\ta\tb']
-  found = text.Tokens.of(tokenizer, texts)(np.arange(len(texts)))
+  tokens = text.Tokens.of(tokenizer, texts)
+  found = tokens(np.arange(len(texts)))
+  assert tokens.cut == 3 and text.Tokens.of(tokenizer, ['eleven let', 'eleven lett', 'ten\tletter', 'a\tb']).cut == 1
   assert tokenizer.decode(found['text']) == ['a cat', 'what?\tми', 'which on\tt', 'which?\tthe', '\t', 'q\ta\tb']
   assert found['answer_start'].tolist() == [1, 7, 10, 8, 2, 3]
   assert found['answer_bytes'].tolist() == [5, 4, 1, 3, 0, 3]  # of what is left

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 import vit_jax
 from vit_jax import config, objectives, testing
@@ -16,6 +17,7 @@ from vit_jax.errors import UserError
 from vit_jax.objectives.classify import Classify
 from vit_jax.training import config as run_config
 from vit_jax.training import run as run_lib
+from vit_jax.training.display import Display
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +64,19 @@ def test_it_computes_the_same_on_any_mesh(recipe, tmp_path):
   pytest.importorskip('tokenizers')
   testing.declares_what_it_reports(recipe, tmp_path)
   testing.computes_the_same_on_a_mesh(recipe, tmp_path)
+
+
+def test_captions_that_are_cut_off_are_counted_in_the_header(recipe, tmp_path, capsys):
+  recipe.data.text.tokenizer = 'bytes'
+  for length, said in ((5, True), (8, False)):  # 'ein 59', with its begin and end, has 8 tokens
+    recipe.data.text.length = length
+    run = run_lib.prepare(run_config.cast(recipe))
+    cut, count = run.data.cut_off('train')
+    assert (cut > 0) == said and count >= len(run.data.labels('train'))
+    Display(Console(width=200)).header(run, 'name', tmp_path)
+    header = capsys.readouterr().out
+    assert (f'texts     {cut:,} of {count:,} training captions are longer than data.text.length=5' in header) == said
+  assert run.data.cut_off('train')[0] == 0
 
 
 def test_another_tokenizer_is_another_run_and_data_without_captions_are_refused(recipe):

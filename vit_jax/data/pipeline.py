@@ -100,6 +100,10 @@ class Data:
     """The captions of each picture of a split, in the order of `eval_batches`; None if the source has none."""
     return self._part(split).captions
 
+  def cut_off(self, split: str) -> tuple[int, int]:
+    """(how many captions of a split are longer than `data.text.length`, how many there are); 0, 0 if none is read."""
+    return (self._captions(split).cut, self._captions(split).count) if self._reads_text else (0, 0)
+
   def seen(self, split: str) -> np.ndarray:
     """Whether the first caption of each picture of a split is one that a training picture has, bool [n].
 

@@ -103,6 +103,7 @@ class Tokens:
     starts, sizes: 'answer_start' and 'answer_bytes' of each (`ENTRIES`).
     length: tokens of a row.
     pad: what a row is filled up with.
+    cut: how many of the texts were longer than a row.
   """
   flat: np.ndarray
   offsets: np.ndarray
@@ -110,6 +111,7 @@ class Tokens:
   sizes: np.ndarray
   length: int
   pad: int = 0
+  cut: int = 0
 
   @classmethod
   def of(cls, tokenizer: Tokenizer, texts: Sequence[str]) -> 'Tokens':
@@ -119,16 +121,18 @@ class Tokens:
       questions.append(question if tab else None)
       answers.append(answer if tab else text)
     asked = iter(tokenizer.ids([question for question in questions if question is not None]))
-    rows, starts, sizes = [], [], []
+    rows, starts, sizes, cut = [], [], [], 0
     for question, answer, ids in zip(questions, answers, tokenizer.ids(answers), strict=True):
-      row, start, kept = tokenizer.framed(ids, None if question is None else next(asked))
+      before = None if question is None else next(asked)
+      row, start, kept = tokenizer.framed(ids, before)
+      cut += len(row) < (tokenizer.begin is not None) + (0 if before is None else len(before) + 1) + len(ids) + 1
       size = len(answer.encode(errors='replace'))
       rows.append(row)
       starts.append(start)
       sizes.append(size if kept == len(ids) else min(size, len(tokenizer.text(ids[:kept]).encode())))
     as_int32 = lambda values: np.array(values, np.int32)
     return cls(np.concatenate([np.zeros(0, np.int32), *rows]), np.cumsum([0, *map(len, rows)]), as_int32(starts),
-               as_int32(sizes), tokenizer.length, tokenizer.pad)
+               as_int32(sizes), tokenizer.length, tokenizer.pad, cut)
 
   def __call__(self, which: np.ndarray) -> dict[str, np.ndarray]:
     """The `ENTRIES` of the texts with these numbers: int32 [n, length], [n] and [n]."""
@@ -154,6 +158,7 @@ class Captions:
 
   Attributes:
     several: whether a picture has more than one.
+    cut, count: how many of the texts were longer than a row, and how many there are.
   """
 
   def __init__(self, captions: Sequence[Sequence[str]], tokenizer: Tokenizer):
@@ -161,6 +166,7 @@ class Captions:
     self._starts = np.cumsum(self._counts) - self._counts
     self._tokens = Tokens.of(tokenizer, [text for texts in captions for text in texts])
     self.several = bool((self._counts > 1).any())
+    self.cut, self.count = self._tokens.cut, int(self._counts.sum())
 
   def __call__(self, pictures: np.ndarray, drawn: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """The `ENTRIES` of a caption of each of these pictures [n]: the first, or of k captions number `drawn` % k."""

@@ -47,6 +47,7 @@ class Display:
                  f'{_giga(run.flops_per_example_forward)} GFLOPs per image',
         'data': f'{d.name}, {d.unique_examples:,} training images ({d.size("val"):,} val, {d.size("test"):,} test), '
                 f'{d.num_classes} classes, {height}x{width}x{channels}',
+        **_texts(d),
         **({'starts from': _start(run.pretrained)} if run.pretrained else {}),
         **({'teacher': f'{run.teacher.workdir} ({run.config.distill.kind} labels)'} if run.teacher else {}),
         'length': f'{run.steps:,} steps of {c.data.batch_size} images = {end["epochs"]:.1f} epochs, '
@@ -179,6 +180,13 @@ def _metrics(objective: Objective, row: dict[str, Any], digits: int = 2) -> list
   shown = {name: metric for name, metric in known.items() if metric.shown and name in row}
   return [f'{name} {row[name]:.{digits}%}' if metric.share else f'{name} {row[name]:.4f}'
           for name, metric in shown.items()]
+
+
+def _texts(data):
+  """The row about captions that are cut off, if there are any."""
+  cut, count = data.cut_off('train')
+  return {'texts': f'{cut:,} of {count:,} training captions are longer than data.text.length='
+                   f'{data.config.text.length} tokens, and are cut off'} if cut else {}
 
 
 def _start(pretrained):
