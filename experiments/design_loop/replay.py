@@ -42,10 +42,8 @@ class World:
     self.seeds = {size: order.permutation(2).tolist() for size in self.sizes}
     self.bought: dict = {}
 
-  def cost(self, trunks) -> float:
-    """The FLOPs of {(params, seed): lengths}."""
-    return sum(self.per_example[n] * ((1 - COOLDOWN) * max(some) + COOLDOWN * sum(some))
-               for (n, _), some in trunks.items())
+  def cost(self, trunks: dict) -> float:
+    return paid(trunks, self.per_example)
 
   def buy(self, trunks: tuple[design.Trunk, ...], budget: float) -> None:
     """Buys designed trunks while the FLOPs of all stay within the budget; a size has two seeds at most."""
@@ -73,6 +71,11 @@ class World:
       if self.cost(best) < self.cost(trunks) <= budget:
         best = trunks
     return best
+
+
+def paid(trunks: dict, per_example: dict) -> float:
+  """The FLOPs of {(params, seed): lengths}, from those of an example by params."""
+  return sum(per_example[n] * ((1 - COOLDOWN) * max(some) + COOLDOWN * sum(some)) for (n, _), some in trunks.items())
 
 
 def loop(world: World, budget: float) -> analysis.Analysis:
