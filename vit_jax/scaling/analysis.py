@@ -36,8 +36,6 @@ _WIDER = ('intervals beyond the fitted sizes are {:.2g} times as wide as the ref
           'fits to the smaller ones missed by as much')
 _OPTIMUM = ('intervals of N* and D* beyond the fitted budgets are {:.2g} times as wide as the refits say: fits to '
             'smaller sizes, or shorter lengths, forecast another N*')
-_REACH = ('on one side, intervals beyond the fitted sizes reach to where a power law with a break leads, which fits '
-          'better')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +113,7 @@ def analyse(points: Points, settings: Settings, partly: bool = False,
   law = _law(points, fitted, held, settings, fit, boot, cost, valleys, growth)
   law['notes'] += [*([found] if found else []), *alike.tuned_columns(used, fit, settings.pool),
                    *(mixed.words for mixed in pooled if not mixed.differ),
-                   *([_WIDER.format(wider)] if boot and wider > 1.05 else []), *([_REACH] if broken else []),
+                   *([_WIDER.format(wider)] if boot and wider > 1.05 else []), *([broken.words] if broken else []),
                    *([_OPTIMUM.format(boot.of_optimum)] if boot and boot.of_optimum > 1.05 * wider else [])]
   law['not_identified'] = verdict.not_identified(law)
   law['lights'] = lights.lights(law, curvature, misses(rolled), [mixed.words for mixed in pooled if mixed.differ])

@@ -44,7 +44,7 @@ class Bootstrap:
     widening: how many times as wide as the refits say intervals beyond the fitted sizes are, at least 1: by the errors
       of the law's own forecasts (`rollout.widening`).
     of_optimum: the same for N* and D*, by its forecasts of these (`frontier.widening_of_optimum`).
-    broken: the refits of a broken power law that fits better than the form, which it nests; None without one.
+    broken: a broken power law, which nests the form, where the points support it; None without one.
   """
   fit: Fit
   parts: tuple[Refits, ...]
@@ -55,7 +55,7 @@ class Bootstrap:
   paired: bool = False
   widening: float = 1.0
   of_optimum: float = 1.0
-  broken: 'Bootstrap | None' = None
+  broken: 'Broken | None' = None
 
   def __len__(self) -> int:
     return sum(len(part.theta) for part in self.parts)
@@ -99,28 +99,7 @@ class Bootstrap:
     """The predictions of each refit, [R, m]; beyond the fitted sizes they are widened."""
     values, middle = self.each(lambda form, theta: form.model(theta, columns)[0]), self.fit.predict(columns)
     values = self.widened(values, middle, self.fit.factor(columns))
-    return values if self.broken is None else self.reaching(self.broken.predictions(columns), values, middle,
-                                                            self.fit.factor(columns))
-
-  def reaching(self, broken: np.ndarray, values: np.ndarray, middle: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Values [R, m] of the refits, moved so that their interval reaches where a law that nests the form leads.
-
-    Where most refits of the broken power law are below the fit, the interval reaches down to the end of theirs, and
-    where most are above, up to it. So it is longer on one side only.
-
-    Args:
-      broken: [B, m], the values of the refits of the broken power law.
-      values: as widened.
-      middle: the values of the fit.
-      factor: [m], as for `widened`.
-    """
-    side = np.where(np.median(broken, axis=0) < middle, -1, 1)  # the side of the fit that is longer
-    ends = [np.where(side < 0, *np.quantile(some, _tails(), axis=0)) for some in (broken, values)]
-    with np.errstate(all='ignore'):
-      reach = np.log(ends[0] / middle) / np.log(ends[1] / middle)
-      reach = np.where(reach > 1, reach, 1.0) ** np.clip(np.log(factor) / np.log(WIDENED), 0, 1)
-      moved = middle * (values / middle) ** reach
-    return np.where((side * (values - middle) > 0) & np.isfinite(moved), moved, values)
+    return values if self.broken is None else self.broken.reached(columns, values, middle, self.fit.factor(columns))
 
   def widened(self, values: np.ndarray, middle: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """Values [R, m] of the refits, moved away from those of the fit, [m], by the widening.
@@ -149,6 +128,47 @@ class Bootstrap:
     """The 95% confidence band of the law and the 95% prediction band of a new run (law and noise), each [2, m]."""
     values = self.predictions(columns)
     return np.quantile(values, _tails(), axis=0), np.quantile(self.with_noise(values), _tails(), axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+  """A broken power law beside a form that it nests.
+
+  Attributes:
+    refits: its own.
+    support: how much the points support it, up to 1 (`select.broken`).
+  """
+  refits: Bootstrap
+  support: float
+
+  @property
+  def words(self) -> str:
+    """What it does to intervals."""
+    way, fits = ('', 'better') if self.support == 1 else (f'{self.support:.0%} of the way ', 'nearly as well')
+    return (f'on one side, intervals beyond the fitted sizes reach {way}to where a power law with a break leads, which '
+            f'fits {fits}')
+
+  def reached(self, columns: Columns, values: np.ndarray, middle: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Values [R, m] of the form's refits, moved so that their interval reaches where this law leads.
+
+    Where most of its refits are below the fit, the interval reaches down to the end of theirs, and where most are
+    above, up to it. So it is longer on one side only. With less support it goes a part of the way, in logarithms of its
+    length.
+
+    Args:
+      columns: the inputs.
+      values: as widened.
+      middle: the values of the fit.
+      factor: [m], as for `Bootstrap.widened`.
+    """
+    broken = self.refits.predictions(columns)
+    side = np.where(np.median(broken, axis=0) < middle, -1, 1)  # the side of the fit that is longer
+    ends = [np.where(side < 0, *np.quantile(some, _tails(), axis=0)) for some in (broken, values)]
+    with np.errstate(all='ignore'):
+      longer = np.log(ends[0] / middle) / np.log(ends[1] / middle)
+      longer = np.where(longer > 1, longer, 1.0) ** (self.support * np.clip(np.log(factor) / np.log(WIDENED), 0, 1))
+      moved = middle * (values / middle) ** longer
+    return np.where((side * (values - middle) > 0) & np.isfinite(moved), moved, values)
 
 
 def run(fit: Fit, clusters: np.ndarray, replicates: int = 1000, seed: int = 0,

@@ -24,6 +24,7 @@ CLOSE = 0.1  # relative to the lowest score
 ONE_INPUT = ('power', 'power_offset', 'shifted_power', 'm4', 'zhai')
 BROKEN_SIZES = 8  # the distinct sizes that the five coefficients of a broken power law need
 BROKEN_REFITS = 300  # at most
+SUPPORTED = 2.0  # the criterion by which a law may be behind and have substantial support (Burnham, Anderson 2002, 2.6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,24 +134,30 @@ def choose(points: Points, forms: tuple[str, ...], objective: Objective, weights
 
 
 def broken(points: Points, fit: estimate.Fit, weights: np.ndarray, replicates: int,
-           seed: int) -> bootstrap.Bootstrap | None:
-  """The refits of a broken power law to the training points, where these speak for it and against the form.
+           seed: int) -> bootstrap.Broken | None:
+  """The refits of a broken power law to the training points, where these support it beside the form.
 
-  It nests three of the forms of one input, and is close to the others where their curve has one bend. None for other
-  forms, too few sizes, or points of which Akaike's criterion prefers the form: twice the gain in log-likelihood is at
-  most twice the number of coefficients more. The noise is Laplace's for log-Huber, else normal; outliers are left out.
+  It nests three of the forms of one input, and is close to the others where their curve has one bend. Akaike's
+  criterion is compared: twice the gain in log-likelihood, less twice the number of coefficients more. From 0 on it
+  counts in full, and down to -SUPPORTED in proportion. The noise is Laplace's for log-Huber, else normal; outliers are
+  left out. None for other forms, too few sizes, or less support.
   """
   if fit.form.name not in ONE_INPUT or len(np.unique(points.columns['x'])) < BROKEN_SIZES:
     return None
   general = estimate.fit('broken_power', points.columns, points.y, fit.objective, weights, exact=False)
-  kept = weights * ~general.outliers
-  losses = [np.sum(kept * fit.objective.rho(fit.objective.residuals(law.predict(points.columns), points.y)))
+  support = _support(fit, general, points, weights)
+  refits = bootstrap.run(general, points.clusters, min(replicates, BROKEN_REFITS), seed) if support else None
+  return refits and bootstrap.Broken(refits, support)
+
+
+def _support(fit, general, points, weights):
+  """How much the points support the general law, from 0 to 1, in steps of 0.01."""
+  kept, log_huber = ~general.outliers, fit.objective.name == 'log_huber'
+  losses = [np.sum(weights * kept * fit.objective.rho(fit.objective.residuals(law.predict(points.columns), points.y)))
             for law in (fit, general)]
-  gain = (2 if fit.objective.name == 'log_huber' else 1) * np.sum(~general.outliers) * np.log(
-      losses[0] / max(losses[1], 1e-300))
-  if not gain > 2 * (len(general.theta) - len(fit.theta)):
-    return None
-  return bootstrap.run(general, points.clusters, min(replicates, BROKEN_REFITS), seed)
+  gain = (2 if log_huber else 1) * np.sum(kept) * np.log(losses[0] / max(losses[1], 1e-300))
+  ahead = gain - 2 * (len(general.theta) - len(fit.theta))
+  return round(float(np.clip(1 + ahead / SUPPORTED, 0, 1)), 2)
 
 
 def _pick(scores, candidates):
