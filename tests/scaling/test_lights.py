@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from vit_jax.errors import UserError
-from vit_jax.scaling import analysis, lights, rollout
+from vit_jax.scaling import analysis, lights, rollout, written
 from vit_jax.scaling.minimize import Objective
 from vit_jax.scaling.points import Points
 
@@ -125,3 +125,12 @@ def test_only_groups_that_are_asked_for_are_compared():
     analysis.pairs(['cnn', 'b'], ['cn', 'b'])
   with pytest.raises(UserError, match='expected two groups'):
     analysis.pairs(['a', 'b'], ['a'])
+
+
+@pytest.mark.parametrize('form, falls, warned', [('power_offset', False, True), ('power_offset', True, False),
+                                                 ('1 - (E + A/x^a)', False, False)])
+def test_a_metric_that_rises_where_the_law_only_falls_is_said(form, falls, warned):
+  error = 0.1 + 5 * X ** -0.4 * np.exp(0.01 * np.random.default_rng(0).standard_normal(len(X)))
+  form = written.form(form, '', ('x',)) if '(' in form else form
+  law = analysis.analyse(points(error if falls else 1 - error), analysis.Settings(form, Objective(), 20)).law
+  assert any('loss rises with x (rank correlation' in words for words in law['warnings']) == warned

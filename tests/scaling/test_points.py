@@ -278,7 +278,7 @@ def test_an_incomplete_last_line_of_a_table_is_dropped(tmp_path):
     ('p.csv', 'x,loss,split\n1,3,val\n2,3,train\n', r'mix splits \(train, val\)'),
     ('p.csv', 'x,loss,metric\n1,3,loss\n2,3,error\n', r'mix metrics \(error, loss\)'),
     ('p.jsonl', '{"x": 1, "loss": 3}\n{"x": 2\n{"x": 3, "loss": 1}\n', 'line 2: expected JSON'),
-    ('p.json', '{"x": 1}', 'expected a list of objects, one per row, got dict'),
+    ('p.json', '{"x": 1}', 'expected a list of objects, one per row'),
     ('p.txt', 'x,loss\n1,3\n', "ends in .csv.*got '.txt'")])
 def test_unreadable_tables_are_named(tmp_path, name, text, words):
   with pytest.raises(UserError, match=words):

@@ -133,6 +133,36 @@ def test_values_that_are_no_numbers_are_shown(tmp_path):
                                        "1 dropped, loss is not a number: c ('12.3%')"]
 
 
+RECORDS = [{'run': f'r{i}', 'params': n, 'loss': 2 + 50 * n ** -0.3} for i, n in enumerate(N)]
+COLUMNS = {name: [row[name] for row in RECORDS] for name in RECORDS[0]}
+
+
+@pytest.mark.parametrize('content', [
+    RECORDS, COLUMNS, {'runs': RECORDS, 'made': '2026'},
+    {name: {str(i): value for i, value in enumerate(column)} for name, column in COLUMNS.items()},
+    {row['run']: {'params': row['params'], 'loss': row['loss']} for row in RECORDS}])
+def test_layouts_of_json(tmp_path, content):
+  points = load([write(tmp_path, json.dumps(content), 'points.json')], need=['params'])
+  np.testing.assert_array_equal(points.columns['params'], N)
+  assert points.y.tolist() == COLUMNS['loss'] and points.runs == COLUMNS['run']
+
+
+@pytest.mark.parametrize('content', [{'a': 1}, {'a': [1, 2], 'b': [1]}, {'a': {'x': 1}, 'b': 2}, [1, 2], 'text', {}])
+def test_json_that_is_no_table_is_refused(tmp_path, content):
+  with pytest.raises(UserError, match='expected'):
+    load([write(tmp_path, json.dumps(content), 'points.json')])
+
+
+def test_records_in_records_are_columns(tmp_path):
+  rows = [{'name': row['run'], 'config': {'model': {'params': row['params']}}, 'summary': {'loss': row['loss']},
+           'tags': {}} for row in RECORDS]
+  path = write(tmp_path, '\n'.join(map(json.dumps, rows)) + '\n', 'points.jsonl')
+  points = load([path], need=['params'], columns={'params': 'config.model.params', 'loss': 'summary.loss'})
+  assert points.y.tolist() == COLUMNS['loss'] and points.columns['params'].tolist() == N.tolist()
+  deep = json.loads('{"a":' * 90 + '1' + '}' * 90)
+  assert len(load([write(tmp_path, json.dumps([{'loss': 1, 'x': 2, **deep}]), 'deep.json')], x='x')) == 1
+
+
 def test_two_units_in_one_column_are_asked_about(tmp_path):
   rows = '\n'.join(f'{n / (1e6 if i % 2 else 1)},{3 - i / 9}' for i, n in enumerate(np.geomspace(1e6, 1e9, 8)))
   note, = load([write(tmp_path, 'params,loss\n' + rows + '\n')], need=['params']).notes

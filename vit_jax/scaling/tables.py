@@ -19,6 +19,7 @@ Row = dict[str, Any]
 LARGEST = 2**31  # bytes of an unpacked table
 _SEPARATORS = (',', ';', '\t', '|')
 _STATES = ('finished', 'running', 'crashed', 'failed', 'killed', 'preempted', 'preempting', 'pending')  # of W&B
+_LEVELS = 4  # of records in records
 READERS = 16  # threads, because reading many small files from a bucket is mostly waiting
 SPLITS = ('val', 'test', 'train')  # a metric without a split is read from the first of these that a run has
 
@@ -26,6 +27,7 @@ SPLITS = ('val', 'test', 'train')  # a metric without a split is read from the f
 def read_table(path: epath.Path) -> tuple[list[Row], list[str]]:
   """The rows of a .csv, .tsv, .json, .jsonl or .parquet table, also .gz, and a sentence for each line left out.
 
+  Of a record in a record, such as the config and the summary of a run, the columns are config.NAME and summary.NAME.
   The columns Name and State of an export from W&B become the run's name and whether it counts: only finished runs do.
 
   Raises:
@@ -41,7 +43,16 @@ def read_table(path: epath.Path) -> tuple[list[Row], list[str]]:
   rows, dropped = _KINDS[kind](path, content if kind == '.parquet' else _text(path, content))
   if not rows:
     raise UserError(f'{path}: expected a table with rows, got an empty one')
-  return _finished(path, rows, dropped)
+  return _finished(path, [_flat(row) for row in rows], dropped)
+
+
+def _flat(row, levels=_LEVELS):
+  """A row whose records in records are columns with a dot in their names."""
+  out = {}
+  for name, value in row.items():
+    inner = _flat(value, levels - 1) if isinstance(value, dict) and levels else {}
+    out |= {f'{name}.{below}': deep for below, deep in inner.items()} if inner else {name: value}
+  return out
 
 
 def _text(path, content):
@@ -224,9 +235,31 @@ def _json(path, text):
     rows = json.loads(text)
   except (ValueError, RecursionError) as error:
     raise UserError(f'{path}: expected JSON, got an error: {error}') from error
+  rows = _of_object(rows) if isinstance(rows, dict) else rows
   if not isinstance(rows, list):
-    raise UserError(f'{path}: expected a list of objects, one per row, got {type(rows).__name__}')
+    raise UserError(f'{path}: expected a list of objects, one per row, or an object of columns or of runs, got '
+                    f'{type(rows).__name__}')
   return [_object(path, number, row) for number, row in enumerate(rows, 1)], []
+
+
+def _of_object(content):
+  """The rows of {column: [values]}, {column: {number: value}} as pandas writes it, {run: row} or {name: [rows]}.
+
+  Anything else comes back as it is.
+  """
+  values = list(content.values())
+  of_rows = [value for value in values if isinstance(value, list) and value and all(isinstance(row, dict)
+                                                                                   for row in value)]
+  if len(of_rows) == 1:
+    return of_rows[0]
+  if values and all(isinstance(value, list) for value in values) and len(set(map(len, values))) == 1:
+    return [dict(zip(content, row)) for row in zip(*values)]
+  if values and all(isinstance(value, dict) for value in values):
+    if all(key.isdecimal() for value in values for key in value):
+      keys = dict.fromkeys(key for value in values for key in value)
+      return [{name: column[key] for name, column in content.items() if key in column} for key in keys]
+    return [{'run': run} | row for run, row in content.items()]
+  return content
 
 
 def _object(path, number, row):

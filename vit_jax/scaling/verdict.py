@@ -10,6 +10,7 @@ from vit_jax.scaling.frontier import COST_SPREAD
 
 WIDE = 3.0  # an exponent whose interval spans a larger factor is not identified
 FEW_CLUSTERS = 10
+_RISES = 0.5  # rank correlation
 ROUNDED = 0.01  # residuals above this are more than the rounding of losses
 
 
@@ -39,8 +40,7 @@ def warnings(fit, boot, law, points, cost, settings, noise, curvature) -> list[s
   out = [*lights.reds(law, 'calibrated'), *fit.warnings]
   if curvature is not None and curvature.significant and (words := lights.describe_curvature(curvature)) not in out:
     out.append(words)
-  if words := _describe_outliers(fit, points):
-    out.append(words)
+  out += filter(None, (_describe_rise(fit, law), _describe_outliers(fit, points)))
   out += _of_intervals(boot, law, settings)
   for name in law['not_identified']:
     interval, end = (law['ci95'] or {}).get(name), law['diagnostics']['ends_at_bound'].get(name)
@@ -75,6 +75,19 @@ def _of_intervals(boot, law, settings):
   if boot is not None and boot.share < 0.5:
     yield (f'only {100 * boot.share:.0f}% of the resamples select the form {law["form"]}: intervals of predictions '
            'cover all forms, those of coefficients this one alone')
+
+
+def _describe_rise(fit, law):
+  """A sentence on a metric that rises where the law does not; '' if there is none."""
+  if len(fit.y) < 5:
+    return ''
+  rank = lambda a, b: stats.spearmanr(a, b)[0] if np.ptp(a) and np.ptp(b) else 0.0
+  risen = {name: rank(column, fit.y) for name, column in fit.columns.items()}
+  name = max(risen, key=risen.get)
+  if risen[name] < _RISES or rank(fit.predict(fit.columns), fit.y) > _RISES / 2:
+    return ''
+  return (f'{law["metric"]} rises with {name} (rank correlation {risen[name]:.2f}), and the law does not: if it is '
+          f"better the higher it is, fit what is left of its best value, such as --form='1 - (..)'")
 
 
 def _describe_outliers(fit, points):
