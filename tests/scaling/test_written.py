@@ -46,7 +46,11 @@ def test_chinchilla_as_text_is_the_built_in_form():
     ('1/(1 + A*N^a*D^b)', '', ('params', 'examples'), {'A': 1e-9, 'a': 0.5, 'b': 0.6}),  # the odds are a power law
     ('1 - A*N^a/(1 + A*N^a)', '', ('params',), {'A': 1e-5, 'a': 0.5}),
     ('E + 2/(1 + D^b/(q*N^a))', '', ('params', 'examples'), {'E': 0.1, 'q': 4e4, 'a': 0.2, 'b': 0.7}),
-    ('10^(a - b*log(x)) + E', '', ('x',), {'a': 1.5, 'b': 0.2, 'E': 0.3})])
+    ('10^(a - b*log(x)) + E', '', ('x',), {'a': 1.5, 'b': 0.2, 'E': 0.3}),
+    ('E + A/(N - 5e5)^a', '', ('params',), {'E': 1.2, 'A': 60, 'a': 0.3}),  # has no values around N = 1
+    ('E + A/(log(N) - 10)^a + B/D^b', '', ('params', 'examples'), {'E': 1, 'A': 2, 'a': 1.5, 'B': 400, 'b': 0.3}),
+    ('E + A/(1 + N/1e7)^a', '', ('params',), {'E': 0.5, 'A': 2, 'a': 0.4}),
+    ('E + A*(1 - N/1e12)^a', 'a=1e2..1e4', ('params',), {'E': 0.5, 'A': 2, 'a': 1500})])  # is A + E around N = 1
 def test_forms_are_recovered_without_noise(text, starts, names, true):
   form = written.form(text, starts, names)
   y = form_value(text, names, true)
@@ -54,6 +58,13 @@ def test_forms_are_recovered_without_noise(text, starts, names, true):
   for name, value in true.items():
     assert fit.coefficients[name] == pytest.approx(value, rel=1e-4), name
   assert not {'A', 'B', 'c', 'q'} & set(fit.form.exponents)  # only what is in these must be identified
+
+
+@pytest.mark.parametrize('text, points', [('E + A*sqrt(N - 2e6)', 5), ('E + A/(N - 1e6)^a', 5),
+                                          ('log(N/1e7) + E*0.1', 10)])
+def test_points_at_which_a_form_has_no_value_are_named(text, points):
+  with pytest.raises(UserError, match=f'has no value above 0 at {points} of 30 points, such as params=1e'):
+    estimate.fit(written.form(text, '', ['params']), columns('params'), 1 + N ** -0.2)
 
 
 def form_value(text, names, coefficients):

@@ -20,6 +20,7 @@ TIED = 1e-9  # relative; minima that are closer are told apart by rounding alone
 GRADIENT_LIMIT = 1e-3  # relative to the points' absolute contributions; a fit above it is refused
 RIDGE = 0.25  # the weight of a coefficient in the weakest direction above which it is named
 CONDITION_LIMIT = 1e3  # of the Jacobian with columns of unit length; above it coefficients trade off against each other
+_NONE = 1e300  # the loss of a point at which the form has no value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +107,8 @@ def fit(name: str | type[Form], columns: Columns, y: np.ndarray, objective: Obje
       and its predictions are the same.
 
   Raises:
-    UserError: an unknown form or objective, a missing column, too few points, an input that does not vary, or no
-      convergence.
+    UserError: an unknown form or objective, a missing column, too few points, an input that does not vary, points at
+      which the form has no value, or no convergence.
   """
   cls = form_class(name)
   check(cls, columns, y, objective)
@@ -117,7 +118,11 @@ def fit(name: str | type[Form], columns: Columns, y: np.ndarray, objective: Obje
   theta = form.starts(columns, y, weights / y ** 2 if objective.log else weights)
   with np.errstate(all='ignore'):
     losses = score(form, columns, y, objective, theta)
-    losses = np.where(np.isfinite(losses), losses, 1e300)
+    losses = np.where(np.isfinite(losses), losses, _NONE)
+  if (nowhere := (losses == _NONE).all(0)).any():
+    where = ', '.join(f'{key}={columns[key][np.argmax(nowhere)]:.6g}' for key in columns)
+    raise UserError(f'--form={cls.name}: has no value {"above 0 " if objective.log else ""}at {nowhere.sum()} of '
+                    f'{len(y)} points, such as {where}, from any of {len(theta)} starts')
   scores = losses @ weights
   order = np.argsort(scores)
   picked = theta[order[_spread(len(order))]]

@@ -25,6 +25,7 @@ from vit_jax.scaling.slopes import Sloped, sloped
 ALIASES = {'N': 'params', 'D': 'examples', 'C': 'flops'}
 GRID = 4500  # starts at most, as many as the Chinchilla form has
 _ALIKE = 0.8  # similarity of a coefficient's name to a column's above which it is taken for a misspelled column
+_SCALES = (1, 1e-3, 1e3, 1e6, 1e9, 1e12)  # of the inputs: (N - 1e5)^a has values for large N, and 1 + N/1e8 varies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,19 +299,10 @@ def _check_name(text, name, given, columns, at):
 
 def _check_matters(text, tree, inputs, coefficients):
   """Raises UserError for coefficients that change nothing, or of which only a combination changes something."""
-  random, weakest = np.random.default_rng(0), []
-  for _ in range(4):
-    values = {name: np.exp(random.standard_normal(8 * len(coefficients) + 8)) for name in inputs}
-    theta = {name: np.exp(0.5 * random.standard_normal()) for name in coefficients}
-    leaf = lambda name, values=values, theta=theta: (
-        (np.array(theta[name]), {coefficients.index(name): np.ones(1)}) if name in theta
-        else (values[name], {}))
-    with np.errstate(all='ignore'):
-      slopes = sloped(tree, leaf)[1]
-      rows = np.array([np.broadcast_to(slopes.get(i, 0.0), len(values[inputs[0]])) for i in range(len(coefficients))])
-    rows = rows[:, np.isfinite(rows).all(0)]
-    length = np.linalg.norm(rows, axis=1)
-    weakest.append((length, rows / np.maximum(length, 1e-300)[:, None]))
+  slopes = [rows for scale in _SCALES for rows in _some_slopes(tree, inputs, coefficients, scale) if rows.size]
+  if not slopes:
+    raise UserError(f'--form={text}: has no finite values for positive inputs and coefficients')
+  weakest = [(length := np.linalg.norm(rows, axis=1), rows / np.maximum(length, 1e-300)[:, None]) for rows in slopes]
   lengths = np.array([length for length, _ in weakest])
   for name, without in zip(coefficients, (lengths == 0).all(0)):
     if without:
@@ -322,6 +314,21 @@ def _check_matters(text, tree, inputs, coefficients):
     alike = [name for name, weight in zip(coefficients, share) if weight > 0.1]
     raise UserError(f'--form={text}: {" and ".join(alike)} cannot be told apart '
                     f'({expression.shown(text, _place(tree, alike[-1]))}): only a combination of them changes the form')
+
+
+def _some_slopes(tree, inputs, coefficients, scale):
+  """The finite derivatives by the coefficients, [coefficients, points], at four random sets of these."""
+  random = np.random.default_rng(0)
+  for _ in range(4):
+    values = {name: scale * np.exp(random.standard_normal(8 * len(coefficients) + 8)) for name in inputs}
+    theta = {name: np.exp(0.5 * random.standard_normal()) for name in coefficients}
+    leaf = lambda name, values=values, theta=theta: (
+        (np.array(theta[name]), {coefficients.index(name): np.ones(1)}) if name in theta
+        else (values[name], {}))
+    with np.errstate(all='ignore'):
+      slopes = sloped(tree, leaf)[1]
+      rows = np.array([np.broadcast_to(slopes.get(i, 0.0), len(values[inputs[0]])) for i in range(len(coefficients))])
+    yield rows[:, np.isfinite(rows).all(0)]
 
 
 def _terms(tree, coefficients, given):
