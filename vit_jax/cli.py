@@ -1,6 +1,7 @@
 """How every entry point starts and ends: flags parsed, errors put in words, exit codes."""
 
 import contextlib
+import errno
 import math
 import os
 import sys
@@ -15,7 +16,11 @@ from vit_jax import recipe as recipe_lib
 from vit_jax.errors import UserError, nearest
 from vit_jax.printable import say
 
+# What is wrong with a place that a user has named: a file where a folder is to be, no permission, a full disk.
+_OF_PLACES = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC,
+              errno.EDQUOT, errno.ENAMETOOLONG}
 _LENGTH_KEYS = {f'train.{name}' for name in recipe_lib.LENGTHS}
+
 
 def define_config(help_text: str = 'A recipe: FILE.py or FILE.py:ARG; or the NAME of a file of ./configs or of one '
                   'that comes with this package, such as quickstart.'):
@@ -79,6 +84,11 @@ def run(main: Callable[..., int | None], positional: bool = False) -> None:
     if _is_read():
       raise
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush of Python would complain
+    sys.exit(1)
+  except OSError as error:
+    if error.errno not in _OF_PLACES or error.filename is None:
+      raise
+    say(f'error: {os.fspath(error.filename)}: cannot be written or read: {error.strerror}', sys.stderr)
     sys.exit(1)
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)

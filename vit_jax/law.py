@@ -71,7 +71,9 @@ def main(paths: list[str]) -> int:
 
 
 def _check_together(options):
-  """Refuses what cannot be asked for together."""
+  """Refuses what cannot be asked for together, and a folder that is a file."""
+  if _OUT.value and os.path.isfile(_OUT.value):
+    raise UserError(f'--out={_OUT.value}: expected a folder, and there is a file of that name')
   if _WRITE_CONFIG.value and (len(options.budget) != 1 or options.group):
     group = f' and --group={options.group}' if options.group else ''
     raise UserError(f'--write_config={_WRITE_CONFIG.value} writes one run: expected one --budget and no --group, got '

@@ -197,3 +197,11 @@ def test_svgs_do_not_parse_names_as_math(tmp_path):
 def test_errors_are_one_line_and_exit_1(tmp_path, arguments, words):
   done = law(*([table(tmp_path / 'points.csv')] if arguments else []), *arguments)
   assert done.returncode == 1 and words in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_a_file_in_the_place_of_a_folder_is_an_error_of_one_line(tmp_path):
+  points = table(tmp_path / 'points.csv')
+  for out, words in ((points, 'expected a folder, and there is a file of that name'),
+                     (f'{points}/in', 'cannot be written or read: Not a directory')):
+    done = law(points, '--form=chinchilla', '--group=recipe', '--bootstrap=0', f'--out={out}')
+    assert done.returncode == 1 and done.stderr.strip().count('\n') == 0 and words in done.stderr

@@ -181,11 +181,11 @@ def configs_of(points: Points) -> list[dict]:
   """The configs of the runs. Raises UserError for points that are no runs of one family."""
   without = [run for run, row in zip(points.runs, points.rows) if not row.get('_config')]
   if without:
-    raise UserError(f'--write_config: expected run folders, whose run.json holds the config; {len(without)} of '
-                    f'{len(points)} points have none, such as {without[0]}')
+    raise UserError('--write_config, --write_sweep: expected run folders, whose run.json holds the config; '
+                    f'{len(without)} of {len(points)} points have none, such as {without[0]}')
   families = sorted({row['_config']['family'] for row in points.rows})
   if len(families) > 1:
-    raise UserError(f'--write_config: the runs are of several families ({", ".join(families)}); give '
+    raise UserError(f'--write_config, --write_sweep: the runs are of several families ({", ".join(families)}); give '
                     'runs of one family')
   return [row['_config'] for row in points.rows]
 
@@ -195,8 +195,8 @@ def count_of(points: Points) -> str:
   for name in COUNTS:
     if all(row.get(name) == n for row, n in zip(points.rows, points.columns['params'])):
       return name
-  raise UserError('--write_config: the law takes params from a column that cannot be counted from a config; leave out '
-                  f'--columns=params=..., or use one of {", ".join(COUNTS)}')
+  raise UserError('--write_config, --write_sweep: the law takes params from a column that cannot be counted from a '
+                  f'config; leave out --columns=params=..., or use one of {", ".join(COUNTS)}')
 
 
 def nearest_run(points: Points, params: float, examples: float) -> int:
@@ -209,7 +209,8 @@ def check_counts(points: Points, index: int, sizes: Sizes) -> None:
   """Refuses a run whose logged counts differ from those of its config: budget and N would be in other units."""
   run, columns = points.runs[index], points.columns
   if 'flops' not in columns:
-    raise UserError('--write_config: the points have no column flops, so a budget cannot be compared with them')
+    raise UserError('--write_config, --write_sweep: the points have no column flops, so a budget cannot be compared '
+                    'with them')
   logged, ours = columns['params'][index], sizes.params({})
   if logged != ours:
     raise UserError(f'{run}: run.json says {logged:.0f} params, but its config gives {ours}: it was made by other '
@@ -237,7 +238,7 @@ def rate_rule(points: Points, configs: list[dict], dial: str) -> ladder_lib.Rate
   values, rates = (np.array([config[room][key] for config in configs], float)
                    for room, key in (('model', dial), ('optimizer', 'learning_rate')))
   if not np.all(rates > 0):
-    raise UserError('--write_config: a run has a learning rate of 0')
+    raise UserError('--write_config, --write_sweep: a run has a learning rate of 0')
   return ladder_lib.rate_rule(dial, values, points.columns['examples'], rates, points.y)
 
 
