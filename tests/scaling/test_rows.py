@@ -147,6 +147,14 @@ def test_layouts_of_json(tmp_path, content):
   assert points.y.tolist() == COLUMNS['loss'] and points.runs == COLUMNS['run']
 
 
+def test_an_input_that_is_called_like_a_label_is_an_input(tmp_path):
+  rows = [f'r{i},{n:.0f},{2 + 50 * n ** -0.3:.6f}' for i, n in enumerate(N)]
+  path = write(tmp_path, '\n'.join(['run,data,loss', *rows]) + '\n')
+  assert len(load([path], x='data')) == len(load([path], columns={'examples': 'data'}, need=['examples'])) == 5
+  with pytest.raises(UserError, match='mix data sets'):
+    load([path])
+
+
 @pytest.mark.parametrize('content', [{'a': 1}, {'a': [1, 2], 'b': [1]}, {'a': {'x': 1}, 'b': 2}, [1, 2], 'text', {}])
 def test_json_that_is_no_table_is_refused(tmp_path, content):
   with pytest.raises(UserError, match='expected'):

@@ -137,6 +137,7 @@ def load(paths: Iterable[os.PathLike | str], metric: str = 'loss', x: str | None
   needed = list(dict.fromkeys([metric, *need, *(['x'] if x else []), *inputs]))
   _check_columns(rows, needed, {**rename, **names}, group)
   kept, values = rows_lib.clean(rows, names, needed, dropped)
+  pool = {*pool, *(names[name] for name in needed)}  # an input is no label, even if it is called data
   rows_lib.check_comparable(kept, group, pool)
   labels = lineages(kept)
   runs = [str(row['run']) for row in kept]
