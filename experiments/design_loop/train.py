@@ -6,10 +6,12 @@ Each repeat trains two sets of runs of experiments/fashion_mnist_law with seeds 
 five lengths x two seeds. The loop starts from nothing and has the grid's FLOPs, in thirds: the first is designed from
 assumed coefficients, the others from the law of the runs so far. Both laws predict the largest model at the longest
 length of fashion_mnist_law, one run of which costs more than the budget; its two seeds were trained there. A repeat
-takes 20 CPU minutes twice. The command continues where it was stopped, and prints a log.
+takes 20 CPU minutes twice. The command continues where it was stopped, prints a log, and writes the points of all laws
+to WORKDIR/runs.csv.
 """
 
 import argparse
+import csv
 import os
 import pathlib
 import runpy
@@ -99,6 +101,18 @@ def describe(name: str, fitted: analysis.Analysis, measured: float, truth: desig
           f'linear +-{50 * linear:.1f}%', (float(np.log(high / low)), linear, abs(error), inside))
 
 
+def write_table(path: pathlib.Path, laws: dict[str, analysis.Analysis]) -> None:
+  """Writes the points of several laws, with the name of each as `sweep`; branches of a trunk are one lineage."""
+  with path.open('w', newline='') as file:
+    out = csv.writer(file, lineterminator='\n')
+    out.writerow(('sweep', 'run', 'lineage', 'params', 'examples', 'flops', 'seed', 'loss'))
+    for name, fitted in laws.items():
+      known = fitted.points
+      for i, row in enumerate(known.rows):
+        numbers = (f'{known.columns[column][i]:.0f}' for column in ('params', 'examples', 'flops'))
+        out.writerow((name, known.runs[i], f'{name} {known.clusters[i]}', *numbers, row['seed'], f'{known.y[i]:.6f}'))
+
+
 def truth_of(loaded: points.Points) -> design.Law:
   """The law of the 72 runs of fashion_mnist_law, around which the linear account is taken for both."""
   fit = estimate.fit('chinchilla', loaded.columns, loaded.y)
@@ -114,15 +128,18 @@ def main():
   arguments = parser.parse_args()
   known = points.load([replay.RUNS])
   largest = [known.columns[name] == value for name, value in TARGET.items()]
-  measured, truth, rows = float(np.mean(known.y[largest[0] & largest[1]])), truth_of(known), []
+  measured, truth, rows, laws = float(np.mean(known.y[largest[0] & largest[1]])), truth_of(known), [], {}
   print(f'measured: {measured:.4f}', flush=True)
   for repeat in map(int, arguments.repeats.split(',')):
     of = {name: arguments.workdir / f'{name}{repeat}' for name in ('grid', 'loop')}
     loop(of['loop'], repeat)
     train(f'{SWEEP}:grid{repeat}', of['grid'])
-    both = [describe(name, law(workdir), measured, truth) for name, workdir in of.items()]
+    found = {name: law(workdir) for name, workdir in of.items()}
+    laws |= {f'{name}{repeat}': fitted for name, fitted in found.items()}
+    both = [describe(name, fitted, measured, truth) for name, fitted in found.items()]
     print(f'repeat {repeat}', *(words for words, _ in both), sep='\n', flush=True)
     rows.append([figures for _, figures in both])
+  write_table(arguments.workdir / 'runs.csv', laws)
   of_grid, of_loop = np.array(rows).transpose(1, 2, 0)
   for k, name in enumerate(('law', 'linear')):
     ratios = of_grid[k] / of_loop[k]
