@@ -28,6 +28,15 @@ def test_more_runs_are_asked_for_until_it_is_decided():
   assert 'not decided' in open_['words']
 
 
+def test_p_is_of_the_group_that_needs_less():
+  laws = (lambda x: 30 * x ** -0.3), (lambda x: 20 * x ** -0.3)
+  for pair, less in ((laws, 'b'), (laws[::-1], 'a')):  # either order: a p near 1 was said of the worse group
+    row = compared(*pair, 0.01)
+    assert f'; {less} needs less: p = 0.005' in row['words']  # 1 in 201: no refit of 200 says otherwise
+    assert row['p' if less == 'b' else 'p_a'] == pytest.approx(1 / 201)
+    assert row['p'] + row['p_a'] == pytest.approx(1 + 1 / 201)
+
+
 def test_the_number_of_runs_follows_from_the_spread():
   spread = 0.2
   needed = decide.runs_needed(np.exp(-0.1645), spread, {'a': 10, 'b': 20})  # half of 1.645 standard deviations

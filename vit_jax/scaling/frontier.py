@@ -287,7 +287,8 @@ def multiplier(a: tuple[Fit, Bootstrap | None, Cost], b: tuple[Fit, Bootstrap | 
 
   Returns:
     {loss, needs_a, needs_b, multiplier}, with intervals also ci95, spread (the standard deviation of the multiplier's
-    logarithm) and p, the p-value of "B needs less", one-sided: the share of the refits in which it does not.
+    logarithm), p, the p-value of "B needs less", one-sided: the share of the refits in which it does not, and p_a,
+    that of "A needs less".
   """
   needs = [float(needed(fit.form, fit.theta[None], loss, cost, span)[0]) for fit, _, cost in (a, b)]
   with np.errstate(all='ignore'):
@@ -305,7 +306,8 @@ def multiplier(a: tuple[Fit, Bootstrap | None, Cost], b: tuple[Fit, Bootstrap | 
     decided = ratio[~np.isnan(ratio)]
     logs = np.log(ratio[np.isfinite(ratio) & (ratio > 0)])
     out['spread'] = float(np.std(logs)) if len(logs) > 0.9 * len(ratio) else float('inf')
-    out |= {'ci95': percentile(ratio), 'p': float((np.sum(decided >= 1) + 1) / (len(decided) + 1))}
+    out |= {'ci95': percentile(ratio), 'p': float((np.sum(decided >= 1) + 1) / (len(decided) + 1)),
+            'p_a': float((np.sum(decided <= 1) + 1) / (len(decided) + 1))}
   return out
 
 

@@ -125,7 +125,8 @@ def describe_multiplier(row: dict) -> str:
   if 'ci95' in row:
     low, high = row['ci95']
     interval = f' (95%: {low:.3g} {f"to {high:.3g}" if np.isfinite(high) else "or more"})'
-  better = f'; {b} needs less: p = {row["p"]:.2g}' if 'p' in row else ''
+  less, p = (a, 'p_a') if row['multiplier'] > 1 else (b, 'p')  # of the group that is better here: p near 1 misleads
+  better = f'; {less} needs less: p = {row[p]:.2g}' if p in row else ''
   return (f'{b} reaches {row["metric"]} {row["loss"]:.4g} with {row["multiplier"]:.3g}x the {what} of {a}{interval}'
           f'{better}')
 
