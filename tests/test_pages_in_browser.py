@@ -93,6 +93,14 @@ def test_marks_say_what_they_are_by_touch_and_by_keyboard(browser, pages, name):
     tip.wait_for(state='visible', timeout=5000)
 
 
+@pytest.mark.parametrize('name, first', [
+    ('law', 'One law is fitted '), ('groups', 'b reaches loss '), ('begun', 'begun: 0 of 1 '),
+    ('board', 'swin reaches loss |vit reaches loss ')])
+def test_the_headline_begins_with_a_capital_but_never_changes_a_name(browser, pages, name, first):
+  with chromium.opened(browser, pages[name]) as (page, said):
+    assert page.locator('h1').inner_text().startswith(tuple(first.split('|'))) and not said
+
+
 def test_the_law_is_shown_without_its_irreducible_part_when_asked(browser, pages):
   with chromium.opened(browser, pages['law']) as (page, said):
     before = page.locator('svg').first.inner_html()

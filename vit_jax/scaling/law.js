@@ -144,13 +144,13 @@ function curves(group) {
   return panel('Learning curves', plot.svg, el('p', {class: 'note'}, 'A run that shares a trunk with others begins where it leaves it.'));
 }
 
-// The headline: of a comparison its answer, else what the law is worth. Other pairs of groups follow in a list.
+// The headline: of a comparison its answer, which begins with a group's name as it is, else what the law is worth. Other pairs of groups follow in a list.
 function headline(group) {
   const law = group.law, [first, ...others] = DATA.multipliers.map(row => row.words), list = el('ul');
   for (const text of others) list.append(el('li', {}, text));
   const equation = el('p', {class: 'formula'}, el('code', {}, law.diagnostics.equation), ` — ${law.form === law.diagnostics.formula ? '' : law.form + '; '}${law.diagnostics.source}`);
   if (!first) return [el('h1', {}, (DATA.groups.length > 1 ? `${group.name}: ` : '') + capital(law.verdict)), equation];
-  return [el('h1', {}, capital(first)), ...(others.length ? [list] : []), together(), el('h2', {class: 'group'}, `${group.name}: ${law.verdict}`), equation];
+  return [el('h1', {}, first), ...(others.length ? [list] : []), together(), el('h2', {class: 'group'}, `${group.name}: ${law.verdict}`), equation];
 }
 
 function meanings(group) {

@@ -69,5 +69,8 @@ const meanings = words([
   ['silent', 'The run was going, and its folder has shown no sign of it for some minutes.'],
   ['stopped, waiting, damaged', 'It can be resumed by the same command; it has not begun; its run.json cannot be read, and the list above says what to do.']]);
 
-drawPage(() => document.getElementById('main').replaceChildren(el('h1', {}, capital(DATA.headline)), clock(),
+// A verdict begins with a word; other headlines begin with the name of a group or folder, which is shown as it is.
+const headline = text => DATA.laws.some(group => group.law.verdict === text) ? capital(text) : text;
+
+drawPage(() => document.getElementById('main').replaceChildren(el('h1', {}, headline(DATA.headline)), clock(),
   el('div', {class: 'halves'}, curves(), laws()), faults(), surprises(), el('div', {class: 'grid'}, runs(), meanings)));
