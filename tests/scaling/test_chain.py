@@ -59,6 +59,8 @@ def test_link_of_runs_without_the_metric_and_of_another_form():
   assert chain.analyse(law, 'error = a*loss^b + c', 'a=0.01..1,c=-1..0', []).summary['law']['n'] == len(N) - 3
   with pytest.raises(UserError, match='expected a form of loss alone, got params'):
     chain.analyse(law, 'error = a*N^-b', '', [])
+  with pytest.raises(UserError, match='expected a second metric, got loss'):
+    chain.analyse(law, 'loss = a*loss', '', [])
   with pytest.raises(UserError, match='no accuracy above 0'):
     chain.analyse(law, 'accuracy = a*loss^-b', '', [])
   with pytest.raises(UserError, match='METRIC = EXPRESSION'):

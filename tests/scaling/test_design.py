@@ -95,6 +95,8 @@ def test_errors():
     design.choose(assumed(), AIM, SIZES, LENGTHS, Cost(), 1e3)
   with pytest.raises(UserError, match='--within=params=5: expected params=LOW..HIGH'):
     design.ranges('params=5', (1, 2), (1, 2))
+  with pytest.raises(UserError, match=r'params: expected low < high, got 6 \.\. 4'):
+    design.ranges('params=6..4', (1, 2), (1, 2))
   with pytest.raises(UserError, match='depth: expected params and examples'):
     design.ranges('depth=1..2', (1, 2), (1, 2))
   with pytest.raises(UserError, match='expected a form in params and examples'):

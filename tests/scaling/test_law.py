@@ -191,6 +191,7 @@ def test_svgs_do_not_parse_names_as_math(tmp_path):
     (['--form=power', '--x=flop'], "did you mean 'flops'"),
     (['--form=chinchilla', '--columns=params'], 'OURS=THEIRS'),
     (['--form=chinchilla', '--columns=parms=N'], "did you mean 'params'"),
+    (['--form=chinchilla', '--sigma=loss2'], "--sigma=loss2: loss2: unknown column; did you mean 'loss'"),
     (['--form=chinchilla', '--budget=-1'], 'a number above 0'),
     (['--form=power', '--x=flops', '--budget=1e18', '--group=recipe'], '--budget=1e18: expected a form in params'),
     (['--form=chinchilla', '--holdout=flops>=1e16', '--bootstrap=0', '--metric=loss', '--group=run'], '--group, run')])

@@ -292,6 +292,8 @@ def _weights(points, sigma):
     return np.ones(len(points))
   try:
     values = np.array(column(points, sigma), float)
+  except UserError as error:
+    raise UserError(f'--sigma={sigma}: {error}') from error
   except ValueError as error:
     raise UserError(f'--sigma={sigma}: expected a column of numbers ({error})') from error
   if not np.all(good := np.isfinite(values) & (values > 0)):

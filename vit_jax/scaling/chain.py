@@ -59,6 +59,8 @@ def analyse(first: Analysis, text: str, start: str, targets: list[target_lib.Tar
     UserError: no column of the second metric, a form without the first metric, or see `analysis.analyse`.
   """
   metric, form = parse(text)
+  if metric == first.points.metric:
+    raise UserError(f'--then={text}: expected a second metric, got {metric}, which --form predicts')
   points = _points(first.points, metric)
   cls = written.form(form, start, points.columns)
   if cls.inputs != (first.points.metric,):

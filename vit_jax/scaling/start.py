@@ -60,8 +60,9 @@ def parse(text: str, flag: str = 'start') -> dict[str, Start]:
     new = Start(pick(low, above, old.low), pick(high, below, old.high), pick(value, old.value))
     ends = [v for v in (new.low, new.value, new.high) if v is not None]
     if sorted(ends) != ends or (new.low is not None and new.low == new.high) or not all(map(math.isfinite, ends)):
+      between = ' and a start between them' if new.value is not None else ''
       fixed = '; to fix a coefficient, write its value into --form' if flag == 'start' else ''
-      raise UserError(f'--{flag}={text}: {name}: expected low < high and a start between them, got '
+      raise UserError(f'--{flag}={text}: {name}: expected low < high{between}, got '
                       f'{" .. ".join(f"{v:g}" for v in ends)}{fixed}')
     out[name] = new
   return out
