@@ -98,18 +98,36 @@ def loop(world: World, budget: float) -> analysis.Analysis:
   return world.law(world.bought)
 
 
-def describe(world: World, trunks: dict, fitted: analysis.Analysis, truth: design.Law) -> tuple[str, list[float]]:
-  """Words, and [the law's width at the target in logs, the linear one, the error there, whether it is inside]."""
-  row, = target.predict(fitted, [world.target])
-  n, d = world.target.values()
-  measured = np.mean([world.loaded.y[world.index[n, seed, d]] for seed in (0, 1)])
-  width, error = float(np.log(row['ci95'][1] / row['ci95'][0])), row['predicted'] / measured - 1
-  runs, inside = sum(map(len, trunks.values())), row['ci95'][0] <= measured <= row['ci95'][1]
-  linear = 2 * np.log(design.expected(truth, world.target, [
+def truth_of(loaded: points.Points) -> design.Law:
+  """The law of all runs, around which the linear account is taken for both."""
+  fit = estimate.fit('chinchilla', loaded.columns, loaded.y)
+  known = ','.join(f'{name}={value!r}' for name, value in (fit.coefficients | {'sigma': fit.sigma}).items())
+  return design.assume(known, estimate.form_class('chinchilla'),
+                       *(np.unique(loaded.columns[name]) for name in ('params', 'examples')))
+
+
+def describe(name: str, fitted: analysis.Analysis, trunks: dict, flops: float, aim: dict, measured: float,
+             truth: design.Law) -> tuple[str, tuple]:
+  """Words, and (the law's width at the target in logs, the linear one, the error there, whether it is inside)."""
+  row, = target.predict(fitted, [aim])
+  (low, high), error = row['ci95'], row['predicted'] / measured - 1
+  inside = low <= measured <= high
+  linear = 2 * np.log(design.expected(truth, aim, [
       design.Trunk(size, tuple(sorted(some)), 0.0) for (size, _), some in trunks.items()], COOLDOWN))
-  return (f'{runs} runs on {len(trunks)} trunks, {world.cost(trunks):.3g} FLOPs: {row["predicted"]:.4f} '
-          f'({row["ci95"][0]:.4f} to {row["ci95"][1]:.4f}), {100 * error:+.1f}%'
-          f'{"" if inside else ", outside"}; linear +-{50 * linear:.1f}%'), [width, linear, abs(error), inside]
+  return (f'  {name}: {len(fitted.points)} runs on {len(trunks)} trunks, {flops:.3g} FLOPs: {row["predicted"]:.4f} '
+          f'({low:.4f} to {high:.4f}), {100 * error:+.1f}%{"" if inside else ", outside"}; '
+          f'linear +-{50 * linear:.1f}%', (float(np.log(high / low)), linear, abs(error), inside))
+
+
+def compare(rows: list, where: str = '') -> None:
+  """Prints the ratios of the widths and the errors, for the figures of (grid, loop) in each repeat."""
+  of_grid, of_loop = np.array(rows).transpose(1, 2, 0)
+  for k, name in enumerate(('law', 'linear')):
+    ratios = of_grid[k] / of_loop[k]
+    print(f'{where}{name}: the interval of the loop is {np.exp(np.mean(np.log(ratios))):.2f} times '
+          f'narrower ({", ".join(f"{ratio:.2f}" for ratio in ratios)})')
+  print(f'{where}mean error of the loop {100 * of_loop[2].mean():.1f}%, of the grid {100 * of_grid[2].mean():.1f}%; '
+        f'inside {of_loop[3].sum():g} and {of_grid[3].sum():g} of {len(rows)}')
 
 
 def main():
@@ -117,27 +135,20 @@ def main():
   parser.add_argument('--budgets', default='6e12,1.2e13,2.4e13')
   arguments = parser.parse_args()
   loaded = points.load([RUNS])
-  fit, sizes, lengths = (estimate.fit('chinchilla', loaded.columns, loaded.y),
-                         *(np.unique(loaded.columns[name]) for name in ('params', 'examples')))
-  known = ','.join(f'{name}={value!r}' for name, value in (fit.coefficients | {'sigma': fit.sigma}).items())
-  truth = design.assume(known, estimate.form_class('chinchilla'), sizes, lengths)
+  truth = truth_of(loaded)
   for budget in map(float, arguments.budgets.split(',')):
     rows = []
     for repeat in range(REPEATS):
       world = World(loaded, np.random.default_rng(repeat))
-      grid = world.grid(budget)
-      fitted = loop(world, budget)
-      by_grid, by_loop = describe(world, grid, world.law(grid), truth), describe(world, world.bought, fitted, truth)
-      print(f'budget {budget:.3g}, repeat {repeat}\n  grid: {by_grid[0]}\n  loop: {by_loop[0]}', flush=True)
-      rows.append((by_grid[1], by_loop[1]))
-    of_grid, of_loop = np.array(rows).transpose(1, 2, 0)
-    for name, k in (('law', 0), ('linear', 1)):
-      ratios = of_grid[k] / of_loop[k]
-      print(f'budget {budget:.3g}, {name}: the interval of the loop is {np.exp(np.mean(np.log(ratios))):.2f} times '
-            f'narrower ({", ".join(f"{ratio:.2f}" for ratio in ratios)})')
-    print(f'budget {budget:.3g}: mean error of the loop {100 * of_loop[2].mean():.1f}%, of the grid '
-          f'{100 * of_grid[2].mean():.1f}%; inside {of_loop[3].sum():g} and {of_grid[3].sum():g} of '
-          f'{REPEATS}\n', flush=True)
+      grid, fitted = world.grid(budget), loop(world, budget)
+      measured = np.mean([loaded.y[world.index[world.target['params'], seed, world.target['examples']]]
+                          for seed in (0, 1)])
+      both = [describe(name, law, trunks, world.cost(trunks), world.target, measured, truth)
+              for name, law, trunks in (('grid', world.law(grid), grid), ('loop', fitted, world.bought))]
+      print(f'budget {budget:.3g}, repeat {repeat}', *(words for words, _ in both), sep='\n', flush=True)
+      rows.append([figures for _, figures in both])
+    compare(rows, f'budget {budget:.3g}, ')
+    print(flush=True)
 
 
 if __name__ == '__main__':

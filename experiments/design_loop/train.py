@@ -24,7 +24,7 @@ import replay
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
 from vit_jax import recipe, schema  # noqa: E402
-from vit_jax.scaling import analysis, design, estimate, points, target  # noqa: E402
+from vit_jax.scaling import analysis, design, estimate, points  # noqa: E402
 from vit_jax.sweeps import ladder, next_run, next_sweep  # noqa: E402
 from vit_jax.training import config as run_config  # noqa: E402
 
@@ -89,18 +89,6 @@ def loop(workdir: pathlib.Path, repeat: int) -> None:
     train(str(file), workdir)
 
 
-def describe(name: str, fitted: analysis.Analysis, measured: float, truth: design.Law) -> tuple[str, tuple]:
-  """Words, and (the law's width at the target in logs, the linear account's, the error, whether it is inside)."""
-  row, = target.predict(fitted, [TARGET])
-  (low, high), found = row['ci95'], trunks(fitted.points)
-  linear = 2 * np.log(design.expected(truth, TARGET, [
-      design.Trunk(size, tuple(sorted(some)), 0.0) for (size, _), some in found.items()], replay.COOLDOWN))
-  error, inside = row['predicted'] / measured - 1, low <= measured <= high
-  return (f'  {name}: {len(fitted.points)} runs on {len(found)} trunks, {spent(fitted.points):.4g} FLOPs: '
-          f'{row["predicted"]:.4f} ({low:.4f} to {high:.4f}), {100 * error:+.1f}%{"" if inside else ", outside"}; '
-          f'linear +-{50 * linear:.1f}%', (float(np.log(high / low)), linear, abs(error), inside))
-
-
 def write_table(path: pathlib.Path, laws: dict[str, analysis.Analysis]) -> None:
   """Writes the points of several laws, with the name of each as `sweep`; branches of a trunk are one lineage."""
   with path.open('w', newline='') as file:
@@ -113,14 +101,6 @@ def write_table(path: pathlib.Path, laws: dict[str, analysis.Analysis]) -> None:
         out.writerow((name, known.runs[i], f'{name} {known.clusters[i]}', *numbers, row['seed'], f'{known.y[i]:.6f}'))
 
 
-def truth_of(loaded: points.Points) -> design.Law:
-  """The law of the 72 runs of fashion_mnist_law, around which the linear account is taken for both."""
-  fit = estimate.fit('chinchilla', loaded.columns, loaded.y)
-  known = ','.join(f'{name}={value!r}' for name, value in (fit.coefficients | {'sigma': fit.sigma}).items())
-  return design.assume(known, estimate.form_class('chinchilla'),
-                       *(np.unique(loaded.columns[name]) for name in ('params', 'examples')))
-
-
 def main():
   parser = argparse.ArgumentParser()
   parser.add_argument('--workdir', type=pathlib.Path, default=pathlib.Path('runs/design_loop'))
@@ -128,7 +108,7 @@ def main():
   arguments = parser.parse_args()
   known = points.load([replay.RUNS])
   largest = [known.columns[name] == value for name, value in TARGET.items()]
-  measured, truth, rows, laws = float(np.mean(known.y[largest[0] & largest[1]])), truth_of(known), [], {}
+  measured, truth, rows, laws = float(np.mean(known.y[largest[0] & largest[1]])), replay.truth_of(known), [], {}
   print(f'measured: {measured:.4f}', flush=True)
   for repeat in map(int, arguments.repeats.split(',')):
     of = {name: arguments.workdir / f'{name}{repeat}' for name in ('grid', 'loop')}
@@ -136,17 +116,12 @@ def main():
     train(f'{SWEEP}:grid{repeat}', of['grid'])
     found = {name: law(workdir) for name, workdir in of.items()}
     laws |= {f'{name}{repeat}': fitted for name, fitted in found.items()}
-    both = [describe(name, fitted, measured, truth) for name, fitted in found.items()]
+    both = [replay.describe(name, fitted, trunks(fitted.points), spent(fitted.points), TARGET, measured, truth)
+            for name, fitted in found.items()]
     print(f'repeat {repeat}', *(words for words, _ in both), sep='\n', flush=True)
     rows.append([figures for _, figures in both])
   write_table(arguments.workdir / 'runs.csv', laws)
-  of_grid, of_loop = np.array(rows).transpose(1, 2, 0)
-  for k, name in enumerate(('law', 'linear')):
-    ratios = of_grid[k] / of_loop[k]
-    print(f'{name}: the interval of the loop is {np.exp(np.mean(np.log(ratios))):.2f} times narrower '
-          f'({", ".join(f"{ratio:.2f}" for ratio in ratios)})')
-  print(f'mean error of the loop {100 * of_loop[2].mean():.1f}%, of the grid {100 * of_grid[2].mean():.1f}%; inside '
-        f'{of_loop[3].sum():g} and {of_grid[3].sum():g} of {len(rows)}')
+  replay.compare(rows)
 
 
 if __name__ == '__main__':
